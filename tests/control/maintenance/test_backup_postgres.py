@@ -111,7 +111,7 @@ def test_a_lost_database_is_made_again_in_an_empty_one(
     store.ledger.close()
     url = database("second")
     done = rebuild(store.root, now_us=9, ledger_url=url)
-    assert (done.batches, done.rows, done.unproved) == (3, 900, [])
+    assert (done.batches, done.rows, done.not_rebuilt) == (3, 900, [])
     back = Store.open(store.root, url)
     assert _ids(back) == rows
     assert ingest(back, loader.FEED, "day-3", delivery(3), now_us=10).state == "loaded"

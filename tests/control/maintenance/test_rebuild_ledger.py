@@ -58,7 +58,7 @@ def test_what_comes_back_is_every_row_once(store: Store, delivery: Delivery) -> 
     _lose_the_ledger(store)
     done = rebuild(store.root, now_us=9)
     assert (done.batches, done.rows, done.files, done.contracts) == (3, 900, 6, 1)
-    assert (done.unproved, done.set_aside) == ([], [])
+    assert (done.not_rebuilt, done.set_aside) == ([], [])
     back = Store.open(store.root)
     assert _ids(back) == rows
     assert _ids(back, "flights__quarantine") == held
@@ -88,7 +88,7 @@ def test_half_a_load_and_rows_that_were_taken_out_stay_out(store: Store, deliver
     expected = {each for each in range(3) if each not in (1, day)}
     assert {int(each) // 1000 for each in _ids(back)} == expected
     if day != 1:
-        assert any(f"day-{day}" in each for each in done.unproved)
+        assert any(f"day-{day}" in each for each in done.not_rebuilt)
     findings = verify(back).findings
     assert not findings, findings
     assert ingest(back, loader.FEED, "day-1", delivery(1), now_us=10).epoch == 1

@@ -81,14 +81,14 @@ def test_snapshots_versions_and_profiles_come_back_and_training_goes_on(tmp_path
     _lose(store)
     done = rebuild(store.root, now_us=shop.NOW_US + 1, model=model)
     assert (done.snapshots, sorted(done.versions)) == ([cut.snapshot], sorted([made.version, made.heuristic]))
-    assert done.unproved == []
+    assert done.not_rebuilt == []
     back = Store.open(store.root)
     assert verify(back).findings == ()
     assert _admissions(back, "group_name") == looked
     assert data_files.read_rows(back, cut.snapshot, "visits").equals(rows)
     row = read(back, versions.get, made.version)
     assert (row.state, row.role) == ("registered", "candidate")
-    with pytest.raises(RefusedError, match=r"HF208.*registered again"):
+    with pytest.raises(RefusedError, match=r"HF208.*re-registered"):
         train(back, model, cut.snapshot, now_us=shop.NOW_US + 2, seed=1)
     ingest(back, shop.VISITS, "d4", shop.delivery(tmp_path, 4), now_us=shop.NOW_US + 3)
     newer = _cut(back, model, shop.NOW_US + 4)
@@ -140,7 +140,7 @@ def test_clean_and_tainted_versions_come_back_as_what_they_were(tmp_path: Path) 
     rows = {name: data_files.read_rows(store, each.snapshot, "visits") for name, each in made.items()}
     _lose(store)
     done = rebuild(store.root, now_us=shop.NOW_US + 1, model=model)
-    assert (done.unproved, done.backed_out) == ([], 1)
+    assert (done.not_rebuilt, done.backed_out) == ([], 1)
     assert set(done.snapshots) == {each.snapshot for each in made.values()}
     back = Store.open(store.root)
     assert verify(back).findings == ()
@@ -174,7 +174,7 @@ def test_snapshots_come_back_without_the_declaration(tmp_path: Path) -> None:
     }
     _lose(store)
     done = rebuild(store.root, now_us=world.NOW_US)
-    assert done.unproved == []
+    assert done.not_rebuilt == []
     assert set(done.snapshots) == {each.snapshot for each in made}
     back = Store.open(store.root)
     assert verify(back).findings == ()
@@ -209,7 +209,7 @@ def test_a_snapshot_whose_rows_are_gone_stays_known_with_its_version(tmp_path: P
         [made.snapshot],
         sorted([made.version, made.heuristic]),
     )
-    assert any(f"snapshot {made.snapshot}" in each and "rows are left" in each for each in done.unproved)
+    assert any(f"snapshot {made.snapshot}" in each and "rows are left" in each for each in done.not_rebuilt)
     back = Store.open(store.root)
     assert verify(back).findings == ()
     with pytest.raises(NotFoundError, match="HF315"):
@@ -226,8 +226,8 @@ def test_a_version_whose_snapshot_has_no_manifest_is_named_and_moved_aside(tmp_p
     _lose(store)
     done = rebuild(store.root, now_us=shop.NOW_US + 1)
     assert (done.snapshots, done.versions) == ([], [])
-    assert sum("its snapshot has no manifest" in each for each in done.unproved) == 2
-    assert any(f"manifest {path.name} is damaged" in each for each in done.unproved)
+    assert sum("its snapshot has no manifest" in each for each in done.not_rebuilt) == 2
+    assert any(f"manifest {path.name} is damaged" in each for each in done.not_rebuilt)
     assert verify(Store.open(store.root)).findings == ()
 
 
@@ -246,7 +246,7 @@ def test_compacted_and_backed_out_rows_come_back_as_they_were(tmp_path: Path) ->
     rows, looked = world.readable(store), _admissions(store)
     _lose(store)
     done = rebuild(store.root, now_us=world.NOW_US)
-    assert (done.batches, done.backed_out, done.unproved) == (4, 2, [])
+    assert (done.batches, done.backed_out, done.not_rebuilt) == (4, 2, [])
     back = Store.open(store.root)
     assert world.readable(back) == rows
     assert verify(back).findings == ()
@@ -280,7 +280,7 @@ def test_the_newest_compaction_is_taken_where_an_older_one_is_still_there(tmp_pa
         if "parts" not in parquet.manifest(store.root / path):
             (store.root / path).unlink()
     done = rebuild(store.root, now_us=world.NOW_US)
-    assert done.unproved == []
+    assert done.not_rebuilt == []
     back = Store.open(store.root)
     assert world.readable(back) == rows
     assert verify(back).findings == ()

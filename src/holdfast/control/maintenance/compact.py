@@ -1,6 +1,6 @@
 """Compaction: small files of a table become one, and every row still belongs to its batch.
 
-Run it at any time, beside loaders, back-outs and readers. A killed compaction leaves at most files that no row of the ledger
+Run it at any time, alongside loaders, back-outs and readers. A killed compaction leaves at most files that no row of the ledger
 names; the next load, compaction or `holdfast verify` removes them.
 """
 
@@ -77,7 +77,7 @@ def _tables_of(feeds: Sequence[str]) -> list[str]:
 
 
 def _table(store: Store, table: str, groups: Groups, now_us: int) -> tuple[int, int]:
-    """Return by how many its files are fewer, and how many rows were rewritten."""
+    """Compact one table. Returns how many files were merged away and how many rows were rewritten."""
     if not groups:
         return 0, 0
     with staging.staged(store.root) as stage:

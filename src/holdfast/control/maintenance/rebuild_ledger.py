@@ -1,4 +1,4 @@
-"""Rebuild of a lost ledger from the files, and a list of what they do not tell."""
+"""Rebuild of a lost ledger from the files, and a list of what cannot be rebuilt."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from holdfast.train.artifact import VersionMetadata, read_metadata
 
 NOT_IN_FILES: Final = (
     "violations and their acceptance: every batch is suspect until a user accepts it",
-    "gate results, rollouts and traffic plans: versions are registered again and have to be qualified again",
-    "the event log: it starts anew with a chain of its own, and no head that was stored before matches",
+    "gate results, rollouts and traffic plans: versions are re-registered and have to be qualified again",
+    "the event log: a new chain starts, and heads stored before do not match",
     "the row counts that senders declared",
     "references between loads, and the group of a feed at load time: a back-out uses the declared groups",
-    "labels, outcomes and request counts whose logs are gone; what the logs still have is collected again",
+    "labels, outcomes and request counts whose logs are gone; those still in logs are collected again",
 )
-"""What no file tells, and no rebuild brings back."""
+"""Facts that are in no file, so that no rebuild restores them."""
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class RebuiltLedger:
     snapshots: list[str] = field(default_factory=list)
     versions: list[str] = field(default_factory=list)
     prediction_files: int = 0
-    unproved: list[str] = field(default_factory=list)
+    not_rebuilt: list[str] = field(default_factory=list)
     set_aside: list[str] = field(default_factory=list)
     old_ledger: str = ""
 
@@ -122,7 +122,7 @@ def rebuild(
                 groups={feed.name: feed.group for feed in feeds},
             )
             done.contracts = model_rebuild.count_contracts(connection)
-            done.unproved += snapshot_rebuild.put_snapshots(connection, manifests, now_us=now_us)
+            done.not_rebuilt += snapshot_rebuild.put_snapshots(connection, manifests, now_us=now_us)
             done.snapshots = [each.snapshot.snapshot for each in manifests]
             _versions(connection, root, models, done, now_us)
             taint_rebuild.restore(connection, found_tombstones.values())
@@ -147,7 +147,7 @@ def _scan(root: Path, done: RebuiltLedger, progress: Progress | None) -> list[Sc
         try:
             found.append(footer_scan.scan(root, path))
         except HoldfastError as error:
-            done.unproved.append(error.what)
+            done.not_rebuilt.append(error.what)
             done.set_aside.append(path)
         if progress is not None:
             progress(number, len(paths))
@@ -161,7 +161,7 @@ def _count(done: RebuiltLedger, choice: Choice, reregistered: Reregistered) -> N
         reregistered.rows,
     )
     done.files = len([each for each in choice.files if each.path not in choice.left])
-    done.unproved += reregistered.unproved
+    done.not_rebuilt += reregistered.not_rebuilt
 
 
 def _append_event(connection: Transaction, done: RebuiltLedger, now_us: int) -> None:
@@ -170,8 +170,8 @@ def _append_event(connection: Transaction, done: RebuiltLedger, now_us: int) -> 
         at_us=now_us,
         kind="ledger.rebuilt",
         subject="ledger",
-        explanation=f"{done.batches} batches and {done.rows} rows were registered again from {done.files} files; "
-        f"{len(done.unproved)} items could not be rebuilt",
+        explanation=f"{done.batches} batches and {done.rows} rows were re-registered from {done.files} files; "
+        f"{len(done.not_rebuilt)} items could not be rebuilt",
     )
 
 
@@ -181,8 +181,8 @@ def _tombstones(root: Path, done: RebuiltLedger) -> dict[LoadKey, Tombstone]:
         try:
             tombstone = tombstones.read(path)
         except HoldfastError as error:
-            # Its name alone tells its load, and what was backed out must not come back.
-            done.unproved.append(error.what)
+            # Its name still has its load, which must stay backed out.
+            done.not_rebuilt.append(error.what)
             feed, batch, epoch = path.stem.split(".")
             tombstone = Tombstone((feed, batch, int(epoch)), 0, 0, {})
         found[tombstone.load] = tombstone
@@ -201,7 +201,7 @@ def _models(root: Path, done: RebuiltLedger) -> dict[str, VersionMetadata]:
             reason = "its SHA-256 is not its name"
         except HoldfastError as error:
             reason = error.what
-        done.unproved.append(f"blob {path.name[:12]}: {reason}")
+        done.not_rebuilt.append(f"blob {path.name[:12]}: {reason}")
         done.set_aside.append(str(path.relative_to(root)))
     return found
 
@@ -212,7 +212,7 @@ def _manifests(root: Path, done: RebuiltLedger) -> list[SnapshotManifest]:
         try:
             found.append(snapshot_manifests.read(path))
         except HoldfastError as error:
-            done.unproved.append(error.what)
+            done.not_rebuilt.append(error.what)
             done.set_aside.append(str(path.relative_to(root)))
     return found
 
@@ -228,7 +228,7 @@ def _versions(
         if metadata.snapshot in done.snapshots:
             done.versions.append(model_rebuild.put_version(connection, root, digest, metadata, now_us=now_us))
         else:
-            done.unproved.append(
+            done.not_rebuilt.append(
                 f"a version of {metadata.model} ({digest[:8]}): its snapshot has no manifest"
             )
             done.set_aside.append(f"{blobs.BLOBS_DIRECTORY}/{digest[:2]}/{digest}")

@@ -1,6 +1,6 @@
 """Repairs of what can be proved, and nothing else; each repair is reported with its proof.
 
-What cannot be proved stays a finding, HF305: a guess that is right nine times of ten is a wrong row the tenth time.
+What cannot be proved stays a finding, HF305: a guess could be a wrong row.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def _files(store: Store, sources: Sequence[Path], _now_us: int) -> Iterator[Repa
     for lost in repairs.damaged_files(store):
         found = repairs.find_bytes(store, lost, sources)
         if found is not None:
-            repairs.put_back(store, lost, found)
-            yield Repair(lost.path, "put back", f"{found} has its size and SHA-256 {lost.sha256[:12]}")
+            repairs.restore_file(store, lost, found)
+            yield Repair(lost.path, "restored", f"{found} has its size and SHA-256 {lost.sha256[:12]}")
 
 
 def _counts(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
@@ -105,7 +105,7 @@ def _lost_loads(store: Store, _sources: Sequence[Path], now_us: int) -> Iterator
         done = reregister(connection, store.root, choice, {}, now_us=now_us)
     for feed, batch, _ in done.loads:
         proof = "all its files are intact and name it, and the ledger has neither its id nor its content"
-        yield Repair(f"batch {feed}/{batch}", "registered again", proof)
+        yield Repair(f"batch {feed}/{batch}", "re-registered", proof)
 
 
 def _tombstones(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
@@ -147,8 +147,8 @@ def _local_copies(store: Store, _sources: Sequence[Path], _now_us: int) -> Itera
 
 
 def _torn_tails(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for path, cut_at in repairs.cut_torn_tails(store):
-        proof = f"from byte {cut_at} on no record is complete, and an incomplete one was never acknowledged"
+    for path, size in repairs.truncate_torn_tails(store):
+        proof = f"no record from byte {size} on is complete, and an incomplete one was never acknowledged"
         yield Repair(str(path.relative_to(store.root)), "truncated", proof)
 
 

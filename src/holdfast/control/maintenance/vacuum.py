@@ -1,4 +1,4 @@
-"""The vacuum: shows what nothing needs any more, and removes exactly that on request."""
+"""Vacuum: list the files that nothing needs any more, and remove exactly these on request."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from holdfast.store.catalog import retention
 from holdfast.tables.retention import VacuumPlan
 
 KEEP: Final = timedelta(days=30)
-"""How long what was replaced or backed out stays readable at its old version."""
+"""How long replaced or backed-out rows stay readable at their old table version."""
 
 NEWEST: Final = 10
-"""So many snapshots stay, however old they are."""
+"""Number of newest snapshots that stay at any age."""
 
 
 def plan(store: Store, *, now_us: int, keep: timedelta = KEEP, newest: int = NEWEST) -> VacuumPlan:
@@ -34,7 +34,7 @@ def vacuum(
     The ledger changes first, then the files go: killed in between, it leaves orphans for the next sweep. Raises `ConflictError`
     HF304 if the plan would differ by now; then nothing was removed.
     """
-    retention.let_go(store, shown, now_us=now_us, keep_us=_us(keep), newest=newest)
+    retention.vacuum(store, shown, now_us=now_us, keep_us=_us(keep), newest=newest)
     return shown
 
 

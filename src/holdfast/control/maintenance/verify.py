@@ -1,7 +1,7 @@
-"""Verification: checks every file, footer, checksum, count, blob, published table, log and tombstone against the ledger,
-and the ledger against itself, and sweeps orphans.
+"""Verification of the store against the ledger, and of the ledger against itself.
 
-It changes nothing but orphans, and may run beside loaders, servers and the control loop. `repair` repairs.
+It checks every file, footer, checksum, count, blob, published table, log and tombstone, and sweeps orphans. It changes
+nothing else, and may run alongside loaders, servers and the control loop. `repair` repairs.
 """
 
 from __future__ import annotations
@@ -30,10 +30,8 @@ from holdfast.store.maintenance import (
 _DAMAGED: Final = "HF301"
 _REPEATED: Final = "HF206"
 _LEDGER: Final = "HF309"
-_RESTORE: Final = "holdfast verify --repair --backup BACKUP; until then nothing that reads it will run"
-_LOST_LOAD: Final = (
-    "all its files are there, and the ledger does not have it: it lost the transaction that published them"
-)
+_RESTORE: Final = "holdfast verify --repair --backup BACKUP; until then its readers fail"
+_LOST_LOAD: Final = "its files are complete, but the ledger lost the transaction that published them"
 _RECOVER: Final = "holdfast restore BACKUP, or holdfast repair-ledger"
 _REPAIR: Final = "holdfast verify --repair"
 _CHANGED: Final = "HF308"
@@ -131,7 +129,7 @@ def _check_pages(connection: Transaction) -> tuple[bool, list[str]]:
 
 
 def _broken(reasons: list[str]) -> Verification:
-    """Return the findings of a damaged ledger: it says nothing reliable about files, so nothing else is checked or swept."""
+    """Return the findings of a damaged ledger: no other check or sweep can rely on it."""
     found = tuple(Finding(_LEDGER, "ledger", reason, _RECOVER) for reason in reasons)
     return Verification(0, 0, 0, 0, found)
 
@@ -197,7 +195,7 @@ def _check_files(
     findings = []
     look = file_checks.check_file_quickly if quick else file_checks.check_file
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-        # To ask for a size takes less time than to hand the asking to a thread.
+        # Reading a size takes less time than handing the call to a thread.
         over = map if quick else pool.map
         looked = over(lambda file: look(store.root, file), expected)
         for done, (file, reasons) in enumerate(zip(expected, looked, strict=True), start=1):
@@ -216,7 +214,7 @@ def _check_blobs(store: Store, version_blobs: list[tuple[str, str, int]]) -> lis
             findings.append(Finding(_DAMAGED, f"version {version}", error.what, _RESTORE))
             continue
         if found != size:
-            reason = f"its file has {found} bytes, the ledger says {size}"
+            reason = f"its file has {found} bytes, {size} in the ledger"
             findings.append(Finding(_DAMAGED, f"version {version}", reason, _RESTORE))
     return findings
 

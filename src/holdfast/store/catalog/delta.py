@@ -36,12 +36,12 @@ PUBLISHED_DIRECTORY: Final = "published"
 DRAFT: Final = ".draft"
 """Suffix of a table that is being published; its maker holds its lock."""
 
-SEAL: Final = "_holdfast.json"
+CHECKSUM_FILE: Final = "_holdfast.json"
 """The SHA-256 of each file of the table's log. Delta has none, and other readers pass over names that begin so."""
 
 
-def seal_of(table: Path) -> dict[str, str]:
-    """What the seal of the published `table` must say."""
+def file_checksums(table: Path) -> dict[str, str]:
+    """Return the SHA-256 of the commit of the published `table`, by file."""
     commits = sorted((table / "_delta_log").glob("*.json"))
     return {path.name: sha256_hex(path.read_bytes()) for path in commits}
 
@@ -82,7 +82,7 @@ def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_at_
         # deltalake syncs nothing by itself, and a commit file of length zero would read as an empty table
         # (F1, F2).
         fsync.sync_tree(draft / "_delta_log")
-        fsync.replace(draft / SEAL, json.dumps(seal_of(draft)).encode())
+        fsync.replace(draft / CHECKSUM_FILE, json.dumps(file_checksums(draft)).encode())
         _settle(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -71,7 +71,7 @@ def _cuts(connection: Connection) -> list[ReadableSnapshot]:
     ]
 
 
-def let_go(store: Store, shown: VacuumPlan, *, now_us: int, keep_us: int, newest: int) -> None:
+def vacuum(store: Store, shown: VacuumPlan, *, now_us: int, keep_us: int, newest: int) -> None:
     """Do what `shown` says, and nothing else: `ConflictError` HF304 when another plan would be made by now."""
     with store.ledger.write() as connection:
         if look(connection, now_us=now_us, keep_us=keep_us, newest=newest) != shown:

@@ -24,7 +24,7 @@ _RELEASED: Final = ""
 _HERE: Final = _LEASES.c.lease == bindparam("named")
 _NOW: Final = bindparam("now_us", type_=_LEASES.c.renewed_at_us.type)
 # FOR UPDATE keeps a take-over out until the caller's commit; SQLite's single writer does so anyway and ignores it.
-_HELD: Final = Prepared(select(_LEASES.c.holder, _LEASES.c.epoch).where(_HERE).with_for_update())
+_CURRENT_HOLDER: Final = Prepared(select(_LEASES.c.holder, _LEASES.c.epoch).where(_HERE).with_for_update())
 _RENEW: Final = Prepared(
     update(_LEASES)
     .where(_HERE, _LEASES.c.epoch == bindparam("held"), _LEASES.c.holder != _RELEASED)
@@ -151,7 +151,7 @@ def release(store: Store, lease: Lease) -> bool:
 
 def assert_epoch(connection: Connection, lease: str, epoch: int) -> None:
     """Fence the caller's transaction: `ConflictError` HF304 unless lease `lease` still has `epoch`."""
-    row = next(iter(_HELD.rows(connection, {"named": lease})), None)
+    row = next(iter(_CURRENT_HOLDER.rows(connection, {"named": lease})), None)
     if row is None or row.epoch != epoch or row.holder == _RELEASED:
         found = (
             "no process holds it"

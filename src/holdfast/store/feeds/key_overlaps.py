@@ -22,7 +22,7 @@ from holdfast.store.files import data_files as files
 from holdfast.store.files.data_files import FileFacts
 
 _FILES: Final = schema.files
-_HELD: Final = schema.file_row_groups
+_ROW_GROUPS: Final = schema.file_row_groups
 _SMALL: Final = 4_096
 """Files with at most so many rows have the hashes of their keys kept in memory, for the next load beside them."""
 _SEED: Final = 7
@@ -88,7 +88,9 @@ def known(root: Path, keys: pl.DataFrame, found: Sequence[FileFacts]) -> tuple[p
 
 def batches_in(connection: Connection, paths: Sequence[str]) -> list[str]:
     """The ids of the live loads whose rows are in the files at `paths`, by name."""
-    query = select(_HELD.c.batch).where(_HELD.c.path.in_(paths), not_removed(_HELD)).distinct()
+    query = (
+        select(_ROW_GROUPS.c.batch).where(_ROW_GROUPS.c.path.in_(paths), not_removed(_ROW_GROUPS)).distinct()
+    )
     return sorted(connection.execute(query).scalars())
 
 

@@ -19,7 +19,7 @@ _VIOLATIONS: Final = schema.violations
 _BATCHES: Final = schema.batches
 _ADMISSIONS: Final = schema.admissions
 _PARTS: Final = schema.file_row_groups
-_HELD: Final = schema.snapshot_incomplete_loads
+_INCOMPLETE_LOADS: Final = schema.snapshot_incomplete_loads
 _INSERT: Final = insert(_VIOLATIONS)
 _LONGEST_SUBJECT: Final = 127
 
@@ -265,4 +265,4 @@ def _there(version: ColumnElement[int]) -> ColumnElement[bool]:
 
 
 def _held_back(snapshot: str) -> ColumnElement[bool]:
-    return exists().where(_HELD.c.snapshot == snapshot, same_load(_HELD, _VIOLATIONS))
+    return exists().where(_INCOMPLETE_LOADS.c.snapshot == snapshot, same_load(_INCOMPLETE_LOADS, _VIOLATIONS))

@@ -32,7 +32,7 @@ _PARTS: Final = schema.file_row_groups
 _VERSIONS: Final = schema.table_versions
 _FEEDS: Final = schema.feeds
 _LAST: Final = 2**63
-_UNKNOWN: Final = "it was registered again from its files; its violations are not known"
+_UNKNOWN: Final = "it was re-registered from its files; its violations are not known"
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Reregistered:
     loads: list[LoadKey] = field(default_factory=list)
     backed_out: list[LoadKey] = field(default_factory=list)
     rows: int = 0
-    unproved: list[str] = field(default_factory=list)
+    not_rebuilt: list[str] = field(default_factory=list)
 
 
 def reregister(
@@ -58,8 +58,8 @@ def reregister(
 ) -> Reregistered:
     """Re-register the loads of `choice` in the caller's transaction, in the order in which they were written.
 
-    The profile of a load is computed from its rows. Its files do not tell which expectations it violated: it is suspect,
-    and every snapshot that has it, until a user accepts it.
+    The profile of a load is computed from its rows. Its violations are not in its files: the load is suspect, and so is
+    every snapshot that has it, until a user accepts it.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def reregister(
         The group of each declared feed: loads of a group are backed out together.
     """
     done = Reregistered()
-    done.unproved += [
+    done.not_rebuilt += [
         f"batch {load[0]}/{load[1]}: {why}"
         for load, why in sorted(choice.open.items())
         if load not in tombstones
@@ -81,27 +81,27 @@ def reregister(
     versions: dict[LoadKey, int] = {}
     live: set[tuple[str, ...]] = set()
     for load in sorted(choice.loads, key=lambda load: (choice.loads[load].written_us, load)):
-        proved = choice.loads[load]
-        names = {load[:2], (load[0], "digest", proved.manifest.digest)}
+        complete = choice.loads[load]
+        names = {load[:2], (load[0], "digest", complete.manifest.digest)}
         gone = load in tombstones
         if not gone and names & live:
-            done.unproved.append(
+            done.not_rebuilt.append(
                 f"batch {load[0]}/{load[1]} of epoch {load[2]}: another load has the same id or content"
             )
             continue
-        _register_contract(connection, root, proved.manifest.contract_hash, done, now_us)
+        _register_contract(connection, root, complete.manifest.contract_hash, done, now_us)
         number = (numbers or {}).get(load)
-        versions[load] = _version(connection, f"load {load[0]}/{load[1]}", proved.written_us, number)
-        _insert_batch(connection, _batch(proved.manifest), load, versions[load], live=not gone)
+        versions[load] = _version(connection, f"load {load[0]}/{load[1]}", complete.written_us, number)
+        _insert_batch(connection, _batch(complete.manifest), load, versions[load], live=not gone)
         (done.backed_out if gone else done.loads).append(load)
         if not gone:
             live |= names
-            done.rows += proved.manifest.rows_loaded + proved.manifest.rows_quarantined
-    unproved = _insert_files(connection, choice, versions)
+            done.rows += complete.manifest.rows_loaded + complete.manifest.rows_quarantined
+    not_rebuilt = _insert_files(connection, choice, versions)
     _remove_backed_out(connection, tombstones, versions, done, now_us)
     # Last, so that no version that a tombstone names is taken.
-    _take_out(connection, unproved, "incomplete loads", now_us)
-    done.unproved += profile_rebuild.rebuild_profiles(
+    _take_out(connection, not_rebuilt, "incomplete loads", now_us)
+    done.not_rebuilt += profile_rebuild.rebuild_profiles(
         connection, root, choice, done.loads, expects or {}, groups or {}
     )
     _mark_suspect(connection, choice, done, now_us)
@@ -124,9 +124,9 @@ def _register_contract(
     try:
         contracts.put(connection, Contract.from_json(contract_files.read(root, contract_hash)), now_us=now_us)
     except HoldfastError as error:
-        unproved = f"contract {contract_hash[:12]}: {error.what}"
-        if unproved not in done.unproved:
-            done.unproved.append(unproved)
+        not_rebuilt = f"contract {contract_hash[:12]}: {error.what}"
+        if not_rebuilt not in done.not_rebuilt:
+            done.not_rebuilt.append(not_rebuilt)
 
 
 def _version(connection: Connection, reason: str, at_us: int, number: int | None = None) -> int:
@@ -155,13 +155,13 @@ def _batch(manifest: Manifest) -> dict[str, Any]:
 
 
 def _insert_batch(
-    connection: Connection, kept: Mapping[str, Any], load: LoadKey, version: int, *, live: bool
+    connection: Connection, columns: Mapping[str, Any], load: LoadKey, version: int, *, live: bool
 ) -> None:
     feed, batch, epoch = load
     state = PUBLISHED if live else BACKED_OUT
     connection.execute(
         insert(_BATCHES).values(
-            feed=feed, batch=batch, epoch=epoch, state=state, table_version=version, **kept
+            feed=feed, batch=batch, epoch=epoch, state=state, table_version=version, **columns
         )
     )
 
@@ -235,7 +235,7 @@ def _remove_backed_out(
         if load in versions or connection.execute(known).first():
             continue
         if not tombstone.batch:
-            done.unproved.append(
+            done.not_rebuilt.append(
                 f"the back-out of {feed}/{batch} of epoch {epoch}: its tombstone cannot be read"
             )
             continue
@@ -273,7 +273,7 @@ def _mark_suspect(connection: Connection, choice: Choice, done: Reregistered, no
         )
     for feed, load in first.items():
         count = sum(each[0] == feed for each in done.loads)
-        why = f"{count} of its loads were registered again from their files; their violations are not known"
+        why = f"{count} of its loads were re-registered from their files; their violations are not known"
         contract_hash = choice.loads[load].manifest.contract_hash
         row = {"state": FeedState.SUSPECT, "reason": why, "changed_at_us": now_us}
         statement = inserting(connection, _FEEDS).values(feed=feed, contract_hash=contract_hash, **row)

@@ -1,5 +1,6 @@
-"""Checks of what is derived from the catalog: published tables, local copies and logs of servers, contract copies, snapshot
-manifests and tombstones. Each yields (subject, what is wrong).
+"""Checks of files that are derived from the catalog; each yields (subject, what is wrong).
+
+Published tables, local copies and logs of servers, contract copies, snapshot manifests and tombstones.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from holdfast.records import sha256_hex
 from holdfast.store.backout import tombstones
 from holdfast.store.catalog import snapshot_manifests as manifests
 from holdfast.store.catalog import snapshots
-from holdfast.store.catalog.delta import PUBLISHED_DIRECTORY, SEAL, seal_of
+from holdfast.store.catalog.delta import CHECKSUM_FILE, PUBLISHED_DIRECTORY, file_checksums
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import BACKED_OUT
 from holdfast.store.db.store import Store
@@ -49,9 +50,9 @@ def published_tables(store: Store) -> Iterator[tuple[Path, str]]:
         if directory.suffix:
             continue
         try:
-            cut = snapshots.get(store, directory.parent.name)
+            snapshot = snapshots.get(store, directory.parent.name)
             with store.ledger.read() as connection:
-                facts = snapshots.table_files(connection, cut, directory.name)
+                facts = snapshots.table_files(connection, snapshot, directory.name)
         except HoldfastError as error:
             yield directory, error.what
             continue
@@ -71,10 +72,10 @@ def _published(root: Path, directory: Path, facts: list[FileFacts]) -> str:
         if not _same(link, root / fact.path) and sha256_of(link) != fact.sha256:
             return f"its file {name} is not the one of the snapshot"
     try:
-        seal = json.loads((directory / SEAL).read_bytes())
+        checksums = json.loads((directory / CHECKSUM_FILE).read_bytes())
     except (OSError, ValueError):
         return "its checksum file is missing or cannot be read"
-    return "" if seal == seal_of(directory) else "its commit is not the one that was written"
+    return "" if checksums == file_checksums(directory) else "its commit is not the one that was written"
 
 
 def _same(link: Path, file: Path) -> bool:
@@ -179,13 +180,13 @@ def _segment(path: Path, server: str, number: int, collected: int) -> str:
 def copied_contracts(connection: Connection, root: Path) -> Iterator[Mismatch]:
     """Yield contracts of the ledger whose copy is missing or altered, and altered copies of other contracts."""
     known = set(connection.execute(select(schema.contracts.c.contract_hash)).scalars())
-    judged = set(connection.execute(select(schema.batches.c.contract_hash)).scalars())
+    used = set(connection.execute(select(schema.batches.c.contract_hash)).scalars())
     there = {
         path.stem
         for path in (root / contract_files.CONTRACTS_DIRECTORY).glob("*.json")
         if path.name[0] != "."
     }
-    for contract_hash in sorted((known & judged) | there):
+    for contract_hash in sorted((known & used) | there):
         try:
             contract_files.read(root, contract_hash)
         except HoldfastError as error:
@@ -229,10 +230,10 @@ def tombstone_files(connection: Connection, root: Path) -> Iterator[Mismatch]:
             continue
         intact.add(tombstone.load)
         if states.get(tombstone.load) != BACKED_OUT and tombstone.load not in under_way:
-            found = "has it as loaded" if tombstone.load in states else "does not have it"
+            found = "has it as published" if tombstone.load in states else "does not have it"
             yield (
                 f"batch {tombstone.load[0]}/{tombstone.load[1]}",
-                f"its tombstone says that it was backed out, the ledger {found}",
+                f"it has a tombstone, but the ledger {found}",
             )
     for load, state in sorted(states.items()):
         name = tombstones.path_of(root, load).name

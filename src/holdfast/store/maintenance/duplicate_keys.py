@@ -24,14 +24,16 @@ from holdfast.store.db.predicates import not_removed
 from holdfast.store.files import parquet
 
 _FILES: Final = schema.files
-_HELD: Final = schema.file_row_groups
+_ROW_GROUPS: Final = schema.file_row_groups
 _READERS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """Duplicate keys of a feed. `rows` are those beyond the first of their key, `example` is one of the keys, and `batches`
-    are the ids of the batches that have it.
+    """Duplicate keys of a feed.
+
+    `rows` counts the rows after the first of their key, `example` is one of the keys, and `batches` are the ids of the
+    batches that have it.
     """
 
     feed: str
@@ -42,8 +44,9 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """A file of a feed's rows with its live parts in order: the batch and the rows of each. `row_groups` are those of the
-    live parts, None for all.
+    """A file of a feed's rows with its live parts in order: the batch and the rows of each.
+
+    `row_groups` are those of the live parts, None for all.
     """
 
     path: str
@@ -55,13 +58,20 @@ class KeyFile:
 def live_files(connection: Connection) -> list[KeyFile]:
     """Return every file of valid rows of the current tables, feed by feed."""
     query = (
-        select(_FILES.c.path, _FILES.c.feed, _HELD.c.batch, _HELD.c.row_group, _HELD.c.rows, _FILES.c.rows)
-        .join(_HELD, _HELD.c.path == _FILES.c.path)
+        select(
+            _FILES.c.path,
+            _FILES.c.feed,
+            _ROW_GROUPS.c.batch,
+            _ROW_GROUPS.c.row_group,
+            _ROW_GROUPS.c.rows,
+            _FILES.c.rows,
+        )
+        .join(_ROW_GROUPS, _ROW_GROUPS.c.path == _FILES.c.path)
         .where(
             _FILES.c.table_name == _FILES.c.feed,
-            not_removed(_FILES, _HELD),
+            not_removed(_FILES, _ROW_GROUPS),
         )
-        .order_by(_FILES.c.feed, _FILES.c.added_version, _FILES.c.path, _HELD.c.row_group)
+        .order_by(_FILES.c.feed, _FILES.c.added_version, _FILES.c.path, _ROW_GROUPS.c.row_group)
     )
     rows = connection.execute(query)
     return [_key_file([_Part(*row) for row in parts]) for _, parts in groupby(rows, key=lambda row: row[0])]
@@ -77,14 +87,15 @@ class _Part(NamedTuple):
 
 
 def _key_file(parts: Sequence[_Part]) -> KeyFile:
-    whole = sum(part.rows for part in parts) == parts[0].of_file
-    groups = None if whole else tuple(part.row_group for part in parts)
+    all_live = sum(part.rows for part in parts) == parts[0].of_file
+    groups = None if all_live else tuple(part.row_group for part in parts)
     return KeyFile(parts[0].path, parts[0].feed, tuple((part.batch, part.rows) for part in parts), groups)
 
 
 def repeated(root: Path, files: list[KeyFile]) -> list[Repeated]:
-    """Find keys that more than one batch has, at most one result per feed and key. Unreadable files are skipped: other
-    checks find them.
+    """Find keys that more than one batch has, at most one result per feed and key.
+
+    Unreadable files are skipped: other checks find them.
     """
     by_key: dict[tuple[str, str], list[KeyFile]] = {}
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
@@ -138,16 +149,16 @@ def _confirmed(
 ) -> Iterator[Repeated]:
     """Compare the keys whose hashes are equal; two keys may have one hash by chance."""
     suspects = pl.Series(twice).implode()
-    held = []
+    candidates = []
     for file in files:
         keys = _keys(root, file, columns)
         if keys.is_empty():
             continue
         owners = np.repeat([batch for batch, _ in file.parts], [rows for _, rows in file.parts])
         suspect = keys.with_columns(pl.Series("_batch", owners, pl.String))
-        held.append(suspect.filter(_hashed(keys).is_in(suspects)))
+        candidates.append(suspect.filter(_hashed(keys).is_in(suspects)))
     counted = (
-        pl.concat(held)
+        pl.concat(candidates)
         .group_by(columns, maintain_order=True)
         .agg(_rows=pl.len(), _batches=pl.col("_batch").unique(maintain_order=True))
         .filter(pl.col("_rows") > 1)

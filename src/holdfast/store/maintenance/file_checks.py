@@ -19,7 +19,7 @@ from holdfast.store.maintenance.derived_checks import sha256_of
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
-_HELD: Final = schema.file_row_groups
+_ROW_GROUPS: Final = schema.file_row_groups
 _LOAD: Final = ("feed", "batch", "epoch", "digest", "contract_hash")
 _COUNTED: Final = ("rows_loaded", "rows_quarantined", "event_time_min_us", "event_time_max_us", "source")
 
@@ -49,13 +49,13 @@ def expected_files(connection: Connection) -> list[Expected]:
             _FILES.c.rows,
             _FILES.c.bytes,
             _FILES.c.sha256,
-            _HELD.c.row_group,
-            _HELD.c.rows.label("of_load"),
+            _ROW_GROUPS.c.row_group,
+            _ROW_GROUPS.c.rows.label("of_load"),
             *(_BATCHES.c[name] for name in (*_LOAD, *_COUNTED)),
         )
-        .join(_HELD, _HELD.c.path == _FILES.c.path)
-        .join(_BATCHES, same_load(_BATCHES, _HELD))
-        .order_by(_FILES.c.path, _HELD.c.row_group)
+        .join(_ROW_GROUPS, _ROW_GROUPS.c.path == _FILES.c.path)
+        .join(_BATCHES, same_load(_BATCHES, _ROW_GROUPS))
+        .order_by(_FILES.c.path, _ROW_GROUPS.c.row_group)
     )
     found: list[Expected] = []
     for path, parts in groupby(connection.execute(query), key=lambda row: str(row.path)):
@@ -80,7 +80,7 @@ def expected_files(connection: Connection) -> list[Expected]:
 
 
 def _load_of(row: Row[Any]) -> dict[str, Any]:
-    """Return what a footer must say of one load in its file."""
+    """Return the fields that a footer must have for one load in its file."""
     named = {name: getattr(row, name) for name in (*_LOAD, *_COUNTED)}
     return named | {"row_group": row.row_group, "rows": row.of_load}
 
@@ -107,13 +107,13 @@ def check_file(root: Path, expected: Expected) -> list[str]:
     except IntegrityError as error:
         return [error.what]
     wrong = [
-        f"its footer says {name} is {footer.get(name)!r}, the ledger says {value!r}"
+        f"{name} is {footer.get(name)!r} in its footer, {value!r} in the ledger"
         for name, value in expected.footer.items()
         if footer.get(name) != value
     ]
     wrong += _wrong_loads(footer, expected.loads)
     if footer["rows_in_footer"] != expected.rows:
-        wrong.append(f"it holds {footer['rows_in_footer']} rows, the ledger says {expected.rows}")
+        wrong.append(f"it has {footer['rows_in_footer']} rows, {expected.rows} in the ledger")
     return wrong
 
 
@@ -125,7 +125,7 @@ def _wrong_loads(footer: dict[str, Any], loads: tuple[dict[str, Any], ...]) -> l
     for entry, load in zip(sorted(declared, key=lambda each: int(each["row_group"])), loads, strict=False):
         # Files of an earlier release do not say what their load came to.
         wrong += [
-            f"its footer says {name} of {load['batch']} is {entry.get(name)!r}, the ledger says {value!r}"
+            f"{name} of {load['batch']} is {entry.get(name)!r} in its footer, {value!r} in the ledger"
             for name, value in load.items()
             if entry.get(name) != value and (name in entry or name in _LOAD)
         ]
@@ -143,21 +143,17 @@ def has_valid_checksums(connection: Connection) -> bool:
 
 
 def check_database(connection: Connection) -> list[str]:
-    """What the database finds wrong with its own pages, indexes and references; PostgreSQL checks these as
-    it goes.
-    """
+    """Return the errors of the database in its pages, indexes and references; PostgreSQL checks these itself."""
     if connection.dialect.name != "sqlite":
         return []
     pages = [str(line) for line in connection.exec_driver_sql("PRAGMA integrity_check").scalars()]
     dangling = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
     found = [] if pages == ["ok"] else pages[:10]
-    return found + [
-        f"a row of {row[0]} refers to a row of {row[2]} that is not there" for row in dangling[:10]
-    ]
+    return found + [f"a row of {row[0]} refers to a missing row of {row[2]}" for row in dangling[:10]]
 
 
 def version_blobs(connection: Connection) -> list[tuple[str, str, int]]:
-    """Every version with the digest and the size in bytes of its file."""
+    """Return every version with the digest and the size in bytes of its file."""
     versions = schema.versions
     query = select(versions.c.version, versions.c.digest, versions.c.bytes).order_by(versions.c.version)
     return [(row.version, row.digest, row.bytes) for row in connection.execute(query)]

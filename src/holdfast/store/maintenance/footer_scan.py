@@ -90,8 +90,9 @@ def footer_of(root: Path, path: str) -> tuple[Part, ...]:
 
 
 def scan(root: Path, path: str) -> ScannedFile:
-    """Read the whole file at `path` and verify every page's checksum; `IntegrityError` HF301 if it is damaged or lacks a
-    manifest.
+    """Read the file at `path` and verify the checksum of every page.
+
+    Raises `IntegrityError` HF301 if it is damaged or lacks a manifest.
     """
     target = root / path
     footer = parquet.manifest(target)
@@ -115,7 +116,7 @@ def scan(root: Path, path: str) -> ScannedFile:
     except (KeyError, TypeError, ValueError) as error:
         raise parquet.damaged(target, ValueError(str(error))) from error
     if rows != declared:
-        raise parquet.damaged(target, ValueError(f"it has {rows} rows, its footer says {declared}"))
+        raise parquet.damaged(target, ValueError(f"it has {rows} rows, {declared} in its footer"))
     return scanned
 
 
@@ -132,28 +133,28 @@ def choose(found: Iterable[ScannedFile]) -> Choice:
         key=lambda each: (-len(each.parts), each.modified_us, each.path),
     )
     contradicted = _contradicted(files)
-    held: dict[tuple[LoadKey, int], Part] = {}
-    whole = _whole_attempts(files)
-    for each in sorted(files, key=lambda each: _rank(each, whole)):
+    chosen: dict[tuple[LoadKey, int], Part] = {}
+    complete = _complete_attempts(files)
+    for each in sorted(files, key=lambda each: _rank(each, complete)):
         if any(part.load in contradicted for part in each.parts):
             choice.left[each.path] = "another delivery with the same id and other content is there too"
-        elif any((part.load, part.number) in held for part in each.parts):
+        elif any((part.load, part.number) in chosen for part in each.parts):
             choice.left[each.path] = "its rows are in another file too"
         else:
             choice.files.append(each)
-            held |= {(part.load, part.number): part for part in each.parts}
+            chosen |= {(part.load, part.number): part for part in each.parts}
     choice.open |= dict.fromkeys(contradicted, "two deliveries with other content have its id")
-    _judge_loads(choice, held)
+    _sort_loads(choice, chosen)
     return choice
 
 
-def _rank(each: ScannedFile, whole: set[str]) -> tuple[int, bool, int, str]:
+def _rank(each: ScannedFile, complete: set[str]) -> tuple[int, bool, int, str]:
     if len(each.parts) > 1:
         return (0, False, -each.modified_us, each.path)
-    return (1, each.attempt not in whole, each.modified_us, each.path)
+    return (1, each.attempt not in complete, each.modified_us, each.path)
 
 
-def _whole_attempts(files: list[ScannedFile]) -> set[str]:
+def _complete_attempts(files: list[ScannedFile]) -> set[str]:
     """Return the attempts that wrote every file of their load."""
     counted: dict[str, set[int]] = {}
     wanted: dict[str, int] = {}
@@ -172,9 +173,9 @@ def _contradicted(files: list[ScannedFile]) -> set[LoadKey]:
     return {load for load, contents in declared.items() if len(contents) > 1}
 
 
-def _judge_loads(choice: Choice, held: Mapping[tuple[LoadKey, int], Part]) -> None:
+def _sort_loads(choice: Choice, chosen: Mapping[tuple[LoadKey, int], Part]) -> None:
     parts: dict[LoadKey, list[Part]] = {}
-    for (load, _), part in held.items():
+    for (load, _), part in chosen.items():
         parts.setdefault(load, []).append(part)
     written: dict[LoadKey, int] = {}
     for each in choice.files:
@@ -186,7 +187,7 @@ def _judge_loads(choice: Choice, held: Mapping[tuple[LoadKey, int], Part]) -> No
             choice.open[load] = f"{len(there)} of its {manifest.files} files are there"
         elif rows != manifest.rows_loaded + manifest.rows_quarantined:
             declared = f"{manifest.rows_loaded} + {manifest.rows_quarantined}"
-            choice.open[load] = f"its files hold {rows} rows, not {declared}"
+            choice.open[load] = f"its files have {rows} rows, not {declared}"
         else:
             choice.loads[load] = CompleteLoad(manifest, written[load])
     for each in [file for file in choice.files if all(part.load in choice.open for part in file.parts)]:
@@ -203,5 +204,5 @@ def _parts(footer: Mapping[str, Any]) -> tuple[Part, ...]:
 def _part(entry: Mapping[str, Any]) -> Part:
     manifest = Manifest.from_dict(entry)
     if manifest is None or manifest.files < 1:
-        raise ValueError("its footer does not say which load it is of, and of how many files")
+        raise ValueError("its footer lacks its load or the number of files")
     return Part(manifest, int(entry["file"]), int(entry["row_group"]), int(entry["rows"]))

@@ -18,7 +18,7 @@ Mismatch: TypeAlias = tuple[str, str]
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
-_HELD: Final = schema.file_row_groups
+_ROW_GROUPS: Final = schema.file_row_groups
 _TAINTS: Final = schema.taints
 _SNAPSHOTS: Final = schema.snapshots
 _VERSIONS: Final = schema.versions
@@ -32,7 +32,7 @@ def find_mismatches(connection: Connection) -> list[Mismatch]:
         mismatched_parts,
         changed_snapshots,
         unfinished_backouts,
-        untainted,
+        missing_taints,
         altered_contracts,
         invalid_definitions,
         invalid_leases,
@@ -42,45 +42,51 @@ def find_mismatches(connection: Connection) -> list[Mismatch]:
 
 def miscounted_batches(connection: Connection) -> list[Mismatch]:
     """Find loads whose files do not add up to their rows; one that was backed out has none."""
-    by_load = (_HELD.c.feed, _HELD.c.batch, _HELD.c.epoch)
+    by_load = (_ROW_GROUPS.c.feed, _ROW_GROUPS.c.batch, _ROW_GROUPS.c.epoch)
     query = (
-        select(*by_load, _FILES.c.table_name, func.sum(_HELD.c.rows))
-        .join(_FILES, _FILES.c.path == _HELD.c.path)
-        .where(not_removed(_FILES, _HELD))
+        select(*by_load, _FILES.c.table_name, func.sum(_ROW_GROUPS.c.rows))
+        .join(_FILES, _FILES.c.path == _ROW_GROUPS.c.path)
+        .where(not_removed(_FILES, _ROW_GROUPS))
         .group_by(*by_load, _FILES.c.table_name)
     )
-    held = {tuple(row[:4]): int(row[4]) for row in connection.execute(query)}
+    counted = {tuple(row[:4]): int(row[4]) for row in connection.execute(query)}
     wrong = []
     for row in connection.execute(select(_BATCHES)):
         load = (row.feed, row.batch, row.epoch)
         tables = (row.feed, quarantine_table(row.feed))
-        loaded, quarantined = (held.get((*load, table), 0) for table in tables)
+        loaded, quarantined = (counted.get((*load, table), 0) for table in tables)
         live = row.state == PUBLISHED
         expected = (row.rows_loaded, row.rows_quarantined) if live else (0, 0)
         if (loaded, quarantined) != expected:
             declared = f"{expected[0]} + {expected[1]}" + ("" if live else ", because it was backed out")
-            reason = f"its files hold {loaded} + {quarantined} rows (loaded + quarantined), the ledger says {declared}"
+            reason = (
+                f"its files have {loaded} + {quarantined} rows (loaded + quarantined), the ledger {declared}"
+            )
             wrong.append((f"batch {row.feed}/{row.batch}", reason))
     return wrong
 
 
 def mismatched_parts(connection: Connection) -> list[Mismatch]:
     """Find files whose rows are not those of the loads in them, or that are older than these."""
-    sums = select(_HELD.c.path, func.sum(_HELD.c.rows).label("rows")).group_by(_HELD.c.path).subquery()
+    sums = (
+        select(_ROW_GROUPS.c.path, func.sum(_ROW_GROUPS.c.rows).label("rows"))
+        .group_by(_ROW_GROUPS.c.path)
+        .subquery()
+    )
     query = (
-        select(_FILES.c.path, _FILES.c.rows, func.coalesce(sums.c.rows, 0).label("held"))
+        select(_FILES.c.path, _FILES.c.rows, func.coalesce(sums.c.rows, 0).label("of_loads"))
         .outerjoin(sums, sums.c.path == _FILES.c.path)
         .where(func.coalesce(sums.c.rows, 0) != _FILES.c.rows)
         .limit(_MOST)
     )
     wrong = [
-        (row.path, f"the ledger says that it has {row.rows} rows, and {row.held} of its loads")
+        (row.path, f"it has {row.rows} rows in the ledger, its loads have {row.of_loads}")
         for row in connection.execute(query)
     ]
     early = (
         select(_FILES.c.path, _FILES.c.added_version, _BATCHES.c.table_version)
-        .join(_HELD, _HELD.c.path == _FILES.c.path)
-        .join(_BATCHES, same_load(_BATCHES, _HELD))
+        .join(_ROW_GROUPS, _ROW_GROUPS.c.path == _FILES.c.path)
+        .join(_BATCHES, same_load(_BATCHES, _ROW_GROUPS))
         .where(_FILES.c.added_version < _BATCHES.c.table_version)
         .limit(_MOST)
     )
@@ -128,7 +134,7 @@ def unfinished_backouts(connection: Connection) -> list[Mismatch]:
     ]
 
 
-def untainted(connection: Connection) -> list[Mismatch]:
+def missing_taints(connection: Connection) -> list[Mismatch]:
     """Find versions of a tainted snapshot, and snapshots with backed-out rows, that are not tainted."""
     bad = select(_TAINTS.c.subject).where(_TAINTS.c.kind == "snapshot")
     marked = select(_TAINTS.c.subject).where(_TAINTS.c.kind == "version")
@@ -142,7 +148,7 @@ def untainted(connection: Connection) -> list[Mismatch]:
     return wrong + [
         (
             f"snapshot {row.snapshot}",
-            f"it is not tainted, but holds rows of {row.feed}/{row.batch}, backed out",
+            f"it is not tainted, but has backed-out rows of {row.feed}/{row.batch}",
         )
         for row in connection.execute(_snapshots_of_removed().where(_SNAPSHOTS.c.snapshot.not_in(bad)))
     ]
@@ -151,23 +157,23 @@ def untainted(connection: Connection) -> list[Mismatch]:
 def _snapshots_of_removed() -> Select[tuple[str, str, str]]:
     """Return snapshots with the loads in them that a finished back-out removed."""
     of, tables, left_out = schema.backout_batches, schema.snapshot_tables, schema.snapshot_incomplete_loads
-    in_cut = and_(
+    in_snapshot = and_(
         tables.c.table_name == _FILES.c.table_name,
         at_version(_FILES, _SNAPSHOTS.c.table_version),
-        at_version(_HELD, _SNAPSHOTS.c.table_version),
+        at_version(_ROW_GROUPS, _SNAPSHOTS.c.table_version),
     )
-    held = and_(left_out.c.snapshot == _SNAPSHOTS.c.snapshot, same_load(left_out, _HELD))
+    is_left_out = and_(left_out.c.snapshot == _SNAPSHOTS.c.snapshot, same_load(left_out, _ROW_GROUPS))
     return (
-        select(_SNAPSHOTS.c.snapshot, _HELD.c.feed, _HELD.c.batch)
+        select(_SNAPSHOTS.c.snapshot, _ROW_GROUPS.c.feed, _ROW_GROUPS.c.batch)
         .distinct()
-        .select_from(_HELD)
-        .join(_FILES, _FILES.c.path == _HELD.c.path)
-        .join(of, same_load(of, _HELD))
+        .select_from(_ROW_GROUPS)
+        .join(_FILES, _FILES.c.path == _ROW_GROUPS.c.path)
+        .join(of, same_load(of, _ROW_GROUPS))
         .join(schema.backouts, schema.backouts.c.backout_id == of.c.backout_id)
         .join(tables, tables.c.table_name == _FILES.c.table_name)
         .join(_SNAPSHOTS, _SNAPSHOTS.c.snapshot == tables.c.snapshot)
-        .where(in_cut, schema.backouts.c.state != BackoutState.UNDER_WAY)
-        .where(~select(left_out.c.snapshot).where(held).exists())
+        .where(in_snapshot, schema.backouts.c.state != BackoutState.UNDER_WAY)
+        .where(~select(left_out.c.snapshot).where(is_left_out).exists())
         .limit(_MOST)
     )
 
@@ -175,7 +181,7 @@ def _snapshots_of_removed() -> Select[tuple[str, str, str]]:
 def altered_contracts(connection: Connection) -> list[Mismatch]:
     """Find contracts whose JSON does not have their hash."""
     return [
-        (f"contract {row.contract_hash[:12]}", "its text in the ledger does not have its hash")
+        (f"contract {row.contract_hash[:12]}", "its JSON in the ledger does not have its hash")
         for row in connection.execute(select(schema.contracts))
         if sha256_hex(row.contract_json) != row.contract_hash
     ]
@@ -186,7 +192,7 @@ def invalid_definitions(connection: Connection) -> list[Mismatch]:
     newest = select(func.coalesce(func.max(schema.table_versions.c.table_version), 0)).scalar_subquery()
     definitions = schema.online_definitions
     return [
-        (f"aggregate {row.aggregate}", f"its values claim version {row.table_version}, which was never made")
+        (f"aggregate {row.aggregate}", f"its values claim version {row.table_version}, which does not exist")
         for row in connection.execute(select(definitions).where(definitions.c.table_version > newest))
     ]
 

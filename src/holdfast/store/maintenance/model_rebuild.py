@@ -31,8 +31,9 @@ _SEGMENTS: Final = schema.log_positions
 
 
 def must_be_lost(root: Path) -> None:
-    """Raise `InputError` HF306 if the SQLite ledger in `root` is intact and has batches: a rebuild would lose gates,
-    rollouts and traffic.
+    """Raise `InputError` HF306 if the SQLite ledger in `root` is intact and has batches.
+
+    A rebuild of it would lose gates, rollouts and traffic.
     """
     path = root / "ledger.db"
     if not path.exists():
@@ -41,14 +42,14 @@ def must_be_lost(root: Path) -> None:
         uri = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, factory=TrackedConnection)) as connection:
             connection.track()
-            whole = connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            intact = connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             known = connection.execute("SELECT count(*) FROM batches").fetchone()[0]
-    except (sqlite3.Error, IntegrityError):  # this is what being lost looks like
+    except (sqlite3.Error, IntegrityError):  # it is lost
         return
-    if whole and known:
+    if intact and known:
         raise InputError(
             "HF306",
-            f"the ledger is not lost: it can be read and knows {known} batches",
+            f"the ledger is not lost: it is intact and has {known} batches",
             state="nothing was changed",
             next_command="holdfast verify --repair; to rebuild all the same, move ledger.db away first",
         )
@@ -59,7 +60,7 @@ def must_be_empty(connection: Connection) -> None:
     if connection.execute(select(schema.batches.c.batch).limit(1)).first():
         raise InputError(
             "HF306",
-            "the ledger to rebuild into knows batches already",
+            "the ledger to rebuild into has batches already",
             state="nothing was written",
             next_command="holdfast verify --repair",
         )
@@ -91,10 +92,8 @@ def take_predictions(connection: Connection, root: Path, found: Iterable[Scanned
     """
     taken = 0
     for each in sorted(found, key=lambda each: each.path):
-        if (
-            each.predictions is None or each.table != PREDICTIONS.name
-        ):  # copies are of rollouts, which no file proves
-            continue
+        if each.predictions is None or each.table != PREDICTIONS.name:
+            continue  # shadow copies belong to rollouts, which are in no file
         server, segment = str(each.predictions["server"]), int(each.predictions["segment"])
         if (segment, _log(root, server, segment)) in log_directory.segments(root / LOGS_DIRECTORY / server):
             continue
@@ -104,7 +103,7 @@ def take_predictions(connection: Connection, root: Path, found: Iterable[Scanned
         if not numbers:
             continue
         _put_segment(connection, server, segment, frame)
-        moments = frame["at_us"].to_numpy()
+        times = frame["at_us"].to_numpy()
         connection.execute(
             insert(_FILES).values(
                 path=each.path,
@@ -114,8 +113,8 @@ def take_predictions(connection: Connection, root: Path, found: Iterable[Scanned
                 rows=each.rows,
                 bytes=each.bytes,
                 sha256=each.sha256,
-                predicted_at_min_us=int(moments.min()),
-                predicted_at_max_us=int(moments.max()),
+                predicted_at_min_us=int(times.min()),
+                predicted_at_max_us=int(times.max()),
                 record_number_min=min(numbers),
                 record_number_max=max(numbers),
             )

@@ -32,7 +32,7 @@ _NAMED: Final = (schema.files.c.path, schema.prediction_files.c.path, schema.sha
 def sweep_dead_attempts(store: Store) -> list[str]:
     """Remove what dead loaders left, found by their markers in a directory that is mostly empty.
 
-    Returns the removed paths, relative to the store's root. After a power cut a marker may be gone while its files are not;
+    Returns the removed paths, relative to the store's root. After a power failure a marker may be gone while its files are not;
     `sweep` finds these too.
     """
     swept: list[str] = []
@@ -73,7 +73,7 @@ def lost_loads(store: Store) -> dict[LoadKey, tuple[str, ...]]:
     """Find complete loads on disk whose publishing transaction the ledger has lost. Returns their file paths by load.
 
     A loader that fails or dies leaves the marker of its attempt, and one whose work is superfluous removes its files. So these
-    loads were published, or a power cut took the marker before the names of the files were durable.
+    loads were published, or a power failure removed the marker before the names of the files were durable.
     """
     attempts: dict[str, list[tuple[str, footer_scan.Part]]] = {}
     for path in unnamed(store):
@@ -85,9 +85,9 @@ def lost_loads(store: Store) -> dict[LoadKey, tuple[str, ...]]:
     with store.ledger.read() as connection:
         for files in attempts.values():
             part = files[0][1]
-            whole = sorted(each.number for _, each in files) == list(range(part.manifest.files))
+            is_complete = sorted(each.number for _, each in files) == list(range(part.manifest.files))
             has_tombstone = tombstones.path_of(store.root, part.load).exists()
-            if whole and not has_tombstone and catalog_rebuild.is_free(connection, part.manifest):
+            if is_complete and not has_tombstone and catalog_rebuild.is_free(connection, part.manifest):
                 found[part.load] = tuple(path for path, _ in files)
     return found
 
@@ -104,7 +104,7 @@ def _remove_unnamed(store: Store, paths: Iterable[Path]) -> list[str]:
 
 
 def _sweep_blobs(store: Store) -> list[str]:
-    """Remove blobs that no version names, unless a process is putting blobs: it names them a moment later."""
+    """Remove blobs that no version names, unless a process is writing blobs: it names them afterwards."""
     unfinished = list((store.root / blobs.BLOBS_DIRECTORY).glob(f"*/*{blobs.UNFINISHED}"))
     with blobs.without_writers(store) as alone:
         if not alone:

@@ -39,23 +39,23 @@ def rebuild_profiles(
     `groups`. One load is in memory at a time.
     """
     parts = _valid_parts(choice)
-    unproved = []
+    not_rebuilt = []
     for load in loads:
         feed, batch, epoch = load
         contract = contracts.find(connection, choice.loads[load].manifest.contract_hash)
         if contract is None:
-            unproved.append(f"what batch {feed}/{batch} looked like: its contract is lost")
+            not_rebuilt.append(f"profile of batch {feed}/{batch}: its contract is lost")
             continue
         try:
             row = _measured(root, contract, expects.get(feed, Expectations()), parts.get(load, []))
         except _LEFT as error:
-            unproved.append(f"what batch {feed}/{batch} looked like: {error}")
+            not_rebuilt.append(f"profile of batch {feed}/{batch}: {error}")
             continue
         # A feed that is not declared has no known group; one of no group has the empty name.
         group = groups[feed] or "" if feed in groups else None
         named = {"feed": feed, "batch": batch, "epoch": epoch, "group_name": group}
         connection.execute(insert(_ADMISSIONS).values(named | row))
-    return unproved
+    return not_rebuilt
 
 
 def _valid_parts(choice: Choice) -> dict[LoadKey, list[tuple[str, bool, Part]]]:

@@ -1,5 +1,6 @@
-"""The single repairs of `holdfast verify --repair`: each changes one thing, and only where the store itself proves what is
-right.
+"""The single repairs of `holdfast verify --repair`.
+
+Each changes one thing, and only where the store itself proves the correct value.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from holdfast.store.serving import log_directory, prediction_log
 from holdfast.store.serving.aborts import SERVERS_DIRECTORY
 
 ASIDE_DIRECTORY: Final = "aside"
-"""Where a repair puts what it takes away, under the store's root; nothing reads it, and a person may remove it."""
+"""Directory of removed files under the store's root; nothing reads it, and the operator may delete it."""
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
@@ -64,12 +65,12 @@ def damaged_files(store: Store) -> Iterator[Lost]:
         versions = file_checks.version_blobs(connection)
     for file in expected:
         lost = Lost(file.path, file.bytes, file.sha256)
-        if not _holds(store.root / file.path, lost):
+        if not _has_bytes(store.root / file.path, lost):
             yield lost
     for _, digest, size in versions:
         path = blobs.path_of(store.root, digest)
         lost = Lost(str(path.relative_to(store.root)), size, digest)
-        if not _holds(path, lost):
+        if not _has_bytes(path, lost):
             yield lost
 
 
@@ -80,10 +81,10 @@ def find_bytes(store: Store, lost: Lost, sources: Sequence[Path]) -> Path | None
     candidates += (store.root / SERVERS_DIRECTORY).glob(f"*/{name}.onnx")
     for source in sources:
         candidates += [backup.object_path(source, lost.sha256), source / lost.path]
-    return next((path for path in candidates if path.is_file() and _holds(path, lost)), None)
+    return next((path for path in candidates if path.is_file() and _has_bytes(path, lost)), None)
 
 
-def put_back(store: Store, lost: Lost, found: Path) -> None:
+def restore_file(store: Store, lost: Lost, found: Path) -> None:
     """Copy `found` to the place of the lost file; a damaged file there is moved aside."""
     target = store.root / lost.path
     if target.exists():
@@ -128,7 +129,7 @@ def set_ledger_aside(root: Path, now_us: int) -> str:
 
 
 def correct_counts(store: Store) -> list[Corrected]:
-    """Correct what the ledger says of files whose footer proves otherwise."""
+    """Correct rows of the ledger that the footer of an unchanged file contradicts."""
     with store.ledger.read() as connection:
         known = connection.execute(select(_FILES).order_by(_FILES.c.path)).all()
     footers = {row.path: footer for row in known if (footer := _footer(store.root / row.path, row.sha256))}
@@ -185,7 +186,7 @@ def _corrected(
             f"{name} from {getattr(row, name)!r} to {value!r}" for name, value in wrong.items()
         )
         yield Corrected(
-            subject, f"corrected in the ledger ({changes})", "its file is whole to the bit and says so"
+            subject, f"corrected in the ledger ({changes})", "the footer of its file, whose SHA-256 matches"
         )
 
 
@@ -213,26 +214,27 @@ def rewrite_tombstones(store: Store) -> list[str]:
 
 
 def rewrite_contracts(store: Store, *, now_us: int) -> list[str]:
-    """Make ledger and contract copies agree: the one whose bytes have the hash replaces the other. Returns the contracts'
-    hashes.
+    """Make ledger and contract copies agree: the one whose bytes have the hash replaces the other.
+
+    Returns the hashes of the repaired contracts.
     """
     repaired = []
     with store.ledger.write() as connection:
         known = {row.contract_hash: row.contract_json for row in connection.execute(select(schema.contracts))}
-        judged = set(connection.execute(select(_BATCHES.c.contract_hash)).scalars())
+        used = set(connection.execute(select(_BATCHES.c.contract_hash)).scalars())
         there = {path.stem for path in (store.root / contract_files.CONTRACTS_DIRECTORY).glob("*.json")}
-        for contract_hash in sorted((judged & known.keys()) | there):
+        for contract_hash in sorted((used & known.keys()) | there):
             text = known.get(contract_hash)
-            whole = text is not None and sha256_hex(text) == contract_hash
+            intact = text is not None and sha256_hex(text) == contract_hash
             try:
                 copy = contract_files.read(store.root, contract_hash)
             except HoldfastError:
                 copy = None
-            if whole and copy is None and text is not None:
+            if intact and copy is None and text is not None:
                 fsync.make_directory(store.root / contract_files.CONTRACTS_DIRECTORY)
                 fsync.replace(contract_files.path_of(store.root, contract_hash), text.encode())
                 repaired.append(contract_hash)
-            elif copy is not None and not whole and contract_hash in judged:
+            elif copy is not None and not intact and contract_hash in used:
                 connection.execute(delete(schema.contracts).filter_by(contract_hash=contract_hash))
                 contracts.put(connection, Contract.from_json(copy), now_us=now_us)
                 repaired.append(contract_hash)
@@ -261,7 +263,7 @@ def rewrite_snapshot_manifests(store: Store) -> list[str]:
     return written
 
 
-def cut_torn_tails(store: Store) -> Iterator[tuple[Path, int]]:
+def truncate_torn_tails(store: Store) -> Iterator[tuple[Path, int]]:
     """Truncate the torn end of each log whose server does not run. Yields (segment, new size)."""
     rows = schema.log_positions
     with store.ledger.read() as connection:
@@ -272,7 +274,7 @@ def cut_torn_tails(store: Store) -> Iterator[tuple[Path, int]]:
         if not _is_free(directory / log_directory.OWNER):
             continue
         for number, path in log_directory.segments(directory):
-            end = _whole_bytes(path)
+            end = _complete_bytes(path)
             if end is not None and collected.get((directory.name, number), 0) <= end < path.stat().st_size:
                 descriptor = os.open(path, os.O_WRONLY)
                 try:
@@ -283,7 +285,7 @@ def cut_torn_tails(store: Store) -> Iterator[tuple[Path, int]]:
                 yield path, end
 
 
-def _whole_bytes(path: Path) -> int | None:
+def _complete_bytes(path: Path) -> int | None:
     """Return where the last complete record ends; None if the segment is damaged before its end."""
     offset = 0
     try:
@@ -321,7 +323,7 @@ def remove_invalid_leases(store: Store) -> list[str]:
     return names
 
 
-def _holds(path: Path, lost: Lost) -> bool:
+def _has_bytes(path: Path, lost: Lost) -> bool:
     try:
         return path.stat().st_size == lost.bytes and sha256_of(path) == lost.sha256
     except OSError:

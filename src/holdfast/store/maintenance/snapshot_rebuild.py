@@ -22,7 +22,7 @@ _TABLE_VERSIONS: Final = schema.table_versions
 def table_versions(
     choice: Choice, tombstones: Mapping[LoadKey, Tombstone], manifests: Sequence[SnapshotManifest]
 ) -> dict[LoadKey, int]:
-    """Return the table version of each load: the former one if a file tells it, else one after all of these.
+    """Return the table version of each load: the former one if a file names it, else one after all of these.
 
     A load that no snapshot and no tombstone names was published after them, so that no snapshot may read it.
     """

@@ -24,7 +24,7 @@ def restore(connection: Connection, tombstones: Iterable[Tombstone]) -> None:
     """Insert the back-outs of `tombstones` as done, with the loads that they removed and what they tainted.
 
     Call it when loads and versions are in the ledger. A version is found by its digest, because it may have another name
-    now. An unreadable tombstone tells only its load, and nothing is inserted for it.
+    now. An unreadable tombstone names only its load, and nothing is inserted for it.
     """
     by_backout: dict[str, list[Tombstone]] = {}
     for tombstone in sorted(tombstones, key=lambda tombstone: (tombstone.backout_id, tombstone.load)):

@@ -19,8 +19,8 @@ from holdfast.store.maintenance.ledger_checks import Mismatch
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
-_HELD: Final = schema.file_row_groups
-_SAME: Final = same_load(_BATCHES, _HELD)
+_ROW_GROUPS: Final = schema.file_row_groups
+_SAME: Final = same_load(_BATCHES, _ROW_GROUPS)
 _SHORTENED: Final = ("store.vacuumed", "ledger.rebuilt")
 """Events after which older versions may lack rows."""
 _Bounds = tuple[int | None, int | None]
@@ -40,15 +40,15 @@ def broken_spans(connection: Connection) -> list[Mismatch]:
     vacuumed = connection.execute(expected.limit(1)).first() is not None
     spans: dict[tuple[str, str, int, str], list[_Span]] = defaultdict(list)
     query = select(
-        _HELD.c.feed,
-        _HELD.c.batch,
-        _HELD.c.epoch,
+        _ROW_GROUPS.c.feed,
+        _ROW_GROUPS.c.batch,
+        _ROW_GROUPS.c.epoch,
         _FILES.c.table_name,
         _FILES.c.added_version,
         _FILES.c.removed_version,
-        _HELD.c.removed_version.label("part_removed"),
-        _HELD.c.rows,
-    ).join(_FILES, _FILES.c.path == _HELD.c.path)
+        _ROW_GROUPS.c.removed_version.label("part_removed"),
+        _ROW_GROUPS.c.rows,
+    ).join(_FILES, _FILES.c.path == _ROW_GROUPS.c.path)
     for row in connection.execute(query):
         ends = [each for each in (row.removed_version, row.part_removed) if each is not None]
         span = (row.added_version, min(ends) if ends else None, row.rows)
@@ -82,13 +82,13 @@ def _span_mismatch(spans: Sequence[_Span], rows: int, since: int, *, vacuumed: b
 
 def torn_removals(connection: Connection) -> Iterator[Mismatch]:
     """Find loads whose rows left their files at more than one table version: one transaction removes all of them."""
-    first, last = func.min(_HELD.c.removed_version), func.max(_HELD.c.removed_version)
-    load = (_HELD.c.feed, _HELD.c.batch, _HELD.c.epoch)
+    first, last = func.min(_ROW_GROUPS.c.removed_version), func.max(_ROW_GROUPS.c.removed_version)
+    load = (_ROW_GROUPS.c.feed, _ROW_GROUPS.c.batch, _ROW_GROUPS.c.epoch)
     query = select(*load, first.label("first"), last.label("last")).group_by(*load).having(first != last)
     for row in connection.execute(query):
         yield (
             f"batch {row.feed}/{row.batch}",
-            f"its rows were taken out at versions {row.first} and {row.last}",
+            f"its rows were removed at versions {row.first} and {row.last}",
         )
 
 
@@ -105,12 +105,12 @@ def wrong_bounds(connection: Connection) -> Iterator[Mismatch]:
             lows.label("low"),
             highs.label("high"),
             func.count().label("parts"),
-            func.sum(_HELD.c.rows).label("held"),
+            func.sum(_ROW_GROUPS.c.rows).label("rows_in_file"),
             func.sum(case((quarantined, _BATCHES.c.rows_quarantined), else_=_BATCHES.c.rows_loaded)).label(
-                "had"
+                "rows_of_loads"
             ),
         )
-        .join(_HELD, _HELD.c.path == _FILES.c.path)
+        .join(_ROW_GROUPS, _ROW_GROUPS.c.path == _FILES.c.path)
         .join(_BATCHES, _SAME)
         .group_by(
             _FILES.c.path,
@@ -133,11 +133,10 @@ def _fits(found: _Bounds, loads: _Bounds, row: Row[Any]) -> bool:
     low, high = found
     if low is None or high is None or loads[0] is None or loads[1] is None:
         return found == loads or (bool(row.quarantined) and found == (None, None))
-    if (
-        row.parts > 1
-    ):  # what was backed out before a compaction may have widened them; that costs a look, and no row
-        return row.held != row.had or (low <= loads[0] and high >= loads[1])
-    if row.held == row.had:
+    if row.parts > 1:
+        # Rows that were backed out before a compaction may have widened the bounds; a reader then looks in vain.
+        return row.rows_in_file != row.rows_of_loads or (low <= loads[0] and high >= loads[1])
+    if row.rows_in_file == row.rows_of_loads:
         return found == loads
     return loads[0] <= low <= high <= loads[1]  # one of several files of a large load
 
@@ -148,4 +147,4 @@ def misnamed_snapshots(connection: Connection) -> Iterator[Mismatch]:
     for row in connection.execute(select(snapshots.c.snapshot, snapshots.c.table_version)):
         head, _, tail = row.snapshot.partition("-")
         if tail and head[1:].isdigit() and int(head[1:]) != row.table_version:
-            yield f"snapshot {row.snapshot}", f"the ledger says that it is of version {row.table_version}"
+            yield f"snapshot {row.snapshot}", f"its table version in the ledger is {row.table_version}"

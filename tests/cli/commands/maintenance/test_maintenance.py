@@ -185,7 +185,7 @@ def test_a_lost_ledger_is_made_again_and_the_model_trains_on(shell: Shell) -> No
     with pytest.raises(IntegrityError, match=r"HF309.*lost.*repair-ledger"):
         shell("status")
     done = shell.json("repair-ledger")
-    assert (done["batches"], done["unproved"], len(done["snapshots"])) == (4, [], 1)
+    assert (done["batches"], done["not_rebuilt"], len(done["snapshots"])) == (4, [], 1)
     assert set(done["versions"]) == versions
     assert shell.json("verify")["clean"]
     assert shell.rows() == rows
@@ -207,7 +207,7 @@ def test_verify_repair_repairs_from_a_backup_and_says_what_it_cannot(shell: Shel
     assert "HF301" in shell("verify", status=1)
     assert "HF305" in shell("verify", "--repair", status=1)
     repaired = shell("verify", "--repair", "--backup", str(kept))
-    assert "put back" in repaired
+    assert "restored" in repaired
     assert victim.read_bytes() == data
     with pytest.raises(InputError, match="HF101"):
         shell("verify", "--repair", "--quick")

@@ -169,8 +169,8 @@ def repair_ledger(
     )
     if done.old_ledger:
         out.print(f"the old ledger is now {done.old_ledger}")
-    if done.unproved:
-        out.table("Not proved, so not rebuilt", ["what"], [(each,) for each in done.unproved])
+    if done.not_rebuilt:
+        out.table("Not rebuilt", ["what"], [(each,) for each in done.not_rebuilt])
     out.table("Not in any file", ["what"], [(each,) for each in recovering.NOT_IN_FILES])
     out.result(done.as_dict())
 

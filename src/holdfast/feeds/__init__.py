@@ -2,7 +2,7 @@
 
 `feed.py` and `expectations.py` are the declaration. `batch_id.py` and `idempotency.py` decide whether a delivery is new,
 `measurements.py` and `admission.py` whether it is admitted; `state_machine.py` has the states of a feed, and `manifest.py`
-is what each file of a batch says about its load.
+is written into each file of a batch.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ LEAST_SLICE: Final = 30
 """A slice with fewer rows is not judged by its share of dropped rows: two of ten may be chance."""
 
 KNOWN: Final = "loaded"
-"""What stands after the key in the reason of a row that is kept apart because its key is loaded already."""
+"""Part of a reason, after the key: the row is quarantined because its key is loaded already."""
 
 NORMAL: Final = 1.4826
 """The standard deviation of a normal distribution in median absolute deviations."""
@@ -50,7 +50,7 @@ NORMAL: Final = 1.4826
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A batch that was let in and whose rows are trusted. Times are microseconds UTC."""
+    """A batch that was admitted and whose rows are trusted. Times are microseconds UTC."""
 
     batch: str
     rows: int
@@ -80,12 +80,12 @@ NOTHING: Final = History()
 def judge(
     feed: Feed, facts: DeliveryFacts, history: History = NOTHING, *, now_us: int
 ) -> tuple[Violation, ...]:
-    """Every expectation of `feed` that the delivery does not meet, in the order of the table above.
+    """Return every expectation of `feed` that the delivery does not meet, in the order of the table above.
 
     Parameters
     ----------
     now_us
-        The moment of the load, microseconds UTC: what cannot be known yet is judged by it.
+        Timestamp of the load, microseconds UTC: labels and events later than it cannot be known yet.
     """
     checks = (
         _count(facts),
@@ -104,7 +104,7 @@ def judge(
 
 
 def in_place(feed: Feed, facts: DeliveryFacts, history: History) -> tuple[Violation, ...]:
-    """What of a delivery's violations depends on where it stands among the others: "missing_batches" and "sequence_gaps"."""
+    """Return the violations that depend on neighbouring batches: "missing_batches" and "sequence_gaps"."""
     return (*_missing(feed, facts, history), *_sequence(feed, facts, history))
 
 
@@ -128,7 +128,7 @@ def describe_loaded(found: Sequence[Violation]) -> str:
 
 
 def worst(violations: Sequence[Violation]) -> Level | None:
-    """The worst level among `violations`, None without any.
+    """Return the worst level among `violations`, None without any.
 
     >>> worst([Violation("gap", "", Level.WARNING, "2 h"), Violation("rows", "", Level.ERROR, "3")])
     <Level.ERROR: 'error'>
@@ -140,10 +140,10 @@ def worst(violations: Sequence[Violation]) -> Level | None:
 
 
 def _count(facts: DeliveryFacts) -> Iterator[Violation]:
-    said, came = facts.rows_expected, facts.rows_received
-    if said is not None and said != came:
-        words = f"{came:,} rows came and the sender says that he sent {said:,}"
-        yield Violation("row_count", "", Level.CRITICAL, words, came, said)
+    declared, received = facts.rows_expected, facts.rows_received
+    if declared is not None and declared != received:
+        words = f"{received:,} rows came and the sender declared {declared:,}"
+        yield Violation("row_count", "", Level.CRITICAL, words, received, declared)
 
 
 def _drop(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
@@ -302,7 +302,7 @@ def _early(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]
         if due_us > now_us:
             words = (
                 f"{label.name} is there for an event of {timestamp(newest_us)}, is known {_span(due_us - newest_us)} after its "
-                f"event, and it is {timestamp(now_us)}: it was foretold, or it leaked"
+                f"event, and it is {timestamp(now_us)}: it was predicted, or it leaked"
             )
             yield Violation("early_labels", label.name, Level.CRITICAL, words, (due_us - now_us) / 1e6, 0.0)
     ahead_us, high_us = feed.expects.max_future_us, facts.event_time_max_us
@@ -322,7 +322,7 @@ def _again(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
     limits, known, rows = feed.expects.duplicate_keys, facts.rows_known, facts.rows_received
     if limits is not None and (reached := limits.reached(known, rows)):
         key = "+".join(feed.contract.key)
-        words = f"{known:,} of {rows:,} rows have a {key} that is loaded already: they are kept apart, and what is loaded stays"
+        words = f"{known:,} of {rows:,} rows have a {key} that is loaded already: they are quarantined; what is loaded stays"
         yield Violation("duplicate_keys", key, reached[0], words, known, reached[1])
 
 
@@ -332,8 +332,8 @@ def _repeat(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Viol
         words = f"its {rows:,} rows are those of batch {history.same_rows}, written in another way or order"
         yield Violation("duplicates", history.same_rows, Level.CRITICAL, words, rows)
     elif history.same_values is not None:
-        beside = "+".join(dict.fromkeys((*feed.contract.key, feed.contract.event_time)))
-        words = f"its {rows:,} rows are those of batch {history.same_values} in all but {beside}: a stale file, dated anew"
+        ignored = "+".join(dict.fromkeys((*feed.contract.key, feed.contract.event_time)))
+        words = f"its {rows:,} rows are those of batch {history.same_values} in all but {ignored}: a stale file, dated anew"
         yield Violation("duplicates", history.same_values, Level.CRITICAL, words, rows)
 
 
@@ -347,10 +347,10 @@ def _zone(feed: Feed) -> ZoneInfo:
 
 
 def _weekday(us: int, zone: ZoneInfo) -> int:
-    return _moment(us).astimezone(zone).weekday()
+    return _datetime(us).astimezone(zone).weekday()
 
 
-def _moment(us: int) -> datetime:
+def _datetime(us: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
 
 

@@ -1,8 +1,7 @@
-"""Who a batch is: the sender's id for the delivery, and a digest of what was delivered.
+"""The identity of a batch: the sender's id for the delivery, and a digest of what was delivered.
 
-The id says *which* delivery, the digest *what* it held. A delivery that comes again with the same digest
-changes nothing, however often it comes; the same id with another digest is a contradiction that a person
-must resolve.
+The id names the delivery, the digest its content. A delivery that comes again with the same digest changes nothing,
+however often it comes. The same id with another digest is a contradiction that a person must resolve.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from holdfast.records import BatchId, check_name
 
 
 def batch_id(feed: str, batch: str) -> BatchId:
-    """The id of a delivery, its two names checked; `InputError` HF109 on a name that cannot be used.
+    """Return the id of a delivery, its two names checked; `InputError` HF109 on a name that cannot be used.
 
     >>> str(batch_id("flights", "2013-01-05"))
     'flights/2013-01-05'
@@ -23,7 +22,7 @@ def batch_id(feed: str, batch: str) -> BatchId:
 
 
 def content_digest(pieces: Iterable[bytes | memoryview]) -> str:
-    """SHA-256 of the delivery's bytes as they were received, as 64 hexadecimal digits.
+    """Return the SHA-256 of the delivery's bytes as they were received, as 64 hexadecimal digits.
 
     Bytes, not rows: no reading of them can hide a difference. The same rows written again by another tool
     are another content.

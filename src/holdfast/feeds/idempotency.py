@@ -1,4 +1,4 @@
-"""What to do with a delivery, given what the ledger knows about its id. No other place decides this."""
+"""Decide what to do with a delivery, given the loads of its id in the ledger. No other place decides this."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyLoaded:
-    """The very same content is there: nothing to do."""
+    """The same content is loaded: nothing is to be done."""
 
     load: Load
 
@@ -39,7 +39,7 @@ class AlreadyLoaded:
 def decide(
     batch: BatchId, digest: str, loads: Sequence[Load], *, elsewhere: str | None = None
 ) -> Publish | AlreadyLoaded:
-    """Whether a delivery with `digest` is to be published, `loads` being every known load of its id.
+    """Decide whether a delivery with `digest` is published; `loads` are all known loads of its id.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def decide(
         The id of a live batch of the same feed that has the same digest, None when there is none.
 
     The epoch grows by one each time an id is loaded anew after a back-out, so that files of different
-    epochs can always be told apart. Raises `ConflictError` HF203 when a live load of the id has other
+    epochs stay distinct. Raises `ConflictError` HF203 when a live load of the id has other
     content, or another id has this content: its rows would count twice.
 
     >>> decide(BatchId("flights", "d1"), "aa", [])

@@ -1,6 +1,4 @@
-"""The manifest of a batch: what each of its files says about itself, so that a catalogue can be made again from
-files alone.
-"""
+"""The manifest in the footer of every file of a batch: the ledger can be rebuilt from files alone."""
 
 from __future__ import annotations
 
@@ -15,10 +13,10 @@ _LOAD: Final = ("feed", "batch", "epoch", "digest", "contract_hash")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Which load of which batch a file belongs to, and what that load was as a whole.
+    """The load that a file belongs to, and facts about that whole load.
 
     `digest` is of the delivery, `contract_hash` of the contract that judged it, `key` names the columns that
-    tell its rows apart. `rows_*`, `event_*_us` (microseconds UTC, of the valid rows) and `source` are of the whole load,
+    identify its rows. `rows_*`, `event_*_us` (microseconds UTC, of the valid rows) and `source` are of the whole load,
     and `files` is the number of files that it has, so that a set of which one is lost is recognised. The writer adds the
     table, the file's number among those of the load, its own rows, and the format.
     """
@@ -40,7 +38,7 @@ class Manifest:
     def of(
         cls, batch: BatchId, epoch: int, digest: str, contract_hash: str, key: tuple[str, ...] = ()
     ) -> Manifest:
-        """The manifest of one load of which nothing is counted yet."""
+        """Return the manifest of one load of which nothing is counted yet."""
         return cls(batch.feed, batch.batch, epoch, digest, contract_hash, key)
 
     def counted(
@@ -53,7 +51,7 @@ class Manifest:
         source: str,
         files: int,
     ) -> Manifest:
-        """The manifest with what the load came to."""
+        """Return the manifest with the counts and bounds of the finished load."""
         return replace(
             self,
             rows_loaded=rows_loaded,
@@ -65,12 +63,13 @@ class Manifest:
         )
 
     def load(self) -> dict[str, str | int]:
-        """The fields that name the load in the ledger."""
+        """Return the fields that name the load in the ledger."""
         return {name: getattr(self, name) for name in _LOAD}
 
     def as_dict(self) -> dict[str, str | int]:
-        """The fields as they stand in a file's footer, the columns of the key joined by "+"; what is not known is not
-        written.
+        """Return the fields as they stand in a file's footer.
+
+        The columns of the key are joined by "+"; unknown fields are left out.
 
         >>> Manifest("flights", "d1", 0, "aa", "cc", ("carrier", "flight")).as_dict()["key"]
         'carrier+flight'
@@ -80,7 +79,7 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, footer: Mapping[str, Any]) -> Manifest | None:
-        """The manifest in `footer`, None when it is not that of one load.
+        """Return the manifest in `footer`, None if it is not that of one load.
 
         >>> written = Manifest("flights", "d1", 0, "aa", "cc", ("id",), rows_loaded=3, files=1)
         >>> Manifest.from_dict(written.as_dict() | {"table": "flights", "rows": 3}) == written

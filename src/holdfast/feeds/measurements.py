@@ -47,7 +47,7 @@ class Sequence:
 class DeliveryFacts:
     """One delivery in numbers. What the feed does not expect is empty or None.
 
-    `rows_known` are those of `rows_dropped` that obey the contract and whose key is loaded already.
+    `rows_known` are those of `rows_dropped` that meet the contract and whose key is loaded already.
     `dropped` has for each slice value, as "column=value", the rows received and those dropped. `shares` has for each column
     of a composition the rows of each value, `busiest` for each column its most frequent value with its rows. `steps_us` has
     for each time between neighbouring events of an entity how often it occurs. `values_digest` leaves the key and the event
@@ -88,7 +88,7 @@ def measure(
     *,
     rows_expected: int | None = None,
 ) -> DeliveryFacts:
-    """The facts of a delivery whose rows `valid` (in event order) and `quarantined` the contract parted."""
+    """Measure a delivery whose rows the contract divided into `valid` (in event order) and `quarantined`."""
     times = valid[contract.event_time].to_physical()
     day_us, elsewhere = (
         _day(contract, valid) if expects.completeness and expects.completeness.daily else (None, 0)
@@ -119,9 +119,9 @@ def measure(
 
 
 def digest_of(frame: pl.DataFrame) -> str:
-    """A digest of the rows as a set that may hold a row twice: the same whatever their order.
+    """Return a digest of the rows that does not depend on their order; a row may occur twice.
 
-    Made of 64-bit hashes of the rows, added and mixed, so it tells rows apart by chance only as 2 to the power of 64 does.
+    Made of 64-bit hashes of the rows, added and mixed: two sets of rows are equal by chance once in 2 to the power of 64.
     Polars may hash otherwise in its next version; digests of different versions are never equal, and so never wrong.
 
     >>> one = pl.DataFrame({"a": [1, 2, 2]})
@@ -158,7 +158,7 @@ def _dropped(
 
 
 def _day(contract: Contract, valid: pl.DataFrame) -> tuple[int | None, int]:
-    """The local day that most rows are of, as microseconds UTC of its beginning, and the rows of other days."""
+    """Return the local day of most rows (its start, microseconds UTC), and the number of rows of other days."""
     if valid.is_empty():
         return None, 0
     days = valid[contract.event_time].dt.truncate("1d").to_physical().value_counts(sort=True)
@@ -167,7 +167,7 @@ def _day(contract: Contract, valid: pl.DataFrame) -> tuple[int | None, int]:
 
 
 def _gaps(contract: Contract, complete: Completeness, valid: pl.DataFrame) -> tuple[Gap, ...]:
-    """The times without an event that are longer than allowed, quiet hours left out of account."""
+    """Return the times without an event that are longer than allowed; quiet hours do not count."""
     if valid.is_empty():
         return ()
     entity = pl.lit("") if complete.by is None else pl.col(complete.by).cast(pl.String)
@@ -180,7 +180,7 @@ def _gaps(contract: Contract, complete: Completeness, valid: pl.DataFrame) -> tu
         edges = times.select("entity").unique().join(pl.DataFrame({"at": ends}), how="cross")
         times = pl.concat([times, edges.with_columns(pl.col("entity").cast(pl.String))])
         times = times.filter(pl.col("at").is_between(ends[0], ends[1]))
-    beside = (
+    longest = (
         times.unique()
         .sort("entity", "at")
         .with_columns(pl.col("at").shift(1).over("entity").alias("before"))
@@ -188,12 +188,12 @@ def _gaps(contract: Contract, complete: Completeness, valid: pl.DataFrame) -> tu
         .filter(pl.col("at") - pl.col("before") > pl.lit(timedelta(microseconds=complete.max_gap_us)))
     )
     found = []
-    for name, to, since in beside.select("entity", "at", "before").iter_rows():
+    for name, to, since in longest.select("entity", "at", "before").iter_rows():
         span_us = (to - since) // timedelta(microseconds=1)
         quiet_us = (
             0
             if complete.quiet_hours is None
-            else _quiet_us(beside.schema["at"], since, to, complete.quiet_hours)
+            else _quiet_us(longest.schema["at"], since, to, complete.quiet_hours)
         )
         if span_us - quiet_us > complete.max_gap_us:
             found.append(Gap(name, _us(since), _us(to), span_us - quiet_us))
@@ -201,7 +201,7 @@ def _gaps(contract: Contract, complete: Completeness, valid: pl.DataFrame) -> tu
 
 
 def _quiet_us(zone: pl.DataType, since: object, to: object, quiet: tuple[int, int]) -> int:
-    """How much of the time between two moments is in the quiet hours, to the minute."""
+    """Return how much of the time between two timestamps is in the quiet hours, to the minute."""
     minutes = pl.datetime_range(
         pl.lit(since).cast(zone), pl.lit(to).cast(zone), "1m", closed="left", eager=False
     )
@@ -209,8 +209,8 @@ def _quiet_us(zone: pl.DataType, since: object, to: object, quiet: tuple[int, in
     return int(hours.is_between(quiet[0], quiet[1] - 1).sum()) * (HOUR_US // 60)
 
 
-def _us(moment: object) -> int:
-    return int(pl.Series([moment]).dt.epoch("us")[0])
+def _us(timestamp: object) -> int:
+    return int(pl.Series([timestamp]).dt.epoch("us")[0])
 
 
 def _sequence(numbers: pl.Series) -> Sequence | None:

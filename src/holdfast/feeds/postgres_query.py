@@ -1,4 +1,4 @@
-"""A query of a database as the source of a feed: one parameter, the batch's id, says which rows a batch is."""
+"""A database query as the source of a feed: its one parameter, the batch's id, selects the rows of a batch."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from holdfast.records import check_name
 
 @dataclass(frozen=True, slots=True)
 class PostgresQuery:
-    """Where the rows of a feed's batches are asked for.
+    """The query that reads the rows of a feed's batches.
 
     Parameters
     ----------
     url
         Where the URL of the database is kept: "${env:WAREHOUSE_URL}", the bare name of that variable, or "${file:/path}".
-        A URL itself is taken too, without a password: declarations are read by many.
+        A URL without a password is accepted too: declarations are read by many.
     query
         One SELECT, in which $1 stands for the batch's id; PostgreSQL reads it as the type that it is compared with, so that
         "day = $1" compares dates.
     deadline_seconds
-        How long the whole answer is waited for, over 0.
+        Deadline for all rows of the query, over 0.
 
     Raises `InputError` HF106 when the query has no $1, the deadline is no such number or the URL holds a password.
 
@@ -52,13 +52,13 @@ class PostgresQuery:
             )
 
     def of(self, batch: str) -> BatchQuery:
-        """The query for the rows of `batch`; `InputError` HF106 on an id that cannot be used."""
+        """Return the query for the rows of `batch`; `InputError` HF106 on an id that cannot be used."""
         return BatchQuery(self.url, self.query, check_name(batch, "batch"), self.deadline_seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchQuery:
-    """A query for the rows of one batch. Without $1 it is asked as it is; `deadline_seconds` None takes the setting's."""
+    """A query for the rows of one batch. Without $1 it runs as it is; `deadline_seconds` None takes the setting's."""
 
     url: str = field(repr=False)
     query: str

@@ -20,10 +20,10 @@ _LIKE: Final = 0.5
 
 
 def changed_columns(contract: Contract, delivered: Mapping[str, Kind]) -> tuple[Violation, ...]:
-    """What is wrong with the columns of a delivery, each a violation of the check "schema" at level "critical".
+    """Return what is wrong with the columns of a delivery: violations of "schema" at level "critical".
 
-    A new column is called the likely new name of a missing one when its values are of the same type and it stands in the
-    same place or is called alike.
+    A new column is the likely new name of a missing one if its values are of the same type, and its place or its name is
+    like that of the missing one.
 
     >>> trips = Contract(Text("id"), Number("distance", unit="mi"), Timestamp("at", tz="UTC"), key="id", event_time="at")
     >>> found, = changed_columns(trips, {"id": "text", "dist": "number", "at": "time"})
@@ -45,17 +45,17 @@ def changed_columns(contract: Contract, delivered: Mapping[str, Kind]) -> tuple[
     }
     words |= {name: f"column {name!r} is not in the contract" for name in new if name not in renamed.values()}
     words |= {
-        column.name: f"column {column.name!r} comes as {delivered[column.name]}; the contract says {_kind(column)}"
+        column.name: f"column {column.name!r} comes as {delivered[column.name]}; the contract declares {_kind(column)}"
         for column in contract.columns
         if column.name in delivered and not _fits(column, delivered[column.name])
     }
-    return tuple(Violation("schema", name, Level.CRITICAL, told) for name, told in words.items())
+    return tuple(Violation("schema", name, Level.CRITICAL, text) for name, text in words.items())
 
 
 def _renamed(
     contract: Contract, delivered: Mapping[str, Kind], missing: Sequence[Column], new: Sequence[str]
 ) -> dict[str, str]:
-    """The likely new name of each missing column; a new column is given to one of them only."""
+    """Return the likely new name of each missing column; a new column is given to one of them only."""
     places, found = list(delivered), dict[str, str]()
     scored = sorted(
         (

@@ -1,6 +1,6 @@
 """The state of a feed, as a table. No other place lists states.
 
-A refused delivery leaves nothing behind, so the next good one simply loads. A batch that was let in although it broke
+A refused delivery leaves nothing behind, so the next good one simply loads. A batch that was admitted although it broke
 an expectation makes the feed suspect: nothing trains on it until that batch is backed out or a person accepts it (R5, R15).
 """
 
@@ -41,11 +41,11 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.SUSPECT, Event.REFUSED): State.SUSPECT,
     (State.SUSPECT, Event.CLEARED): State.FLOWING,
 }
-"""Every step; each pair has one, because a feed is never asked whether something may happen to it."""
+"""Every step; each pair has one, because no event of a feed can be rejected."""
 
 
 def next_state(state: State, event: Event) -> State:
-    """The state that `event` leads to from `state`.
+    """Return the state that `event` leads to from `state`.
 
     >>> next_state(State.FLOWING, Event.LOADED_SUSPECT)
     <State.SUSPECT: 'suspect'>

@@ -230,7 +230,7 @@ def test_the_sender_s_count_must_be_met(
     assert ingest(store, feed, "d0", path, now_us=7).rows_received == 300
     again = tmp_path / "again.parquet"
     again.write_bytes(delivery(1).read_bytes())
-    with pytest.raises(RefusedError, match=r"HF207.*300 rows came and the sender says that he sent 600"):
+    with pytest.raises(RefusedError, match=r"HF207.*300 rows came and the sender declared 600"):
         ingest(store, feed, "d1", again, now_us=7, rows_expected=600)
 
 

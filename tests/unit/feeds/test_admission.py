@@ -246,7 +246,7 @@ def test_the_worst_level_decides() -> None:
         ({"dleay": "number"}, {"delay": "it is probably 'dleay' now"}),
         ({"wait": "number"}, {"delay": "it is probably 'wait' now"}),
         ({"wait": "text"}, {"delay": "'delay' is missing; the delivery has", "wait": "not in the contract"}),
-        ({"delay": "text"}, {"delay": "comes as text; the contract says number"}),
+        ({"delay": "text"}, {"delay": "comes as text; the contract declares number"}),
         ({"delay": "any"}, {}),
         ({}, {"delay": "'delay' is missing"}),
         ({"delay": "number", "gate": "text"}, {"gate": "not in the contract"}),

@@ -60,9 +60,9 @@ def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int
                 state="nothing was changed",
                 next_command=f"holdfast feeds {batch.feed}",
             )
-        told = f"{reason}; accepted: {'; '.join(row.explanation for row in open_ones)}"
+        explanation = f"{reason}; accepted: {'; '.join(row.explanation for row in open_ones)}"
         events.append(
-            connection, at_us=now_us, kind=ACCEPTED, subject=str(batch), explanation=told, actor=actor
+            connection, at_us=now_us, kind=ACCEPTED, subject=str(batch), explanation=explanation, actor=actor
         )
         by = f"{actor} accepted batch {batch.batch}: {reason}"
         feed_states.settle(connection, batch.feed, reason=by, now_us=now_us)
@@ -72,26 +72,25 @@ def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int
 
 
 def accept_all(store: Store, feed: str, *, reason: str, actor: str, now_us: int) -> AcceptedAll:
-    """Note that `actor` accepts every batch of `feed` that was made known again from its files, because of `reason`; one
-    transaction.
+    """Record in one transaction that `actor` accepts every re-registered batch of `feed`, because of `reason`.
 
-    Only that is accepted of them; what else is wrong with a batch stays. Raises `NotFoundError` HF410 when there is none.
+    Only that is accepted of them; other violations of a batch stay. Raises `NotFoundError` HF410 when there is none.
     """
     with store.ledger.write() as connection:
-        count = violations.accept_adopted(connection, feed, actor=actor, now_us=now_us)
+        count = violations.accept_reregistered(connection, feed, actor=actor, now_us=now_us)
         if not count:
             raise NotFoundError(
                 "HF410",
-                f"feed {feed} has no batch that was made known again and is not accepted yet",
+                f"feed {feed} has no re-registered batch that is not accepted yet",
                 state="nothing was changed",
                 next_command=f"holdfast feeds {feed}",
             )
-        told = f"{reason}; accepted: {count} loads that were made known again from their files"
+        explanation = f"{reason}; accepted: {count} loads that were re-registered from their files"
         events.append(
-            connection, at_us=now_us, kind=ALL_ACCEPTED, subject=feed, explanation=told, actor=actor
+            connection, at_us=now_us, kind=ALL_ACCEPTED, subject=feed, explanation=explanation, actor=actor
         )
         feed_states.settle(
-            connection, feed, reason=f"{actor} accepted what was made known again: {reason}", now_us=now_us
+            connection, feed, reason=f"{actor} accepted the re-registered batches: {reason}", now_us=now_us
         )
         return AcceptedAll(feed, count, tuple(violations.suspect_batches(connection, feed)))
 
@@ -99,9 +98,10 @@ def accept_all(store: Store, feed: str, *, reason: str, actor: str, now_us: int)
 def accept_incomplete(
     store: Store, batch: BatchId, groups: Mapping[str, str | None], *, reason: str, actor: str, now_us: int
 ) -> tuple[str, ...]:
-    """Note that `actor` wants the loaded batch in the next cuts although feeds of its group lack it; those feeds.
+    """Record that `actor` wants the loaded batch in the next snapshots although feeds of its group lack it.
 
-    `groups` says of each feed which group it is of. Raises `NotFoundError` HF410 when the batch waits for nobody.
+    `groups` maps each feed to its group. Returns the feeds that lack the batch. Raises `NotFoundError` HF410 when the batch
+    waits for no other feed.
     """
     with store.ledger.write() as connection:
         held = [
@@ -110,7 +110,7 @@ def accept_incomplete(
         if not held:
             raise NotFoundError(
                 "HF410",
-                f"batch {batch} waits for no other feed: it is not loaded, or in every cut already",
+                f"batch {batch} waits for no other feed: it is not loaded, or in every snapshot already",
                 state="nothing was changed",
                 next_command=f"holdfast feeds {batch.feed}",
             )
@@ -118,14 +118,14 @@ def accept_incomplete(
         lacking = tuple(
             feed for feed in sorted(members) if not any(load.live for load in _loads(connection, feed, batch))
         )
-        told = f"{reason}; in without {', '.join(lacking)}"
-        snapshots.let_in(connection, held[0], explanation=told, actor=actor, now_us=now_us)
+        explanation = f"{reason}; accepted without {', '.join(lacking)}"
+        snapshots.accept_incomplete(connection, held[0], explanation=explanation, actor=actor, now_us=now_us)
         events.append(
             connection,
             at_us=now_us,
             kind=ACCEPTED_INCOMPLETE,
             subject=str(batch),
-            explanation=told,
+            explanation=explanation,
             actor=actor,
         )
     return lacking
@@ -136,8 +136,9 @@ def _loads(connection: Transaction, feed: str, batch: BatchId) -> list[Load]:
 
 
 def refuse_suspects(store: Store, snapshot: str) -> None:
-    """Let nothing learn from a snapshot that holds a suspect batch: `RefusedError` HF208 names each, and what is wrong
-    (R5, R15).
+    """Raise `RefusedError` HF208 if `snapshot` holds a suspect batch: nothing trains on it (R5, R15).
+
+    The error names each suspect batch, and its first violation.
     """
     with store.ledger.read() as connection:
         found = violations.suspects_in(connection, snapshot)

@@ -71,7 +71,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class AdmittedBatch:
-    """A staged batch that may be committed, with everything that `commit` writes beside its files.
+    """A staged batch that may be committed, with everything that `commit` writes besides its files.
 
     `checked_version` is the table version up to which the references and keys of `staged` are known to hold.
     """

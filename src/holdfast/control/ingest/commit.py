@@ -26,7 +26,7 @@ def commit(store: Store, batch: AdmittedBatch, *, now_us: int) -> LoadResult | R
     """Commit `batch` at `now_us`, microseconds since 1970 UTC, and return what is true afterwards.
 
     However often and from however many processes the same content is committed, one commit wins and the others return
-    "already_loaded". After a failure of the database the ledger is asked what became of the commit.
+    "already_loaded". After a failure of the database the ledger is read to learn what became of the commit.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def commit(store: Store, batch: AdmittedBatch, *, now_us: int) -> LoadResult | R
     IntegrityError
         HF301 when a staged file has not the size that was written; HF309 when the batch breaks a rule of the ledger.
     UnavailableError
-        HF205 when the answer to the commit was lost and the ledger does not answer: the batch is there completely or
+        HF205 when the reply to the commit was lost and the ledger cannot be reached: the batch is there completely or
         not at all. HF302 when it is not there.
     """
     try:
@@ -44,7 +44,7 @@ def commit(store: Store, batch: AdmittedBatch, *, now_us: int) -> LoadResult | R
     except ConstraintError as error:  # PostgreSQL: another transaction committed the id while ours was open
         return _after_conflict(store, batch, error)
     except (LedgerError, UnavailableError, OSError) as error:
-        return _after_lost_answer(store, batch, error)
+        return _after_lost_reply(store, batch, error)
 
 
 def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Retry:
@@ -136,7 +136,7 @@ def _after_conflict(store: Store, batch: AdmittedBatch, error: ConstraintError) 
     ) from error
 
 
-def _after_lost_answer(store: Store, batch: AdmittedBatch, error: Exception) -> LoadResult:
+def _after_lost_reply(store: Store, batch: AdmittedBatch, error: Exception) -> LoadResult:
     """Return the load if the commit that seemed to fail did happen: the ledger then names its files, and no others'."""
     identity = batch.staged.batch
     try:

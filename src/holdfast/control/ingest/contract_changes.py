@@ -43,11 +43,13 @@ _SHOWN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class ContractChange:
-    """The contract of a feed is not that of its newest batch. `evolution` is None when the ledger does not have the old one,
-    which judged rows before contracts were kept."""
+    """The contract of a feed is not that of its newest batch.
+
+    `evolution` is None if the ledger does not have the old contract.
+    """
 
     feed: str
-    """Whose contract it is: a feed's name, or a model's."""
+    """Name of the feed or of the model that the contract belongs to."""
     before: str
     after: str
     evolution: Evolution | None
@@ -55,11 +57,13 @@ class ContractChange:
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """What is to be kept of it with the batch: a warning for each change that asks others to follow, or that a person
-        accepted although it breaks what was there."""
+        """Return a warning for each change that asks others to follow, or that an operator accepted as breaking.
+
+        They are kept with the batch.
+        """
         if self.evolution is None:
-            told = f"contract {self.after[:12]} follows {self.before[:12]}, which the ledger does not have to compare with"
-            return (Violation(CHECK, "", Level.WARNING, told),)
+            text = f"contract {self.after[:12]} follows {self.before[:12]}, which the ledger does not have to compare with"
+            return (Violation(CHECK, "", Level.WARNING, text),)
         found = [
             change
             for change in self.evolution.changes
@@ -77,19 +81,19 @@ class ContractChange:
 
     @property
     def explanation(self) -> str:
-        """What changed, in words."""
-        told = f"contract {self.before[:12]} -> {self.after[:12]}"
+        """Return a description of what changed."""
+        text = f"contract {self.before[:12]} -> {self.after[:12]}"
         if self.evolution is None:
-            return f"{told}; the old one is not in the ledger"
+            return f"{text}; the old one is not in the ledger"
         accepted = ", accepted" if self.accepted else ""
-        return f"{told}, {self.evolution.at(Boundary.ROWS)}{accepted}: {describe_changes(self.evolution.changes)}"
+        return f"{text}, {self.evolution.at(Boundary.ROWS)}{accepted}: {describe_changes(self.evolution.changes)}"
 
 
 def check(connection: Transaction, feed: Feed) -> ContractChange | None:
     """Compare the contract of `feed` with that of its newest batch; None if they are equal or nothing was loaded yet.
 
-    Raises `RefusedError` HF210 when the change breaks what is loaded, or what senders deliver, and nobody accepted it; and
-    when rows that are live would be read wrongly, whoever accepted it.
+    Raises `RefusedError` HF210 when the change breaks what is loaded, or what senders deliver, and no operator accepted it.
+    Raises it also when live rows would be read wrongly, accepted or not.
     """
     before = contracts.newest_of(connection, feed.name)
     if before is None or before == feed.contract.hash:
@@ -126,7 +130,7 @@ def record(
 
 
 def accept(store: Store, feed: Feed, *, reason: str, actor: str, now_us: int) -> ContractChange:
-    """Take upon oneself that the contract of `feed` changes from that of its newest batch to the declared one.
+    """Record that an operator accepts the change of `feed` from the contract of its newest batch to the declared one.
 
     The next load goes on; the event keeps every difference and `reason`. Raises `NotFoundError` HF410 when there is
     nothing to accept, and `RefusedError` HF210 while rows are live that would be read wrongly.
@@ -145,16 +149,17 @@ def accept(store: Store, feed: Feed, *, reason: str, actor: str, now_us: int) ->
         evolution = None if old is None else compare(old, after)
         change = ContractChange(feed.name, before, after.hash, evolution, accepted=True)
         contracts.put(connection, after, now_us=now_us)
-        told = f"{reason}; {change.explanation}"
+        text = f"{reason}; {change.explanation}"
         contracts.accept(
-            connection, feed.name, before, after.hash, explanation=told, actor=actor, now_us=now_us
+            connection, feed.name, before, after.hash, explanation=text, actor=actor, now_us=now_us
         )
     return change
 
 
 def accept_for_callers(store: Store, model: Model, *, reason: str, actor: str, now_us: int) -> ContractChange:
-    """Take upon oneself that callers of `model` who do not follow from its champion's contract to the declared one will be
-    refused. The signature gate of the next judgement counts it.
+    """Record that an operator accepts that callers of `model` must follow to its declared contract.
+
+    Callers that stay with the contract of the champion will be refused; the signature gate of the next judgement counts it.
 
     Raises `NotFoundError` HF410 when there is no champion or no change, `RefusedError` HF210 when the change breaks callers
     that cannot follow: that is a new model.
@@ -176,22 +181,23 @@ def accept_for_callers(store: Store, model: Model, *, reason: str, actor: str, n
             "HF210",
             f"the contract of model {model.name!r} breaks its callers: {changes}",
             state="nothing was changed",
-            next_command="take the change back in the declaration, or declare the model under a name of its own",
+            next_command="revert the change in the declaration, or declare the model under a name of its own",
         )
     change = ContractChange(model.name, old.hash, model.contract.hash, evolution, accepted=True)
-    told = f"{reason}; {change.explanation}"
+    text = f"{reason}; {change.explanation}"
     with store.ledger.write() as connection:
         for contract in (old, model.contract):
             contracts.put(connection, contract, now_us=now_us)
         contracts.accept(
-            connection, model.name, old.hash, change.after, explanation=told, actor=actor, now_us=now_us
+            connection, model.name, old.hash, change.after, explanation=text, actor=actor, now_us=now_us
         )
     return change
 
 
 def _refuse_misreading(connection: Transaction, feed: Feed, *, state: str) -> None:
-    """Raise HF210 when live batches hold rows that `feed`'s contract takes for what they are not. Every contract under which
-    they were loaded counts: one that was followed by a harmless one still says what its rows mean.
+    """Raise HF210 when live batches hold rows that `feed`'s contract would misread.
+
+    Every contract under which they were loaded counts, not the newest alone: each still declares what its rows mean.
     """
     for use in contracts.uses(connection, feed.name):
         old = contracts.find(connection, use.contract_hash)
@@ -219,7 +225,7 @@ def _refused(feed: Feed, evolution: Evolution) -> RefusedError:
         f"the contract of feed {feed.name!r} breaks what is loaded: {describe_changes(broken)}",
         state="nothing was loaded",
         next_command=(
-            "take the change back in the declaration, or accept it: "
+            "revert the change in the declaration, or accept it: "
             f"holdfast contract accept {feed.name} --reason WHY"
         ),
     )

@@ -46,10 +46,18 @@ class Known:
 def known_rows(
     store: Store, feed: Feed, valid: pl.DataFrame, version: int, *, since: int = 0
 ) -> Known | None:
-    """The rows of `valid`, in event order, whose key is loaded at table version `version` and came after `since`; None when
-    there is none or the feed does not ask.
+    """Find the rows of `valid` whose key is loaded already; None if there is none or the feed does not check.
 
     Only files whose event times meet those of `valid` are read, and of them only the key.
+
+    Parameters
+    ----------
+    valid
+        The accepted rows, in event order.
+    version
+        The table version at which loaded rows are looked up.
+    since
+        Only files that were added after this table version; 0 for all.
     """
     span = _span(feed, valid)
     if span is None:
@@ -79,8 +87,9 @@ def quarantine(feed: Feed, resolved: Resolved, valid: pl.DataFrame, known: Known
 
 
 def reduce_facts(facts: DeliveryFacts, feed: Feed, parted: Resolved, known: Known) -> DeliveryFacts:
-    """The facts of a whole delivery when of its valid rows only those of `parted` are loaded. What says whether the delivery
-    is complete stays: the sender did send the rows that are known.
+    """Return the facts of a delivery of which only the valid rows of `parted` are loaded.
+
+    The number of rows received stays: the sender did send the rows that are known.
     """
     times = parted.valid[feed.contract.event_time].to_physical()
     return replace(
@@ -98,8 +107,9 @@ def reduce_facts(facts: DeliveryFacts, feed: Feed, parted: Resolved, known: Know
 def outdated(
     store: Store, feed: Feed, facts: DeliveryFacts, valid: pl.DataFrame, since: int, to: int
 ) -> bool:
-    """Whether a delivery that was checked at table version `since` would be checked otherwise at version `to`: a feed that it
-    refers to has other rows, or some of its keys were loaded meanwhile, or let go.
+    """Return True if a check at table version `since` would come out differently at version `to`.
+
+    That is so if a feed that the delivery refers to has other rows, or some of its keys were loaded or backed out meanwhile.
     """
     if to == since:
         return False
@@ -110,7 +120,10 @@ def outdated(
 
 
 def may_be_outdated(connection: Transaction, feed: Feed, facts: DeliveryFacts, since: int) -> bool:
-    """Whether that could be, by the ledger alone: cheap enough for the transaction that publishes the delivery."""
+    """Return True if `outdated` might, by the ledger alone.
+
+    It is cheap enough for the transaction that publishes the delivery.
+    """
     if _moved(connection, feed, facts, since):
         return True
     if (

@@ -1,4 +1,4 @@
-"""What is known of each feed: its state, what is loaded, what is missing and what is wrong."""
+"""The status of each feed: its state, what is loaded, what is missing and what is wrong."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class FeedStatus:
     """One feed. `state` is None before its first delivery; `totals` is None while nothing of it is loaded.
 
     `overdue_us` is how long the next batch is overdue by what the feed expects, None when it is not or nothing is expected.
-    `open` are the newest violations that stand, of loads and of refused deliveries, as `violations.open_ones` says.
-    `waiting` are the loaded batches that the next cut leaves out, because other feeds of the group lack them, and `alone`
-    those that it takes without the others, because a person accepted that. `reregistered` are those of `suspect` that were made
-    known again from their files.
+    `open` are the newest violations that stand, of loads and of refused deliveries, as `violations.open_ones` returns them.
+    `waiting` are the loaded batches that the next snapshot leaves out, because other feeds of the group lack them, and `alone`
+    those that it takes without the others, because a person accepted that. `reregistered` are those of `suspect` that were
+    re-registered from their files.
     """
 
     feed: str
@@ -42,12 +42,12 @@ class FeedStatus:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many of the newest open violations have each level."""
+        """Return how many of the newest open violations have each level."""
         return {level: sum(row.level is level for row in self.open) for level in Level}
 
 
 def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[FeedStatus, ...]:
-    """The status of every declared feed, and of those that delivered and are declared no more, by name."""
+    """Return the status of every declared feed, and of each that delivered and is no longer declared, by name."""
     expected = {feed.name: feed.expects for feed in declared}
     groups = {feed.name: feed.group for feed in declared}
     with store.ledger.read() as connection:
@@ -55,11 +55,11 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
         owed = snapshots.waiting(connection, groups, accepted=False)
         rows = {row.feed: row for row in feed_states.everything(connection)}
         totals = {each.feed: each for each in batches.totals(connection)}
-        told = []
+        statuses = []
         for name in sorted({*expected, *rows, *totals}):
             row, total = rows.get(name), totals.get(name)
             expects = expected.get(name)
-            told.append(
+            statuses.append(
                 FeedStatus(
                     feed=name,
                     state=None if row is None else row.state,
@@ -76,7 +76,7 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
                     alone=tuple(load[1] for load in owed if load[0] == name and load not in waiting),
                 )
             )
-    return tuple(told)
+    return tuple(statuses)
 
 
 def _overdue(total: FeedTotals | None, after_us: int, now_us: int) -> int | None:

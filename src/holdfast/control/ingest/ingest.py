@@ -57,7 +57,7 @@ def ingest(
         Those over this feed are brought up to date in the same transaction, and with them what was declared over it
         before; others are ignored.
     rows_expected
-        The number of rows that the sender declares; None takes it from a control file beside the source
+        The number of rows that the sender declares; None takes it from a control file next to the source
         (`day.csv.count`), if there is one. Another number is refused.
     attempts
         Ids of attempts, of 32 hexadecimal digits, each used once in a store; None draws random ones. The same ids give
@@ -77,7 +77,7 @@ def ingest(
         HF207: an expectation of level "critical" is not met. HF210: the contract was changed so that it breaks what is
         loaded.
     UnavailableError
-        HF205: the answer to the commit was lost; the batch is there completely or not at all. After any other error
+        HF205: the reply to the commit was lost; the batch is there completely or not at all. After any other error
         nothing was loaded.
     """
     failpoint("ingest.begun")

@@ -16,10 +16,10 @@ WITHDRAWN = "violation.withdrawn"
 
 
 def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us: int) -> int:
-    """Withdraw what was said to be missing before other loaded batches of `feed` and is there since `batch` came, in the
-    transaction that loads it; how many violations that were.
+    """Withdraw the violations of other batches of `feed` that reported as missing what `batch` now fills.
 
-    Each is judged anew by the batches that are loaded now. The feed flows again when no batch of it is suspect any more.
+    Runs in the transaction that loads `batch`, judges each violation by the batches that are loaded now, and returns how
+    many it withdrew. The feed flows again when no batch of it is suspect any more.
     """
     if feed.expects.interval is None and feed.expects.sequence is None:
         return 0
@@ -27,16 +27,18 @@ def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us:
     for place in violations.open_places(connection, feed.name, batch.batch):
         counted = place.sequence
         facts = DeliveryFacts(0, 0, place.event_time_min_us, place.event_time_min_us, "", sequence=counted)
-        asked = HistoryQuery(
+        query = HistoryQuery(
             "", low_us=place.event_time_min_us, number=None if counted is None else counted.low
         )
-        history: History = admissions.history(connection, feed.name, asked)
+        history: History = admissions.history(connection, feed.name, query)
         if any(each.check == place.check_name for each in admission.in_place(feed, facts, history)):
             continue
         violations.withdraw(connection, place.violation_id, now_us=now_us)
-        told = f"batch {batch.batch} came and nothing is missing any more; withdrawn: {place.explanation}"
+        explanation = (
+            f"batch {batch.batch} came and nothing is missing any more; withdrawn: {place.explanation}"
+        )
         subject = str(BatchId(feed.name, place.batch))
-        events.append(connection, at_us=now_us, kind=WITHDRAWN, subject=subject, explanation=told)
+        events.append(connection, at_us=now_us, kind=WITHDRAWN, subject=subject, explanation=explanation)
         filled += 1
     if filled:
         reason = f"batch {batch.batch} filled what was missing"

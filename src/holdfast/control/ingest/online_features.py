@@ -1,5 +1,4 @@
-"""Keeps the table that servers read in step with the rows: what a batch changes in the aggregates over its
-feed.
+"""Keep the table of online features in step with the rows: update the aggregates that a batch changes.
 
 Every definition that was ever declared over a feed goes on being computed while the feed still has its columns: the
 champion may have been trained under a declaration that has changed since, and must meet the values that it knows.
@@ -60,7 +59,7 @@ class _Kept:
 
 
 def compute(store: Store, feed: Feed, declared: Sequence[Aggregate], batch: pl.DataFrame) -> Computed:
-    """The values that the rows of `batch` make or change in the aggregates over `feed`.
+    """Compute the values that the rows of `batch` make or change in the aggregates over `feed`.
 
     `declared` are those over `feed` that the project declares now; those that it declared before are computed with
     them. Of the rows loaded before, only those are read that a changed value's window can hold; all are read for an
@@ -83,7 +82,7 @@ def compute(store: Store, feed: Feed, declared: Sequence[Aggregate], batch: pl.D
 
 
 def backfill(store: Store, feeds: Sequence[Feed], aggregates: Sequence[Aggregate], *, now_us: int) -> int:
-    """Compute `aggregates` from all rows of `feeds` where their values lack some; the number of values written.
+    """Compute `aggregates` from all rows of `feeds` where their values lack some; return the number of values written.
 
     One transaction for each feed. When this returns, a server that reads one of `aggregates` gets what `join_as_of`
     over the same rows gives for it, as far back as the server holds values. Raises `UnavailableError` HF311 when other
@@ -123,7 +122,7 @@ def _backfill(store: Store, feed: Feed, aggregates: Sequence[Aggregate], now_us:
 def _kept(
     connection: Transaction, feed: Feed, declared: Sequence[Aggregate], batch: pl.DataFrame | None
 ) -> _Kept:
-    """What is declared; with a `batch` also what was declared before, as far as its rows still have the columns."""
+    """Collect what is declared; with a `batch` also what was declared before, as far as its rows have the columns."""
     found: dict[str, tuple[Aggregate, int | None]] = {each.key: (each, None) for each in declared}
     for known, reached in online_features.definitions(connection, feed.name):
         aggregate = Aggregate.from_dict(json.loads(known.definition_json))
@@ -149,7 +148,7 @@ def _readable(aggregate: Aggregate, batch: pl.DataFrame) -> bool:
 def _changed(
     aggregates: Sequence[Aggregate], history: pl.DataFrame, batch: pl.DataFrame
 ) -> list[OnlineValue]:
-    """The values that `batch` makes or changes, given the rows before it that their windows hold."""
+    """Compute the values that `batch` makes or changes, given the rows before it that their windows hold."""
     values: list[OnlineValue] = []
     for aggregate in aggregates:
         first_us = first_changed_us(aggregate, batch)
@@ -166,7 +165,7 @@ def _changed(
 def _all(
     aggregates: Sequence[Aggregate], history: pl.DataFrame, batch: pl.DataFrame | None
 ) -> list[OnlineValue]:
-    """The values that all rows give."""
+    """Compute the values from all rows."""
     values: list[OnlineValue] = []
     for aggregate in aggregates:
         rows = _together(aggregate, history, batch)
@@ -184,7 +183,7 @@ def _together(aggregate: Aggregate, history: pl.DataFrame, batch: pl.DataFrame |
 
 
 def _oldest(feed: Feed, aggregates: Sequence[Aggregate], batch: pl.DataFrame) -> datetime | None:
-    """The event time that the windows of `batch` reach back to; None when only all rows will do."""
+    """Return the event time that the windows of `batch` reach back to; None if all rows are needed."""
     event_time = feed.contract.event_time
     # The ledger knows the span of each load in event time; another column's span it does not know.
     if not aggregates or any(aggregate.known_at != event_time for aggregate in aggregates):
@@ -210,19 +209,19 @@ def _read(
     return data_files.read(store.root, found, columns, at_least=at_least)
 
 
-def _us(moment: datetime) -> int:
-    return round(moment.timestamp() * 1e6)
+def _us(at: datetime) -> int:
+    return round(at.timestamp() * 1e6)
 
 
 def _columns(aggregates: Sequence[Aggregate]) -> list[str]:
-    """The columns that `aggregates` read, each once."""
+    """Return the columns that `aggregates` read, each once."""
     return list(
         dict.fromkeys(column for each in aggregates for column in (each.by, each.value, each.known_at))
     )
 
 
 def _unchanged_from_us(aggregate: Aggregate, known: pl.Series) -> int:
-    """The first moment whose window holds no row of the batch any more."""
+    """Return the first timestamp whose window holds no row of the batch any more."""
     last_us = int(known.drop_nulls().to_physical().to_numpy().max()) + aggregate.available_after_us
     grid_us = -(-last_us // aggregate.every_us) * aggregate.every_us
     return grid_us + aggregate.window_us

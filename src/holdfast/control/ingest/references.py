@@ -24,8 +24,10 @@ CHECK = "reference"
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Rows after their references were looked up; `reasons` counts what put rows into quarantine, the contract's included.
-    `referred` names the loads in which the values stand.
+    """Rows after their references were looked up.
+
+    `reasons` counts what put rows into quarantine, the contract's reasons included. `referred` names the loads in which the
+    values stand.
     """
 
     valid: pl.DataFrame
@@ -36,10 +38,10 @@ class Resolved:
 
 
 def resolve(store: Store, feed: Feed, verdict: BatchVerdict) -> Resolved:
-    """Keep apart the valid rows that refer to what is not loaded, with the reason "<column>|reference".
+    """Quarantine the valid rows that refer to what is not loaded, with the reason "<column>|reference".
 
     They are looked up among the rows that are loaded now: load what is referred to first. A feed that has no row at all
-    breaks the expectation at level "error", and no row is kept apart for it.
+    breaks the expectation at level "error", and no row is quarantined for it.
     """
     valid, violations = verdict.valid, list[Violation]()
     found: dict[str, pl.Series] = {}
@@ -78,7 +80,7 @@ class _Known:
 
 
 def _known(store: Store, feed: Feed, reference: Reference, valid: pl.DataFrame) -> _Known | None:
-    """The values of `reference` that are loaded, as far back as it looks; None when the feed has none at all."""
+    """Look up the values of `reference` that are loaded, as far back as it looks; None if the feed has none at all."""
     event_time = feed.contract.event_time
     lookback_start_us = None
     if reference.lookback is not None and valid.height:

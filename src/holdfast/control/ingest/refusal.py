@@ -12,7 +12,7 @@ from holdfast.store.feeds import admissions
 
 
 class RefusalError(Exception):
-    """A delivery cannot be a batch of its feed: `violations` say why, `error` is what its sender sees."""
+    """A delivery cannot be a batch of its feed: `violations` are the reasons, `error` is what its sender sees."""
 
     def __init__(
         self, batch: BatchId, contract_hash: str, violations: tuple[Violation, ...], error: HoldfastError

@@ -147,7 +147,7 @@ def _repetition(batch: BatchId, feed: Feed, known: Known) -> RefusalError:
 
 
 def _with_renames(error: InputError, found: tuple[Violation, ...]) -> InputError:
-    """Add the likely new names of columns, which say more than the names that are missing and new."""
+    """Add the likely new names of columns to the message of `error`."""
     renamed = [each.explanation for each in found if RENAMED in each.explanation]
     what = f"{error.what} ({'; '.join(renamed)})" if renamed else error.what
     return InputError(error.code, what, state=error.state, next_command=error.next_command)

@@ -91,7 +91,9 @@ def waiting(
     return tuple(sorted(held))
 
 
-def let_in(connection: Connection, load: LoadKey, *, explanation: str, actor: str, now_us: int) -> None:
+def accept_incomplete(
+    connection: Connection, load: LoadKey, *, explanation: str, actor: str, now_us: int
+) -> None:
     """Note that `actor` wants `load` in the next cuts without what it waits for. It ends with the load, and says nothing more
     once the others have come.
     """

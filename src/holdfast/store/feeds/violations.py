@@ -249,7 +249,7 @@ def accept(connection: Connection, batch: BatchId, *, actor: str, now_us: int) -
     return found
 
 
-def accept_adopted(connection: Connection, feed: str, *, actor: str, now_us: int) -> int:
+def accept_reregistered(connection: Connection, feed: str, *, actor: str, now_us: int) -> int:
     """Note that `actor` takes every loaded batch of `feed` as it is of which is not known what was wrong; how many."""
     live = exists().where(_OF_BATCH, LIVE)
     done = connection.execute(

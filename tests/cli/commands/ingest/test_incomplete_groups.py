@@ -98,7 +98,7 @@ def test_a_batch_that_nothing_will_complete_is_admitted_by_a_person(
     store = project.store()
     with store.ledger.read() as connection:
         (told,) = events.newest(connection, kind=ACCEPTED_INCOMPLETE)
-    assert (told.subject, told.explanation) == ("rows/d3", "the mast was down; in without air")
+    assert (told.subject, told.explanation) == ("rows/d3", "the mast was down; accepted without air")
     deliver("air", 3)
     assert states(run) == {"air": ([], []), "rows": ([], [])}
     assert cut_rows(project) == ({"air": 20, "rows": 20}, ())

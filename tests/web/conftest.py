@@ -186,7 +186,7 @@ def _answers(connection):
                 planned_version=V1,
                 observed_version=answered,
                 verdict="pass",
-                explanation=f"A request was answered by {answered} under plan 7, as declared.",
+                explanation=f"A request was served by {answered} under plan 7, as declared.",
                 probed_at_us=NOW - 3_000_000,
             )
         )

@@ -156,7 +156,7 @@ def test_what_callers_ask_and_training_did_not_show_is_on_the_page_and_escaped(e
     missing = TrafficSlice("origin", story.nasty, 300, 0.3, 0, covered=False)
     taught = TrafficSlice("origin", "EWR", 700, 0.7, 9, covered=True)
     label = LabelShare(
-        0.2, Interval(0.3, 0.28, 0.32), 0.31, 900, None, 0, shifted=True, words="by estimate for 30.0%"
+        0.2, Interval(0.3, 0.28, 0.32), 0.31, 900, None, 0, shifted=True, explanation="by estimate for 30.0%"
     )
     found = TrafficComparison(story.first, 1_000, 1, 2, 3, (missing, taught), label)
     with empty_store.ledger.write() as connection:

@@ -104,7 +104,7 @@ def join_as_of(frame: pl.DataFrame, *, at: str, aggregate: Aggregate, rows: pl.D
     frame
         Rows of the model, with the column `aggregate.by`; order and other columns are kept.
     at
-        The timestamp column that says when each row is read.
+        The timestamp column with the time at which each row is read.
     rows
         The result of `aggregate_rows`. Of rows with the same entity and time the later in the frame applies.
 

@@ -3,8 +3,8 @@
 A declaration names columns of the contract, or aggregates, without their data; `fit` turns it into constants.
 
 The contract decides what a *missing* value becomes (R24), and every feature but `Passthrough` reads its column after
-that: `Log("distance")` of a row without a distance is the logarithm of the fitted median if the contract says
-"median", and NaN if it says "keep". `Passthrough` is the number unchanged, for learners that handle NaN.
+that: `Log("distance")` of a row without a distance is the logarithm of the fitted median if the contract
+declares "median", and NaN if it declares "keep". `Passthrough` is the number unchanged, for learners that handle NaN.
 """
 
 from __future__ import annotations

@@ -49,16 +49,16 @@ def parse_id(text: str) -> PredictionId | None:
     if found is None:
         return None
     parsed = PredictionId(found[1], int(found[2]), int(found[3]), int(found[4]))
-    # "7" and "007" would be two keys of one answer, and a label could then count twice.
+    # "7" and "007" would be two keys of one prediction, and a label could then count twice.
     return parsed if str(parsed) == text else None
 
 
 class Arrival(StrEnum):
     """The outcome of an arriving label."""
 
-    ACCEPTED = "taken"
+    ACCEPTED = "accepted"
     REPEATED = "repeated"  # the same label again: counts once
-    CONTRADICTS = "contradicts"  # the same answer has another label already
+    CONTRADICTS = "contradicts"  # the same prediction has another label already
     MALFORMED = "malformed"  # no id of ours, or a value that is not between 0 and 1
 
 
@@ -66,7 +66,7 @@ def classify_label(prediction: str, value: float, known: float | None) -> Arriva
     """Return the outcome of a label, given the known value for the same prediction.
 
     >>> [str(classify_label("s-0-1/0", 1.0, known)) for known in (None, 1.0, 0.0)]
-    ['taken', 'repeated', 'contradicts']
+    ['accepted', 'repeated', 'contradicts']
     """
     if parse_id(prediction) is None or not (math.isfinite(value) and 0.0 <= value <= 1.0):
         return Arrival.MALFORMED

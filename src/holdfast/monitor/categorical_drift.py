@@ -50,7 +50,7 @@ def _find_new_words(
     name: str, now: WordProfile, past: Sequence[WordProfile], *, is_slice: bool
 ) -> Iterator[Violation]:
     if any(shape.other for shape in past):
-        return  # A word that seems new may have been among those that nobody counted.
+        return  # A word that seems new may be one of those that were not counted.
     known = {word for shape in past for word in shape.counts}
     new = {word: count for word, count in now.counts.items() if word not in known}
     if not new:

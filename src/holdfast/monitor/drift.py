@@ -48,9 +48,9 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
         Profiles of the feed's earlier batches, the newest last. Those with another kind of column, or other bounds,
         are left out for that column.
 
-    Level error is kept for what has a plain explanation or no ordinary one: on the real flights and weather of a
+    Level error is for what has a plain explanation or no ordinary one: on the real flights and weather of a
     year, blizzard included, no daily batch has one. Fewer than `FEWEST_BATCHES` earlier batches, or fewer than twenty
-    values, say nothing. The checks are shift, constant, rounded, zeros, missing, swap, mix, new_slice, missing_slice,
+    values, give no violation. The checks are shift, constant, rounded, zeros, missing, swap, mix, new_slice, missing_slice,
     zone, grain and label. An old delivery under a new id is found by its rows, in `feeds.admission`.
 
     No p-value stands behind a bound: batches of a feed follow each other and are no sample. The bound is a multiple of
@@ -71,7 +71,7 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
         if column.name in explained or column.name in _id_columns(contract):
             continue
         judged = _check_column(contract, column.name, now, past)
-        # Of an integer of few values the mixture says more than its quantiles.
+        # For an integer with few values the check of its shares is sharper than that of its quantiles.
         found += [each for each in judged if each.check != "shift" or column.name not in profile.values]
     for name, now in profile.values.items():
         past = [other.values[name] for other in recent if name in other.values]
@@ -154,7 +154,7 @@ def _check_label(
             sorted(sign * value for value in known)[len(known) // 2],
         )
         if weakest <= 0.3 * usual:
-            continue  # It does not always go with the label, so it says nothing.
+            continue  # It does not always correlate with the label, so it is no evidence.
         turned.append((name, sign * now < -0.3 * usual, sign * usual, now))
     if turned and all(against for _, against, _, _ in turned):
         name, _, usual, now = turned[0]

@@ -15,7 +15,9 @@ CONFIDENCE: Final = 0.95
 LEAST_OF_A_CLASS: Final = 5
 """The minimum number of rows of a class for an AUC: DeLong's interval rests on the normal approximation."""
 
-_SMALLEST_PROBABILITY: Final = 1e-7  # single precision cannot tell a probability nearer to 0 or 1 from it
+_SMALLEST_PROBABILITY: Final = (
+    1e-7  # single precision does not distinguish a probability nearer to 0 or 1 from it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class QualityVersion:
     """The quality of one version over all its labelled predictions, and their share of its predictions."""
 
     version: str
-    answers: int
+    predictions: int
     coverage: float | None
     quality: Quality
 
@@ -125,16 +127,16 @@ def quality_by_day(outcomes: Outcomes) -> tuple[QualityDay, ...]:
     )
 
 
-def quality_by_version(outcomes: Outcomes, answers: dict[str, int]) -> tuple[QualityVersion, ...]:
-    """Return the quality by version over all labels; `answers` is the number of rows that each version predicted."""
-    versions = sorted({*answers, *(str(version) for version in np.unique(outcomes.version))})
+def quality_by_version(outcomes: Outcomes, predictions: dict[str, int]) -> tuple[QualityVersion, ...]:
+    """Return the quality by version over all labels; `predictions` is the number of predictions by version."""
+    versions = sorted({*predictions, *(str(version) for version in np.unique(outcomes.version))})
     return tuple(
-        _version_quality(version, outcomes.where(outcomes.version == version), answers.get(version, 0))
+        _version_quality(version, outcomes.where(outcomes.version == version), predictions.get(version, 0))
         for version in versions
     )
 
 
-def _version_quality(version: str, outcomes: Outcomes, answers: int) -> QualityVersion:
+def _version_quality(version: str, outcomes: Outcomes, predictions: int) -> QualityVersion:
     found = compute_quality(outcomes)
-    coverage = min(1.0, found.rows / answers) if answers else None
-    return QualityVersion(version, answers, coverage, found)
+    coverage = min(1.0, found.rows / predictions) if predictions else None
+    return QualityVersion(version, predictions, coverage, found)

@@ -1,5 +1,4 @@
-"""Control charts of slice shares over batches: are all kinds of rows present, in their usual shares (R32, R33, R51,
-R53)?
+"""Control charts of slice shares over batches: find slices with an unusual share (R32, R33, R51, R53).
 
 A share varies more from batch to batch than its rows explain, and correlates with the batch before. Both are
 estimated from older batches (`stats.chart_baseline`), so that the chart's rate of false alarms is about its nominal
@@ -108,9 +107,7 @@ def _chart(column: str, value: str, counted: Sequence[tuple[str, dict[str, int]]
     try:
         level = proportion_baseline(counts[:size], rows[:size])
     except InputError:
-        return (
-            None  # a share that never varied has no chart; new and missing values are told by the fingerprint
-        )
+        return None  # a share that never varied has no chart; `drift` finds new and missing values
     points = tuple(_points(level, [batch for batch, _ in counted], counts, rows))
     design = Ewma(WEIGHT, LIMIT).run_length()
     return SliceChart(

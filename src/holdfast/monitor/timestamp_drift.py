@@ -98,7 +98,7 @@ def _check_granularity(
     if not all(_is_regular(shape) for shape in (now, *past)):
         return
     words = (
-        f"{name}: one instant follows the other after {found:g} s as a rule, after {usual:g} s in each of {len(past)} "
+        f"{name}: the usual interval of its timestamps is {found:g} s, and {usual:g} s in each of {len(past)} "
         f"batches before: another granularity"
     )
     yield Violation("grain", name, Level.ERROR, words, found, usual)

@@ -42,12 +42,11 @@ class TrafficSlice:
 
 @dataclass(frozen=True, slots=True)
 class LabelShare:
-    """The share of positive labels: in training, estimated for the newest predictions, and seen among their known
-    labels.
+    """The share of positive labels in training rows, in the newest predictions (estimated), and in their known labels.
 
     `estimate` is at 95 % for the number of predictions alone. `check` is a second estimate from the classifier's
     confusion, None if there is none. `calibrated_on` older labelled predictions corrected the scores; with 0 they
-    were used as they are, and no shift is claimed. `words` describe all this and the assumptions.
+    were used as they are, and no shift is claimed. `explanation` describes all this and the assumptions.
     """
 
     trained: float
@@ -57,15 +56,15 @@ class LabelShare:
     seen: Interval | None
     seen_rows: int
     shifted: bool
-    words: str
+    explanation: str
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficComparison:
-    """The newest `answers` predictions of `version`, given from `first_us` to `last_us`, compared at `computed_at_us`."""
+    """The newest `predictions` of `version`, made from `first_us` to `last_us`, compared at `computed_at_us`."""
 
     version: str
-    answers: int
+    predictions: int
     first_us: int
     last_us: int
     computed_at_us: int
@@ -121,8 +120,9 @@ def estimate_label_share(
     known: tuple[Numbers, Numbers],
     seen: Sequence[float] | Numbers,
 ) -> LabelShare | None:
-    """Estimate the share of positive labels for rows with `scores`; None if there are too few, or nothing to compare
-    with.
+    """Estimate the share of positive labels for rows with `scores`; None if there are too few rows.
+
+    Also None if there is no other share to compare it with.
 
     Parameters
     ----------
@@ -176,13 +176,13 @@ def _explain(
         agrees = "agrees" if abs(check - estimate.estimate) <= LEAST_SHIFT else "disagrees"
         parts.append(f"a second method {agrees} with {check:.1%}")
     parts.append(
-        f"scores corrected by {calibrated_on:,} older answers with labels"
+        f"scores corrected by {calibrated_on:,} older predictions with labels"
         if calibrated_on
-        else "no labels to correct the scores by: they are taken as they are"
+        else "no labels to correct the scores by: they are used as they are"
     )
     parts.append(
         "assumed: only the share of the classes moved, not what their rows look like; the range is for the number of "
-        "answers alone"
+        "predictions alone"
     )
     return "; ".join(parts)
 

@@ -135,7 +135,7 @@ def _check_silence(last_minute_us: int | None, until_us: int, silent_after_us: i
     if silent_us > silent_after_us:
         words = (
             f"No request for {silent_us // MINUTE_US} min, and more than"
-            f" {max(1, silent_after_us // MINUTE_US)} min of silence means that nobody uses it."
+            f" {max(1, silent_after_us // MINUTE_US)} min of silence means that the model is not used."
         )
         return Verdict.FAIL, words
     return Verdict.PASS, "Requests arrive."

@@ -18,8 +18,9 @@ SETTLING_US: Final = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The result of one probe request. `error` is why there was no prediction; `is_reachable` is False without any
-    response.
+    """The result of one probe request.
+
+    `error` is why there was no prediction; `is_reachable` is False without any response.
     """
 
     plan_id: int | None
@@ -57,20 +58,6 @@ def check_server(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: in
     intended one if the plan does not share traffic. The right version under an older plan is not a pass: it may be
     chance. Silence is an error. A server that is reachable and serves no request fails after `SETTLING_US`.
 
-    Parameters
-    ----------
-    plan
-        The model's newest plan; None when nothing was rolled out yet.
-    seen
-        What the probe came back with.
-    plan_age_us
-        How long ago that plan was committed, in microseconds.
-
-    Pass means that a request was answered, under this very plan, by a version that it gives traffic to, and
-    by the intended one when the plan does not share. An answer by the right version under an older plan is
-    not a pass: it may be luck. Silence is an error, never a pass. A server that is there and does not answer
-    requests fails once it has had `SETTLING_US` to follow the plan.
-
     >>> plan = TrafficPlan("m", 4, "v1", None, 0, None, None, None)
     >>> check_server(plan, Observation(4, "v1"), plan_age_us=0).verdict
     <Verdict.PASS: 'pass'>
@@ -79,13 +66,13 @@ def check_server(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: in
     """
     if plan is None:
         return ServerVerdict(
-            Verdict.INCONCLUSIVE, None, "No version was rolled out yet, so none is expected to answer."
+            Verdict.INCONCLUSIVE, None, "No version was rolled out yet, so none is expected to serve."
         )
     intended = plan.intended
     if not seen.is_reachable:
-        return ServerVerdict(Verdict.ERROR, intended, f"No answer: {seen.error}.")
+        return ServerVerdict(Verdict.ERROR, intended, f"No response: {seen.error}.")
     if seen.observed_version is None:
-        words = f"No version answered: {seen.error or 'the answer does not name the one that gave it'}."
+        words = f"No version served: {seen.error or 'the response does not name its version'}."
         settling = plan_age_us <= SETTLING_US
         return ServerVerdict(Verdict.INCONCLUSIVE if settling else Verdict.FAIL, intended, words)
     if seen.plan_id != plan.plan_id:
@@ -103,12 +90,12 @@ def check_server(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: in
         return ServerVerdict(
             Verdict.PASS,
             intended,
-            f"A request was answered by {seen.observed_version} under plan {plan.plan_id}, as declared.",
+            f"A request was served by {seen.observed_version} under plan {plan.plan_id}, as declared.",
         )
     return ServerVerdict(
         Verdict.FAIL,
         intended,
-        f"Plan {plan.plan_id} declares {intended}, but {seen.observed_version} answered a request.",
+        f"Plan {plan.plan_id} declares {intended}, but {seen.observed_version} served a request.",
     )
 
 
@@ -117,7 +104,7 @@ def _check_other_plan(plan: TrafficPlan, seen: Observation, intended: str, plan_
     words = f"The server follows {follows}; plan {plan.plan_id} was committed {plan_age_us / 1e6:.0f} s ago"
     if plan_age_us <= SETTLING_US:
         return ServerVerdict(Verdict.INCONCLUSIVE, intended, f"{words} and may still be on its way.")
-    return ServerVerdict(Verdict.FAIL, intended, f"{words}. {seen.observed_version} answered a request.")
+    return ServerVerdict(Verdict.FAIL, intended, f"{words}. {seen.observed_version} served a request.")
 
 
 @dataclass(frozen=True, slots=True)

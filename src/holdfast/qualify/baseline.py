@@ -1,4 +1,4 @@
-"""The gate `check_baseline`: is the candidate better than the heuristic (R82)?"""
+"""The gate `check_baseline`: pass only a candidate that is better than the heuristic (R82)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate `check_champion`: is the candidate not worse than the champion (R75)?"""
+"""The gate `check_champion`: pass only a candidate that is not worse than the champion (R75)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class GoldenQuery:
     name
         The subject of the query; failures are reported by it.
     row
-        A request's row by column name. Aggregates may be given beside the contract's columns; others are unknown.
+        A request's row by column name. Aggregates may be given in addition to the contract's columns; others are unknown.
     between
         Lowest and highest correct prediction, within [0, 1].
     value, tolerance

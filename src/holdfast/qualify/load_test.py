@@ -1,4 +1,4 @@
-"""The gate `load_test`: can a serving process load the file in time and memory (R76, R96; reliability F8)?"""
+"""The gate `load_test`: load the file in a process within limits of time and memory (R76, R96; reliability F8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate `check_objective`: does the candidate reach its declared objective on held-out days?"""
+"""The gate `check_objective`: compare the candidate with its declared objective on held-out days."""
 
 from __future__ import annotations
 

@@ -65,11 +65,10 @@ def gate_result(
 
 
 def decide_status(results: Sequence[GateResult]) -> Literal["registered", "qualified", "refused"]:
-    """Return the status of a version after `results`: one failure refuses it, and it qualifies only if every gate
-    passed.
+    """Return the status of a version after `results`.
 
-    Otherwise it stays registered: it may not be rolled out, and may be evaluated again with more data. No result is
-    not a success.
+    One failure refuses it; it is qualified only if every gate passed. Otherwise it stays registered: it may not
+    be rolled out, and may be evaluated again with more data. No result is not a success.
 
     >>> passed, unsure = gate_result("size", Verdict.PASS, ""), gate_result("baseline", Verdict.INCONCLUSIVE, "")
     >>> decide_status([passed]), decide_status([passed, unsure]), decide_status([])

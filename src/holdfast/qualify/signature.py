@@ -1,4 +1,4 @@
-"""The gate `check_signature`: do the version's inputs, outputs and contract fit the endpoint's callers (R94)?"""
+"""The gate `check_signature`: compare inputs, outputs and contract with those of the endpoint's callers (R94)."""
 
 from __future__ import annotations
 

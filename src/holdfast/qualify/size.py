@@ -1,4 +1,4 @@
-"""The gate `check_size`: is the size of the file reasonable (R95)?"""
+"""The gate `check_size`: limit the size of the file and its growth (R95)."""
 
 from __future__ import annotations
 

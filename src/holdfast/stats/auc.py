@@ -47,7 +47,7 @@ def auc_interval(scores: ArrayLike, labels: ArrayLike, confidence: float = 0.95)
     """Return the AUC with its DeLong interval, limited to 0 and 1.
 
     Guarantee: asymptotic in the smaller class, for independent rows; one look, not a sequential test. When
-    DeLong's variance is zero (as under perfect separation) it says nothing, and the interval is instead the
+    DeLong's variance is zero (as under perfect separation) it is of no use, and the interval is instead the
     score interval of a share on as many trials as the smaller class has rows: the variance of an AUC of value
     A is at most A(1 - A) / min(positives, negatives); Z. W. Birnbaum, O. M. Klose, Ann. Math. Stat. 28, 1957.
 

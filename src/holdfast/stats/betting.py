@@ -1,15 +1,15 @@
-"""An always-valid test: are the challenger's scores worse than the champion's?
+"""An always-valid test that the challenger's scores are not worse than the champion's.
 
 Scores lie in [0, 1], higher is better. Each difference D = (mean of some challenger scores) - (mean of some
-champion scores) lies in [-1, 1]; in shadow both versions scored the same request, and D is one pair's. A gambler who
-holds "the mean difference is at least -margin" to be false stakes the fraction λ of her wealth and multiplies it by
+champion scores) lies in [-1, 1]; in shadow both versions scored the same request, and D is one pair's. A bet
+against "the mean difference is at least -margin" stakes the fraction λ of its wealth and multiplies the wealth by
 1 - λ (D + margin) / (1 + margin), which is never below 1 - λ > 0 and has mean at most 1 while the claim is true.
 The e-value is the weighted mean wealth over a grid of λ.
 
-What is kept is how many differences fell on each point of a grid over [-1, 1]: the wealth of every stake against
-every claim can be had from it, so that a test with a margin and an interval share one state, and the states of several
-servers add up. A difference between two points is counted in parts on both, so that its value is kept; the logarithm
-is concave, so a wealth is never overstated by that.
+The state is the number of differences at each point of a grid over [-1, 1]. The wealth of every stake against every
+claim follows from it, so the test and the interval share one state, and the states of several servers add up. A
+difference between two points is counted in parts on both, which preserves its value; the logarithm is concave, so
+this never overstates a wealth.
 """
 
 from __future__ import annotations
@@ -143,10 +143,9 @@ class BettingTest:
         return Interval(estimate, low, high)
 
     def merge(self, other: BettingTest) -> BettingTest:
-        """Return the evidence of both tests, as of two servers with different units. Only scores that wait depend on the
-        order.
+        """Return the evidence of both tests, as of two servers with different units.
 
-        Raises `ValueError` if the margins differ.
+        Only scores that wait depend on the order. Raises `ValueError` if the margins differ.
         """
         if self.margin != other.margin:
             raise ValueError(f"tests with margins {self.margin} and {other.margin} do not add up")

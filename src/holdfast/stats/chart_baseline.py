@@ -1,9 +1,9 @@
 """The baseline of a chart: level and spread, estimated from batches without errors.
 
-Shares of batches vary more than their rows explain, and each batch resembles the one before; a chart that ignores either
-alarms many times as often as it says. Here the extra variation is measured and widens the spread (P. B. Laney, Quality
-Engineering 14, 2002), and of what remains the part that the batch before foretells is taken off (residuals of an
-autoregression of order one: L. C. Alwan and H. V. Roberts, J. Bus. Econ. Stat. 6, 1988).
+Shares of batches vary more than their rows explain, and each batch resembles the one before. A chart that ignores either
+has many times its nominal rate of false alarms. Here the measured extra variation widens the spread (P. B. Laney, Quality
+Engineering 14, 2002). The part that the batch before predicts is subtracted (residuals of an autoregression of order
+one: L. C. Alwan and H. V. Roberts, J. Bus. Econ. Stat. 6, 1988).
 """
 
 from __future__ import annotations

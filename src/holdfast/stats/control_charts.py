@@ -63,10 +63,10 @@ class Shewhart:
 
 @dataclass(frozen=True, slots=True)
 class Ewma:
-    """Alarms when the exponentially weighted mean of the values leaves `limit` of its own standard deviations: sees
-    small shifts early. `weight` (0 to 1, 1 is Shewhart's chart) is what the newest value counts.
+    """Alarms when the exponentially weighted mean of the values leaves `limit` of its own standard deviations.
 
-    The limits are those of many values from the first on, so that the first few are judged mildly.
+    It detects small shifts early. `weight` (0 to 1, 1 is Shewhart's chart) is that of the newest value. The limits are
+    the asymptotic ones from the start, so they are wide for the first few values.
 
     >>> round(Ewma(0.1, 2.814).run_length()), round(Ewma(0.2, 2.86).run_length())
     (499, 371)
@@ -109,8 +109,9 @@ class Ewma:
 
 @dataclass(frozen=True, slots=True)
 class Cusum:
-    """Alarms when the sum of what values lie beyond `slack` of 0, on either side, exceeds `limit`: the quickest for a
-    lasting shift of twice the slack.
+    """Alarms when the cumulated excess of the values over `slack`, on either side of 0, exceeds `limit`.
+
+    It is the quickest chart for a lasting shift of twice the slack.
 
     >>> round(Cusum(0.5, 5.0).run_length()), round(Cusum(0.5, 4.0).run_length())
     (465, 168)

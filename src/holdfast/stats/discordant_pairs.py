@@ -21,11 +21,10 @@ from holdfast.stats.odds_ratio import OddsTest, binomial_gain
 
 @dataclass(frozen=True, slots=True)
 class DiscordantTest(OddsTest):
-    """An e-process against "of the requests on which two versions differ, the challenger is the bad one at most `margin`
-    times as often as the champion".
+    """An e-process against "where two versions differ, the challenger is bad at most `margin` times as often".
 
-    Given that exactly one of the two was bad, it was the challenger with odds ψ; requests on which both were good, or
-    both bad, tell nothing. This is McNemar's test in a form that may be looked at all the time.
+    Given that exactly one of the two was bad, it was the challenger with odds ψ. Requests on which both were good, or
+    both bad, are no evidence. This is McNemar's test in a form that may be read at any time.
 
     Guarantee: P(`log_e` ever reaches log(1/α)) <= α while the claim holds; exact. Assumption: the odds of each request,
     given the past, are at most `margin`. Count each unit once.

@@ -12,7 +12,7 @@ def population_stability(before: Sequence[int], after: Sequence[int]) -> float:
     """Return the population stability index of counts over the same bins: the sum of (p - q) ln(p / q), at least 0.
 
     Half a row is added to each bin, so that an empty one does not make it infinite. By custom below 0.1 is little and
-    above 0.25 much; with fewer than about 200 rows chance alone goes beyond that, so read it beside the numbers of rows.
+    above 0.25 much. With fewer than about 200 rows chance alone exceeds that, so consider the numbers of rows too.
 
     Source: it is Jeffreys' divergence (Proc. R. Soc. A 186, 1946), under the name that credit scoring uses.
 

@@ -1,9 +1,9 @@
 """A detector of rising loss, with a known mean time between false alarms.
 
-A test that watches for days against one hypothesis grows blind: what it lost while all was well must be won back first.
-A detector forgets: it is the sum of the wealth of gamblers of whom one begins in each window. With e_t the factor by which
-one window multiplies a gambler's wealth, of mean at most 1 while nothing is wrong, M_t = (1 + M_(t-1)) e_t, and
-M_t - t falls on average; so the first window with M_t >= A comes after at least A windows on average.
+After a long good period a test of one hypothesis has lost its wealth and reacts late. A detector does not: it is the
+sum of the wealth of bets, one of which begins in each window. With e_t the factor by which one window multiplies the
+wealth of a bet, of mean at most 1 without an error, M_t = (1 + M_(t-1)) e_t, and M_t - t falls on average. So the
+first window with M_t >= A comes after at least A windows on average.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ class Detector:
         return self.log_m >= math.log(self.run_length)
 
     def fold_counts(self, *, units: int, bad: int) -> Detector:
-        """Return the detector after one window of `units`, `bad` of them bad. Raises `ValueError` unless 0 <= bad <=
-        units.
+        """Return the detector after one window of `units`, `bad` of them bad.
+
+        Raises `ValueError` unless 0 <= bad <= units.
         """
         return self.fold_gains(count_gains(self.level, units, bad))
 
@@ -83,8 +84,7 @@ class Detector:
         return self.fold_gains(loss_gains(self.level, losses))
 
     def fold_gains(self, gains: Floats) -> Detector:
-        """Return the detector after one window with the log gains of each stake, shape (BETS,), as `loss_gains` returns
-        them.
+        """Return the detector after one window with the log gains of each stake, shape (BETS,), of `loss_gains`.
 
         The gains of the parts of a window add up.
         """

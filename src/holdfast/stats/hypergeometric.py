@@ -1,4 +1,4 @@
-"""An exact always-valid test: does the challenger fail more often than the champion?
+"""An exact always-valid test that the challenger fails no more often than the champion.
 
 In a window of any length the challenger had `n1` units, `x` of them bad, and the champion `n0`, `y` of them
 bad. Given the sizes and the total K = x + y, and when both arms are equally likely to fail, x is

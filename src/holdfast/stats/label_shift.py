@@ -1,7 +1,7 @@
 """Label shift: estimate the share of positive labels among unlabelled rows from a classifier's scores.
 
-Assumes that only the share of the classes moved, and what rows of each class look like did not. Where the meaning of the
-label changed (concept drift) both estimates are wrong and nothing here can tell; two methods that disagree are a sign.
+Assumes that only the share of the classes moved, and the distribution within each class did not. If the meaning of the
+label changed (concept drift), both estimates are wrong, and nothing here detects it; two methods that disagree are a sign.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def prior_shift(scores: Scores, known_scores: Scores, known_labels: NDArray[np.b
 def _check(scores: Scores, trained: float) -> None:
     if not 0.0 < trained < 1.0 or len(scores) == 0:
         raise InputError(
-            "HF401", f"{len(scores)} scores of a classifier trained on a share of {trained}: nothing to say"
+            "HF401", f"{len(scores)} scores of a classifier trained on a share of {trained}: no estimate"
         )
     if not bool(((scores >= 0.0) & (scores <= 1.0)).all()):
         raise ValueError("a score is not a probability")

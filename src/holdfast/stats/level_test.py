@@ -1,12 +1,12 @@
-"""An always-valid test: is the mean loss of one group above a fixed level? Used when there is nothing to compare with.
+"""An always-valid test that the mean loss of one group is at most a fixed level, for when there is no other group.
 
-Losses lie in [0, 1]: 0 or 1 for a good or bad unit, 1 - score for a scored one. A gambler who holds "the mean
-loss is at most `level`" to be false stakes the fraction λ of her wealth on each loss and multiplies it by
+Losses lie in [0, 1]: 0 or 1 for a good or bad unit, 1 - score for a scored one. A bet against "the mean loss is at
+most `level`" stakes the fraction λ of its wealth on each loss and multiplies the wealth by
 1 - λ + λ loss / level, which is never below 1 - λ > 0 and has mean at most 1 while the claim is true. The
 e-value is the mean wealth over a grid of λ.
 
 The level itself comes from another group's losses, through `upper_level`: by convexity, whatever law on [0, 1]
-they have, betting on them as if they were 0 or 1 is fair, so the bound holds at every moment at once.
+they have, betting on them as if they were 0 or 1 is fair, so the bound holds at all times at once.
 """
 
 from __future__ import annotations

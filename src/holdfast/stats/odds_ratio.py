@@ -1,13 +1,13 @@
 """A likelihood of an odds ratio, kept as a vector, from which a test and an interval are read.
 
-Each window gives a count x whose law, once what tells nothing about the arms is conditioned away, is an exponential
+Each window gives a count x whose law, once what is no evidence about the arms is conditioned away, is an exponential
 family in the odds ratio ψ: P(x; ψ) = h(x) ψ^x / Z(ψ). What is kept is
 
     L(ψ) = Σ over windows of  x ln ψ - ln Z(ψ)        (with Z(1) = 1)
 
 at some odds ratios ψ = margin · ρ. Likelihoods are multiplied, so the vectors of several servers add up, in any order.
 
-* Harm: for ρ > 1, exp(L(margin · ρ) - L(margin)) is the wealth of a gambler who bets on "ψ is margin · ρ" against "ψ is
+* Harm: for ρ > 1, exp(L(margin · ρ) - L(margin)) is the wealth of a bet on "ψ is margin · ρ" against "ψ is
   margin". Its mean is 1 at ψ = margin, and at most 1 for every smaller ψ (the ratio grows with x, and x is
   stochastically smaller), also when ψ changes from window to window. A weighted mean over ρ is the e-value, so that no
   single effect has to be guessed.
@@ -189,6 +189,7 @@ def _estimate_peak(at: Floats, kept: Floats) -> float:
 
 
 def log_sum_exp(terms: Floats) -> Floats:
+    """Return the logarithm of the sum of exponentials along the last axis, without overflow."""
     top = terms.max(axis=-1, keepdims=True)
     total: Floats = np.log(np.exp(terms - top).sum(axis=-1)) + top[..., 0]
     return total

@@ -50,8 +50,7 @@ def bad_units(
     seed: int,
     runs: int = RUNS,
 ) -> Detection:
-    """Simulate how soon `HypergeometricTest` finds that the challenger is bad `risk_ratio` times as often as the
-    champion.
+    """Simulate how soon `HypergeometricTest` finds a challenger that is bad `risk_ratio` times as often.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ def _split_by_rows(run: Sequence[TableFile], target_rows: int) -> Iterator[list[
 
 
 def _split_unbalanced(group: Sequence[TableFile]) -> Iterator[tuple[TableFile, ...]]:
-    """Yield `group`, or the parts of it beside a file that is larger than all the others together."""
+    """Yield `group`, or the parts of it around a file that is larger than all the others together."""
     if len(group) < 2:
         return
     largest = max(range(len(group)), key=lambda position: group[position].rows)

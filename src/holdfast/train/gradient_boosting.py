@@ -35,7 +35,7 @@ class LightGBM:
         Share of the features that each tree may use, in (0, 1]; the seed chooses which.
     threads
         Cores used to fit, 0 for all of them. The fitted trees do not depend on it. One by default:
-        LightGBM's threads wait for each other by spinning, so on cores that also serve, two took 12 times
+        LightGBM's threads wait for each other by spinning, so on cores that also serve, two use 12 times
         the processor time of one.
     """
 

@@ -43,7 +43,7 @@ def time_split(
     frame
         Labelled rows, in any order.
     event_time
-        The column of `frame` that says when a row happened; a timestamp with a time zone.
+        The column of `frame` with the time of a row's event; a timestamp with a time zone.
     holdout
         The duration that is held out; positive.
     delay

@@ -201,7 +201,7 @@ def test_a_slice_that_no_training_row_had_is_reported_once_and_shown(line: Line)
     line.answer(known)
     found = line.compare()
     assert found is not None
-    assert found.answers == known.height
+    assert found.predictions == known.height
     assert found.uncovered == ()
     line.answer(rows)
     assert line.compare(-59) is None, "half a minute has not passed"
@@ -238,7 +238,7 @@ def test_the_share_of_late_flights_in_december_is_found_from_scores_made_for_apr
     assert found is not None
     assert found.label is not None
     label = found.label
-    assert found.answers == comparing.MOST_ANSWERS
+    assert found.predictions == comparing.MOST_ANSWERS
     assert label.trained < planted - 0.05
     assert abs(label.estimate.estimate - planted) <= 0.03
     assert label.check is not None
@@ -246,7 +246,7 @@ def test_the_share_of_late_flights_in_december_is_found_from_scores_made_for_apr
     assert label.seen is not None
     assert label.seen.low <= planted <= label.seen.high
     assert (label.seen_rows, label.calibrated_on, label.shifted) == (300, 1_500, True)
-    assert "assumed: only the share of the classes moved" in label.words
+    assert "assumed: only the share of the classes moved" in label.explanation
     (event,) = line.told("label.shifted")
     assert event.subject == line.version.name
     with line.store.ledger.read() as connection:
@@ -266,7 +266,7 @@ def test_without_labels_the_share_is_a_guess_that_says_so_and_alarms_nobody(line
         0,
         False,
     )
-    assert "no labels to correct the scores by" in found.label.words
+    assert "no labels to correct the scores by" in found.label.explanation
     assert line.told("label.shifted") == []
 
 
@@ -311,6 +311,6 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_others_count(line: Line)
     (line.store.root / first.path).write_bytes(b"PAR1")
     found = line.compare()
     assert found is not None
-    assert found.answers == 200
+    assert found.predictions == 200
     (event,) = line.told("predictions.damaged")
     assert event.subject == f"file/{first.path}"

@@ -51,7 +51,7 @@ def test_too_little_says_nothing_rather_than_something():
 def test_coverage_is_the_share_of_answers_that_have_a_label():
     some = outcomes(100, versions=("v1",))
     first, silent = quality_by_version(some, {"v1": 400, "v9": 50})
-    assert (first.version, first.coverage, first.answers) == ("v1", 0.25, 400)
+    assert (first.version, first.coverage, first.predictions) == ("v1", 0.25, 400)
     assert (silent.coverage, silent.quality.rows) == (0.0, 0)
 
 

@@ -86,7 +86,7 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
     recent = np.fromiter((each in newest for each in came.predictions), np.bool_, len(came.predictions))
     return TrafficComparison(
         version=champion.version,
-        answers=rows.height,
+        predictions=rows.height,
         first_us=int(rows["at_us"][0]),
         last_us=int(rows["at_us"][-1]),
         computed_at_us=now_us,
@@ -131,7 +131,7 @@ def _tell(store: Store, model: str, found: TrafficComparison, now_us: int) -> No
             at_us=now_us,
             kind="slice.uncovered",
             subject=f"{found.version}/{each.column}={each.value}"[:_LONGEST_SUBJECT],
-            explanation=f"{each.share:.1%} of the newest {found.answers:,} answers of {model} are for {each.column} = "
+            explanation=f"{each.share:.1%} of the newest {found.predictions:,} predictions of {model} are for {each.column} = "
             f"{each.value}, and no row that taught {found.version} was: its answers there are a guess",
         )
     if found.label is not None and found.label.shifted:
@@ -140,5 +140,5 @@ def _tell(store: Store, model: str, found: TrafficComparison, now_us: int) -> No
             at_us=now_us,
             kind="label.shifted",
             subject=found.version,
-            explanation=f"Of {model}: {found.label.words}.",
+            explanation=f"Of {model}: {found.label.explanation}.",
         )

@@ -135,7 +135,9 @@ def diff(
     traffic = snapshots.answered(store, run.model.name)
     label = None if traffic is None else traffic.label
     if traffic is not None and label is not None:
-        run.out.print(f"newest {traffic.answers:,} predictions of {traffic.version}: {escape(label.words)}")
+        run.out.print(
+            f"newest {traffic.predictions:,} predictions of {traffic.version}: {escape(label.explanation)}"
+        )
     run.out.result(
         {
             "before": before,

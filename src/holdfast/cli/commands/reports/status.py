@@ -69,17 +69,17 @@ def _print_status(out: Output, document: dict[str, Any]) -> None:
 
 def _print_traffic(out: Output, traffic: dict[str, Any] | None) -> None:
     """Print where live traffic differs from the champion's training data."""
-    if traffic is None or not traffic["answers"]:
+    if traffic is None or not traffic["predictions"]:
         return
     for each in traffic["slices"]:
         if not each["covered"]:
             out.print(
                 f"[yellow]unseen slice[/] {escape(each['column'])} = {escape(each['value'])}: {each['share']:.1%} of the "
-                f"newest {traffic['answers']:,} predictions, and no training row of {traffic['version']}"
+                f"newest {traffic['predictions']:,} predictions, and no training row of {traffic['version']}"
             )
     if traffic["label"] is not None:
         shifted = "[yellow]label shifted[/] " if traffic["label"]["shifted"] else ""
-        out.print(f"{shifted}{escape(traffic['label']['words'])}")
+        out.print(f"{shifted}{escape(traffic['label']['explanation'])}")
 
 
 def _print_drills(out: Output, drills: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The one command. Each command is thin: it reads what the user said, calls one function of the layers below, and prints."""
+"""The one command. Each command is thin: it reads the arguments, calls one function of the layers below, and prints."""
 
 from holdfast.cli.app import main
 

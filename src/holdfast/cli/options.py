@@ -66,7 +66,7 @@ def with_project(function: Callable[Concatenate[Run, P], None]) -> Callable[...,
     @wraps(function)
     def command(*, project: Path, declaration: Path | None, as_json: bool, **given: Any) -> None:
         run = Run(Output(as_json=as_json), Project.load(project, declaration), declaration)
-        function(run, **given)  # type: ignore[call-arg]  # Typer calls by name what the signature below says
+        function(run, **given)  # type: ignore[call-arg]  # Typer passes the parameters of the signature below by name
 
     hints = get_type_hints(function, include_extras=True)
     own = list(inspect.signature(function).parameters.values())[1:]

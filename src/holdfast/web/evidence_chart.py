@@ -16,7 +16,7 @@ _DASHES: Final = ([1, 0], [6, 3], [2, 3], [8, 3, 2, 3])
 def evidence_chart(curves: Sequence[Curve], *, width: int, height: int) -> Spec | None:
     """Return a chart of the evidence of harm by metric over time, in percent of its bound; None before two points.
 
-    Lines differ in dash and in colour, for readers who do not see colours.
+    Lines differ in dash and in colour, for readers that do not see colours.
     """
     drawn = [curve for curve in curves if len(curve.points) > 1]
     if not drawn:

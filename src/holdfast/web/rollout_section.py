@@ -79,7 +79,7 @@ def read(store: Store, model: str, *, now_us: int) -> RolloutSection:
     pushed = totals(listed(store, model))
     if now is None:
         return RolloutSection(None, None, 0, (), (), (), standing, pushed)
-    story = explain(store, now.rollout_id)
+    events = explain(store, now.rollout_id)
     with store.ledger.read() as connection:
         waiting = hooks.open_questions(connection, model)
     ppm, requests = _realised(store, model, now, now_us)
@@ -88,7 +88,7 @@ def read(store: Store, model: str, *, now_us: int) -> RolloutSection:
         realised_ppm=ppm,
         realised_requests=requests,
         curves=_curves(store, now),
-        chapters=story.chapters[-SHOWN_CHAPTERS:][::-1],
+        chapters=events.chapters[-SHOWN_CHAPTERS:][::-1],
         hooks=waiting,
         drills=standing,
         pushes=pushed,

@@ -98,7 +98,7 @@ def test_the_range_is_of_the_converted_value(plane: DataPlane) -> None:
         (
             {"semantic": "postal_code"},
             "HF502",
-            "'distance' is declared as 'postal_code'; the contract says 'route_length'",
+            "'distance' is declared as 'postal_code'; the contract has 'route_length'",
         ),
         ({"unit": 7}, "HF508", "parameter 'unit' is a text of 1 to 64 characters"),
         ({"unit": ""}, "HF508", "parameter 'unit'"),

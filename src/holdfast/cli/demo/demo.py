@@ -248,7 +248,7 @@ class Demo:
         self._out.print(f"  [green]promoted[/] {version} on {self._today}")
 
     def _accept_wrongly(self) -> None:
-        """Accept the suspect batch by mistake, as an operator who takes the cold for real."""
+        """Accept the suspect batch by mistake, as if the cold were real."""
         sandbox, batch = self._sandbox, BatchId("weather", str(COLD_DAY))
         done = acceptance.accept(sandbox.store, batch, reason="a cold front", actor="demo", now_us=now_us())
         found = counted(len(done.violations), "violation")

@@ -83,7 +83,7 @@ class Handover:
 
     def _replace(self, group: Group, number: int, runtime: str, command: Sequence[str]) -> None:
         self._notify(f"starting {runtime} alongside {self._runs}")
-        why = group.succeed(SERVER, command, lambda: self._answers(runtime), READY_SECONDS)
+        why = group.succeed(SERVER, command, lambda: self._responds(runtime), READY_SECONDS)
         if not why:
             self._runs = runtime
             self._notify(f"{runtime} serves")
@@ -97,7 +97,7 @@ class Handover:
         except HoldfastError as error:
             self._notify_once(f"the failure of {runtime} cannot be recorded: {error}")
 
-    def _answers(self, runtime: str) -> bool:
+    def _responds(self, runtime: str) -> bool:
         """Return True if `runtime` answers a probe. Meanwhile two processes accept connections: a new one may reach either."""
         settings, model = self._loaded.settings, self._loaded.model.name
         host = "127.0.0.1" if settings.host in ("", "0.0.0.0") else settings.host  # noqa: S104  (a target, not bound)

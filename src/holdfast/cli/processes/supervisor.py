@@ -19,7 +19,7 @@ STOP_SECONDS: Final = 10.0
 """How long a process may take to end before it is killed."""
 PAUSE_SECONDS: Final = 1.0
 """The least time between two starts of a process, so that one that cannot start does not use a whole core."""
-WATCH_SECONDS: Final = 0.5
+POLL_SECONDS: Final = 0.5
 """How often a process of a group checks that its parent is alive."""
 LOOK_SECONDS: Final = 0.05
 """How often a group checks that a successor is ready."""
@@ -213,9 +213,9 @@ def end_with(parent: int | None) -> None:
     if parent is None:
         return
 
-    def watch() -> None:
+    def poll_parent() -> None:
         while os.getppid() == parent:
-            time.sleep(WATCH_SECONDS)
+            time.sleep(POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+    threading.Thread(target=poll_parent, name="poll-parent", daemon=True).start()

@@ -115,7 +115,7 @@ def compile_batch(contract: Contract) -> BatchCheck:
     ------
     InputError
         HF202, from the returned function, if a column is missing, is not in the contract or has another
-        dtype than `dtype` says; nothing is cast.
+        dtype than `dtype`; nothing is cast.
 
     Examples
     --------
@@ -160,7 +160,7 @@ class _CompiledCheck:
             return self._all_valid(frame, typed)
         reasons, bad_row, checked = self._reasons, self._any_reason, frame
         if typed.faults:
-            # A reason contains "|" and a column name does not, so faults fit beside the columns.
+            # A reason contains "|" and a column name does not, so faults fit next to the columns.
             checked = frame.with_columns(rows.alias(word) for word, rows in typed.faults.items())
             # Faults first: a value that could not be read is not missing.
             reasons = self._in_column_order(

@@ -128,12 +128,12 @@ def _compile_operator(name: str, typed: TypedNode) -> pl.Expr:
         case "-", (part,):
             return -_as_double(part)
         case _, (left, right):
-            return _compile_binary(name, typed, left, right)
+            return _compile_dyadic(name, typed, left, right)
         case _:
             raise AssertionError(typed)
 
 
-def _compile_binary(name: str, typed: TypedNode, left: TypedNode, right: TypedNode) -> pl.Expr:
+def _compile_dyadic(name: str, typed: TypedNode, left: TypedNode, right: TypedNode) -> pl.Expr:
     work = _OPERATIONS[name]
     if left.is_plain and right.is_plain and left.kind is right.kind is ValueType.TIMESTAMP:
         result = work(_compile_node(left), _compile_node(right))  # whole microseconds: exact

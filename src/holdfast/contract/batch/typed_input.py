@@ -22,7 +22,7 @@ def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS)
 
     Integers of any width become Float64 or Int64, Float32 becomes Float64, categorical becomes text, and a column
     without values takes the column's dtype. A timestamp of any unit and zone is displayed in the column's zone
-    (nanoseconds are cut off), and a wall clock time is read if the column's `naive` is "local". A single value
+    (nanoseconds are truncated), and a wall clock time is read if the column's `naive` is "local". A single value
     without a counterpart is the fault of its row: `not_exact`, `gap`, `fold` or `range`. A column of any other dtype
     is returned as it is, and `compile_batch` refuses it with HF202: text is not parsed here, and no number is
     rounded.

@@ -1,4 +1,4 @@
-"""The differences between two contracts; `compatibility.py` says what each means."""
+"""The differences between two contracts; `compatibility.py` classifies them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _diff_columns(old: Contract, new: Contract) -> Iterator[Change]:
     after = {column.name: column for column in new.columns}
     for name in before.keys() & after.keys():
         if isinstance(before[name], Label) != isinstance(after[name], Label):
-            del after[name]  # told as another label, below
+            del after[name]  # reported as another label, below
     removed = [
         column for name, column in before.items() if name not in after and not isinstance(column, Label)
     ]
@@ -152,7 +152,7 @@ def _diff_values(old: Category, new: Category, _before: object, _after: object) 
         yield _make_change(old.name, Difference.WORDS_CHANGED, _format_words(old), _format_words(new))
         return
     if old.unseen == "other":
-        return  # told by `unseen`
+        return  # reported by `unseen`
     if lost:
         yield _make_change(old.name, Difference.WORDS_REMOVED, lost, "absent")
     if gained:

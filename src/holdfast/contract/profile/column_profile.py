@@ -198,7 +198,7 @@ _KINDS: Final[dict[str, type[ColumnProfile]]] = {
     "numbers": NumberProfile,
     "words": WordProfile,
     "flags": BooleanProfile,
-    "instants": TimestampProfile,
+    "timestamps": TimestampProfile,
 }
 _FACTS: Final = {cls: (kind, tuple(field.name for field in fields(cls))) for kind, cls in _KINDS.items()}
 

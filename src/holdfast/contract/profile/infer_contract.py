@@ -94,9 +94,7 @@ class Suggestion:
         lines = [f"    {each.line},  # {each.why}" for each in self.columns]
         names = ", ".join(f'"{name}"' for name in self.key)
         key = f"({names})" if len(self.key) > 1 else names
-        lines.append(
-            f"    key={key}," if key else "    key=...,  # no column, and no two, tell the rows apart"
-        )
+        lines.append(f"    key={key}," if key else "    key=...,  # no column, and no two, identify the rows")
         found = (
             f'"{self.event_time}",' if self.event_time else "...,  # no column holds timestamps in every row"
         )
@@ -335,12 +333,12 @@ def _notes(frame: pl.DataFrame, key: tuple[str, ...], event_time: str | None) ->
     ]
     if key:
         more = f"; so do {', '.join(others)}" if others else ""
-        yield f"{' + '.join(key)} tell{'s' if len(key) == 1 else ''} {frame.height:,} rows apart{more}"
+        yield f"{' + '.join(key)} identif{'ies' if len(key) == 1 else 'y'} {frame.height:,} rows{more}"
     if event_time is not None:
         yield _describe_granularity(frame[event_time].dt.epoch("us"))
     for name, kind in frame.schema.items():
         if kind.is_integer() and frame.height > 1 and (frame[name].diff().drop_nulls() == 1).all():
-            yield f'{name} counts up by one: Expectations(sequence="{name}") would tell a gap'
+            yield f'{name} counts up by one: Expectations(sequence="{name}") would detect a gap'
 
 
 def _describe_granularity(times_us: pl.Series) -> str:

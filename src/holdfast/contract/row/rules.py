@@ -143,7 +143,7 @@ def _compile_operator(name: str, typed: TypedNode) -> Value:
         case "|", (left, right):
             return _compile_or(_compile_node(left), _compile_node(right))
         case _, (left, right):
-            return _compile_binary(name, typed, left, right)
+            return _compile_dyadic(name, typed, left, right)
         case _:
             raise AssertionError(typed)
 
@@ -161,25 +161,25 @@ def _lift_unary(work: Callable[..., object], operand: Value) -> Value:
     return unary
 
 
-def _compile_binary(name: str, typed: TypedNode, left: TypedNode, right: TypedNode) -> Value:
+def _compile_dyadic(name: str, typed: TypedNode, left: TypedNode, right: TypedNode) -> Value:
     work = _OPERATIONS[name]
     one, other = _compile_node(left), _compile_node(right)
-    if not (left.is_plain and right.is_plain):  # instants are whole numbers until arithmetic touches one
+    if not (left.is_plain and right.is_plain):  # timestamps are integers until arithmetic converts one
         one, other = _as_double(one, left), _as_double(other, right)
     if (
         typed.kind is not ValueType.BOOLEAN
         and left.kind is ValueType.TIMESTAMP
         and right.kind is ValueType.TIMESTAMP
     ):
-        return _lift_unary(float, _lift_binary(work, one, other))
-    return _lift_finite(work, one, other) if typed.can_overflow else _lift_binary(work, one, other)
+        return _lift_unary(float, _lift_dyadic(work, one, other))
+    return _lift_finite(work, one, other) if typed.can_overflow else _lift_dyadic(work, one, other)
 
 
 def _as_double(value: Value, typed: TypedNode) -> Value:
     return _lift_unary(float, value) if typed.kind is ValueType.TIMESTAMP and typed.is_plain else value
 
 
-def _lift_binary(work: Callable[..., object], one: Value, other: Value) -> Value:
+def _lift_dyadic(work: Callable[..., object], one: Value, other: Value) -> Value:
     def pair(row: Row) -> object:
         left, right = one(row), other(row)
         return None if left is None or right is None else work(left, right)

@@ -53,7 +53,7 @@ class Contract:
         The column or columns that identify a row: integer, category, text, timestamp or boolean columns
         that reject missing values. A batch holds a key once.
     event_time
-        The timestamp column that says when the row happened; it rejects missing values.
+        The timestamp column of the event; it rejects missing values.
     label
         The value to predict; becomes the last column. A feed that only supplies features has none.
     slices

@@ -31,7 +31,7 @@ REJECT: Final = Reject()
 class Constant:
     """Replace a missing value with `value`, of the column's type.
 
-    With `flag`, here and in the other policies, the model also gets a column that says whether the value was missing
+    With `flag`, here and in the other policies, the model also gets a column that is 1 if the value was missing
     (R27).
     """
 

@@ -212,7 +212,7 @@ def _arithmetic_type(node: Node, operator: str, left: TypedNode, right: TypedNod
 
 
 def _convert_literals(operator: str, left: TypedNode, right: TypedNode) -> tuple[TypedNode, TypedNode]:
-    """Read a text beside a timestamp or a duration as one: "2013-01-01T00:00:00Z", "15min"."""
+    """Parse a text that is compared with a timestamp or a duration: "2013-01-01T00:00:00Z", "15min"."""
     if left.kind is ValueType.TIMESTAMP and operator in ("+", "-"):
         return left, _convert_literal(right, ValueType.DURATION) if _is_duration(right) else _convert_literal(
             right, ValueType.TIMESTAMP

@@ -51,7 +51,7 @@ class ColumnMismatch:
 def column_conversion(column: Column, facts: ColumnFacts) -> Conversion | ColumnMismatch | None:
     """Return the conversion that values of `column` need; None if they need none.
 
-    A fact is compared with what the contract states; where the contract states no semantic, any is let through.
+    A fact is compared with what the contract states; without a semantic in the contract, any is accepted.
 
     >>> column_conversion(Number("distance", unit="mi"), ColumnFacts(unit="km")).apply(1.609344)
     1.0
@@ -62,14 +62,14 @@ def column_conversion(column: Column, facts: ColumnFacts) -> Conversion | Column
     if facts.semantic is not None and column.semantic not in (None, facts.semantic):
         return ColumnMismatch(
             f"{name}|semantic",
-            f"column {name!r} is declared as {facts.semantic!r}; the contract says {column.semantic!r}",
+            f"column {name!r} is declared as {facts.semantic!r}; the contract has {column.semantic!r}",
         )
     if facts.unit is None:
         return None
     if not isinstance(column, (Number, Integer)):
         return ColumnMismatch(
             f"{name}|unit",
-            f"column {name!r} is declared in {facts.unit!r}; the contract says {type(column).__name__}, which has no unit",
+            f"column {name!r} is declared in {facts.unit!r}; the contract has {type(column).__name__}, which has no unit",
         )
     found = find_conversion(facts.unit, column.unit)
     if found is None:

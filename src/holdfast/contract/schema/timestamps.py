@@ -1,7 +1,7 @@
 """Timestamps: which texts and `datetime` values name a point in time.
 
 A text is read by RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339), section 5.6: a date, 'T' or a space, a time with
-seconds, an optional fraction, an offset. Digits beyond the microsecond are cut off. Leap seconds (":60") are not
+seconds, an optional fraction, an offset. Digits beyond the microsecond are truncated. Leap seconds (":60") are not
 read.
 """
 

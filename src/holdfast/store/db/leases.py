@@ -1,4 +1,4 @@
-"""Rows of `leases`: at most one holder per lease, and an epoch that fences a holder who lost it.
+"""Rows of `leases`: at most one holder per lease, and an epoch that fences a former holder.
 
 A lease is taken over by *observed change*. A process that wants it remembers the row and when, on its own clock, it first saw
 it so. Only if the row stays unchanged for the whole duration of the lease, the holder is considered dead. The clocks of two
@@ -27,7 +27,7 @@ _NOW: Final = bindparam("now_us", type_=_LEASES.c.renewed_at_us.type)
 _CURRENT_HOLDER: Final = Prepared(select(_LEASES.c.holder, _LEASES.c.epoch).where(_HERE).with_for_update())
 _RENEW: Final = Prepared(
     update(_LEASES)
-    .where(_HERE, _LEASES.c.epoch == bindparam("held"), _LEASES.c.holder != _RELEASED)
+    .where(_HERE, _LEASES.c.epoch == bindparam("epoch"), _LEASES.c.holder != _RELEASED)
     # It must change even if the holder's clock stands still or goes back: change is what observers look for.
     .values(renewed_at_us=case((_LEASES.c.renewed_at_us < _NOW, _NOW), else_=_LEASES.c.renewed_at_us + 1))
 )
@@ -129,7 +129,7 @@ def acquire(
 def renew(store: Store, lease: Lease, *, now_us: int) -> None:
     """Renew the lease; `ConflictError` HF304 if another holder has it."""
     with store.ledger.write() as connection:
-        values = {"named": lease.name, "held": lease.epoch, "now_us": now_us}
+        values = {"named": lease.name, "epoch": lease.epoch, "now_us": now_us}
         if _RENEW.change(connection, values) != 1:
             assert_epoch(connection, lease.name, lease.epoch)
 

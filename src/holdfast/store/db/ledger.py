@@ -1,8 +1,8 @@
 """The ledger: one SQL database, opened the same way everywhere.
 
-SQLite runs in WAL mode with synchronous=FULL, so that an acknowledged transaction survives a power cut (reliability F12), with
-one writer at a time through BEGIN IMMEDIATE. PostgreSQL has one writer at a time through a lock (`postgres.py`) and runs the
-same statements.
+SQLite runs in WAL mode with synchronous=FULL, so that an acknowledged transaction survives a power failure (reliability
+F12), with one writer at a time through BEGIN IMMEDIATE. PostgreSQL has one writer at a time through a lock (`postgres.py`)
+and runs the same statements.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Ledger:
         """Open a transaction: everything in the block is committed, or nothing.
 
         Raises `UnavailableError` HF302 if the ledger does not respond, and HF205 if the connection was lost during the
-        commit: only the ledger can say whether it was committed.
+        commit: only the ledger shows whether it was committed.
         """
         written = False
         try:

@@ -1,6 +1,6 @@
 """Migrates a ledger to the current schema, in one transaction of the first process that opens it.
 
-The revisions are Alembic's and lie in `migrations/versions`; no configuration file is needed. A current ledger costs two small
+The revisions are Alembic's and lie in `migrations/versions`; no Alembic file is needed. A current ledger costs two small
 queries and does not load Alembic.
 """
 

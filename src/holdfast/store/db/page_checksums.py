@@ -1,6 +1,6 @@
-"""Page checksums of a SQLite ledger: a file beside it with one checksum per page.
+"""Page checksums of a SQLite ledger: a file next to it with one checksum per page.
 
-SQLite has no checksums of its own: a bit that flips in free space, in a reason or in a timestamp contradicts nothing.
+SQLite has no checksums of its own: nothing detects a flipped bit in free space, in a reason or in a timestamp.
 PostgreSQL can check its pages itself, so only SQLite's file gets them. The last process that closes the ledger writes them, and
 the first that changes it removes them (`sqlite_handles.py`). There are none while a process writes, and none after a kill.
 
@@ -59,7 +59,7 @@ def compute(descriptor: int) -> PageChecksums:
 
 
 def write(ledger: Path, checksums: PageChecksums) -> None:
-    """Write `checksums` beside `ledger`; they are durable on return. The caller is the only process that has it open."""
+    """Write `checksums` next to `ledger`; they are durable on return. The caller is the only process that has it open."""
     for unfinished in ledger.parent.glob(f".{path_of(ledger).name}.*{fsync.UNFINISHED}"):
         unfinished.unlink(missing_ok=True)  # of a writer that was killed
     fsync.replace(path_of(ledger), _encoded(checksums))
@@ -100,7 +100,7 @@ def verify(ledger: Path, descriptor: int) -> bool:
         return False
     for name, size in logs.items():
         if size:
-            reason = f"a log {name} of {size} bytes lies beside it that does not belong to it"
+            reason = f"the log {name} of {size} bytes does not belong to it"
             raise _altered(ledger, reason, f"move {name} away, then the same command again")
     if found:
         raise _altered(ledger, found)
@@ -121,7 +121,7 @@ def difference(checksums: PageChecksums, descriptor: int) -> str:
 
 
 def log_bytes(ledger: Path, suffix: str = LOGS[0]) -> int:
-    """Return the size of SQLite's log beside `ledger`, 0 without one."""
+    """Return the size of SQLite's log of `ledger`, 0 without one."""
     try:
         return ledger.with_name(ledger.name + suffix).stat().st_size
     except FileNotFoundError:
@@ -146,7 +146,7 @@ def _slices(descriptor: int) -> Iterator[bytes]:
     at = 0
     while data := os.pread(descriptor, _AT_ONCE_BYTES, at):
         while len(data) % PAGE_BYTES and (more := os.pread(descriptor, _AT_ONCE_BYTES, at + len(data))):
-            data += more  # a read that was cut short; only the last page of a file may be
+            data += more  # a short read; only the last page of a file may be short
         yield data
         at += len(data)
 

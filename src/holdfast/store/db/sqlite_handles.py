@@ -1,6 +1,6 @@
 """Handles of SQLite ledgers: which files this process has open, and when their page checksums are written and removed.
 
-Every process with a connection holds a shared kernel lock on a file beside the ledger. The last process to close it can make
+Every process with a connection holds a shared kernel lock on a file next to the ledger. The last process to close it can make
 the lock exclusive, and writes the page checksums. The first that changes it removes them, durably, before its change. A lock
 ends with its process, so a kill leaves no checksums, and never wrong ones.
 
@@ -204,7 +204,7 @@ def _write_checksums(handle: Handle) -> None:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     if page_checksums.log_bytes(ledger):
         return
-    # After a power cut, checksums must be there only with the pages that they are of, and without the log.
+    # After a power failure, checksums may exist only with their pages, and without the log.
     os.fsync(handle.data)
     fsync.sync_directory(ledger.parent)
     page_checksums.write(ledger, page_checksums.compute(handle.data))

@@ -1,4 +1,4 @@
-"""Failpoints: named points at which a test may kill the process or fail a step, as a power cut would.
+"""Failpoints: named points at which a test may kill the process or fail a step, as a power failure would.
 
 A program arms one by calling `arm`; no setting and no variable does. An unarmed failpoint costs one comparison.
 """

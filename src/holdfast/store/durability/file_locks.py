@@ -1,4 +1,4 @@
-"""File locks (flock) that tell the work of a living process from what a dead one left.
+"""File locks (flock) that distinguish the files of a living process from those of a dead one.
 
 The kernel ends a lock with its process, however the process ends. A process that gets the lock of a file knows that its maker
 is gone, and no other process takes the file for abandoned while it holds the lock.

@@ -1,4 +1,4 @@
-"""What the ledger knows of an event of delivery, for CDEvents."""
+"""Read the facts of a delivery event from the ledger, for CDEvents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WORST_FIRST: Final = (Verdict.ERROR, Verdict.FAIL, Verdict.INCONCLUSIVE)
 
 
 def of_event(connection: Connection, event: EventRow) -> Facts | None:
-    """What `event` tells that CDEvents has a word for; None for all else."""
+    """Return the facts of `event` for CDEvents; None if CDEvents has no such event."""
     if event.kind in SERVICE_EVENTS and event.subject.startswith("rollout/"):
         return _rollout(connection, event)
     if event.kind in _JUDGED:
@@ -34,11 +34,11 @@ def _rollout(connection: Connection, event: EventRow) -> RolloutFacts | None:
     query = select(_EVENTS.c.kind).where(
         _EVENTS.c.subject == event.subject, _EVENTS.c.event_id < event.event_id
     )
-    answers = row.challenger
+    version = row.challenger
     if event.kind == "rollout.rolled_back":
         followed = traffic_plans.of_rollout(connection, row.rollout_id)
-        answers = followed[-1].plan.champion if followed else row.champion or row.challenger
-    artifact = _artifact(connection, answers)
+        version = followed[-1].plan.champion if followed else row.champion or row.challenger
+    artifact = _artifact(connection, version)
     if artifact is None:
         return None
     return RolloutFacts(
@@ -68,7 +68,7 @@ def _judgement(connection: Connection, event: EventRow) -> GateFacts | None:
         event_id=event.event_id,
         at_us=event.at_us,
         judged=artifact,
-        # What was decided counts: it may rest on more than the gates.
+        # The decision counts: it may have used more than the gates.
         verdict=Verdict.PASS if event.kind == "version.qualified" else worst,
         explanation=event.explanation,
         gates=tuple((gate, str(verdict)) for gate, verdict in found),

@@ -46,12 +46,12 @@ def test_each_column_has_its_line_and_its_evidence() -> None:
     assert found.columns[2].why == "2 words, 15 missing: oslo 67 %, bergen 33 %"
     assert (found.key, found.event_time) == (("row_id",), "at")
     assert found.notes == (
-        "row_id tells 60 rows apart; so do at, note",
+        "row_id identifies 60 rows; so do at, note",
         (
             "100 % of the steps from one event time to the next are 10min: "
             'Expectations(granularity=Granularity("10min")) would hold that'
         ),
-        'row_id counts up by one: Expectations(sequence="row_id") would tell a gap',
+        'row_id counts up by one: Expectations(sequence="row_id") would detect a gap',
     )
     assert found.unknown == (
         "at: the zone it is read in",
@@ -97,7 +97,7 @@ def test_two_columns_together_may_be_the_key_and_what_is_wanting_is_reported() -
     same = pl.DataFrame({"a": [1, 1], "at": [None, START]})
     found = suggest_contract(same, zone="UTC")
     assert (found.key, found.event_time, found.contract) == ((), None, None)
-    assert "no column, and no two, tell the rows apart" in found.python()
+    assert "no column, and no two, identify the rows" in found.python()
     assert "no column holds timestamps in every row" in found.python()
 
 

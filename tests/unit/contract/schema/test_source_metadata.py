@@ -168,17 +168,17 @@ def test_a_header_states_the_unit_of_its_column() -> None:
         ),
         (
             {"cost": ColumnFacts(semantic="postal_code")},
-            "'cost' is declared as 'postal_code'; the contract says 'price'",
+            "'cost' is declared as 'postal_code'; the contract has 'price'",
         ),
         (
             {"place": ColumnFacts(semantic="price")},
-            "'place' is declared as 'price'; the contract says 'postal_code'",
+            "'place' is declared as 'price'; the contract has 'postal_code'",
         ),
         (
             {"place": ColumnFacts(unit="km")},
-            "'place' is declared in 'km'; the contract says Category, which has no unit",
+            "'place' is declared in 'km'; the contract has Category, which has no unit",
         ),
-        ({"at": ColumnFacts(unit="s")}, "'at' is declared in 's'; the contract says Timestamp"),
+        ({"at": ColumnFacts(unit="s")}, "'at' is declared in 's'; the contract has Timestamp"),
     ],
 )
 def test_what_cannot_cross_the_border_is_refused_with_both_sides(

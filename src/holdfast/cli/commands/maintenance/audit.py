@@ -33,7 +33,7 @@ def audit(
 ) -> None:
     """Check the hash chain of the event log. Exit status 1 if an event was changed, inserted, removed or truncated.
 
-    Store the head outside the reach of those who can write the ledger, and check it with --against. Only that reveals a
+    Store the head where writers of the ledger cannot change it, and check it with --against. Only that reveals a
     truncated or wholly rewritten log.
 
     Example: holdfast audit --head

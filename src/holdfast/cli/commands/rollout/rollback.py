@@ -175,7 +175,7 @@ def _commit(settings: Settings, request: Request) -> _Committed:
 
 
 def _is_ledger_unavailable(error: HoldfastError) -> bool:
-    """Return True if `error` says that the ledger cannot be used, and not that a rule forbids the rollback."""
+    """Return True if `error` means an unusable ledger, not a rule that forbids the rollback."""
     return isinstance(error, UnavailableError | IntegrityError) and error.code in _LEDGER_CODES
 
 

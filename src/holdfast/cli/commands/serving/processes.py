@@ -156,7 +156,7 @@ def up(project: Directory = HERE, declaration: DeclarationFile = None) -> None:
             f"starting {loaded.model.name}; logs in {escape(str(settings.root))}/*.log; Ctrl-C stops it"
         )
         listening, reported = False, dict[str, supervise.Ended]()
-        while not stopped.wait(supervise.WATCH_SECONDS):
+        while not stopped.wait(supervise.POLL_SECONDS):
             if not listening and _is_listening(settings):
                 listening = True
                 out.print(f"[green]model[/]  [cyan]{address}/v2/models/{loaded.model.name}[/]")

@@ -131,7 +131,7 @@ violations = Table(
     Column("explanation", Text, nullable=False, comment="What was found, with numbers."),
     Column("found_at_us", BigInteger, nullable=False, comment="When it was found."),
     Column("accepted_at_us", BigInteger, nullable=True, comment="When a user accepted it; null while open."),
-    Column("accepted_by", String(63), nullable=True, comment="User who accepted it."),
+    Column("accepted_by", String(63), nullable=True, comment="User that accepted it."),
     one_of("level", Level),
     CheckConstraint("(accepted_at_us IS NULL) = (accepted_by IS NULL)", name="accepted_at_and_by"),
     Index("ix_violations_feed_batch", "feed", "batch"),

@@ -28,7 +28,7 @@ backouts = Table(
     Column("plan_json", Text, nullable=False, comment="The steps as shown and executed, canonical JSON."),
     Column("steps_done", Integer, nullable=False, comment="How many steps are committed."),
     Column("reason", Text, nullable=False, comment="Why the batch is backed out."),
-    Column("actor", String(63), nullable=False, comment="Who requested it."),
+    Column("actor", String(63), nullable=False, comment="Actor that requested it."),
     Column("requested_at_us", BigInteger, nullable=False, comment="When it was requested."),
     Column("changed_at_us", BigInteger, nullable=False, comment="When the last step was committed."),
     one_of("state", BackoutState),

@@ -15,7 +15,7 @@ events = Table(
     Column("at_us", BigInteger, nullable=False, comment="When it happened."),
     Column("kind", String(63), nullable=False, comment="What happened: noun and past participle."),
     Column("subject", String(127), nullable=False, index=True, comment="What it happened to."),
-    Column("actor", String(63), nullable=False, comment="Who caused it: a user, or holdfast."),
+    Column("actor", String(63), nullable=False, comment="Actor that caused it: a user, or holdfast."),
     Column("explanation", Text, nullable=False, comment="Why it happened, with numbers."),
     Column("digest", String(64), nullable=False, comment="SHA-256 over the previous digest and this event."),
     comment="The event log. Each event is written in the transaction of its operation; digests form a chain.",

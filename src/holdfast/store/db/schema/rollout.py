@@ -164,7 +164,7 @@ rollouts = Table(
     Column("step_started_at_us", BigInteger, nullable=False, comment="When its current step started."),
     Column("changed_at_us", BigInteger, nullable=False, comment="When its state or step last changed."),
     Column("reason", Text, nullable=False, comment="Why it is in this state, with numbers."),
-    Column("actor", String(63), nullable=False, comment="Who brought it there: a user, or holdfast."),
+    Column("actor", String(63), nullable=False, comment="Actor that started it: a user, or holdfast."),
     Column(
         "runtime",
         String(32),
@@ -314,7 +314,9 @@ pushes = Table(
     Column("model", String(63), nullable=False, index=True, comment="Model pushed."),
     Column("outcome", String(16), nullable=False, comment="Whether the push was good or bad."),
     Column("reason", Text, nullable=False, comment="Why it has this outcome, with numbers."),
-    Column("labelled_by", String(63), nullable=False, comment="Who set the outcome: a user, or holdfast."),
+    Column(
+        "labelled_by", String(63), nullable=False, comment="Actor that set the outcome: a user, or holdfast."
+    ),
     Column("labelled_at_us", BigInteger, nullable=False, comment="When the outcome was set."),
     Column(
         "requests", BigInteger, nullable=True, comment="Requests that the challenger served in the rollout."
@@ -338,7 +340,7 @@ webhook_responses = Table(
     "webhook_responses",
     METADATA,
     Column("rollout_id", SERIAL, ForeignKey(rollouts.c.rollout_id), primary_key=True, comment="The rollout."),
-    Column("event", String(16), primary_key=True, comment="Transition that the webhook was asked about."),
+    Column("event", String(16), primary_key=True, comment="Transition for which the webhook was called."),
     Column("step", Integer, primary_key=True, comment="Step of the rollout."),
     Column("webhook", String(63), primary_key=True, comment="Name of the webhook."),
     Column("verdict", String(16), nullable=False, comment="Whether it consents."),
@@ -394,7 +396,7 @@ drills = Table(
     ),
     Column("evidence_json", Text, nullable=False, comment="Observations, canonical JSON."),
     Column("explanation", Text, nullable=False, comment="Why it has this verdict, with numbers."),
-    Column("actor", String(63), nullable=False, comment="Who started it."),
+    Column("actor", String(63), nullable=False, comment="Actor that started it."),
     Column("started_at_us", BigInteger, nullable=False, comment="When it started."),
     Column("ended_at_us", BigInteger, nullable=False, comment="When it ended."),
     Column("expires_at_us", BigInteger, nullable=False, comment="Until when its verdict is valid."),

@@ -107,7 +107,7 @@ labels = Table(
     METADATA,
     Column("prediction_id", String(48), primary_key=True, comment="Id from the prediction's response."),
     Column("value", Double, nullable=False, comment="True value, 0 to 1."),
-    Column("source", String(63), nullable=False, comment="Who sent the label."),
+    Column("source", String(63), nullable=False, comment="Sender of the label."),
     Column("received_at_us", BigInteger, nullable=False, comment="When it was received."),
     Column("joined", Integer, nullable=False, comment="1 once it is joined with its prediction, else 0."),
     CheckConstraint("joined IN (0, 1)", name="joined_is_boolean"),

@@ -96,7 +96,7 @@ class Suggestion:
         key = f"({names})" if len(self.key) > 1 else names
         lines.append(f"    key={key}," if key else "    key=...,  # no column, and no two, identify the rows")
         found = (
-            f'"{self.event_time}",' if self.event_time else "...,  # no column holds timestamps in every row"
+            f'"{self.event_time}",' if self.event_time else "...,  # no column has a timestamp in every row"
         )
         lines.append(f"    event_time={found}")
         lines += [f"    label={to_python(self.label)},"] if self.label is not None else []
@@ -351,7 +351,7 @@ def _describe_granularity(times_us: pl.Series) -> str:
         return "events come at no regular times"
     step = _format_duration(span_us)
     share = f"{100 * count / len(steps):.0f} % of the steps from one event time to the next are {step}"
-    return f'{share}: Expectations(granularity=Granularity("{step}")) would hold that'
+    return f'{share}: Expectations(granularity=Granularity("{step}")) would check this'
 
 
 def _format_duration(span_us: int) -> str:

@@ -68,7 +68,7 @@ SHORTHAND: Final[dict[str, Missing]] = {
     "mean": Mean(),
     "keep": Keep(),
 }
-"""Words that stand for a policy; the reference page is generated from them."""
+"""Names of policies; the reference page is generated from them."""
 
 
 def as_policy(missing: Missing | str) -> Missing:

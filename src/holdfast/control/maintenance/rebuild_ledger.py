@@ -46,7 +46,7 @@ NOT_IN_FILES: Final = (
 
 @dataclass(slots=True)
 class RebuiltLedger:
-    """What was rebuilt, and by name what could not be."""
+    """The rebuilt rows; `not_rebuilt` describes everything else."""
 
     batches: int = 0
     backed_out: int = 0

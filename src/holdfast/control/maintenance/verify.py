@@ -54,7 +54,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was checked and found. Orphans are no finding: a killed loader leaves them.
+    """The result of a verification. Orphans are no finding: a killed loader leaves them.
 
     `checksums_verified` is True if the ledger's file has page checksums; having none is no finding.
     """
@@ -87,7 +87,7 @@ class Verification:
 def verify(
     store: Store, *, now_us: int | None = None, quick: bool = False, progress: Progress | None = None
 ) -> Verification:
-    """Check everything that was acknowledged, and return what is not as it was.
+    """Check everything that was acknowledged, and return every difference.
 
     Every file that the ledger names is read to its last byte. One changed bit is a finding, and so are rows whose key
     another batch of the feed has too (HF206), and a complete load that the ledger does not know (HF309). A SQLite ledger

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 AT_ONCE: Final = 500
-"""How many values are looked up by one statement."""
+"""Maximum number of values in one statement."""
 
 Value = TypeVar("Value")
 

@@ -31,7 +31,7 @@ Transaction: TypeAlias = Connection
 """An open transaction, for callers above the store, which pass it on and use no SQL."""
 
 BUSY_SECONDS: Final = 30.0
-"""How long a writer waits for another writer of the same SQLite file before it gives up."""
+"""Timeout of a writer that waits for another writer of the same SQLite file."""
 
 _PAUSE_SECONDS: Final = 0.02
 _TURN_SECONDS: Final = 0.0002

@@ -16,10 +16,10 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import URL, Connection, Engine, event
 
 LOCK_SECONDS: Final = 30
-"""How long a writer waits for another writer, as it does with SQLite."""
+"""Timeout of a writer that waits for another writer, as with SQLite."""
 
 STATEMENT_SECONDS: Final = 40
-"""How long one statement may take by the server's clock."""
+"""Timeout of one statement by the server's clock."""
 
 RESPONSE_SECONDS = 45.0
 """How long the client waits for a response. Longer than the server's own limits, so that only a stopped or unreachable server

@@ -16,11 +16,11 @@ BACKED_OUT: Final = "backed_out"
 """The state of a load that was taken out."""
 
 LIVE: Final = schema.batches.c.state == PUBLISHED
-"""Whether a row of `batches` is a load that is there now."""
+"""True for a row of `batches` that is currently loaded."""
 UNACCEPTED_ERROR: Final = and_(
     schema.violations.c.level == Level.ERROR, schema.violations.c.accepted_at_us.is_(None)
 )
-"""Whether a row of `violations` makes its load suspect."""
+"""True for a row of `violations` that makes its load suspect."""
 
 BoundLoad: TypeAlias = tuple[BindParameter[str], BindParameter[str], BindParameter[int]]
 """A load as parameters of a statement: feed, batch and epoch."""

@@ -3,8 +3,8 @@
     objects/<2 digits>/<SHA-256>     every file and every dump of the ledger, once, by its content
     backups/<timestamp>.json         one backup: which file of the store has which content
 
-The ledger is read first, in one transaction, as lines of JSON that any database can load. What it names is immutable and
-vanishes only by a vacuum; then the ledger is read again.
+The ledger is read first, in one transaction, as lines of JSON that any database can load. Named files are immutable and
+vanish only by a vacuum; then the ledger is read again.
 """
 
 from __future__ import annotations
@@ -89,19 +89,19 @@ def object_path(directory: Path, sha256: str) -> Path:
 
 
 def take(store: Store, directory: Path, *, now_us: int, progress: Progress | None = None) -> Taken:
-    """Back the store up into `directory`; what earlier backups have there is not copied again. It is durable on return.
+    """Back the store up into `directory`, durably. Files of earlier backups there are not copied again.
 
     Raises
     ------
     UnavailableError
         HF306 if the directory cannot be written.
     IntegrityError
-        HF301 if a file of the store is damaged: a backup of it would hide that.
+        HF301 if a file of the store is damaged: a backup of it would hide the damage.
     """
     if directory.resolve().is_relative_to(store.root.resolve()):
         raise InputError(
             "HF306",
-            f"{directory} lies in the store itself",
+            f"{directory} is inside the store",
             state="nothing was written",
             next_command="name another directory",
         )

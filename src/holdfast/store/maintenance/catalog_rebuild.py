@@ -37,7 +37,7 @@ _UNKNOWN: Final = "it was re-registered from its files; its violations are not k
 
 @dataclass(slots=True)
 class Reregistered:
-    """The loads that were re-registered, and by name what could not be."""
+    """The re-registered loads; `not_rebuilt` describes everything else."""
 
     loads: list[LoadKey] = field(default_factory=list)
     backed_out: list[LoadKey] = field(default_factory=list)
@@ -223,7 +223,7 @@ def _remove_backed_out(
     done: Reregistered,
     now_us: int,
 ) -> None:
-    """Remove the loads that have a tombstone, and register those of which nothing else is left: their epoch was used."""
+    """Remove the loads that have a tombstone, and register those without files: their epoch was used."""
     when: dict[int | None, list[LoadKey]] = {}
     for load in done.backed_out:
         when.setdefault(tombstones[load].removed_version, []).append(load)

@@ -25,7 +25,7 @@ _COUNTED: Final = ("rows_loaded", "rows_quarantined", "event_time_min_us", "even
 
 
 LEDGER_ERRORS: Final = (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError, OverflowError)
-"""What reading a damaged ledger may raise."""
+"""Errors that reading a damaged ledger may raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def _wrong_loads(footer: dict[str, Any], loads: tuple[dict[str, Any], ...]) -> l
     if len(declared) != len(loads) and loads:
         wrong.append(f"its footer names {len(declared)} loads, the ledger {len(loads)}")
     for entry, load in zip(sorted(declared, key=lambda each: int(each["row_group"])), loads, strict=False):
-        # Files of an earlier release do not say what their load came to.
+        # Counts are compared only if the footer has them.
         wrong += [
             f"{name} of {load['batch']} is {entry.get(name)!r} in its footer, {value!r} in the ledger"
             for name, value in load.items()

@@ -55,7 +55,7 @@ class ScannedFile:
 
 @dataclass(frozen=True, slots=True)
 class CompleteLoad:
-    """A load of which every file is there."""
+    """A load with all its files."""
 
     manifest: Manifest
     written_us: int

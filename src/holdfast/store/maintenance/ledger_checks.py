@@ -14,7 +14,7 @@ from holdfast.store.files import data_files
 from holdfast.tables.backout import BackoutState
 
 Mismatch: TypeAlias = tuple[str, str]
-"""What something is called, and what is wrong with it."""
+"""A subject and what is wrong with it."""
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files

@@ -22,6 +22,6 @@ SERIAL: Final = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def one_of(column: str, values: type[StrEnum] | tuple[str, ...]) -> CheckConstraint:
-    """Return a CHECK, named `<column>_known`, that `column` holds one of `values`."""
+    """Return a CHECK, named `<column>_known`, that `column` has one of `values`."""
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")

@@ -152,10 +152,10 @@ def test_backup_and_restore_as_processes(shell: Shell, tmp_path: Path) -> None:
 def test_a_backup_goes_neither_into_the_store_nor_onto_a_disk_without_room(
     shell: Shell, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"HF306.*lies in the store itself"):
+    with pytest.raises(InputError, match=r"HF306.*is inside the store"):
         shell("backup", str(shell.root / "kept"))
     assert not (shell.root / "kept").exists()
-    with pytest.raises(InputError, match=r"HF306.*lies in the store itself"):
+    with pytest.raises(InputError, match=r"HF306.*is inside the store"):
         shell("backup", str(shell.root))
     unshare = shutil.which("unshare")
     if (

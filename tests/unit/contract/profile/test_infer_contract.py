@@ -49,7 +49,7 @@ def test_each_column_has_its_line_and_its_evidence() -> None:
         "row_id identifies 60 rows; so do at, note",
         (
             "100 % of the steps from one event time to the next are 10min: "
-            'Expectations(granularity=Granularity("10min")) would hold that'
+            'Expectations(granularity=Granularity("10min")) would check this'
         ),
         'row_id counts up by one: Expectations(sequence="row_id") would detect a gap',
     )
@@ -98,7 +98,7 @@ def test_two_columns_together_may_be_the_key_and_what_is_wanting_is_reported() -
     found = suggest_contract(same, zone="UTC")
     assert (found.key, found.event_time, found.contract) == ((), None, None)
     assert "no column, and no two, identify the rows" in found.python()
-    assert "no column holds timestamps in every row" in found.python()
+    assert "no column has a timestamp in every row" in found.python()
 
 
 @examples(60)

@@ -36,7 +36,7 @@ from holdfast.control.runtimes import runtime as pushing
 from holdfast.records import Verdict
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.models import runtimes, serving_configs
-from holdfast.store.models.runtimes import BinaryRow, Release
+from holdfast.store.models.runtimes import Release, RuntimeRow
 from holdfast.store.serving import servers
 from holdfast.store.serving.servers import Server
 from tests.support.serving_world import MODEL, World, row, tensors
@@ -131,7 +131,7 @@ def wait_for(port: int, holds: Any) -> dict[str, Any]:
     raise SystemExit("the server is not as it should be")
 
 
-def swap(world: World, present: BinaryRow, wanted: BinaryRow) -> tuple[float, float]:
+def swap(world: World, present: RuntimeRow, wanted: RuntimeRow) -> tuple[float, float]:
     """Push a binary, and wait until every server was seen to be it; when that began and ended."""
     began = time.monotonic()
     with world.store.ledger.read() as connection:
@@ -157,7 +157,7 @@ def kill(up: int, port: int) -> tuple[float, float]:
     return began, time.monotonic()
 
 
-def registered(world: World, build: str) -> BinaryRow:
+def registered(world: World, build: str) -> RuntimeRow:
     """This installation under another build's name, tried with the version that serves."""
     limits, made = ConnectionLimits(), runtimes.here(build)
     command = ["env", f"HOLDFAST_BUILD={build}", *HOLDFAST] if build else list(HOLDFAST)

@@ -196,7 +196,7 @@ def alarms(evidence: dict[str, np.ndarray], policy: Canary) -> np.ndarray:
 
 
 def check_against_product(streams: Streams, policy: Canary, runs: int, *, by_request: bool) -> float:
-    """Fold `runs` runs through the product; the largest difference to `log_e`. The minute of a roll-back must be equal."""
+    """Fold `runs` runs through the product; the largest difference to `log_e`. The minute of a rollback must be equal."""
     evidence = log_e(streams, policy)
     expected = alarms(evidence, policy)
     worst = 0.0

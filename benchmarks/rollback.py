@@ -1,4 +1,4 @@
-"""Roll-back drills: a server process under steady load, a good version and a bad one, every state, every way a ledger fails.
+"""Rollback drills: a server process under steady load, a good version and a bad one, every state, every way a ledger fails.
 
 Each drill brings the bad version to a state of the rollout's machine by its real transitions, lets the ledger fail in one
 way, gives the traffic back (through the ledger where it answers, by an abort where it does not), and is timed from the
@@ -40,7 +40,7 @@ from benchmarks.steady_load import Load
 from holdfast.cli.commands.rollout.rollback import abort_of
 from holdfast.control.probing import convergence
 from holdfast.control.rollout import abort_sync, reconcile
-from holdfast.control.rollout.rollback import Request, roll_back
+from holdfast.control.rollout.rollback import Request, rollback
 from holdfast.rollout import Canary, Event, Shadow, State
 from holdfast.rollout.model.abort import UnderWay
 from holdfast.serve.follower.local_copy import LocalCopy
@@ -127,7 +127,7 @@ class Ground:
             "paused": ((Event.START, 0), (Event.ADVANCE, 1), (Event.PAUSE, 1)),
             "verifying": ((Event.START, 0), (Event.ADVANCE, 1), (Event.COMPLETE, 1)),
             "promoted": ((Event.START, 0), (Event.COMPLETE, 0), (Event.CONFIRM, 0)),
-            "rolling back": ((Event.START, 0), (Event.ADVANCE, 1), (Event.ROLL_BACK, 1)),
+            "rolling back": ((Event.START, 0), (Event.ADVANCE, 1), (Event.ROLLBACK, 1)),
         }[state]:
             self.move(event, step)
         with self.store.ledger.read() as connection:
@@ -156,7 +156,7 @@ class Ground:
     def by_ledger(self, state: str) -> tuple[float, bool, float]:
         with self.store.ledger.read() as connection:
             registered = servers.registered(connection, MODEL)
-        roll_back(self.store, Request(MODEL, "drill", state), now_us=now_us())
+        rollback(self.store, Request(MODEL, "drill", state), now_us=now_us())
         decided = time.monotonic()
         with self.store.ledger.read() as connection:
             plan = traffic_plans.newest(connection, MODEL)

@@ -50,7 +50,7 @@ def lease_of(store: Store, holder: str = "loop") -> leases.Lease:
 def test_a_concern_that_fails_starves_no_other(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
-    """R117: a roll-back must not wait until somebody has repaired a file."""
+    """R117: a rollback must not wait until somebody has repaired a file."""
     done: list[str] = []
 
     def watched(name: str):

@@ -94,7 +94,7 @@ def deaf() -> Iterator[None]:
 
 @contextmanager
 def creeping() -> Iterator[None]:
-    """A roll-back leaves the challenger a small share."""
+    """A rollback leaves the challenger a small share."""
     really = reconcile.traffic_of
 
     def almost(connection: Any, store: Any, row: Any, following: State, step: int, *more: Any) -> Any:

@@ -20,7 +20,7 @@ from holdfast.control.collect import commit
 from holdfast.control.collect.commit import Stretch
 from holdfast.control.probing.probe import probe
 from holdfast.control.rollout import pause, post_promotion, reconcile
-from holdfast.control.rollout.rollback import Request, roll_back
+from holdfast.control.rollout.rollback import Request, rollback
 from holdfast.errors import HoldfastError
 from holdfast.monitor import Observation
 from holdfast.records import TrafficPlan
@@ -332,7 +332,7 @@ class Run:
                 case "begin":
                     reconcile.begin(store, model, version, actor="ann", now_us=now_us)
                 case "roll back":
-                    roll_back(store, Request(MODEL, "ann", "smoke"), now_us=now_us)
+                    rollback(store, Request(MODEL, "ann", "smoke"), now_us=now_us)
                 case "pause" | "resume":
                     act = pause.pause if wish == "pause" else pause.resume
                     act(store, MODEL, actor="ann", reason="a look", now_us=now_us)

@@ -24,7 +24,7 @@ def test_bad_pushes_come_back_and_a_good_one_is_promoted(tmp_path: Path) -> None
     assert (found["bad_right"], found["good_right"]) == (2, 1)
     assert found["statuses"].keys() == {"200"}
     ledger = found["ledger"]
-    assert (ledger["bad"] + ledger["escaped"], ledger["good"], ledger["false_roll_backs"]) == (2, 1, 0)
+    assert (ledger["bad"] + ledger["escaped"], ledger["good"], ledger["false_rollbacks"]) == (2, 1, 0)
     by_kind = {each["planned"]["kind"]: each for each in found["pushes"]}
     raises = by_kind["raises"]
     assert raises["planned"]["waits"]

@@ -1,4 +1,4 @@
-"""A few roll-back drills in every state, on a ledger that is healthy, killed, hung and full (R120, P7)."""
+"""A few rollback drills in every state, on a ledger that is healthy, killed, hung and full (R120, P7)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import insert
 
 from holdfast.control.rollout import reconcile as rollout
-from holdfast.control.rollout.rollback import Request, roll_back
+from holdfast.control.rollout.rollback import Request, rollback
 from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan, Verdict
 from holdfast.rollout import Canary, RequestOutcome, fold_requests, fold_scores
@@ -98,9 +98,9 @@ class World:
         taken = rollout.reconcile(self.store, MODEL, lease or self.lease, now_us=self.tick())
         return [type(decision).__name__ for decision in taken]
 
-    def roll_back(self, version: str | None = None) -> int:
+    def rollback(self, version: str | None = None) -> int:
         request = Request(MODEL, "ann", "smoke", version)
-        row = roll_back(self.store, request, now_us=self.tick()).rollout
+        row = rollback(self.store, request, now_us=self.tick()).rollout
         assert row is not None
         return row.rollout_id
 

@@ -35,4 +35,4 @@ def _carry_back_outs_on(store: Store, _model: str, _lease: leases.Lease, *, now_
 
 def _end_drills(store: Store, model: str, _lease: leases.Lease, *, now_us: int) -> None:
     """End drills of any process. The state before is restored only where no other process has written since."""
-    cleanup.mend(store, model, now_us=now_us)
+    cleanup.clean_up(store, model, now_us=now_us)

@@ -1,4 +1,4 @@
-"""What a policy would catch, how soon, and how often it would cry wolf: both error rates, before anybody is exposed."""
+"""Power of a policy: which harm it detects, how soon, and how often it raises a false alarm, before any traffic is exposed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from holdfast.stats.power import RUNS, Detection, bad_units, score_loss
 
 _RATIOS: Final = {ERRORS: (2.0, 5.0), LATENCY: (2.0,)}
 _LOSSES: Final = (0.02, 0.05, 0.10)
-_LEAST_RATE: Final = 0.001  # of errors, where none was seen: twice nothing is nothing
+_LEAST_RATE: Final = 0.001  # of errors, where none was seen, because twice 0 is 0
 _WINDOWS: Final = 60
 _HOUR: Final = 60.0
 
@@ -27,7 +27,7 @@ _RUNS: Final = {ERRORS: RUNS, LATENCY: RUNS, QUALITY: RUNS // 4}
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTraffic:
-    """What a model gets, as far as the power of its canary depends on it.
+    """The traffic of a model, as far as the power of its canary depends on it.
 
     Parameters
     ----------
@@ -47,18 +47,18 @@ class MeasuredTraffic:
 
     def __post_init__(self) -> None:
         if not (0.0 < self.units_per_minute < math.inf and 0.0 <= self.labelled_per_minute < math.inf):
-            raise InputError("HF107", f"traffic of {self.units_per_minute} units a minute decides nothing")
+            raise InputError("HF107", f"units per minute must be above 0 and finite: {self.units_per_minute}")
 
 
 @dataclass(frozen=True, slots=True)
 class PowerRow:
-    """One harm of one metric: how likely it is found, and how soon.
+    """One harm of one metric: how likely it is detected, and how soon.
 
-    `false_alarm` bounds the chance that this metric rolls back a version which is within the margins, over the whole
-    canary; replay, shadow and watch, where the policy has them, each have as much again.
-    `within_step` and `within_hour` are chances of being found before the step may end, and within an hour at its
-    share; `median_minutes` is None when fewer than half are found in the time that was looked at, `looked_minutes`. Much
-    traffic is looked at for a short time only: then the chances are at least as great as they say.
+    `false_alarm` bounds the probability that this metric rolls back a version which is within the margins, over the whole
+    canary; replay, shadow and bake time, where the policy has them, each have as much again.
+    `within_step` and `within_hour` are probabilities of detection before the step may end, and within an hour at its share;
+    `median_minutes` is None if fewer than half are detected within `looked_minutes`, the simulated time. High traffic is
+    simulated for a short time only: then the probabilities are lower bounds.
     """
 
     metric: str
@@ -73,19 +73,19 @@ class PowerRow:
 
     @property
     def soon(self) -> str:
-        """How soon half are found, in words."""
+        """Return how soon half are detected."""
         if self.median_minutes is None:
             return f"later than {_minutes(self.looked_minutes)}"
         return f"within {_minutes(self.median_minutes)}"
 
     def __str__(self) -> str:
         looked = (
-            "" if self.looked_minutes >= _HOUR else f"; looked at for {_minutes(self.looked_minutes)} only"
+            "" if self.looked_minutes >= _HOUR else f"; simulated for {_minutes(self.looked_minutes)} only"
         )
         return (
             f"{self.metric}, {self.effect}, at {self.share_percent:g} %: found by the end of the step "
             f"({self.step_minutes:.0f} minutes) in {self.within_step:.0%} of rollouts, within an hour in "
-            f"{self.within_hour:.0%}, in half of them {self.soon}; needless alarms in at most "
+            f"{self.within_hour:.0%}, in half of them {self.soon}; false alarms in at most "
             f"{self.false_alarm:.2%}{looked}"
         )
 
@@ -93,13 +93,21 @@ class PowerRow:
 def power_of(
     policy: Canary, traffic: MeasuredTraffic, *, step: int = 0, seed: int = 1
 ) -> tuple[PowerRow, ...]:
-    """Compute what `policy` catches at its `step` (from 0 on) with this traffic, for a few harms of each metric.
+    """Compute what `policy` detects at its `step` (from 0 on) with this traffic, for a few harms of each metric.
+
+    Parameters
+    ----------
+    policy, traffic
+        The policy, and the measured or assumed traffic.
+    step
+        Index of the step, from 0.
+    seed
+        Seed of the simulation.
 
     Guarantee: the tests are the product's own, simulated; a share is known within about 0.02 (errors, latency) or 0.05
-    (quality), with much traffic within twice that: it is simulated in more and shorter windows, fewer times, so that the
-    answer takes seconds whatever the traffic. Slices have no rows, since each has a traffic of its own; their part of
-    `alpha` is not the others'. What it rests on: units that fail independently, at the champion's rate and at a
-    multiple of it.
+    (quality), with high traffic within twice that: it is simulated in more and shorter windows, fewer times, so that it takes
+    seconds whatever the traffic. Slices have no rows, because each has its own traffic; their part of `alpha` is not
+    the others'. Assumptions: units fail independently, at the champion's rate and at a multiple of it.
     Raises `InputError` HF107 for a step that the policy does not have, or at which no champion is left.
 
     >>> doubled, *others = power_of(Canary(steps=(10, 100)), MeasuredTraffic(1200, 120, error_rate=0.01))
@@ -109,14 +117,14 @@ def power_of(
     ['errors', 'latency', 'quality', 'quality', 'quality']
     """
     if not 0 <= step < len(policy.steps) or policy.steps[step] >= 100.0:
-        raise InputError("HF107", f"step {step} of a canary with the steps {policy.steps} compares nothing")
+        raise InputError("HF107", f"step {step} of the steps {policy.steps} has no champion to compare with")
     plan = _Plan.of(policy, traffic, step)
     return tuple(plan.rows(seed))
 
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """In how many windows of which length, in minutes, one harm is looked for, and in how many runs."""
+    """Number, length in minutes and runs of the windows in which one harm is simulated."""
 
     count: int
     minutes: float
@@ -124,7 +132,7 @@ class _Windows:
 
     @classmethod
     def of(cls, metric: str, horizon_minutes: float, most_minutes: float) -> _Windows:
-        """Whole minutes and `_WINDOWS` of them for the whole horizon; where that is too much, shorter ones for a part of it."""
+        """Return `_WINDOWS` windows of whole minutes for the horizon; if that is too much, shorter ones for a part of it."""
         minutes, runs = math.ceil(horizon_minutes / _WINDOWS), _RUNS[metric]
         if minutes <= most_minutes:
             return cls(_WINDOWS, minutes, runs)
@@ -134,7 +142,7 @@ class _Windows:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """One step, looked at in windows of equal length: a minute, longer where little comes in, shorter where much does."""
+    """One step in windows of equal length: a minute, longer at low traffic, shorter at high traffic."""
 
     policy: Canary
     traffic: MeasuredTraffic
@@ -161,7 +169,7 @@ class _Plan:
                         yield self._score(loss, seed)
                 continue
             if metric not in _RATIOS:
-                continue  # how much of the traffic a slice has is its own affair
+                continue  # the traffic of slices is not measured
             base = self._base(metric)
             for ratio in _RATIOS[metric]:
                 if base * ratio < 1.0:
@@ -192,8 +200,8 @@ class _Plan:
             seed=seed,
             runs=windows.runs,
         )
-        words = f"{ratio:g} times as many ({_share(base)} to {_share(base * ratio)})"
-        return self._row(metric, words, found, windows)
+        effect = f"{ratio:g} times as many ({_share(base)} to {_share(base * ratio)})"
+        return self._row(metric, effect, found, windows)
 
     def _score(self, loss: float, seed: int) -> PowerRow:
         each_minute = self.traffic.labelled_per_minute

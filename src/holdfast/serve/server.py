@@ -19,7 +19,7 @@ import uvloop
 
 from holdfast.errors import InputError
 from holdfast.records import check_name
-from holdfast.rollout.model.runtime import Binary
+from holdfast.rollout.model.runtime import Runtime
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.serve import operator_log
 from holdfast.serve.api.abort_endpoint import AbortEndpoint
@@ -269,7 +269,7 @@ class _Process:
     listener: Listener
     routes: Routes
 
-    def __init__(self, plane: DataPlane, follower: PlanFollower, server: Server, runtime: Binary) -> None:
+    def __init__(self, plane: DataPlane, follower: PlanFollower, server: Server, runtime: Runtime) -> None:
         self._plane = plane
         self._follower = follower
         self._server = server

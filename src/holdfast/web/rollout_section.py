@@ -19,7 +19,7 @@ from holdfast.rollout.model.drills import DrillKind, Standing, ready
 from holdfast.store import Store
 from holdfast.store.rollout import drills, evidence
 from holdfast.store.rollout import webhooks as hooks
-from holdfast.store.rollout.webhooks import HookAnswer
+from holdfast.store.rollout.webhooks import HookResponseRow
 from holdfast.store.telemetry import usage
 from holdfast.web import formatting as web_formatting
 
@@ -61,7 +61,7 @@ class RolloutSection:
     realised_requests: int
     curves: tuple[Curve, ...]
     chapters: tuple[Chapter, ...]
-    hooks: tuple[HookAnswer, ...]
+    hooks: tuple[HookResponseRow, ...]
     drills: tuple[Standing, ...]
     pushes: Totals
 

@@ -87,7 +87,7 @@ def case(tmp_path: Path) -> Case:
 
 
 def test_a_live_tainted_version_gives_its_traffic_back(case: Case) -> None:
-    """R7, R9: to the newest clean version, by the rollout's own roll-back, which a probe confirms."""
+    """R7, R9: to the newest clean version, by the rollout's own rollback, which a probe confirms."""
     bad = case.tainted_version()
     case.world.promote(bad)
     assert case.world.row().state is State.PROMOTED
@@ -179,15 +179,15 @@ def test_with_nothing_clean_the_last_one_goes_on_and_it_is_reported(tmp_path: Pa
     assert case.step(KeepLastResort) == KeepLastResort("m", champion)
     case.back_out()
     assert case.world.plan() == before
-    assert len(case.told("traffic.held")) == 1
-    assert champion in case.told("traffic.held")[0]
+    assert len(case.told("traffic.last_resort")) == 1
+    assert champion in case.told("traffic.last_resort")[0]
     rebuilt = case.world.add_version()
     case.world.promote(rebuilt)
     plan = case.world.plan()
     assert plan is not None
     assert (plan.champion, plan.previous, plan.fallback) == (rebuilt, None, None)
     with pytest.raises(RefusedError, match=r"HF406.*nothing clean to return to"):
-        case.world.roll_back()
+        case.world.rollback()
 
 
 def _only_tainted(tmp_path: Path, *, heuristic: str) -> Case:
@@ -224,7 +224,7 @@ def test_tainted_versions_stop_standing_by(case: Case) -> None:
     plan = case.world.plan()
     assert plan is not None
     assert (plan.champion, plan.previous, plan.fallback) == (good, None, HEURISTIC)
-    case.world.roll_back()  # a person takes the champion back: not to the version before, which is tainted
+    case.world.rollback()  # a person takes the champion back: not to the version before, which is tainted
     plan = case.world.plan()
     assert plan is not None
     assert plan.champion == case.clean

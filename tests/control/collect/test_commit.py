@@ -266,7 +266,7 @@ def test_a_damaged_file_of_answers_is_reported_once_and_only_its_labels_wait(sto
 
 
 def test_a_backlog_is_brought_home_in_portions(store, logs, lease, monkeypatch):
-    """A round that gathers a day's log at once would keep a roll-back waiting."""
+    """A round that gathers a day's log at once would keep a rollback waiting."""
     monkeypatch.setattr(collector, "MAX_STRETCHES", 2)
     for segment in range(1, 6):
         log(logs, prediction(1, segment=segment), segment=segment)

@@ -49,7 +49,7 @@ def test_without_room_nothing_is_copied(place, free, exercise) -> None:
 
 
 def test_a_bad_push_against_a_heuristic_is_not_to_be_judged(place, free) -> None:
-    """R114: after a roll-back to the heuristic there is no candidate whose twin could be pushed."""
+    """R114: after a rollback to the heuristic there is no candidate whose twin could be pushed."""
     free(10**9)
     with place.store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE versions SET role = 'heuristic'")

@@ -121,7 +121,7 @@ def test_a_rollback_is_drilled_on_a_server_and_no_user_is_moved(world, place: Pl
     user = threading.Thread(target=ask)
     user.start()
     try:
-        found = run(place, DrillKind.ROLL_BACK)
+        found = run(place, DrillKind.ROLLBACK)
     finally:
         stop.set()
         user.join()
@@ -133,7 +133,7 @@ def test_a_rollback_is_drilled_on_a_server_and_no_user_is_moved(world, place: Pl
     assert after.plan_id == before.plan_id + 2
     assert set(answered) == {world.names["half"]}
     standing = runner.standings(world.store, MODEL, now_us=now_us())
-    assert [each.kind for each in standing if each.ready] == [DrillKind.ROLL_BACK]
+    assert [each.kind for each in standing if each.ready] == [DrillKind.ROLLBACK]
 
 
 def test_a_live_drill_moves_all_users_and_back(world, place: Place, serve) -> None:
@@ -141,7 +141,7 @@ def test_a_live_drill_moves_all_users_and_back(world, place: Place, serve) -> No
     served = serve()
     announced(world)
     live = dataclasses.replace(place, live=True)
-    refused = run(live, DrillKind.ROLL_BACK)
+    refused = run(live, DrillKind.ROLLBACK)
     assert refused.verdict is Verdict.INCONCLUSIVE
     assert "was never the champion" in refused.explanation
     _was_champion(world, "tenth")
@@ -155,7 +155,7 @@ def test_a_live_drill_moves_all_users_and_back(world, place: Place, serve) -> No
     user = threading.Thread(target=ask)
     user.start()
     try:
-        found = run(live, DrillKind.ROLL_BACK)
+        found = run(live, DrillKind.ROLLBACK)
     finally:
         stop.set()
         user.join()
@@ -171,18 +171,18 @@ def test_a_follower_that_is_slow_or_deaf_fails_the_drill(
     served = serve()
     announced(world)
     strict = dataclasses.replace(place, within_us=1)
-    found = run(strict, DrillKind.ROLL_BACK)
+    found = run(strict, DrillKind.ROLLBACK)
     assert found.verdict is Verdict.FAIL
     assert "it may take 0.001 ms" in found.explanation
     assert found.expires_at_us == found.ended_at_us
-    monkeypatch.setattr(drill_live, "OBEY_SECONDS", 0.3)
+    monkeypatch.setattr(drill_live, "CONVERGENCE_SECONDS", 0.3)
     monkeypatch.setattr(convergence, "under", lambda _plan, _version: lambda asking: asking.probe() and None)
-    found = run(place, DrillKind.ROLL_BACK)
+    found = run(place, DrillKind.ROLLBACK)
     assert found.verdict is Verdict.FAIL
     assert "did not follow within" in found.explanation
     served.stop()
     monkeypatch.undo()
-    found = run(place, DrillKind.ROLL_BACK)
+    found = run(place, DrillKind.ROLLBACK)
     assert (found.verdict, found.measured_duration_us is None) == (Verdict.INCONCLUSIVE, True)
     assert not any(each.ready for each in runner.standings(world.store, MODEL, now_us=now_us()))
 
@@ -193,13 +193,13 @@ def test_nothing_to_return_to_shows_nothing_and_a_rollout_under_way_is_left_alon
 ) -> None:
     """It says nothing against a drill that passed before: nothing was drilled."""
     world.plan("half")
-    found = run(place, DrillKind.ROLL_BACK)
+    found = run(place, DrillKind.ROLLBACK)
     assert (found.verdict, "nothing to return to" in found.explanation) == (Verdict.INCONCLUSIVE, True)
     world.plan("half", "tenth", 1000)
     with world.store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE rollouts SET state = 'canary'")
     newest = read(world.store, traffic_plans.newest, MODEL)
-    found = run(place, DrillKind.ROLL_BACK)
+    found = run(place, DrillKind.ROLLBACK)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert read(world.store, traffic_plans.newest, MODEL) == newest
 
@@ -220,19 +220,19 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
     monkeypatch.setattr(convergence, "wait", die)
     monkeypatch.setattr(drill_live, "put_back", die)
     with pytest.raises(KilledError):
-        run(dataclasses.replace(place, live=True), DrillKind.ROLL_BACK)
+        run(dataclasses.replace(place, live=True), DrillKind.ROLLBACK)
     monkeypatch.undo()
-    with pytest.raises(ConflictError, match="a live drill of roll-back has all users"):
+    with pytest.raises(ConflictError, match="a live drill of rollback has all users"):
         rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
     (row,) = read(world.store, drills.unfinished, MODEL)
     assert row.verdict is Verdict.ERROR
-    assert cleanup.mend(world.store, MODEL, now_us=now_us()) == []  # it may still be going on
-    later_us = now_us() + cleanup.LIMIT_US[DrillKind.ROLL_BACK]
-    assert cleanup.mend(world.store, MODEL, now_us=later_us) == [row.drill_id]
+    assert cleanup.clean_up(world.store, MODEL, now_us=now_us()) == []  # it may still be going on
+    later_us = now_us() + cleanup.LIMIT_US[DrillKind.ROLLBACK]
+    assert cleanup.clean_up(world.store, MODEL, now_us=later_us) == [row.drill_id]
     after = read(world.store, traffic_plans.newest, MODEL)
     assert after.plan_id == before.plan_id + 2
     assert dataclasses.replace(after, plan_id=before.plan_id) == before
-    assert cleanup.mend(world.store, MODEL, now_us=later_us) == []
+    assert cleanup.clean_up(world.store, MODEL, now_us=later_us) == []
     rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
     assert "killed in the middle; plan" in read(world.store, drills.of_model, MODEL)[0].explanation
 

@@ -233,12 +233,12 @@ def test_the_share_of_late_flights_in_december_is_found_from_scores_made_for_apr
     mixed = april.sample(fraction=1.0, shuffle=True, seed=2)
     line.answer(mixed.head(2_000), labelled=1_500)
     line.compare()
-    line.answer(drawn(mixed.slice(2_000), planted, comparing.MOST_ANSWERS, seed=3), labelled=300)
+    line.answer(drawn(mixed.slice(2_000), planted, comparing.MAX_PREDICTIONS, seed=3), labelled=300)
     found = line.compare()
     assert found is not None
     assert found.label is not None
     label = found.label
-    assert found.predictions == comparing.MOST_ANSWERS
+    assert found.predictions == comparing.MAX_PREDICTIONS
     assert label.trained < planted - 0.05
     assert abs(label.estimate.estimate - planted) <= 0.03
     assert label.check is not None

@@ -77,7 +77,7 @@ def carry(world) -> list[str]:
 
 def told(world) -> list[str]:
     with world.store.ledger.read() as connection:
-        return [each.explanation for each in events.newest(connection, subject=MODEL, kind="abort.held")]
+        return [each.explanation for each in events.newest(connection, subject=MODEL, kind="abort.pending")]
 
 
 def abort(world, version: str) -> None:

@@ -9,18 +9,18 @@ import pytest
 
 from holdfast.control.rollout import compatibility, plan_parts, serving_config
 from holdfast.control.rollout.plan_parts import Part
-from holdfast.control.rollout.rollback import Request, roll_back
+from holdfast.control.rollout.rollback import Request, rollback
 from holdfast.control.runtimes import runtime as pushing
 from holdfast.errors import RefusedError
 from holdfast.records import Verdict
-from holdfast.rollout.model.runtime import Binary
+from holdfast.rollout.model.runtime import Runtime
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.models import runtimes, serving_configs
 from holdfast.store.models.runtimes import Release
 from tests.support import rollout_world
 from tests.support.rollout_world import MODEL, World
 
-BLUE, GREEN = Binary({"build": "blue"}), Binary({"build": "green"})
+BLUE, GREEN = Runtime({"build": "blue"}), Runtime({"build": "green"})
 pytestmark = pytest.mark.sqlite
 
 
@@ -35,7 +35,7 @@ def world(tmp_path: Path) -> World:
     return made
 
 
-def judge(world: World, version: str, binary: Binary, verdict: Verdict = Verdict.PASS) -> None:
+def judge(world: World, version: str, binary: Runtime, verdict: Verdict = Verdict.PASS) -> None:
     with world.store.ledger.write() as connection:
         limits = serving_config.current(connection, MODEL)
         serving_configs.register(connection, limits, now_us=world.tick())
@@ -43,11 +43,11 @@ def judge(world: World, version: str, binary: Binary, verdict: Verdict = Verdict
         runtimes.judge(connection, found)
 
 
-def use(world: World, binary: Binary) -> int:
+def use(world: World, binary: Runtime) -> int:
     return pushing.push(world.store, MODEL, binary.id, BLUE, actor="ann", reason="new", now_us=world.tick())
 
 
-def put_in_force(world: World, binary: Binary) -> None:
+def put_in_force(world: World, binary: Runtime) -> None:
     plan = world.plan()
     assert plan is not None
     judge(world, plan.champion, binary)
@@ -115,10 +115,10 @@ def test_no_roll_back_asks_what_was_tried(world: World) -> None:
     judge(world, version, GREEN)
     number = world.begin(version)
     request = Request(MODEL, "ann", "it is slow", only=Part.RUNTIME)
-    assert roll_back(world.store, request, now_us=world.tick()).returns_to(Part.RUNTIME) == BLUE.id
+    assert rollback(world.store, request, now_us=world.tick()).returns_to(Part.RUNTIME) == BLUE.id
     with world.store.ledger.read() as connection:
         assert compatibility.lacking(connection, MODEL, version) == BLUE.id
-    assert world.roll_back() == number
+    assert world.rollback() == number
     with world.store.ledger.read() as connection:
         newest = plan_parts.newest(connection, MODEL, world.tick())
     assert version not in newest.plan.versions()

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.sqlite
 
 def move(world: rollout_world.World) -> tuple[int, TrafficPlan, int]:
     """A live drill moves all users to the former champion; its number, what was before, and its plan's number."""
-    number = write(world.store, drills.begin, DrillKind.ROLL_BACK, MODEL, actor="ann", now_us=world.tick())
+    number = write(world.store, drills.begin, DrillKind.ROLLBACK, MODEL, actor="ann", now_us=world.tick())
     with world.store.ledger.write() as connection:
         newest = traffic_plans.newest_committed(connection, MODEL)
         assert newest is not None
@@ -96,6 +96,6 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
         drill_traffic.append(connection, before, drill, "is over", world.tick())
 
     move(world)
-    assert world.roll_back() == promotion.rollout_id
+    assert world.rollback() == promotion.rollout_id
     assert read(store, rollouts.get, promotion.rollout_id).state is State.ROLLING_BACK
     assert answers()[0] == first

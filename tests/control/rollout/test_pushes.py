@@ -46,7 +46,7 @@ def metric(story, name: str, rollout: int | None = None):
 def test_a_first_version_is_censored_because_nothing_was_there_to_compare_it_with(begin):
     story = begin()
     assert (story.push().outcome, story.push().requests) == (PushOutcome.CENSORED, 0)
-    assert "nothing to compare" in story.push().reason
+    assert "no champion to compare" in story.push().reason
 
 
 def test_a_good_push_is_good_only_after_its_bake_time(begin):
@@ -60,9 +60,9 @@ def test_a_good_push_is_good_only_after_its_bake_time(begin):
     assert story.step() == []
     assert metric(story, "errors").step_units >= 20  # of the watch, as many as it needs
     story.world.tick(2 * HOUR_US)
-    assert story.step() == ["EndWatch"]
+    assert story.step() == ["EndBake"]
     assert (story.push().outcome, story.world.row().state) == (PushOutcome.GOOD, State.PROMOTED)
-    assert "no harm in a watch of 2 h" in story.push().reason
+    assert "no harm in a bake time of 2 h" in story.push().reason
     assert "is called good" in story.told("push.labelled")[0]
     assert story.step() == []
 
@@ -131,7 +131,7 @@ def test_a_bake_time_without_answers_is_censored(begin):
     story = begin(bake=timedelta(hours=1))
     story.promote()
     story.world.tick(2 * HOUR_US)
-    assert story.step() == ["EndWatch"]
+    assert story.step() == ["EndBake"]
     assert story.push().outcome is PushOutcome.CENSORED
     assert "inconclusive: 0 of 20 units for errors" in story.push().reason
 
@@ -203,7 +203,7 @@ def test_a_rate_that_fell_after_the_switch_is_reported_and_nothing_is_called_goo
     assert story.step() == []
     assert "the rate of requests is 0." in story.told("rollout.rate_changed")[0]
     story.world.tick(2 * HOUR_US)
-    assert story.step() == ["EndWatch"]
+    assert story.step() == ["EndBake"]
     assert (story.push().outcome, story.world.row().state) == (PushOutcome.CENSORED, State.PROMOTED)
     assert len(story.told("rollout.rate_changed")) == 1
 
@@ -218,7 +218,7 @@ def test_scores_that_fall_a_little_after_the_switch_are_reported_once_and_censor
     assert story.step() == []
     assert "nothing is taken back for it" in story.told("rollout.quality_changed")[0]
     story.world.tick(2 * HOUR_US)
-    assert story.step() == ["EndWatch"]
+    assert story.step() == ["EndBake"]
     assert (story.push().outcome, story.world.row().state) == (PushOutcome.CENSORED, State.PROMOTED)
     assert "as in a world that got harder" in story.push().reason
     assert len(story.told("rollout.quality_changed")) == 1
@@ -311,9 +311,9 @@ def test_a_person_without_evidence_censors_and_may_say_more_later(begin):
         pushes.relabel(store, number, good=True, why="-", actor="ann", now_us=story.world.tick())
     story.step()
     story.minutes(1)
-    story.world.roll_back()
+    story.world.rollback()
     assert story.push().outcome is PushOutcome.CENSORED
-    assert "a person ended it without evidence of harm" in story.push().reason
+    assert "an operator ended it without evidence of harm" in story.push().reason
     story.world.probe()
     story.step()
     pushes.relabel(store, number, good=False, why="it priced in yen", actor="ann", now_us=story.world.tick())
@@ -324,7 +324,7 @@ def test_a_person_without_evidence_censors_and_may_say_more_later(begin):
     )
     found = pushes.totals(pushes.listed(store, "m"))
     # No harm was shown: nobody took it back for any.
-    assert (found.pushes, found.good, found.false_roll_backs, found.censored) == (2, 1, 0, 1)
+    assert (found.pushes, found.good, found.false_rollbacks, found.censored) == (2, 1, 0, 1)
     assert "bob calls it good" in story.told("push.labelled")[0]
 
 
@@ -347,7 +347,7 @@ def test_what_a_policy_asks_for_is_waited_for(begin):
         with store.ledger.write() as connection:
             connection.execute(
                 insert(schema.drills).values(
-                    kind="roll-back", model="m", verdict="pass", evidence_json="{}", explanation="done", actor="ann",
+                    kind="rollback", model="m", verdict="pass", evidence_json="{}", explanation="done", actor="ann",
                     started_at_us=now_us, ended_at_us=now_us, expires_at_us=now_us + believed_us,
                 )
             )  # fmt: skip
@@ -411,15 +411,15 @@ def test_a_rollback_of_a_good_push_without_harm_is_no_needless_one(begin):
     story.minutes(3)
     story.label(lambda prediction: float(not prediction.endswith("-50/0")))  # one in a hundred
     story.world.tick(2 * HOUR_US)
-    assert story.step() == ["EndWatch"]
+    assert story.step() == ["EndBake"]
     ended = story.push()
-    story.world.roll_back()
+    story.world.rollback()
     story.minutes(3)
     story.label(lambda _: 0.0)
     push = story.push()
     assert (push.state, push.outcome, push.for_harm) == (State.ROLLING_BACK, PushOutcome.GOOD, False)
     assert push.detection_us is None
-    assert pushes.totals(pushes.listed(story.world.store, "m")).false_roll_backs == 0
+    assert pushes.totals(pushes.listed(story.world.store, "m")).false_rollbacks == 0
     # What others answered since, and what the first version did, is none of its numbers.
     assert 0 < push.failed_or_wrong == ended.failed_or_wrong < push.requests
     assert (story.push(first.rollout_id).requests, story.push(first.rollout_id).failed_or_wrong) == (0, 0)
@@ -436,4 +436,4 @@ def test_a_rollback_for_harm_that_is_called_good_later_is_a_needless_one(begin):
     )
     push = story.push()
     assert (push.outcome, push.for_harm, push.detection_us is None) == (PushOutcome.GOOD, True, False)
-    assert pushes.totals(pushes.listed(story.world.store, "m")).false_roll_backs == 1
+    assert pushes.totals(pushes.listed(story.world.store, "m")).false_rollbacks == 1

@@ -80,13 +80,13 @@ class Walk(RuleBasedStateMachine):
             assert taken == []
 
     @rule()
-    def roll_back(self) -> None:
+    def rollback(self) -> None:
         rows, plan = read(self.world.store, rollouts.of_model, rollout_world.MODEL), self.world.plan()
         promoted = plan is not None and any(
             row.state is State.PROMOTED and row.challenger == plan.champion for row in rows
         )
         expected = "" if self.running() or promoted else "HF404"
-        assert _code_of(self.world.roll_back) == (expected if rows else "HF410")
+        assert _code_of(self.world.rollback) == (expected if rows else "HF410")
 
     @rule(hours=st.integers(1, 3))
     def time_passes(self, hours: int) -> None:

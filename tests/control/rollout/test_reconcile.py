@@ -121,7 +121,7 @@ def test_a_version_that_no_server_survives_is_rolled_back(served: World) -> None
     assert served.reconcile() == []
     served.tick(POLICY_VERIFY_US)
     assert served.reconcile() == ["RollBack"]
-    assert "no server has answered a probe yet (1 silent); patience ran out" in served.row().reason
+    assert "no server has answered a probe yet (1 silent); timeout" in served.row().reason
 
 
 def test_a_promotion_can_be_undone_after_later_rollouts_have_ended(served: World) -> None:
@@ -133,12 +133,12 @@ def test_a_promotion_can_be_undone_after_later_rollouts_have_ended(served: World
     served.begin(served.add_version())
     served.champion_answers()
     served.reconcile()
-    served.roll_back()
+    served.rollback()
     served.probe()
     assert served.reconcile() == ["Confirm"]
     assert served.row().state is State.ROLLED_BACK
     served.tick(REPEATED_US)
-    assert served.roll_back() == promotion
+    assert served.rollback() == promotion
     plan = served.plan()
     assert plan is not None
     assert plan.champion == first
@@ -151,12 +151,12 @@ def test_a_promotion_can_be_undone_after_later_rollouts_have_ended(served: World
 
 
 def test_a_rollback_keeps_the_fallback_that_servers_have_warm(served: World) -> None:
-    """A heuristic that was trained meanwhile is warm nowhere: naming it would hold the roll-back up."""
+    """A heuristic that was trained meanwhile is warm nowhere: naming it would hold the rollback up."""
     served.begin(served.add_version())
     served.champion_answers()
     served.reconcile()
     served.add_version("heuristic", "registered")
-    served.roll_back()
+    served.rollback()
     plan = served.plan()
     assert plan is not None
     assert plan.fallback == "v1-00000000"
@@ -172,7 +172,7 @@ def test_a_rollback_keeps_the_fallback_that_servers_have_warm(served: World) -> 
 def test_a_return_to_the_heuristic_is_confirmed_by_what_was_committed(world: World) -> None:
     """A newer heuristic that is trained while it rolls back changes nothing about what servers must do."""
     world.promote(world.add_version())
-    world.roll_back()
+    world.rollback()
     world.add_version("heuristic", "registered")
     world.probe()
     assert world.reconcile() == ["Confirm"]
@@ -216,7 +216,7 @@ def test_patience_runs_out(served: World) -> None:
     served.reconcile()
     served.tick(3_700_000_000)
     assert served.reconcile() == ["RollBack"]
-    assert "patience ran out" in served.row().reason
+    assert "timeout" in served.row().reason
 
 
 @pytest.mark.parametrize("until", ["pending", "canary", "verifying", "promoted"])
@@ -235,7 +235,7 @@ def test_one_command_rolls_back_from_every_state(served: World, until: str) -> N
         served.probe()
         served.reconcile()
     assert served.row().state == until
-    assert served.roll_back() == number
+    assert served.rollback() == number
     plan = served.plan()
     assert plan is not None
     assert plan.champion == champion
@@ -243,15 +243,15 @@ def test_one_command_rolls_back_from_every_state(served: World, until: str) -> N
     if until == "pending":
         assert served.row().state is State.CANCELLED
     else:
-        assert served.roll_back() == number  # again: nothing happens
+        assert served.rollback() == number  # again: nothing happens
         served.probe()
         served.reconcile()
         assert served.row().state is State.ROLLED_BACK
-    assert served.roll_back(champion) == number - 1  # by its name the promotion before is undone
+    assert served.rollback(champion) == number - 1  # by its name the promotion before is undone
     served.probe()
     served.reconcile()
     with pytest.raises(RefusedError, match="HF404"):
-        served.roll_back()
+        served.rollback()
 
 
 def test_the_champion_keeps_who_stands_behind_it(served: World) -> None:
@@ -274,14 +274,14 @@ def test_the_champion_keeps_who_stands_behind_it(served: World) -> None:
         served.traffic()
     assert {each for *_, each in seen} == {(second, first)}
     assert {step for _, step, _ in seen} == {0, 1, 2}
-    served.roll_back()
+    served.rollback()
     assert behind() == (second, first)
     served.probe()
     served.reconcile()
     served.begin(first)  # who is rolled out stands behind nobody
     served.reconcile()
     assert (served.row().state, behind()) == (State.CANARY, (second, None))
-    served.roll_back(first)
+    served.rollback(first)
     assert behind() == (second, None)
 
 
@@ -299,7 +299,7 @@ def test_a_drill_is_not_asked_for_where_none_can_pass(served: World) -> None:
 
 @pytest.mark.parametrize("until", ["pending", "canary", "promoted"])
 def test_the_same_command_again_takes_nothing_more_back(served: World, until: str) -> None:
-    """R118: neither a moment after the roll-back was confirmed, nor when it names what was taken back."""
+    """R118: neither a moment after the rollback was confirmed, nor when it names what was taken back."""
     champion, version = served.row().challenger, served.add_version()
     number = served.begin(version)
     served.champion_answers()
@@ -308,24 +308,24 @@ def test_the_same_command_again_takes_nothing_more_back(served: World, until: st
         if served.row().state == "canary" != until:
             served.traffic()
         served.probe()
-    served.roll_back()
+    served.rollback()
     served.probe()
     served.reconcile()
     before = served.plan(), read(served.store, rollouts.of_model, "m")
-    assert served.roll_back(version) == number
+    assert served.rollback(version) == number
     with pytest.raises(RefusedError, match=f"{champion} serves: it is rolled back only if it is named"):
-        served.roll_back()
+        served.rollback()
     assert (served.plan(), read(served.store, rollouts.of_model, "m")) == before
     served.tick(REPEATED_US)
-    assert served.roll_back() == number - 1
+    assert served.rollback() == number - 1
 
 
 def test_what_was_promoted_after_a_rollback_is_rolled_back_by_no_name(served: World) -> None:
     served.begin(served.add_version())
-    served.roll_back()
+    served.rollback()
     served.promote(served.add_version())
     assert served.row().state is State.PROMOTED
-    assert served.roll_back() == served.row().rollout_id
+    assert served.rollback() == served.row().rollout_id
 
 
 def test_a_named_version_is_rolled_back_or_nothing_is(served: World) -> None:
@@ -333,21 +333,21 @@ def test_a_named_version_is_rolled_back_or_nothing_is(served: World) -> None:
     other = served.add_version()
     for name, why in ((version, "has no traffic"), (other, "has no traffic"), ("v9", "has no traffic")):
         with pytest.raises(RefusedError, match=why):
-            served.roll_back(name)
+            served.rollback(name)
     number = served.begin(version)
     served.champion_answers()
     served.reconcile()
     with pytest.raises(RefusedError, match=f"of {version} against {champion} is canary, and comes first"):
-        served.roll_back(champion)
+        served.rollback(champion)
     with pytest.raises(RefusedError, match="has no traffic"):
-        served.roll_back(other)
+        served.rollback(other)
     assert served.row().state is State.CANARY
-    assert served.roll_back(version) == number
+    assert served.rollback(version) == number
 
 
 def test_a_first_version_returns_to_the_heuristic(world: World) -> None:
     world.promote(world.add_version())
-    world.roll_back()
+    world.rollback()
     plan = world.plan()
     assert plan is not None
     assert plan.champion == "v1-00000000"

@@ -13,7 +13,7 @@ from holdfast.control.rollout.rollback import Request
 from holdfast.control.runtimes import runtime as pushing
 from holdfast.records import Verdict
 from holdfast.rollout import State
-from holdfast.rollout.model.runtime import Binary
+from holdfast.rollout.model.runtime import Runtime
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.db import events
 from holdfast.store.models import runtimes, serving_configs
@@ -21,7 +21,7 @@ from holdfast.store.models.runtimes import Release
 from tests.support import rollout_world
 from tests.support.rollout_world import MODEL, World
 
-BLUE, GREEN = Binary({"build": "blue"}), Binary({"build": "green"})
+BLUE, GREEN = Runtime({"build": "blue"}), Runtime({"build": "green"})
 LIMITS = replace(ConnectionLimits(), idle_seconds=7.0)
 REQUEST = Request(MODEL, "ann", "bad")
 
@@ -59,7 +59,7 @@ def seen(world: World) -> tuple[object, ...]:
 
 def test_version_serving_config_and_runtime_go_back_in_one_plan(pushed: World) -> None:
     champion = pushed.row().champion
-    done = rollback.roll_back(pushed.store, REQUEST, now_us=pushed.tick())
+    done = rollback.rollback(pushed.store, REQUEST, now_us=pushed.tick())
     assert [step.part for step in done.steps] == [Part.MODEL, Part.SERVING_CONFIG, Part.RUNTIME]
     plan = pushed.plan()
     assert plan is not None
@@ -67,7 +67,7 @@ def test_version_serving_config_and_runtime_go_back_in_one_plan(pushed: World) -
     assert (plan.serving_config, plan.runtime) == (ConnectionLimits().id, BLUE.id)
     assert pushed.row().state is State.ROLLING_BACK
     before = seen(pushed)
-    again = rollback.roll_back(
+    again = rollback.rollback(
         pushed.store, replace(REQUEST, version=done.steps[0].undone), now_us=pushed.tick()
     )
     assert seen(pushed) == before
@@ -86,9 +86,9 @@ def test_a_rollback_that_fails_half_way_leaves_everything_as_it_was(
     with monkeypatch.context() as patched:
         patched.setattr(plan_parts, "append", die)
         with pytest.raises(RuntimeError):
-            rollback.roll_back(pushed.store, REQUEST, now_us=pushed.tick())
+            rollback.rollback(pushed.store, REQUEST, now_us=pushed.tick())
     assert seen(pushed) == before
-    rollback.roll_back(pushed.store, REQUEST, now_us=pushed.tick())
+    rollback.rollback(pushed.store, REQUEST, now_us=pushed.tick())
     assert pushed.row().state is State.ROLLING_BACK
 
 
@@ -97,9 +97,9 @@ def test_a_rollback_that_fails_half_way_leaves_everything_as_it_was(
     [(Part.SERVING_CONFIG, ConnectionLimits(), GREEN), (Part.RUNTIME, LIMITS, BLUE)],
 )
 def test_one_part_goes_back_alone(
-    pushed: World, part: Part, config: ConnectionLimits, runtime: Binary
+    pushed: World, part: Part, config: ConnectionLimits, runtime: Runtime
 ) -> None:
-    done = rollback.roll_back(pushed.store, replace(REQUEST, only=part), now_us=pushed.tick())
+    done = rollback.rollback(pushed.store, replace(REQUEST, only=part), now_us=pushed.tick())
     assert done.rollout is None
     assert pushed.row().state is State.PROMOTED
     with pushed.store.ledger.read() as connection:

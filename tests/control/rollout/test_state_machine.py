@@ -23,7 +23,7 @@ pytestmark = pytest.mark.sqlite
 
 
 ALREADY = {
-    Event.ROLL_BACK: {State.ROLLING_BACK},
+    Event.ROLLBACK: {State.ROLLING_BACK},
     Event.PAUSE: {State.PAUSED},
     Event.RESUME: {State.CANARY},
 }
@@ -49,11 +49,11 @@ def reach(world: Any, state: State) -> None:
         case State.PROMOTED:
             way = [*canary, *(3 * [world.traffic, world.reconcile]), *end]
         case State.ROLLING_BACK:
-            way = [*canary, world.roll_back]
+            way = [*canary, world.rollback]
         case State.ROLLED_BACK:
-            way = [*canary, world.roll_back, *end]
+            way = [*canary, world.rollback, *end]
         case State.CANCELLED:
-            way = [world.roll_back]
+            way = [world.rollback]
     for step in way:
         step()
     assert world.row().state is state
@@ -114,7 +114,7 @@ def begin_again(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 def test_every_command_in_every_state(begin_again: Callable[[], Any], state: State) -> None:
     """Each on a world of its own, so that none leans on another's effect."""
     asked: dict[Event, Callable[[Any], object]] = {
-        Event.ROLL_BACK: lambda world: world.roll_back(),
+        Event.ROLLBACK: lambda world: world.rollback(),
         Event.PAUSE: _pause,
         Event.RESUME: _resume,
     }
@@ -133,10 +133,10 @@ def test_every_command_in_every_state(begin_again: Callable[[], Any], state: Sta
             assert after[2] > before[2]
         elif state in ALREADY[event]:
             assert (code, after) == ("", before)
-        elif event is Event.ROLL_BACK:
+        elif event is Event.ROLLBACK:
             # It is over, and so the promotion of the champion would be undone: only when it is named.
             assert (code, after) == ("HF404", before)
-            assert _code(lambda world=world, champion=champion: world.roll_back(champion)) == ""
+            assert _code(lambda world=world, champion=champion: world.rollback(champion)) == ""
             assert world.plan().champion != champion
             assert read(world.store, rollouts.get, number) == before[0][0]
         else:

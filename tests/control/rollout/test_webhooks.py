@@ -1,4 +1,4 @@
-"""Hooks on a real port: a step waits for their consent, a roll-back does not, and who tells tells everything once or more."""
+"""Hooks on a real port: a step waits for their consent, a rollback does not, and who tells tells everything once or more."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_patience_ends_a_rollout_that_a_hook_holds(world, server: HookServer) ->
     world.tick(3_700_000_000)
     assert world.reconcile() == ["RollBack"]
     assert world.row().state == "cancelled"
-    assert "hook freeze: refuses: freeze; patience ran out" in world.row().reason
+    assert "hook freeze: refuses: freeze; timeout" in world.row().reason
 
 
 def test_patience_with_a_hook_begins_with_its_first_question(world, server: HookServer) -> None:
@@ -209,7 +209,7 @@ def test_a_person_takes_back_what_a_hook_holds(world, server: HookServer) -> Non
     server.says(False, "never")
     begin(world)
     world.reconcile()
-    world.roll_back()
+    world.rollback()
     assert world.row().state == "cancelled"
     assert ask(world) == 0
 
@@ -251,7 +251,7 @@ def test_an_answer_to_a_question_that_another_loop_answered_changes_nothing(
         (asked,) = kept.open_questions(connection, MODEL)
     ask(world)
     with world.store.ledger.write() as connection:
-        assert not kept.put_answer(
+        assert not kept.put_response(
             connection, asked, verdict=asked.verdict, explanation="late", now_us=world.tick()
         )
     assert world.reconcile() == ["Start"]
@@ -299,7 +299,7 @@ def test_a_subscriber_gets_each_event_at_least_once_with_its_number(world, serve
         webhooks.notify(world.store, MODEL, pager, clock_us=world.tick)
     server.status = 200
     assert webhooks.notify(world.store, MODEL, pager, clock_us=world.tick) == 1
-    world.roll_back()
+    world.rollback()
     world.probe()
     world.reconcile()
     assert webhooks.notify(world.store, MODEL, pager, clock_us=world.tick) == 1

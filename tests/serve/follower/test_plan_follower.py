@@ -42,7 +42,7 @@ def registered(world: World) -> tuple[Server, ...]:
 
 
 def test_only_the_champion_is_mandatory(world: World, serve: Start) -> None:
-    """R113: a plan is followed without the versions that cannot be loaded, roll-backs too, and they are tried again."""
+    """R113: a plan is followed without the versions that cannot be loaded, rollbacks too, and they are tried again."""
     for kind in ("half", "tenth", "delay", "above"):
         world.version(kind)
     world.plan("half")
@@ -157,7 +157,7 @@ def test_a_server_is_announced_when_it_listens_and_not_before(
 def test_a_disk_that_hangs_is_in_no_plans_way(
     world: World, follower: plan_follower.PlanFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R117: a roll-back is followed while the plan before it is still being written."""
+    """R117: a rollback is followed while the plan before it is still being written."""
     disk_answers, saved, save = threading.Event(), list[str](), LocalCopy.save
 
     def follows(kind: str) -> bool:

@@ -15,7 +15,7 @@ from tests.support.queries import read, write
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 
-BACK = DrillKind.ROLL_BACK
+BACK = DrillKind.ROLLBACK
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_how_it_ended_is_kept_and_reported(store: Store) -> None:
     assert read(store, drills.unfinished, "m") == ()
     with store.ledger.read() as connection:
         (told,) = events.newest(connection, kind="drill.ended")
-    assert (told.subject, told.actor, told.explanation) == (f"drill/{number}", "ann", "roll-back: pass: seen")
+    assert (told.subject, told.actor, told.explanation) == (f"drill/{number}", "ann", "rollback: pass: seen")
 
 
 def test_what_is_tried_again_and_again_hides_nothing(store: Store) -> None:

@@ -38,6 +38,6 @@ def test_a_version_like_the_champion_is_seldom_rolled_back(setting) -> None:
     "setting", [canary.HARMS[2], canary.HARMS[9]], ids=["another share", "labels that come late"]
 )
 def test_the_runs_at_once_are_the_products_own_rule(setting) -> None:
-    """Each minute's evidence to 1e-9, and the very minute of the roll-back, request by request."""
+    """Each minute's evidence to 1e-9, and the very minute of the rollback, request by request."""
     streams = canary.draw(setting, 1, np.random.default_rng(1), POLICY, peers=False)
     assert canary.check_against_product(streams, POLICY, 1, by_request=True) <= 1e-9

@@ -67,7 +67,7 @@ def test_ten_times_the_traffic_finds_harm_in_a_tenth_of_the_time() -> None:
     assert more.median_minutes is not None
     assert 0.9 <= much.median_minutes / more.median_minutes / 10.0 <= 1.1
     assert more.looked_minutes < 60.0
-    assert f"looked at for {more.looked_minutes:.2g} minutes only" in str(more)
+    assert f"simulated for {more.looked_minutes:.2g} minutes only" in str(more)
 
 
 def test_words() -> None:
@@ -75,7 +75,7 @@ def test_words() -> None:
     assert words.startswith(
         "errors, 2 times as many (1% to 2%), at 10 %: found by the end of the step (5 minutes)"
     )
-    assert words.endswith("in half of them within 14 minutes; needless alarms in at most 0.80%")
+    assert words.endswith("in half of them within 14 minutes; false alarms in at most 0.80%")
 
 
 def test_what_cannot_be_meant_is_refused() -> None:

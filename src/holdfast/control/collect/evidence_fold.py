@@ -11,7 +11,7 @@ from holdfast.records import MINUTE_US, Arm
 from holdfast.rollout import MetricState, fold_requests, fold_scores, score
 from holdfast.rollout.evidence.history import record_point
 from holdfast.rollout.evidence.shadow import HUNG, LabelledPair, fold_labelled, fold_pairs
-from holdfast.rollout.evidence.strata import STRATUM_US, LabelledAnswer, Stratum, stratified
+from holdfast.rollout.evidence.strata import STRATUM_US, LabelledPrediction, Stratum, stratified
 from holdfast.rollout.model.metric import QUALITY
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
@@ -141,7 +141,7 @@ def _strata(connection: Transaction, joined: Sequence[Joined]) -> tuple[Stratum,
     first_us = min(each.prediction.at_us for each in joined)
     changes_us = traffic_plans.changes(connection, joined[0].prediction.model, first_us - STRATUM_US)
     predictions = (
-        LabelledAnswer(
+        LabelledPrediction(
             each.prediction.prediction_id,
             each.prediction.at_us,
             Arm(each.prediction.arm),

@@ -154,10 +154,10 @@ def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
             row = versions.register(connection, metadata, digest=digest, size_bytes=len(data), now_us=now_us)
             if row.state == "registered":
                 versions.set_state(connection, row.version, "qualified", before="registered")
-            binary = compatibility.lacking(connection, metadata.model, row.version)
-            if binary is not None:
+            runtime = compatibility.lacking(connection, metadata.model, row.version)
+            if runtime is not None:
                 compatibility.keep(
-                    connection, metadata.model, row.version, binary, "let through by a drill", now_us=now_us
+                    connection, metadata.model, row.version, runtime, "let through by a drill", now_us=now_us
                 )
     return row.version
 

@@ -12,13 +12,13 @@ from holdfast.store import Store
 from holdfast.store.rollout import drills
 
 LIMIT_US: Final[Mapping[DrillKind, int]] = {
-    kind: 60_000_000 if kind in (DrillKind.ROLL_BACK, DrillKind.STALE_LEADER) else 1_800_000_000
+    kind: 60_000_000 if kind in (DrillKind.ROLLBACK, DrillKind.STALE_LEADER) else 1_800_000_000
     for kind in DrillKind
 }
 """A drill that has not ended after so many microseconds was killed."""
 
 
-def mend(store: Store, model: str, *, now_us: int) -> list[int]:
+def clean_up(store: Store, model: str, *, now_us: int) -> list[int]:
     """End the drills of `model` that were killed, and put back the traffic plan that one left; their numbers.
 
     A plan that somebody has replaced since is left as it is.

@@ -1,4 +1,4 @@
-"""Drills on what runs, which no user notices: the swap that a roll-back is, and the fence against a leader who slept."""
+"""Drills on what runs, which no user notices: the swap that a rollback is, and the fence against a leader who slept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from holdfast.store.models import versions
 from holdfast.store.rollout import drills, rollouts, traffic_plans
 from holdfast.store.serving import servers
 
-OBEY_SECONDS: Final = 10.0
+CONVERGENCE_SECONDS: Final = 10.0
 """How long servers are waited for before the drill has failed."""
 LEASE_US: Final = 50_000
 """The lease of a drill, in microseconds: short, because the drill waits for its end."""
@@ -41,7 +41,7 @@ class Place:
     within_us
         How long traffic may take to be back, in microseconds.
     live
-        Whether the drill of roll-back moves all users to the version before, and back.
+        Whether the drill of rollback moves all users to the version before, and back.
     """
 
     store: Store
@@ -62,10 +62,10 @@ class Found:
     evidence: dict[str, Any] | None = None
 
 
-def roll_back(place: Place, drill: int) -> Found:
-    """Swap to a plan that a roll-back could be, and back, and see that every server obeys in time.
+def rollback(place: Place, drill: int) -> Found:
+    """Swap to a plan that a rollback could be, and back, and see that every server obeys in time.
 
-    Users stay where they are: what a roll-back returns to answers pinned probes only. With `place.live` all of them are
+    Users stay where they are: what a rollback returns to answers pinned probes only. With `place.live` all of them are
     moved to it, which takes a champion that was there before and is clean.
     """
     store, model = place.store, place.model.name
@@ -82,7 +82,7 @@ def roll_back(place: Place, drill: int) -> Found:
         here = servers.registered(connection, model)
     try:
         went = convergence.wait(
-            here, convergence.on_plan(number, there.intended), decided=decided, seconds=OBEY_SECONDS
+            here, convergence.on_plan(number, there.intended), decided=decided, seconds=CONVERGENCE_SECONDS
         )
         pinned = _pinned([each for each in here if each.server in went.versions], target)
         decided = time.monotonic()
@@ -92,7 +92,7 @@ def roll_back(place: Place, drill: int) -> Found:
         went
         if back is None
         else convergence.wait(
-            here, convergence.on_plan(back, before.intended), decided=decided, seconds=OBEY_SECONDS
+            here, convergence.on_plan(back, before.intended), decided=decided, seconds=CONVERGENCE_SECONDS
         )
     )
     return _judged(place, target, went, came, pinned, (number, back))
@@ -157,7 +157,7 @@ def stale_leader(place: Place, drill: int) -> Found:
 
 
 def _before(connection: Transaction, store: Store, model: str, *, live: bool) -> tuple[TrafficPlan, str]:
-    """The plan that is followed, and what a roll-back would return to; `RefusedError` HF404 when it cannot be drilled."""
+    """The plan that is followed, and what a rollback would return to; `RefusedError` HF404 when it cannot be drilled."""
     newest = traffic_plans.newest_committed(connection, model)
     row = rollouts.under_way(connection, model)
     if newest is None or row is not None:
@@ -247,7 +247,7 @@ def _judged(
     within = f"{place.within_us / 1000:g} ms"
     if deaf:
         return Found(
-            Verdict.FAIL, f"{', '.join(deaf)} did not follow within {OBEY_SECONDS:g} s", None, evidence
+            Verdict.FAIL, f"{', '.join(deaf)} did not follow within {CONVERGENCE_SECONDS:g} s", None, evidence
         )
     if not went.versions:
         return Found(Verdict.INCONCLUSIVE, "no server answers, so nothing was drilled", None, evidence)

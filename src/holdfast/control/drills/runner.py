@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from holdfast.control.drills import bad_push, live, on_copy
-from holdfast.control.drills.cleanup import mend
+from holdfast.control.drills.cleanup import clean_up
 from holdfast.control.drills.live import Found, Place
 from holdfast.errors import HoldfastError
 from holdfast.records import Verdict
@@ -23,7 +23,7 @@ from holdfast.store.db.leases import Lease
 from holdfast.store.rollout import drills, rollouts
 
 EXERCISES: Final[Mapping[DrillKind, Callable[[Place, int], Found]]] = {
-    DrillKind.ROLL_BACK: live.roll_back,
+    DrillKind.ROLLBACK: live.rollback,
     DrillKind.RESTORE: on_copy.restore,
     DrillKind.STALE_LEADER: live.stale_leader,
     DrillKind.DEAD_DATABASE: on_copy.dead_database,
@@ -41,7 +41,7 @@ def run(place: Place, kind: DrillKind, *, actor: str, lasts_us: int) -> Drill:
     `UnavailableError` HF302 when the ledger cannot take its row.
     """
     store, model = place.store, place.model.name
-    mend(store, model, now_us=place.clock_us())
+    clean_up(store, model, now_us=place.clock_us())
     with store.ledger.write() as connection:
         number = drills.begin(connection, kind, model, actor=actor, now_us=place.clock_us())
     try:
@@ -82,7 +82,7 @@ class Scheduled:
         """Begin what is due, unless a drill goes on."""
         if self._running is not None and self._running.is_alive():
             return
-        mend(store, model, now_us=now_us)
+        clean_up(store, model, now_us=now_us)
         with store.ledger.read() as connection:
             if rollouts.under_way(connection, model) is not None:
                 return

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from holdfast.control.http.client import Client, Response
 from holdfast.errors import UnavailableError
-from holdfast.rollout.decision.webhooks import ANSWER_BYTES
+from holdfast.rollout.decision.webhooks import MAX_RESPONSE_BYTES
 
 SIGNATURE: Final = "Holdfast-Signature"
 """The header with the signature: `t=<seconds since 1970>,v1=<HMAC-SHA-256>`, RFC 2104, over `<t>.<body>`."""
@@ -29,7 +29,7 @@ def signature(key: str, body: bytes, *, now_us: int) -> str:
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], *, within_seconds: float) -> Response:
-    """Post `body` and return the response, with at most `ANSWER_BYTES` and one more byte of its body.
+    """Post `body` and return the response, with at most `MAX_RESPONSE_BYTES` and one more byte of its body.
 
     A redirect is a response like any other: nothing but `url` is called, and no proxy.
 
@@ -54,7 +54,9 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, within_seconds: f
     def work() -> None:
         try:
             with client:
-                results.append(client.request("POST", target, body, headers, limit_bytes=ANSWER_BYTES + 1))
+                results.append(
+                    client.request("POST", target, body, headers, limit_bytes=MAX_RESPONSE_BYTES + 1)
+                )
         except Exception as error:  # the thread that waits raises it
             results.append(error)
 

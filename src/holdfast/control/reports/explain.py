@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from holdfast.control.rollout.metric_summary import in_order, judged_all, weigh
+from holdfast.control.rollout.metric_summary import in_order, judged_all, summarise
 from holdfast.rollout import Canary
 from holdfast.store import Store
 from holdfast.store.db import events
@@ -17,7 +17,7 @@ from holdfast.store.rollout import decisions, evidence, pushes, rollouts, traffi
 from holdfast.store.rollout.pushes import PushRow
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.rollout.traffic_plans import CommittedPlan
-from holdfast.store.rollout.webhooks import HookAnswer
+from holdfast.store.rollout.webhooks import HookResponseRow
 
 _MOST_EVENTS = 10_000
 
@@ -44,7 +44,7 @@ class Story:
     rollout: RolloutRow
     policy: Canary
     chapters: tuple[Chapter, ...]
-    answers: tuple[HookAnswer, ...]
+    answers: tuple[HookResponseRow, ...]
     now: tuple[dict[str, Any], ...]
     push: PushRow | None
 
@@ -68,12 +68,12 @@ def explain(store: Store, number: int) -> Story:
         told = events.newest(connection, subject=row.subject, limit=_MOST_EVENTS)[::-1]
         decided = decisions.of_rollout(connection, number)
         committed = traffic_plans.of_rollout(connection, number)
-        answers = webhooks.answers(connection, number)
+        answers = webhooks.responses(connection, number)
         push = pushes.of_rollout(connection, number)
     with store.ledger.read() as connection:
         states = in_order(evidence.of_rollout(connection, number))
     now = tuple(
-        asdict(verdict) | weigh(state, verdict).arms()
+        asdict(verdict) | summarise(state, verdict).arms()
         for state, verdict in zip(states, judged_all(states, policy), strict=True)
     )
     chapters = _chapters(told, {event: each.evidence for event, each in decided.items()}, committed)

@@ -44,7 +44,7 @@ class PowerChange:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Two policies side by side. `traffic` is None, and `power` empty, where the model has had too little to say anything;
-    `alpha_*`, the bounds on needless roll-backs by all stages together, hold all the same."""
+    `alpha_*`, the bounds on needless rollbacks by all stages together, hold all the same."""
 
     traffic: MeasuredTraffic | None
     changes: tuple[Change, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from holdfast.control.rollout.metric_summary import Weighed, in_order, judged_all, weigh
+from holdfast.control.rollout.metric_summary import MetricSummary, in_order, judged_all, summarise
 from holdfast.rollout import Canary, MetricState, MetricVerdict, State
 from holdfast.rollout.decision.forecast import Forecast, forecast
 from holdfast.rollout.evidence.evidence import interval_of
@@ -15,7 +15,7 @@ from holdfast.store.rollout.rollouts import RolloutRow
 
 
 @dataclass(frozen=True, slots=True)
-class MetricProgress(Weighed):
+class MetricProgress(MetricSummary):
     """One metric in this step, in which `units` of `needed` were seen.
 
     `difference` in words ("odds ratio", "mean score", "mean probability") has the interval from `low` to `high` around
@@ -108,7 +108,7 @@ def _of_this_stage(states: list[MetricState], row: RolloutRow) -> list[MetricSta
 def _metric(state: MetricState, verdict: MetricVerdict) -> MetricProgress:
     difference, interval = interval_of(state)
     return MetricProgress(
-        **asdict(weigh(state, verdict)),
+        **asdict(summarise(state, verdict)),
         units=verdict.units,
         needed=verdict.needed,
         difference=difference,

@@ -21,7 +21,7 @@ from holdfast.train.artifact import read_metadata
 EVERY_US: Final = 30_000_000
 """Between two comparisons of the same champion, in microseconds."""
 
-MOST_ANSWERS: Final = 5_000
+MAX_PREDICTIONS: Final = 5_000
 MOST_FILES: Final = 400
 """Of so many collected files the newest answers are taken: half a second of reading where each holds a few answers."""
 
@@ -66,7 +66,7 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
             store.root,
             champion.model,
             champion.version,
-            most_rows=MOST_ANSWERS,
+            most_rows=MAX_PREDICTIONS,
             most_files=MOST_FILES,
         )
     for each in damaged:

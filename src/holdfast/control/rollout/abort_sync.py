@@ -79,7 +79,7 @@ def commit(connection: Transaction, store: Store, model: str, abort: Abort, *, n
     drill_traffic.settle(connection, model, now_us)
     row = _rollout_of(connection, model, abort.version)
     if row is not None:
-        reconcile.commit(connection, store, row, Transition(Event.ROLL_BACK, reason, actor), now_us=now_us)
+        reconcile.commit(connection, store, row, Transition(Event.ROLLBACK, reason, actor), now_us=now_us)
     failover.fail_over(connection, store, model, Cause(reason, actor, now_us), also=(abort.version,))
     return True
 
@@ -98,13 +98,18 @@ def _rollout_of(connection: Transaction, model: str, version: str) -> RolloutRow
 def _say_held(store: Store, lease: Lease, model: str, abort: Abort, why: str, now_us: int) -> None:
     words = f"the ledger goes on with {abort.version}, which {abort.actor} took back without it: {why}"
     with store.ledger.read() as connection:
-        told = events.newest(connection, subject=model, kind="abort.held", limit=_TOLD_EVENTS)
+        told = events.newest(connection, subject=model, kind="abort.pending", limit=_TOLD_EVENTS)
     if any(each.explanation == words for each in told):
         return
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
         events.append(
-            connection, at_us=now_us, kind="abort.held", subject=model, actor=abort.actor, explanation=words
+            connection,
+            at_us=now_us,
+            kind="abort.pending",
+            subject=model,
+            actor=abort.actor,
+            explanation=words,
         )
 
 

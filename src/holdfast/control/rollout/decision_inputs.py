@@ -51,7 +51,7 @@ def readiness(connection: Transaction, row: RolloutRow, now_us: int) -> Readines
     return Readiness(
         replay=None if replay is None else replay.verdict,
         replayed=0 if replay is None or replay.observed is None else int(replay.observed),
-        drill=ready(drilled, DrillKind.ROLL_BACK, now_us, within_us=policy.max_drill_age_us),
+        drill=ready(drilled, DrillKind.ROLLBACK, now_us, within_us=policy.max_drill_age_us),
         can_drill=_can_drill(connection, row.model),
     )
 

@@ -1,4 +1,4 @@
-"""The plans of a drill of roll-back: they are told, and whoever has to write another first ends what a live drill has moved.
+"""The plans of a drill of rollback: they are told, and whoever has to write another first ends what a live drill has moved.
 
 While a live drill goes on, who is the champion in the newest plan is not who will be. What copies that plan, or asks who the
 champion is, would keep all users where the drill has put them for a moment.
@@ -20,7 +20,7 @@ def append(connection: Transaction, plan: TrafficPlan, drill: int, what: str, no
         at_us=now_us,
         kind="drill.plan",
         subject=f"drill/{drill}",
-        explanation=f"plan {number}, champion {plan.champion}: the drill of roll-back {what}",
+        explanation=f"plan {number}, champion {plan.champion}: the drill of rollback {what}",
     )
     return number
 

@@ -81,7 +81,7 @@ def fail_over(
             case CancelRollout():
                 row = rollouts.under_way(connection, model)
                 assert row is not None, "it was there in this transaction"
-                end = Transition(Event.ROLL_BACK, cause.reason, cause.actor)
+                end = Transition(Event.ROLLBACK, cause.reason, cause.actor)
                 reconcile.commit(connection, store, row, end, now_us=cause.now_us)
             case FailOver():
                 _fail_over(connection, store, step, tainted, cause)
@@ -150,7 +150,7 @@ def _fail_over(
     row = row or rollouts.promotion(connection, step.model, plan.champion)
     reason = f"{cause.reason}; traffic returns from {step.version} to {step.to}"
     if row is not None and row.state is not State.ROLLING_BACK:
-        transition = Transition(Event.ROLL_BACK, reason, cause.actor)
+        transition = Transition(Event.ROLLBACK, reason, cause.actor)
         reconcile.commit(connection, store, row, transition, now_us=cause.now_us)
         now = traffic_plans.newest(connection, step.model)
         if now is not None and now.champion == step.to:
@@ -180,12 +180,12 @@ def _fail_over(
 
 def _keep_last_resort(connection: Transaction, step: KeepLastResort, cause: Cause) -> None:
     why = f"{step.version} serves on although it is tainted: no clean version can; {cause.reason}"
-    newest = events.newest(connection, subject=step.model, kind="traffic.held", limit=1)
+    newest = events.newest(connection, subject=step.model, kind="traffic.last_resort", limit=1)
     if not newest or newest[0].explanation != why:
         events.append(
             connection,
             at_us=cause.now_us,
-            kind="traffic.held",
+            kind="traffic.last_resort",
             subject=step.model,
             actor=cause.actor,
             explanation=why,

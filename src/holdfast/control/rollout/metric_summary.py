@@ -14,7 +14,7 @@ from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY, RATE
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class MetricSummary:
     """One metric. A mean is None without any unit; `reached` is how much of its bound the evidence of harm has, 0 to 1."""
 
     metric: str
@@ -34,9 +34,9 @@ class Weighed:
         return {name: getattr(self, name) for name in names}
 
 
-def weigh(state: MetricState, judged: MetricVerdict) -> Weighed:
+def summarise(state: MetricState, judged: MetricVerdict) -> MetricSummary:
     """What `state` shows, of which `judged` is the verdict."""
-    return Weighed(
+    return MetricSummary(
         metric=state.metric,
         challenger_units=state.challenger_units,
         challenger_mean=_mean(state.challenger_total, state.challenger_units),

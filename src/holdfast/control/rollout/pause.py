@@ -11,12 +11,12 @@ from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.rollout import rollouts
 
-UNSAID: Final = "asked for by a person"
+DEFAULT_REASON: Final = "asked for by a person"
 """The reason of somebody who gives none."""
 
 
 def pause(store: Store, model: str, *, actor: str, reason: str, now_us: int) -> int:
-    """Pause the canary of `model` at its share: evidence goes on, and so does a roll-back for harm. The rollout's number.
+    """Pause the canary of `model` at its share: evidence goes on, and so does a rollback for harm. The rollout's number.
 
     Asking again keeps another reason, when one is given, and else writes nothing. Raises `NotFoundError` HF410 when no
     rollout is under way, `RefusedError` HF404 when it is in a state that cannot be paused, `ConflictError` HF404 when it
@@ -45,8 +45,8 @@ def _move(
             )
         if row.state is not following:
             commit(connection, store, row, Transition(event, reason, actor), now_us=now_us)
-        elif event is Event.PAUSE and why != UNSAID and row.reason != reason:
-            rollouts.say_anew(connection, row, reason=reason, actor=actor)
+        elif event is Event.PAUSE and why != DEFAULT_REASON and row.reason != reason:
+            rollouts.update_reason(connection, row, reason=reason, actor=actor)
             events.append(
                 connection,
                 at_us=now_us,

@@ -21,8 +21,8 @@ class Part(StrEnum):
     RUNTIME = "runtime"
 
 
-PUSHED: Final = {Part.SERVING_CONFIG: "configuration.pushed", Part.RUNTIME: "binary.pushed"}
-ROLLED_BACK: Final = {Part.SERVING_CONFIG: "configuration.rolled_back", Part.RUNTIME: "binary.rolled_back"}
+PUSHED: Final = {Part.SERVING_CONFIG: "serving_config.pushed", Part.RUNTIME: "runtime.pushed"}
+ROLLED_BACK: Final = {Part.SERVING_CONFIG: "serving_config.rolled_back", Part.RUNTIME: "runtime.rolled_back"}
 """The kinds of the events of each part, whose subject is the model."""
 
 

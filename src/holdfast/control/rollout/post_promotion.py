@@ -8,12 +8,12 @@ from holdfast.control.rollout.failover import Cause
 from holdfast.control.rollout.reconcile import Transition
 from holdfast.rollout import Canary, Event, MetricState, PushOutcome, RollBack, State, Wait
 from holdfast.rollout.decision.post_promotion import (
-    EndWatch,
-    WatchDecision,
-    decide_watch,
+    BakeDecision,
+    EndBake,
+    decide_bake,
     fold_rate,
-    next_stretches,
-    rate_in_words,
+    format_rate,
+    next_periods,
 )
 from holdfast.rollout.model.metric import RATE
 from holdfast.store import Store
@@ -29,7 +29,7 @@ _LAG_US = 120_000_000
 """How old a minute is, microseconds, before all its requests count as collected."""
 
 
-def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> WatchDecision | None:
+def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> BakeDecision | None:
     """Do what follows for the promotion of `model` that is watched; what was decided, None when there is nothing to do.
 
     A newer rollout that is under way ends with it: two cannot both move the traffic, and a version that is taken back is no
@@ -55,31 +55,31 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> WatchDecisi
         decision = _decide(connection, *found, now_us)
         if _answers_no_more(connection, row) and isinstance(decision, RollBack):
             words = f"harm was shown after its promotion, and it was replaced without a rollout: {decision.reason}"
-            decision = EndWatch(PushOutcome.ESCAPED, words, decision.verdicts)
+            decision = EndBake(PushOutcome.ESCAPED, words, decision.verdicts)
         elif _answers_no_more(connection, row):
-            decision = EndWatch(PushOutcome.CENSORED, f"{row.challenger} was replaced without a rollout", ())
+            decision = EndBake(PushOutcome.CENSORED, f"{row.challenger} was replaced without a rollout", ())
         if isinstance(decision, Wait):
             return None
         if not isinstance(decision, RollBack):
-            ledger.end_watch(connection, row, decision.outcome, decision.reason, now_us=now_us)
+            ledger.end_bake(connection, row, decision.outcome, decision.reason, now_us=now_us)
             return decision
         drill_traffic.settle(connection, model, now_us)
         newer = rollouts.under_way(connection, model)
         if newer is None:
-            _take_back(connection, store, row, decision.reason, decision.reason, now_us)
-        elif not _take_back_both(connection, store, row, newer, decision, now_us):
+            _roll_back(connection, store, row, decision.reason, decision.reason, now_us)
+        elif not _roll_back_both(connection, store, row, newer, decision, now_us):
             return None
     return decision
 
 
-def _take_back(
+def _roll_back(
     connection: Transaction, store: Store, row: RolloutRow, reason: str, harm: str, now_us: int
 ) -> None:
-    transition = Transition(Event.ROLL_BACK, reason, events.SYSTEM, harm=harm)
+    transition = Transition(Event.ROLLBACK, reason, events.SYSTEM, harm=harm)
     reconcile.commit(connection, store, row, transition, now_us=now_us)
 
 
-def _take_back_both(
+def _roll_back_both(
     connection: Transaction,
     store: Store,
     row: RolloutRow,
@@ -99,11 +99,11 @@ def _take_back_both(
     steps = failover.fail_over(connection, store, row.model, cause, also=(row.challenger,))
     if any(isinstance(step, FailOver) for step in steps):
         words = f"harm was shown after its promotion: {decision.reason}"
-        ledger.end_watch(connection, row, PushOutcome.ESCAPED, words, now_us=now_us)
+        ledger.end_bake(connection, row, PushOutcome.ESCAPED, words, now_us=now_us)
         return True
     if steps or newer.state is State.ROLLING_BACK:
         return bool(steps)
-    _take_back(connection, store, newer, why, "", now_us)
+    _roll_back(connection, store, newer, why, "", now_us)
     return True
 
 
@@ -115,9 +115,9 @@ def _watched(connection: Transaction, model: str) -> tuple[RolloutRow, int] | No
     return rollouts.get(connection, push.rollout_id), push.bake_until_us
 
 
-def _decide(connection: Transaction, row: RolloutRow, until_us: int, now_us: int) -> WatchDecision:
+def _decide(connection: Transaction, row: RolloutRow, until_us: int, now_us: int) -> BakeDecision:
     copies = evidence.shadow_of_rollout(connection, row.rollout_id)
-    return decide_watch(
+    return decide_bake(
         (*copies, *evidence.canary_of_rollout(connection, row.rollout_id)),
         Canary.from_json(row.policy_json),
         promoted_us=row.changed_at_us,
@@ -145,7 +145,7 @@ def _rate_is_due(connection: Transaction, row: RolloutRow, now_us: int) -> bool:
     history_us = usage.first_minute_us(connection, row.model)
     if state is None or history_us is None:
         return False
-    return next_stretches(state, history_us=history_us, known_at_us=now_us - _LAG_US) is not None
+    return next_periods(state, history_us=history_us, known_at_us=now_us - _LAG_US) is not None
 
 
 def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None:
@@ -154,7 +154,7 @@ def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None
     history_us = usage.first_minute_us(connection, row.model)
     if state is None or history_us is None:
         return
-    due = next_stretches(state, history_us=history_us, known_at_us=now_us - _LAG_US)
+    due = next_periods(state, history_us=history_us, known_at_us=now_us - _LAG_US)
     if due is None:
         return
     changed = state.is_harmful
@@ -171,5 +171,5 @@ def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None
             at_us=now_us,
             kind="rollout.rate_changed",
             subject=row.subject,
-            explanation=f"after the promotion of {row.challenger} {rate_in_words(state)}; nothing is taken back for it",
+            explanation=f"after the promotion of {row.challenger} {format_rate(state)}; nothing is taken back for it",
         )

@@ -40,7 +40,7 @@ def record(
     """
     before = pushes.of_rollout(connection, row.rollout_id)
     if after is State.ROLLED_BACK or (before is not None and before.labelled_by != events.SYSTEM):
-        return  # labelled when the roll-back was decided, or by a person
+        return  # labelled when the rollback was decided, or by a person
     policy = Canary.from_json(row.policy_json)
     states = _states(connection, row.rollout_id)
     tainted = ""
@@ -71,7 +71,7 @@ def record(
     )
 
 
-def end_watch(
+def end_bake(
     connection: Transaction, row: RolloutRow, outcome: PushOutcome, reason: str, *, now_us: int
 ) -> None:
     """The watch of a promotion is over: its push is labelled, and that is told."""
@@ -170,7 +170,7 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The ledger of pushes in numbers. `false_roll_backs` were taken back or cancelled for harm and are good all the same,
+    """The ledger of pushes in numbers. `false_rollbacks` were taken back or cancelled for harm and are good all the same,
     as a person found; `censored` are neither good nor bad, and in no rate."""
 
     pushes: int
@@ -178,7 +178,7 @@ class Totals:
     good: int
     bad: int
     escaped: int
-    false_roll_backs: int
+    false_rollbacks: int
     censored: int
 
 
@@ -203,7 +203,7 @@ def totals(found: tuple[Push, ...]) -> Totals:
         good=count(PushOutcome.GOOD),
         bad=count(PushOutcome.BAD),
         escaped=count(PushOutcome.ESCAPED),
-        false_roll_backs=false,
+        false_rollbacks=false,
         censored=count(PushOutcome.CENSORED),
     )
 
@@ -218,7 +218,7 @@ def _replace_watched(connection: Transaction, row: RolloutRow, now_us: int) -> N
     outcome, why = replaced(row.rollout_id, now_us - promoted.changed_at_us, policy)
     if harm := harm_shown(_states(connection, older.rollout_id), policy):
         outcome, why = PushOutcome.ESCAPED, f"harm was shown after its promotion: {harm}; {why}"
-    end_watch(connection, promoted, outcome, why, now_us=now_us)
+    end_bake(connection, promoted, outcome, why, now_us=now_us)
 
 
 def _states(connection: Transaction, rollout: int) -> tuple[MetricState, ...]:

@@ -111,7 +111,7 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
         if plan is not None and drills.moves_users(connection, model.name, plan.plan.plan_id):
             raise ConflictError(
                 "HF404",
-                f"a live drill of roll-back has all users of {model.name!r} for a moment",
+                f"a live drill of rollback has all users of {model.name!r} for a moment",
                 state="nothing was written",
                 next_command="the same command again, in a minute",
             )

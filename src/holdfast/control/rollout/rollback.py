@@ -1,6 +1,6 @@
 """Roll a push back: version, serving config and runtime, by one plan in one transaction.
 
-`rollout_to_undo` and `plan_rollback` decide and touch nothing. `roll_back` reads the ledger, decides, writes and commits,
+`rollout_to_undo` and `plan_rollback` decide and touch nothing. `rollback` reads the ledger, decides, writes and commits,
 all in one transaction: after a crash everything is rolled back, or nothing. An operator or a script may give the command
 twice; the second time must not roll back the version that the first returned to (R118).
 """
@@ -240,7 +240,7 @@ def _step(part: Part, history: History, since_plan: int, why: str) -> Step | Non
 # --- carried out ------------------------------------------------------------------------------------------------------
 
 
-def roll_back(store: Store, request: Request, *, now_us: int) -> RolledBack:
+def rollback(store: Store, request: Request, *, now_us: int) -> RolledBack:
     """Roll back what `request` names, whatever the evidence says, and commit it all at once.
 
     Asking again for what is rolled back writes nothing.
@@ -290,7 +290,7 @@ def _returns_to(connection: Transaction, store: Store, row: RolloutRow) -> str:
     """Return the version that answers once `row` is undone, as its transition will write it."""
     traffic = None
     if not is_undone(row):
-        traffic = traffic_of(connection, store, row, next_state(row.state, Event.ROLL_BACK), row.step)
+        traffic = traffic_of(connection, store, row, next_state(row.state, Event.ROLLBACK), row.step)
     if traffic is not None:
         return traffic.champion
     plan = traffic_plans.newest_committed(connection, row.model)
@@ -332,7 +332,7 @@ def _write(
                 assert row is not None, "the plan has a step for it"
                 reason = f"requested by {request.actor}: {request.reason}"
                 reconcile.commit(
-                    connection, store, row, Transition(Event.ROLL_BACK, reason, request.actor), now_us=now_us
+                    connection, store, row, Transition(Event.ROLLBACK, reason, request.actor), now_us=now_us
                 )
             case Part.SERVING_CONFIG:
                 limits = ConnectionLimits()

@@ -42,5 +42,5 @@ def push(store: Store, model: str, limits: ConnectionLimits, *, actor: str, reas
 
 def current(connection: Transaction, model: str) -> ConnectionLimits:
     """The limits that the plans of `model` ask for."""
-    spells = serving_configs.in_force(connection, model)
-    return serving_configs.get(connection, spells[0][1]) if spells else ConnectionLimits()
+    periods = serving_configs.in_force(connection, model)
+    return serving_configs.get(connection, periods[0][1]) if periods else ConnectionLimits()

@@ -1,8 +1,8 @@
-"""Asks the hooks that have a veto before a step of a rollout is taken, and tells the others after.
+"""Request the consent of webhooks before a step of a rollout, and notify others after it.
 
-The loop that decides never waits for a hook. It puts a question into the ledger and finds the answer there in a later round;
-a thread beside it asks. So a hook that hangs delays its step and nothing else, a roll-back least of all, and a killed loop
-finds its questions again.
+The loop that decides never waits for a webhook. It stores a request in the ledger and finds the response there in a later
+round; another thread sends it. A webhook that hangs delays its step and nothing else, never a rollback. A killed loop finds
+its requests again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from holdfast.errors import InputError, UnavailableError
 from holdfast.records import Verdict, canonical_json
 from holdfast.rollout import Advance, Canary, Decision, Hook, RollBack, State, Wait
 from holdfast.rollout.decision.webhooks import (
-    AGAIN_US,
     CONSENT_US,
-    Answer,
+    RETRY_US,
+    HookResponse,
     next_us,
     question,
     understood,
@@ -38,10 +38,10 @@ from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.rollout import rollouts, webhooks
 from holdfast.store.rollout.rollouts import RolloutRow
-from holdfast.store.rollout.webhooks import HookAnswer
+from holdfast.store.rollout.webhooks import HookResponseRow
 
-_ASKED_AT_ONCE: Final = 8
-_NEVER_ASKED: Final = "it was not asked yet"
+_MAX_CONCURRENT: Final = 8
+_NOT_SENT: Final = "it got no request yet"
 _KINDS: Final = {
     Verdict.PASS: "hook.consented",
     Verdict.FAIL: "hook.refused",
@@ -53,7 +53,7 @@ Clock: TypeAlias = Callable[[], int]
 
 
 def declare(store: Store, model: str, declared: Sequence[Hook], *, now_us: int) -> None:
-    """From now on `model` has the hooks that its declaration names, and no others."""
+    """Store the webhooks of the declaration as those of `model`; others are removed."""
     with store.ledger.read() as connection:
         same = webhooks.of_model(connection, model) == tuple(sorted(declared, key=lambda hook: hook.name))
     if not same:
@@ -62,10 +62,10 @@ def declare(store: Store, model: str, declared: Sequence[Hook], *, now_us: int) 
 
 
 def may(store: Store, lease: Lease, row: RolloutRow, decision: Decision, *, now_us: int) -> bool:
-    """Whether `decision` may be committed now: every hook that is asked before it consents, or patience is over.
+    """Return True if `decision` may be committed: every consulted webhook consents, or the policy's timeout has passed.
 
-    When a hook has not been asked, or too long ago, the question is put into the ledger under `lease`. A roll-back is never
-    asked about. Raises `ConflictError` HF304 when `lease` has gone to another loop.
+    A request that is missing or too old is put into the ledger under `lease`. A rollback needs no consent. Raises
+    `ConflictError` HF304 when `lease` has gone to another loop.
     """
     with store.ledger.read() as connection:
         if not isinstance(allowed(connection, row, decision, now_us=now_us), Wait):
@@ -80,23 +80,22 @@ def may(store: Store, lease: Lease, row: RolloutRow, decision: Decision, *, now_
 
 
 def allowed(connection: Transaction, row: RolloutRow, decision: Decision, *, now_us: int) -> Decision:
-    """`decision`, or what becomes of it while a hook has not consented: a wait, and after the policy's patience a
-    roll-back."""
-    asked = _asked(connection, row, decision)
-    if not asked:
+    """Return `decision`, or what replaces it without consent: a wait, and after the policy's timeout a rollback."""
+    consulted = _consulted(connection, row, decision)
+    if not consulted:
         return decision
-    found = _answers(connection, row, decision)
+    found = _responses(connection, row, decision)
     against = {
-        hook.name: words
-        for hook in asked
-        if (words := _against(hook, found.get(hook.name), now_us)) is not None
+        hook.name: reason
+        for hook in consulted
+        if (reason := _against(hook, found.get(hook.name), now_us)) is not None
     }
     waited_us = _waited_us(row, [found[name] for name in against if name in found], now_us)
     return upheld(decision, list(against.values()), Canary.from_json(row.policy_json), waited_us=waited_us)
 
 
 def ask(store: Store, model: str, *, clock_us: Clock) -> int:
-    """Ask every question that is due, at the same time, and keep the answers; how many were asked."""
+    """Send every request that is due, concurrently, and store the responses; return how many were sent."""
     with store.ledger.read() as connection:
         declared = {hook.name: hook for hook in webhooks.of_model(connection, model)}
         now_us = clock_us()
@@ -107,10 +106,10 @@ def ask(store: Store, model: str, *, clock_us: Clock) -> int:
         ]
     if not due:
         return 0
-    with ThreadPoolExecutor(max_workers=_ASKED_AT_ONCE) as pool:
-        said = pool.map(lambda pair: _asked_over_http(pair[0], pair[1], clock_us), due)
-        for (hook, each), answer in zip(due, said, strict=True):
-            _keep(store, hook, each, answer, clock_us())
+    with ThreadPoolExecutor(max_workers=_MAX_CONCURRENT) as pool:
+        received = pool.map(lambda pair: _request_consent(pair[0], pair[1], clock_us), due)
+        for (hook, each), response in zip(due, received, strict=True):
+            _record(store, hook, each, response, clock_us())
     return len(due)
 
 
@@ -172,57 +171,61 @@ def run(
         "consulting webhooks": partial(ask, store, model, clock_us=clock_us)
     }
     for hook in declared:
-        if hook.told_after:
+        if hook.notified_states:
             jobs[f"notifying webhook {hook.name}"] = partial(notify, store, model, hook, clock_us=clock_us)
     exporter.run(jobs, wait=wait, pause_seconds=pause_seconds)
 
 
-def _asked(connection: Transaction, row: RolloutRow, decision: Decision) -> list[Hook]:
-    """The hooks whose consent `decision` needs. The end of a roll-back needs none."""
+def _consulted(connection: Transaction, row: RolloutRow, decision: Decision) -> list[Hook]:
+    """Return the hooks whose consent `decision` needs. The end of a rollback needs none."""
     if isinstance(decision, Wait | RollBack) or row.state is State.ROLLING_BACK:
         return []
-    return [hook for hook in webhooks.of_model(connection, row.model) if decision.event in hook.asked_before]
+    return [
+        hook for hook in webhooks.of_model(connection, row.model) if decision.event in hook.consent_events
+    ]
 
 
-def _answers(connection: Transaction, row: RolloutRow, decision: Decision) -> dict[str, HookAnswer]:
-    assert not isinstance(decision, Wait), "a wait is not asked about"
+def _responses(connection: Transaction, row: RolloutRow, decision: Decision) -> dict[str, HookResponseRow]:
+    assert not isinstance(decision, Wait), "a wait needs no consent"
     step = _step(row, decision)
     return {
         each.webhook: each
-        for each in webhooks.answers(connection, row.rollout_id)
+        for each in webhooks.responses(connection, row.rollout_id)
         if (each.event, each.step) == (decision.event, step)
     }
 
 
-def _waited_us(row: RolloutRow, held_by: Sequence[HookAnswer], now_us: int) -> int:
-    """For how long the step has waited for hooks that were asked: not for what it needed itself before it was ready."""
+def _waited_us(row: RolloutRow, held_by: Sequence[HookResponseRow], now_us: int) -> int:
+    """Return how long the step has waited for hooks that got a request, without the time before it was ready itself."""
     since_us: list[int] = [json.loads(each.request_json)["since_us"] for each in held_by if each.attempts > 0]
     if row.champion is None or not since_us:
-        return 0  # a first version has nothing that its traffic could return to: it waits for as long as it takes
+        return 0  # a first version has no version to return to: it waits without a limit
     return now_us - max(row.step_started_at_us, min(since_us))
 
 
-def _questions(connection: Transaction, row: RolloutRow, decision: Decision, now_us: int) -> list[HookAnswer]:
-    """The questions that are to be put: never put, consented to too long ago, or asked again with newer numbers."""
-    assert not isinstance(decision, Wait), "a wait is not asked about"
+def _questions(
+    connection: Transaction, row: RolloutRow, decision: Decision, now_us: int
+) -> list[HookResponseRow]:
+    """Return the requests to put: new ones, those with an old consent, and open ones with newer numbers."""
+    assert not isinstance(decision, Wait), "a wait needs no consent"
     step = _step(row, decision)
-    told = question(row.model, row.rollout_id, (row.challenger, row.champion), decision, step)
-    told["at_us"] = now_us
-    found = _answers(connection, row, decision)
+    body = question(row.model, row.rollout_id, (row.challenger, row.champion), decision, step)
+    body["at_us"] = now_us
+    found = _responses(connection, row, decision)
     wanted = []
-    for hook in _asked(connection, row, decision):
+    for hook in _consulted(connection, row, decision):
         known = found.get(hook.name)
         if known is None or _is_stale(known, now_us):
-            words = _NEVER_ASKED if known is None else "it consented too long ago and is asked again"
-            text = canonical_json(told | {"since_us": now_us})
+            explanation = _NOT_SENT if known is None else "its consent is too old and is requested again"
+            text = canonical_json(body | {"since_us": now_us})
             wanted.append(
-                HookAnswer(
+                HookResponseRow(
                     row.rollout_id,
                     decision.event,
                     step,
                     hook.name,
                     Verdict.INCONCLUSIVE,
-                    words,
+                    explanation,
                     now_us,
                     text,
                     0,
@@ -230,28 +233,28 @@ def _questions(connection: Transaction, row: RolloutRow, decision: Decision, now
             )
         elif known.verdict is not Verdict.PASS:
             before = json.loads(known.request_json)
-            if now_us - before["at_us"] >= AGAIN_US:
+            if now_us - before["at_us"] >= RETRY_US:
                 since_us = before["since_us"] if known.attempts > 0 else now_us
-                text = canonical_json(told | {"since_us": since_us})
-                wanted.append(HookAnswer(**asdict(known) | {"request_json": text}))
+                text = canonical_json(body | {"since_us": since_us})
+                wanted.append(HookResponseRow(**asdict(known) | {"request_json": text}))
     return wanted
 
 
-def _against(hook: Hook, known: HookAnswer | None, now_us: int) -> str | None:
-    """Why `hook` has not consented, in words; None when it has."""
+def _against(hook: Hook, known: HookResponseRow | None, now_us: int) -> str | None:
+    """Return why `hook` has not consented; None if it has."""
     if known is None:
-        return f"hook {hook.name}: {_NEVER_ASKED}"
+        return f"hook {hook.name}: {_NOT_SENT}"
     if known.verdict is Verdict.PASS and not _is_stale(known, now_us):
         return None
-    said = "refuses: " if known.verdict is Verdict.FAIL else ""
-    return f"hook {hook.name}: {said}{known.explanation}"
+    prefix = "refuses: " if known.verdict is Verdict.FAIL else ""
+    return f"hook {hook.name}: {prefix}{known.explanation}"
 
 
-def _is_stale(known: HookAnswer, now_us: int) -> bool:
+def _is_stale(known: HookResponseRow, now_us: int) -> bool:
     return known.verdict is Verdict.PASS and now_us - known.requested_at_us > CONSENT_US
 
 
-def _is_due(known: HookAnswer, now_us: int) -> bool:
+def _is_due(known: HookResponseRow, now_us: int) -> bool:
     due_us = next_us(known.verdict, known.attempts, known.requested_at_us)
     return due_us is not None and now_us >= due_us
 
@@ -260,16 +263,16 @@ def _step(row: RolloutRow, decision: Decision) -> int:
     return decision.step if isinstance(decision, Advance) else row.step
 
 
-def _asked_over_http(hook: Hook, asked: HookAnswer, clock_us: Clock) -> Answer:
-    body = asked.request_json.encode()
-    key = f"{asked.rollout_id}/{asked.event}/{asked.step}"
+def _request_consent(hook: Hook, request: HookResponseRow, clock_us: Clock) -> HookResponse:
+    body = request.request_json.encode()
+    key = f"{request.rollout_id}/{request.event}/{request.step}"
     try:
         response = _sent(hook, body, key, clock_us())
         return understood(response.status, response.body)
     except UnavailableError as error:
-        return Answer(Verdict.INCONCLUSIVE, error.what)
+        return HookResponse(Verdict.INCONCLUSIVE, error.what)
     except InputError as error:
-        return Answer(Verdict.INCONCLUSIVE, f"the key of its signature cannot be had: {error.what}")
+        return HookResponse(Verdict.INCONCLUSIVE, f"the key of its signature is not available: {error.what}")
 
 
 def _sent(hook: Hook, body: bytes, key: str, now_us: int) -> Response:
@@ -279,28 +282,28 @@ def _sent(hook: Hook, body: bytes, key: str, now_us: int) -> Response:
     return post(hook.url, body, headers, within_seconds=hook.timeout_seconds)
 
 
-def _keep(store: Store, hook: Hook, asked: HookAnswer, answer: Answer, now_us: int) -> None:
-    """The answer, and an event where it is another than before."""
-    news = answer.verdict is not asked.verdict or asked.attempts == 0
+def _record(store: Store, hook: Hook, request: HookResponseRow, response: HookResponse, now_us: int) -> None:
+    """Store the response, with an event if it differs from the one before."""
+    news = response.verdict is not request.verdict or request.attempts == 0
     with store.ledger.write() as connection:
-        kept = webhooks.put_answer(
-            connection, asked, verdict=answer.verdict, explanation=answer.explanation, now_us=now_us
+        kept = webhooks.put_response(
+            connection, request, verdict=response.verdict, explanation=response.explanation, now_us=now_us
         )
         if kept and news:
             events.append(
                 connection,
                 at_us=now_us,
-                kind=_KINDS[answer.verdict],
-                subject=rollouts.subject_of(asked.rollout_id),
-                explanation=f"{hook.name} was asked before {asked.event}, step {asked.step + 1}: {answer.explanation}",
+                kind=_KINDS[response.verdict],
+                subject=rollouts.subject_of(request.rollout_id),
+                explanation=f"{hook.name}, before {request.event}, step {request.step + 1}: {response.explanation}",
             )
 
 
 def _rollout_of(connection: Transaction, model: str, hook: Hook, event: EventRow) -> RolloutRow | None:
-    """The rollout of `model` that `event` is about, when `hook` is told of it."""
+    """Return the rollout of `model` that `event` is about, if `hook` is notified of it."""
     noun, _, state = event.kind.partition(".")
     subject, _, number = event.subject.partition("/")
-    if noun != "rollout" or subject != "rollout" or state not in hook.told_after or not number.isdigit():
+    if noun != "rollout" or subject != "rollout" or state not in hook.notified_states or not number.isdigit():
         return None
     row = rollouts.get(connection, int(number))
     return row if row.model == model else None

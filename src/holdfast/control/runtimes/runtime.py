@@ -1,4 +1,4 @@
-"""Which binary serves is pushed and taken back by a plan; what was not tried with who answers is not pushed (R116, R119).
+"""Which runtime serves is pushed and taken back by a plan; what was not tried with who answers is not pushed (R116, R119).
 
 `holdfast up` follows: it starts the other command beside the one that runs, and ends that one when the other answers.
 """
@@ -22,27 +22,27 @@ from holdfast.control.rollout import compatibility, plan_parts, serving_config
 from holdfast.control.rollout.plan_parts import PUSHED, ROLLED_BACK, Part
 from holdfast.errors import HoldfastError, InputError, RefusedError, UnavailableError
 from holdfast.records import Verdict
-from holdfast.rollout.model.runtime import TOLERANCE, Binary, furthest
+from holdfast.rollout.model.runtime import TOLERANCE, Runtime, furthest
 from holdfast.store import Store
 from holdfast.store.backout import taints
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.files import blobs
 from holdfast.store.models import runtimes, serving_configs, versions
-from holdfast.store.models.runtimes import BinaryRow, Release
+from holdfast.store.models.runtimes import Release, RuntimeRow
 from holdfast.store.rollout import traffic_plans
 from holdfast.train.artifact import read_metadata
 
-FAILED: Final = "binary.failed"
+FAILED: Final = "runtime.failed"
 """The kind of the event of a runtime that could not take over, whose subject is the model."""
 
 FACTS_SECONDS: Final = 60.0
 """How long a command may take to say what it is."""
 ROWS: Final = 200
-"""How many rows two binaries are compared by."""
+"""How many rows two runtimes are compared by."""
 
 
-def facts_of(command: Sequence[str]) -> Binary:
+def facts_of(command: Sequence[str]) -> Runtime:
     """What `command` says that it is; `InputError` HF101 when it does not."""
     asked = [*command, "runtime", "show", "--json"]
     try:
@@ -59,7 +59,7 @@ def facts_of(command: Sequence[str]) -> Binary:
     if ended.returncode != 0:
         raise _says_nothing(command, (ended.stderr.strip().splitlines() or ["no word"])[-1])
     try:
-        return Binary.from_json(json.dumps(json.loads(ended.stdout)["facts"]))
+        return Runtime.from_json(json.dumps(json.loads(ended.stdout)["facts"]))
     except (ValueError, KeyError, TypeError, HoldfastError) as error:
         raise _says_nothing(command, str(error)) from error
 
@@ -77,10 +77,10 @@ def _says_nothing(command: Sequence[str], why: str) -> InputError:
 
 
 def try_out(
-    place: Place, version: str, candidate: BinaryRow, present: Sequence[str], arguments: Sequence[str]
+    place: Place, version: str, candidate: RuntimeRow, present: Sequence[str], arguments: Sequence[str]
 ) -> Release:
     """Let `candidate` and the command `present` answer the same rows by `version` on a copy of the store, and keep whether
-    they are the same within `TOLERANCE`, under the configuration that is in force.
+    they are the same within `TOLERANCE`, under the serving config that is in force.
 
     `arguments` make a server of a command, `requests` the rows. Raises `InputError` HF101 for a candidate without a
     command, `NotFoundError` HF303 for a version that there is not, `UnavailableError` HF306 without room for the copy.
@@ -121,9 +121,9 @@ def try_out(
                 "both start, and no row that the contract lets through is known",
             )
         elif tuple(present) == candidate.command:
-            words += "; both are this binary, for want of another"
+            words += "; both are this runtime, for want of another"
     except HoldfastError as error:
-        if error.code == "HF306":  # that there is no place for a copy says nothing of the binary
+        if error.code == "HF306":  # that there is no place for a copy says nothing of the runtime
             raise
         verdict, words = Verdict.FAIL, f"it does not answer: {error.what}"
     release = Release(version, candidate.runtime, limits.id, verdict, words, place.clock_us())
@@ -133,29 +133,27 @@ def try_out(
         events.append(
             connection,
             at_us=place.clock_us(),
-            kind="binary.tried",
+            kind="runtime.tried",
             subject=version,
             explanation=f"{candidate.runtime} with {limits.id} {verdict}: {words}",
         )
     return release
 
 
-def qualified(store: Store, model: str, version: str, own: Binary, *, now_us: int) -> None:
-    """Keep that `version` passed its gates as answered by `own`, under the configuration in force. A trial stands above it."""
+def qualified(store: Store, model: str, version: str, own: Runtime, *, now_us: int) -> None:
+    """Keep that `version` passed its gates as answered by `own`, under the serving config in force. A trial stands above it."""
     with store.ledger.write() as connection:
         runtimes.register(connection, own, (), now_us=now_us)
-        words = "qualified: every gate was judged by what this binary answered"
+        words = "qualified: every gate was judged by what this runtime answered"
         compatibility.keep(connection, model, version, own.id, words, now_us=now_us)
 
 
-def to_try(store: Store, model: str, binary: str) -> tuple[str, ...]:
-    """The versions that have yet to pass a trial with `binary` before it may be pushed; none before the model's first plan."""
+def to_try(store: Store, model: str, runtime: str) -> tuple[str, ...]:
+    """The versions that have yet to pass a trial with `runtime` before it may be pushed; none before the model's first plan."""
     with store.ledger.read() as connection:
         plan = traffic_plans.newest_committed(connection, model)
         wanted = () if plan is None else compatibility.answering(connection, plan.plan)
-        return tuple(
-            each for each in wanted if not compatibility.with_binary(connection, model, each, binary)
-        )
+        return tuple(each for each in wanted if not compatibility.is_tested(connection, model, each, runtime))
 
 
 def requests(store: Store, model: str, version: str) -> list[str]:
@@ -207,57 +205,57 @@ def _answers(place: Place, home: Path, number: int, version: str, rows: Sequence
     return found
 
 
-# --- push and roll-back -----------------------------------------------------------------------------------------------
+# --- push and rollback -----------------------------------------------------------------------------------------------
 
 
 def push(
-    store: Store, model: str, binary: str, present: Binary, *, actor: str, reason: str, now_us: int
+    store: Store, model: str, runtime: str, present: Runtime, *, actor: str, reason: str, now_us: int
 ) -> int:
-    """Let `model` be served by `binary`; the number of the plan. Before the first push stands `present`, what serves now.
+    """Let `model` be served by `runtime`; the number of the plan. Before the first push stands `present`, what serves now.
 
-    Raises `NotFoundError` HF303 before the model's first plan or for a binary that is not registered, `RefusedError` HF403
-    when it is in force, or did not pass a trial with the configuration in force and each of `tried.answering`.
+    Raises `NotFoundError` HF303 before the model's first plan or for a runtime that is not registered, `RefusedError` HF403
+    when it is in force, or did not pass a trial with the serving config in force and each of `tried.answering`.
     """
     with store.ledger.write() as connection:
         before = plan_parts.newest(connection, model, now_us)
-        runtimes.get(connection, binary)
-        spells = runtimes.in_force(connection, model)
-        if (spells[0][1] if spells else present.id) == binary:
+        runtimes.get(connection, runtime)
+        periods = runtimes.in_force(connection, model)
+        if (periods[0][1] if periods else present.id) == runtime:
             raise RefusedError(
                 "HF403",
-                f"{binary} is in force already",
+                f"{runtime} is in force already",
                 state="nothing was written",
                 next_command="holdfast status",
             )
         for version in compatibility.answering(connection, before):
-            compatibility.must_be_tried(connection, model, version, binary)
-        if not spells:
+            compatibility.require_tested(connection, model, version, runtime)
+        if not periods:
             runtimes.register(connection, present, (), now_us=now_us)
             traffic_plans.append(connection, replace(before, runtime=present.id), now_us=now_us)
-        return _append(connection, model, binary, PUSHED[Part.RUNTIME], actor, reason, now_us)
+        return _append(connection, model, runtime, PUSHED[Part.RUNTIME], actor, reason, now_us)
 
 
-def failed(store: Store, model: str, binary: str, why: str, *, actor: str, now_us: int) -> int | None:
-    """Tell that `binary` could not take over, and return to the one before it; None when it is not in force any more."""
+def failed(store: Store, model: str, runtime: str, why: str, *, actor: str, now_us: int) -> int | None:
+    """Tell that `runtime` could not take over, and return to the one before it; None when it is not in force any more."""
     with store.ledger.write() as connection:
-        spells = runtimes.in_force(connection, model)
-        if len(spells) < 2 or spells[0][1] != binary:
+        periods = runtimes.in_force(connection, model)
+        if len(periods) < 2 or periods[0][1] != runtime:
             return None
         events.append(
-            connection, at_us=now_us, kind=FAILED, subject=model, actor=actor, explanation=f"{binary}: {why}"
+            connection, at_us=now_us, kind=FAILED, subject=model, actor=actor, explanation=f"{runtime}: {why}"
         )
-        return _append(connection, model, spells[1][1], ROLLED_BACK[Part.RUNTIME], actor, why, now_us)
+        return _append(connection, model, periods[1][1], ROLLED_BACK[Part.RUNTIME], actor, why, now_us)
 
 
-def current(connection: Transaction, model: str) -> tuple[int, BinaryRow] | None:
-    """The binary that the plans of `model` ask for, with the plan that did; None while none does."""
-    spells = runtimes.in_force(connection, model)
-    return (spells[0][0], runtimes.get(connection, spells[0][1])) if spells else None
+def current(connection: Transaction, model: str) -> tuple[int, RuntimeRow] | None:
+    """The runtime that the plans of `model` ask for, with the plan that did; None while none does."""
+    periods = runtimes.in_force(connection, model)
+    return (periods[0][0], runtimes.get(connection, periods[0][1])) if periods else None
 
 
 def _append(
-    connection: Transaction, model: str, binary: str, kind: str, actor: str, reason: str, now_us: int
+    connection: Transaction, model: str, runtime: str, kind: str, actor: str, reason: str, now_us: int
 ) -> int:
     before = plan_parts.newest(connection, model, now_us)
-    plan_parts.record(connection, model, kind, f"{binary} serves: {reason}", actor=actor, now_us=now_us)
-    return traffic_plans.append(connection, replace(before, runtime=binary), now_us=now_us)
+    plan_parts.record(connection, model, kind, f"{runtime} serves: {reason}", actor=actor, now_us=now_us)
+    return traffic_plans.append(connection, replace(before, runtime=runtime), now_us=now_us)

@@ -1,11 +1,10 @@
-"""May the canary go on? One pure function from what is known to what is done, with the reason in words.
+"""Decide what happens to a rollout. One pure function from what is known to a decision with its reason.
 
-What a rollout asks for comes in order: a replay and a drill before anything, copies of requests before traffic, and traffic
-in steps.
-Harm sends the challenger back at once. A step ends on evidence only: no data is inconclusive and waits, and a
-wait that outlasts the policy's patience ends the rollout as inconclusive. That holds at 100 % and until a probe
-has confirmed it, too: there the challenger is held to what the champion showed before. "Promoted" and "rolled back" are
-said when a probe was answered by the right version under the newest plan, not before (R131, R132).
+The order is: a replay and a drill first, then copies of requests, then traffic in steps.
+Harm rolls the challenger back at once. A step ends on evidence only: without data it is inconclusive and waits. A wait
+that exceeds the policy's timeout ends the rollout as inconclusive. The same holds at 100 % until a probe has confirmed
+it; there the challenger is compared with what the champion showed before. "Promoted" and "rolled back" are reported only
+after the right version responded to a probe under the newest plan (R131, R132).
 """
 
 from __future__ import annotations
@@ -38,15 +37,19 @@ from holdfast.rollout.model.state_machine import State
 def decide(
     rollout: RolloutState, evidence: Sequence[MetricState], probes: Sequence[ProbeSeen], now_us: int
 ) -> Decision:
-    """What follows for `rollout`, by the clock reading `now_us` (microseconds since 1970 UTC).
+    """Return the decision about `rollout` at `now_us` (microseconds since 1970 UTC).
 
     Parameters
     ----------
+    rollout
+        Its state, policy and versions.
     evidence
-        One state per metric. Before the canary, the states that it would begin with; none while they cannot begin,
-        because the champion has answered too little for a latency bound. Those of the shadow as well, where it had one.
+        One state per metric, those of the shadow included. Before the canary, the states that it would begin with; empty while
+        they cannot begin, because the champion has too few requests for a latency bound.
     probes
         The last probe of each server of the model.
+    now_us
+        The current time.
 
     Guarantee: a version within the policy's margins is rolled back as harmful with probability at most
     `alpha`, under the assumptions that `Canary` states, weaker ones at 100 % of the units. Every decision but
@@ -77,27 +80,27 @@ def decide(
 
 
 def harm_shown(evidence: Sequence[MetricState], policy: Canary) -> str:
-    """Which metrics show harm, of traffic or of copies, with their numbers; empty when none does."""
-    copies, others = _apart(evidence)
+    """Return which metrics show harm, of traffic or of copies, with their numbers; empty if none does."""
+    copies, others = _split_copies(evidence)
     seen = [harm_of(others, tuple(judge(state, policy) for state in others))]
     if in_shadow := _shadow_harm(copies, policy):
         seen.append(f"harm in shadow: {in_shadow}")
     return "; ".join(each for each in seen if each)
 
 
-def _apart(evidence: Sequence[MetricState]) -> tuple[list[MetricState], list[MetricState]]:
-    """What copies showed, and what traffic showed."""
+def _split_copies(evidence: Sequence[MetricState]) -> tuple[list[MetricState], list[MetricState]]:
+    """Return the evidence of copies, and that of traffic."""
     copies = [state for state in evidence if is_shadow(state.metric)]
     return copies, [state for state in evidence if not is_shadow(state.metric)]
 
 
 def judged(evidence: Sequence[MetricState], policy: Canary) -> tuple[Verdicts, str]:
-    """The verdicts of a challenger that has traffic, and its harm in words.
+    """Return the verdicts of a challenger that has traffic, and a description of its harm.
 
-    Labels of its time in shadow come when it has traffic already: what they show sends it back as well. Nobody waits for
-    them, so only the verdicts that show harm are among those that are returned.
+    Labels of its time in shadow may arrive when it has traffic already; harm that they show rolls it back too. No
+    decision waits for them, so of the shadow's verdicts only those that show harm are returned.
     """
-    copies, others = _apart(evidence)
+    copies, others = _split_copies(evidence)
     verdicts = tuple(judge(state, policy) for state in others)
     late = shadow.judge(copies, policy) if copies else ()
     harmful = tuple(verdict for verdict in late if verdict.verdict is Verdict.FAIL)
@@ -107,8 +110,10 @@ def judged(evidence: Sequence[MetricState], policy: Canary) -> tuple[Verdicts, s
 def _shadow_harm(copies: Sequence[MetricState], policy: Canary) -> str:
     if not copies:
         return ""
-    told = zip(copies, shadow.judge(copies, policy), strict=True)
-    return "; ".join(shadow.describe(state) for state, verdict in told if verdict.verdict is Verdict.FAIL)
+    judged_copies = zip(copies, shadow.judge(copies, policy), strict=True)
+    return "; ".join(
+        shadow.describe(state) for state, verdict in judged_copies if verdict.verdict is Verdict.FAIL
+    )
 
 
 def _pending(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
@@ -121,12 +126,12 @@ def _pending(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int
     if wanted is None:
         return _start(rollout, evidence, "", (), now_us)
     share = formatting.share(wanted.share_ppm)
-    reason = f"{rollout.challenger} gets copies of {share} of the requests; nobody sees what it answers"
+    reason = f"{rollout.challenger} gets copies of {share} of the requests; no caller gets its predictions"
     return BeginShadow(wanted.share_ppm, reason)
 
 
 def _missing(rollout: RolloutState, now_us: int) -> RollBack | Wait | None:
-    """What the policy asks for before anything begins, when it is not there."""
+    """Return what to do while a replay or drill that the policy requires is missing; None if none is."""
     policy, ready = rollout.policy, rollout.ready
     if policy.replay_requests:
         if ready.replay is Verdict.FAIL:
@@ -143,9 +148,9 @@ def _missing(rollout: RolloutState, now_us: int) -> RollBack | Wait | None:
     if within_us is None or ready.drill.ready:
         return None
     if not ready.can_drill:
-        return None  # with nobody beside the champion no drill can pass, and without a rollout nobody ever is
+        return None  # without a second version no drill can pass, and only a rollout brings a second version
     wanting = (
-        f"inconclusive: {ready.drill.explanation}, and the policy asks for a drill within "
+        f"inconclusive: {ready.drill.explanation}, and the policy requires a drill within "
         f"{formatting.hours(within_us)} (holdfast drill)"
     )
     return _wait_or_give_up(rollout, wanting, (), now_us)
@@ -166,15 +171,15 @@ def _start(
 
 
 def _shadowing(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
-    """Nobody is touched yet, so a challenger that does harm or differs too much is cancelled."""
-    copies, others = _apart(evidence)
+    """Cancel a challenger that does harm or differs too much; it has no traffic yet."""
+    copies, others = _split_copies(evidence)
     verdicts = shadow.judge(copies, rollout.policy)
     harm = _shadow_harm(copies, rollout.policy)
     if harm:
         return RollBack(Verdict.FAIL, f"harm in shadow: {harm}", verdicts)
     wanting = [verdict.wanting for verdict in verdicts if verdict.wanting]
     if wanting or not verdicts:
-        seen = ", ".join(wanting) or "no copy was answered"
+        seen = ", ".join(wanting) or "no copy got a response"
         return _wait_or_give_up(rollout, f"inconclusive in shadow: {seen} so far", verdicts, now_us)
     shown = f"no harm in shadow ({_shown(verdicts)}): "
     return _start(rollout, others, shown, verdicts, now_us)
@@ -214,12 +219,12 @@ def _canary(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int)
 
 
 def _paused(rollout: RolloutState, evidence: Sequence[MetricState]) -> Decision:
-    """A person holds it where it is; harm is stronger than that."""
+    """Wait for the operator; harm rolls the challenger back all the same."""
     verdicts, harm = judged(evidence, rollout.policy)
     if harm:
         return RollBack(Verdict.FAIL, harm, verdicts)
     share = formatting.share(rollout.policy.shares_ppm[rollout.step])
-    return Wait(f"held at {share} of the units by a person (holdfast rollout resume)", verdicts)
+    return Wait(f"paused at {share} of the units by an operator (holdfast rollout resume)", verdicts)
 
 
 def _verifying(
@@ -228,35 +233,35 @@ def _verifying(
     verdicts, harm = judged(evidence, rollout.policy)
     if harm and rollout.returns_to is not None:
         return RollBack(Verdict.FAIL, harm, verdicts)
-    confirmed, seen = _answered_by(rollout.challenger, rollout.plan_id, probes)
+    confirmed, seen = _is_converged(rollout.challenger, rollout.plan_id, probes)
     if confirmed:
         return Confirm(seen, verdicts)
     if rollout.returns_to is None:
         return Wait(f"inconclusive: {seen}", verdicts)
-    # Servers that do not obey may be unable to load the version, silent ones may have died of it.
+    # Servers that do not converge may be unable to load the version; silent ones may have crashed on it.
     return _wait_or_give_up(rollout, f"inconclusive: {seen}", verdicts, now_us)
 
 
 def _rolling_back(rollout: RolloutState, probes: Sequence[ProbeSeen]) -> Decision:
-    assert rollout.returns_to is not None, "a roll-back began, so there was something to return to"
-    confirmed, seen = _answered_by(rollout.returns_to, rollout.plan_id, probes)
+    assert rollout.returns_to is not None, "a rollback began, so there is a version to return to"
+    confirmed, seen = _is_converged(rollout.returns_to, rollout.plan_id, probes)
     return Confirm(seen) if confirmed else Wait(f"inconclusive: {seen}")
 
 
-def _answered_by(version: str, plan: int | None, probes: Sequence[ProbeSeen]) -> tuple[bool, str]:
-    """Whether all servers that answer, and at least one, answered with `version` under `plan`."""
-    answering = [probe for probe in probes if probe.verdict is not Verdict.ERROR]
-    silent = len(probes) - len(answering)
-    if not answering:
+def _is_converged(version: str, plan: int | None, probes: Sequence[ProbeSeen]) -> tuple[bool, str]:
+    """Return True if every server that responds, and at least one, did so with `version` under `plan`; and a description."""
+    responding = [probe for probe in probes if probe.verdict is not Verdict.ERROR]
+    silent = len(probes) - len(responding)
+    if not responding:
         return False, f"no server has answered a probe yet ({silent} silent)"
-    other = [probe for probe in answering if (probe.observed_version, probe.plan_id) != (version, plan)]
+    other = [probe for probe in responding if (probe.observed_version, probe.plan_id) != (version, plan)]
     if other:
         first = other[0]
         return False, (
-            f"{len(other)} of {len(answering)} servers do not answer with {version} under plan {plan} yet: "
+            f"{len(other)} of {len(responding)} servers do not answer with {version} under plan {plan} yet: "
             f"{first.server} answered with {first.observed_version} under plan {first.plan_id}"
         )
-    many = "1 server" if len(answering) == 1 else f"{len(answering)} servers"
+    many = "1 server" if len(responding) == 1 else f"{len(responding)} servers"
     words = f"{many} answered the probe with {version} under plan {plan}"
     return True, f"{words}; {silent} were silent" if silent else words
 
@@ -268,7 +273,7 @@ def _wait_or_give_up(rollout: RolloutState, wanting: str, verdicts: Verdicts, no
     if waited_us <= timeout_us:
         return Wait(wanting, verdicts)
     waited = f"{formatting.hours(waited_us)} of {formatting.hours(timeout_us)}"
-    return RollBack(Verdict.INCONCLUSIVE, f"{wanting}; patience ran out after {waited}", verdicts)
+    return RollBack(Verdict.INCONCLUSIVE, f"{wanting}; timeout after {waited}", verdicts)
 
 
 def _shown(verdicts: Verdicts) -> str:

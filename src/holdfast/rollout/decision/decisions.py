@@ -1,4 +1,4 @@
-"""What can follow from a rollout, and what a decision looks at: values only, so that both can be told and kept."""
+"""Decisions about a rollout and their inputs. Plain values, so that they can be reported and stored."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from holdfast.rollout.model.drills import DrillKind, Standing, ready
 from holdfast.rollout.model.policy import Canary
 from holdfast.rollout.model.state_machine import Event, State
 
-_NEVER: Final = ready((), DrillKind.ROLL_BACK, 0)
+_NEVER: Final = ready((), DrillKind.ROLLBACK, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What must be there before a challenger gets traffic.
+    """What a challenger needs before it gets traffic.
 
     Parameters
     ----------
     replay, replayed
-        How the newest replay of recorded requests ended, and of how many; None when there was none.
+        The verdict of the newest replay of recorded requests, and their number; None without a replay.
     drill
-        Whether a drill of roll-back is believed for as long as the policy asks.
+        Whether a rollback drill is recent enough for the policy.
     can_drill
-        Whether anything stands beside the champion that a drill of roll-back could return to.
+        True if there is a version besides the champion that a rollback drill could return to.
     """
 
     replay: Verdict | None = None
@@ -38,9 +38,9 @@ class Readiness:
 class RolloutState:
     """A rollout as the decision sees it.
 
-    `returns_to` is the version that a roll-back would restore: the champion, or the fallback when the model
-    had none; None when there is neither. While it rolls back, the version that the committed plan restores.
-    `plan` is the number of the model's newest traffic plan. `ready` is read while it is pending only.
+    `returns_to` is the version that a rollback restores: the champion, or the fallback if the model had none; None without
+    either. During a rollback it is the version that the committed plan restores. `plan_id` is the number of the model's newest
+    traffic plan. `ready` is read only while the rollout is pending.
     """
 
     challenger: str
@@ -56,7 +56,7 @@ class RolloutState:
 
 @dataclass(frozen=True, slots=True)
 class ProbeSeen:
-    """What the last probe of one server saw: the plan that it follows and the version that answered."""
+    """The last probe of one server: the plan that it follows and the version that responded."""
 
     server: str
     plan_id: int | None
@@ -66,7 +66,7 @@ class ProbeSeen:
 
 @dataclass(frozen=True, slots=True)
 class BeginShadow:
-    """The challenger gets copies of requests; nobody sees what it answers."""
+    """The challenger gets copies of requests; no caller gets its predictions."""
 
     share_ppm: int
     reason: str
@@ -97,7 +97,7 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """The challenger answers everything; a probe has to confirm it before it is the declared champion."""
+    """The challenger gets all traffic; a probe must confirm it before it is the declared champion."""
 
     reason: str
     verdicts: Verdicts = ()
@@ -106,7 +106,7 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """Probes saw the version that should answer, answer."""
+    """Probes confirmed that the intended version serves."""
 
     reason: str
     verdicts: Verdicts = ()
@@ -115,12 +115,12 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class RollBack:
-    """The traffic returns. `verdict` is fail when harm was shown, inconclusive when patience ran out."""
+    """Traffic returns. `verdict` is fail if harm was shown, inconclusive after a timeout."""
 
     verdict: Verdict
     reason: str
     verdicts: Verdicts = ()
-    event: Event = Event.ROLL_BACK
+    event: Event = Event.ROLLBACK
 
 
 @dataclass(frozen=True, slots=True)

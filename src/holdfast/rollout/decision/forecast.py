@@ -1,4 +1,4 @@
-"""When will a rollout decide? Told from how its evidence has grown so far; unknown without any."""
+"""Forecast when a rollout decides, from how its evidence has grown so far."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from holdfast.rollout.model.policy import Canary
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Microseconds from now: until the step has seen enough, and until harm would be shown. None: nothing tells.
+    """Microseconds until the step has enough evidence, and until harm would be shown; None if unknown.
 
-    Straight lines through what was seen; no promise, and harm that is not there has no time.
+    Both are linear extrapolations, no promise. Harm that does not exist has no time.
     """
 
     enough_us: int | None
@@ -21,7 +21,7 @@ class Forecast:
 
     @property
     def decision_us(self) -> int | None:
-        """Until the first of the two."""
+        """Return the time until the first of the two."""
         known = [each for each in (self.enough_us, self.harm_us) if each is not None]
         return min(known, default=None)
 
@@ -29,16 +29,18 @@ class Forecast:
 def forecast(
     verdicts: Sequence[MetricVerdict], policy: Canary, *, step_us: int, evidence_us: int
 ) -> Forecast:
-    """What the growth so far leads to.
+    """Return a forecast from the growth of the evidence so far.
 
     Parameters
     ----------
     verdicts
-        Of each metric now.
+        The current verdict of each metric.
+    policy
+        The policy of the rollout.
     step_us
-        How long the step has lasted; units grow from its beginning.
+        Duration of the step so far, microseconds; units grow from its beginning.
     evidence_us
-        How long there has been evidence; the natural logarithm of the e-value grows from 0 at its beginning.
+        Age of the evidence, microseconds; the natural logarithm of the e-value grows from 0 at its beginning.
 
     >>> from holdfast.records import Verdict
     >>> half = MetricVerdict("errors", Verdict.INCONCLUSIVE, 50, 200, 1.0, 5.0, "150 more")

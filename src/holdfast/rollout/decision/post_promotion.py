@@ -1,8 +1,7 @@
-"""What follows a promotion: its watch. Harm is taken back by itself; a watch ends good, or censored when nobody can tell.
+"""Decide about a promotion during its bake time: roll back on harm, else end the bake time good or censored.
 
-Beside the answers, the rate of requests is compared with that before the switch. A switch that loses requests on their way
-shows in no request's answer. Yet a rate has many causes, so nothing is taken back for it: it is told, and the watch ends
-censored.
+The rate of requests is compared with that before the switch, because requests that are lost on their way leave no trace in
+predictions. A rate has many causes, so a change is reported and never rolled back; the bake time then ends censored.
 """
 
 from __future__ import annotations
@@ -25,35 +24,39 @@ from holdfast.stats import RateTest
 
 
 @dataclass(frozen=True, slots=True)
-class EndWatch:
-    """The watch is over, and this is the push's label."""
+class EndBake:
+    """The bake time is over; `outcome` is the push's label."""
 
     outcome: PushOutcome
     reason: str
     verdicts: Verdicts
 
 
-WatchDecision: TypeAlias = RollBack | EndWatch | Wait
+BakeDecision: TypeAlias = RollBack | EndBake | Wait
 
 
-def decide_watch(
+def decide_bake(
     evidence: Sequence[MetricState], policy: Canary, *, promoted_us: int, until_us: int, now_us: int
-) -> WatchDecision:
-    """What follows for a promotion that is watched until `until_us`, by the clock reading `now_us`.
+) -> BakeDecision:
+    """Return the decision about a promotion that bakes until `until_us`.
 
     Parameters
     ----------
     evidence
-        One state per metric, as of `begin_watch`; the rate's too, where it is judged, and those of the shadow,
-        whose labels may come as late.
+        One state per metric, as of `begin_bake`; also the rate's, if it is judged, and those of the shadow, whose labels may be
+        as late.
+    policy
+        The policy of the rollout.
+    promoted_us, until_us, now_us
+        When it was promoted, when its bake time ends, and the current time; microseconds since 1970 UTC.
 
-    Guarantee: never good without as many units of each metric in the watch as a step must show, and never good when the
-    rate of requests has changed, or the mean score for a reason that may be the world's. A version within its levels is
-    taken back with probability of about `alpha` at most, beside that of the canary. Condition: the levels are the champion's
-    of the canary; a surge that would have lifted its errors over them too is taken for the version's harm, and so is a
-    world that takes more than `bake_quality_margin` of every version's mean score.
+    Guarantee: the result is good only if each metric has as many units in the bake time as a step must have, the rate of
+    requests has not changed, and neither has the mean score for a reason outside the version. A version within its levels is
+    rolled back with probability of about `alpha` at most, in addition to that of the canary. Condition: the levels are the
+    champion's of the canary. A surge that would have lifted the champion's errors over them too counts as the version's harm,
+    and so does a change of the world that takes more than `bake_quality_margin` of every version's mean score.
 
-    >>> decide_watch([], Canary(), promoted_us=0, until_us=5, now_us=5).outcome
+    >>> decide_bake([], Canary(), promoted_us=0, until_us=5, now_us=5).outcome
     <PushOutcome.CENSORED: 'censored'>
     """
     verdicts, harm = judged(evidence, policy)
@@ -61,19 +64,19 @@ def decide_watch(
     if harm:
         return RollBack(Verdict.FAIL, f"{harm}; {after}", verdicts)
     if now_us < until_us:
-        return Wait(f"watched, no harm {after}; until {hours(until_us - now_us)} from now", verdicts)
+        return Wait(f"baking, no harm {after}; until {hours(until_us - now_us)} from now", verdicts)
     wanting = [verdict.wanting for verdict in verdicts if verdict.wanting]
     if wanting or not any(verdict.units for verdict in verdicts):
-        seen = ", ".join(wanting) or "no answer at all"
-        return EndWatch(PushOutcome.CENSORED, f"the watch ended inconclusive: {seen}", verdicts)
+        seen = ", ".join(wanting) or "no prediction at all"
+        return EndBake(PushOutcome.CENSORED, f"the bake time ended inconclusive: {seen}", verdicts)
     shown = ", ".join(f"{verdict.metric} {verdict.units} units" for verdict in verdicts if verdict.units)
-    return EndWatch(
-        PushOutcome.GOOD, f"no harm in a watch of {set_hours(policy.bake_us)} ({shown})", verdicts
+    return EndBake(
+        PushOutcome.GOOD, f"no harm in a bake time of {set_hours(policy.bake_us)} ({shown})", verdicts
     )
 
 
 def begin_rate(policy: Canary, switched_us: int) -> MetricState | None:
-    """No evidence yet about the rate of requests since the switch at `switched_us`; None when the policy judges none."""
+    """Return empty evidence about the rate of requests since `switched_us`; None if the policy judges no rate."""
     if policy.rate_margin is None:
         return None
     minute_start_us = switched_us + -switched_us % MINUTE_US
@@ -84,31 +87,33 @@ def begin_rate(policy: Canary, switched_us: int) -> MetricState | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretches:
-    """A stretch after the switch and the one before it that it is compared with, each `us` long."""
+class ComparedPeriods:
+    """A period after the switch and the one before it that it is compared with, each `us` long."""
 
     after_us: int
     before_us: int
     us: int
 
 
-def next_stretches(state: MetricState, *, history_us: int, known_at_us: int) -> Stretches | None:
-    """What is to be counted and folded next; None when nothing is.
+def next_periods(state: MetricState, *, history_us: int, known_at_us: int) -> ComparedPeriods | None:
+    """Return the periods to count and fold next; None if there are none.
 
     Parameters
     ----------
+    state
+        The evidence about the rate.
     history_us
-        When the model was first asked, microseconds since 1970 UTC.
+        When the model got its first request, microseconds since 1970 UTC.
     known_at_us
-        Until when all requests are known.
+        Until when all requests are known, microseconds since 1970 UTC.
 
-    The first day after the switch is compared with the day before it, the second with the one before that, and so on, so
-    that the hours of a day meet their likes and no stretch is used twice. A model that is younger than a day has its
-    first hour compared with the hour before the switch, mirrored.
+    The first day after the switch is compared with the day before it, the second with the one before that, and so on: hours of
+    the day match, and no period is used twice. For a model that is younger than a day, the first hour is compared with the hour
+    before the switch, mirrored.
 
     >>> state = begin_rate(Canary(), 10 * DAY_US)
-    >>> next_stretches(state, history_us=0, known_at_us=10 * DAY_US + HOUR_US)
-    Stretches(after_us=864000000000, before_us=777600000000, us=3600000000)
+    >>> next_periods(state, history_us=0, known_at_us=10 * DAY_US + HOUR_US)
+    ComparedPeriods(after_us=864000000000, before_us=777600000000, us=3600000000)
     """
     evidence = _rate_of(state)
     switched_us, after_us = evidence.switched_us, evidence.folded_us
@@ -119,14 +124,14 @@ def next_stretches(state: MetricState, *, history_us: int, known_at_us: int) -> 
         us = min(us, switched_us + HOUR_US - after_us)
         before_us = switched_us - (after_us - switched_us) - us
     us -= us % MINUTE_US
-    return Stretches(after_us, before_us, us) if us > 0 and before_us >= history_us else None
+    return ComparedPeriods(after_us, before_us, us) if us > 0 and before_us >= history_us else None
 
 
-def fold_rate(state: MetricState, stretches: Stretches, *, after: int, before: int) -> MetricState:
-    """The evidence after `stretches` were counted: so many requests after the switch, and before it."""
-    evidence, seconds = _rate_of(state), stretches.us / 1e6
+def fold_rate(state: MetricState, periods: ComparedPeriods, *, after: int, before: int) -> MetricState:
+    """Return the evidence with the requests counted in `periods`: `after` the switch, and `before` it."""
+    evidence, seconds = _rate_of(state), periods.us / 1e6
     test = evidence.test.fold(after=after, after_seconds=seconds, before=before, before_seconds=seconds)
-    folded_us = stretches.after_us + stretches.us
+    folded_us = periods.after_us + periods.us
     return replace(
         state,
         challenger_units=state.challenger_units + after,
@@ -137,9 +142,9 @@ def fold_rate(state: MetricState, stretches: Stretches, *, after: int, before: i
     )
 
 
-def rate_in_words(state: MetricState) -> str:
-    """What the rate of requests is after the switch, against that before it, with its numbers."""
-    before = f"{state.champion_units} in as long before"
+def format_rate(state: MetricState) -> str:
+    """Return the rate of requests after the switch relative to that before it, with its numbers."""
+    before = f"{state.champion_units} in the same time before"
     return (
         f"the rate of requests is {_rate_of(state).test.interval()} times that before the switch "
         f"({state.challenger_units} requests after, {before}; ln e-value {state.log_e:.1f} of {state.log_bound:.1f})"

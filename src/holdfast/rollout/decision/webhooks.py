@@ -1,6 +1,6 @@
-"""Who is asked before a step of a rollout is taken, and who is told of it: webhooks, as declared.
+"""Webhooks of a rollout, as declared: their consent before a step, and notifications after it.
 
-A hook with a veto is asked, and no answer is no consent: the step waits. A roll-back is never asked about, only told.
+A hook with a veto must consent; without a response the step waits. A rollback needs no consent, it is only notified.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from holdfast.rollout.decision.decisions import Decision, RollBack, Wait
 from holdfast.rollout.model.policy import Canary, microseconds
 from holdfast.rollout.model.state_machine import Event, State
 
-ASKED_BEFORE: Final = (Event.SHADOW, Event.START, Event.ADVANCE, Event.COMPLETE, Event.CONFIRM)
-"""The decisions that a hook may veto. A pause is a person's, and a roll-back is nobody's to stop."""
+CONSENT_EVENTS: Final = (Event.SHADOW, Event.START, Event.ADVANCE, Event.COMPLETE, Event.CONFIRM)
+"""The decisions that a hook may veto. Operators pause, and nothing may stop a rollback."""
 
-TOLD_AFTER: Final = (*State, "advanced")
-"""What a hook may be told: that a rollout reached a state, or that its share grew."""
+NOTIFIED_STATES: Final = (*State, "advanced")
+"""What a hook may be notified of: that a rollout reached a state, or that its share grew."""
 
-ANSWER_BYTES: Final = 65_536
-"""How long an answer may be."""
+MAX_RESPONSE_BYTES: Final = 65_536
+"""Maximum length of a response."""
 
-AGAIN_US: Final = 30_000_000
-"""After how long a hook that refused is asked again, microseconds; silence is asked sooner at first, never later."""
+RETRY_US: Final = 30_000_000
+"""Time until a hook that refused gets the request again, microseconds; after silence sooner at first, never later."""
 
 CONSENT_US: Final = 300_000_000
-"""How long a consent holds while the step that it is about is not taken, microseconds."""
+"""How long a consent stays valid while its step is not taken, microseconds."""
 
 _FIRST_PAUSE_US: Final = 1_000_000
 _REASON_LETTERS: Final = 500
@@ -48,26 +48,25 @@ class Hook:
     Parameters
     ----------
     name
-        1 to 63 of a-z, 0-9, '_' and '-'; each hook of a model has its own.
+        1 to 63 of a-z, 0-9, '_' and '-'; unique among the hooks of a model.
     url
-        Where it listens, http or https, without a user or a fragment. Nothing else is ever called: redirects are refused.
+        Where it listens, http or https, without a user or a fragment. Redirects are not followed.
     on
-        What it is about. Before a decision is taken: "shadow", "start", "advance", "complete", "confirm" (for hooks with a
-        veto only). After it: a state such as "canary", "promoted", "rolled_back", or "advanced". Empty means every decision
-        with a veto, and every state without one.
+        What it is about. Before a decision is taken: "shadow", "start", "advance", "complete", "confirm" (only for hooks with a
+        veto). After it: a state such as "canary", "promoted", "rolled_back", or "advanced". Empty means every decision with a
+        veto, and every state without one.
     veto
-        Whether the decisions wait for its consent. One that does not answer, answers nonsense or with an error is asked again
-        and the step waits: consent is never taken for granted. It waits for at most the policy's patience, counted from the
-        first question about this step.
+        True if the decisions wait for its consent. Without a valid response the request is repeated and the step waits, at most
+        for the policy's timeout, counted from the first request about this step.
     timeout
-        How long it may take to answer, above 0 and at most 60 s. Default 5 s.
+        How long a response may take, above 0 and at most 60 s. Default 5 s.
     secret
         Where the key of the signature is: "${env:NAME}", "${file:/path}" or the bare NAME of a variable, never the key. None
         signs nothing.
 
-    Raises `InputError` HF107 when a value cannot mean what it says.
+    Raises `InputError` HF107 for an invalid value.
 
-    >>> Hook("change-freeze", "https://ops.example/freeze", on=("start",), veto=True).asked_before
+    >>> Hook("change-freeze", "https://ops.example/freeze", on=("start",), veto=True).consent_events
     (<Event.START: 'start'>,)
     """
 
@@ -97,13 +96,11 @@ class Hook:
             self.secret is None or bool(_SECRET.fullmatch(self.secret)),
             "has a secret that is not a reference",
         )
-        known = {*ASKED_BEFORE, *TOLD_AFTER}
-        strange = [word for word in self.on if word not in known]
-        _require(self, not strange, f"is on {strange}; known are {', '.join(sorted(known))}")
-        vetoed = [word for word in self.on if word in set(ASKED_BEFORE)]
-        _require(
-            self, self.veto or not vetoed, f"is on {vetoed}, which only a hook with veto=True is asked before"
-        )
+        known = {*CONSENT_EVENTS, *NOTIFIED_STATES}
+        unknown = [word for word in self.on if word not in known]
+        _require(self, not unknown, f"is on {unknown}; known are {', '.join(sorted(known))}")
+        vetoed = [word for word in self.on if word in set(CONSENT_EVENTS)]
+        _require(self, self.veto or not vetoed, f"is on {vetoed}, which needs veto=True")
         _require(
             self,
             not self.veto or not self.on or bool(vetoed),
@@ -111,32 +108,32 @@ class Hook:
         )
 
     @property
-    def asked_before(self) -> tuple[Event, ...]:
-        """The decisions that wait for its consent."""
+    def consent_events(self) -> tuple[Event, ...]:
+        """Return the decisions that wait for its consent."""
         if not self.veto:
             return ()
-        return tuple(event for event in ASKED_BEFORE if not self.on or event in self.on)
+        return tuple(event for event in CONSENT_EVENTS if not self.on or event in self.on)
 
     @property
-    def told_after(self) -> tuple[str, ...]:
-        """The states that it is told of."""
+    def notified_states(self) -> tuple[str, ...]:
+        """Return the states that it is notified of."""
         if not self.on:
-            return () if self.veto else tuple(str(each) for each in TOLD_AFTER)
-        return tuple(str(each) for each in TOLD_AFTER if each in self.on)
+            return () if self.veto else tuple(str(each) for each in NOTIFIED_STATES)
+        return tuple(str(each) for each in NOTIFIED_STATES if each in self.on)
 
     @property
     def timeout_seconds(self) -> float:
-        """How long it may take, in seconds."""
+        """Return the timeout in seconds."""
         return duration(self.timeout).total_seconds()
 
     def to_json(self) -> str:
-        """The hook as canonical JSON, as the ledger keeps it."""
+        """Return the hook as canonical JSON, as the ledger stores it."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return canonical_json(values | {"on": list(self.on), "timeout": self.timeout_seconds})
 
     @classmethod
     def from_json(cls, text: str) -> Hook:
-        """The hook that `to_json` wrote.
+        """Return the hook that `to_json` wrote.
 
         >>> hook = Hook("a", "http://h/x", timeout="2s")
         >>> Hook.from_json(hook.to_json()) == hook
@@ -147,42 +144,43 @@ class Hook:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a hook said: pass is consent, fail a veto, inconclusive no answer that could be understood."""
+class HookResponse:
+    """The response of a hook: pass is consent, fail a veto, inconclusive no valid response."""
 
     verdict: Verdict
     explanation: str
 
 
-def understood(status: int, body: bytes) -> Answer:
-    """The answer in an HTTP response: `{"allow": true or false, "reason": "..."}` with a status of 200 to 299.
+def understood(status: int, body: bytes) -> HookResponse:
+    """Decode an HTTP response: `{"allow": true or false, "reason": "..."}` with a status of 200 to 299.
 
     >>> understood(200, b'{"allow": false, "reason": "freeze until Monday"}')
-    Answer(verdict=<Verdict.FAIL: 'fail'>, explanation='freeze until Monday')
+    HookResponse(verdict=<Verdict.FAIL: 'fail'>, explanation='freeze until Monday')
     >>> understood(302, b"").explanation
-    'it answered with status 302; redirects are not followed'
+    'it responded with status 302; redirects are not followed'
     """
     if not 200 <= status < 300:
         more = "; redirects are not followed" if 300 <= status < 400 else ""
-        return Answer(Verdict.INCONCLUSIVE, f"it answered with status {status}{more}")
-    if len(body) > ANSWER_BYTES:
-        return Answer(Verdict.INCONCLUSIVE, f"its answer is longer than {ANSWER_BYTES:,} bytes")
+        return HookResponse(Verdict.INCONCLUSIVE, f"it responded with status {status}{more}")
+    if len(body) > MAX_RESPONSE_BYTES:
+        return HookResponse(Verdict.INCONCLUSIVE, f"its response is longer than {MAX_RESPONSE_BYTES:,} bytes")
     try:
-        said = json.loads(body)
+        decoded = json.loads(body)
     except (ValueError, RecursionError):
-        return Answer(Verdict.INCONCLUSIVE, "its answer is not JSON")
-    if not isinstance(said, dict) or not isinstance(said.get("allow"), bool):
-        return Answer(Verdict.INCONCLUSIVE, 'its answer has no "allow" that is true or false')
-    reason = said.get("reason", "")
+        return HookResponse(Verdict.INCONCLUSIVE, "its response is not JSON")
+    if not isinstance(decoded, dict) or not isinstance(decoded.get("allow"), bool):
+        return HookResponse(Verdict.INCONCLUSIVE, 'its response has no "allow" that is true or false')
+    reason = decoded.get("reason", "")
     words = reason[:_REASON_LETTERS] if isinstance(reason, str) else ""
-    if said["allow"]:
-        return Answer(Verdict.PASS, words or "it consents")
-    return Answer(Verdict.FAIL, words or "it refuses, and gives no reason")
+    if decoded["allow"]:
+        return HookResponse(Verdict.PASS, words or "it consents")
+    return HookResponse(Verdict.FAIL, words or "it refuses without a reason")
 
 
 def next_us(verdict: Verdict, tries: int, requested_at_us: int) -> int | None:
-    """When a question is asked next, microseconds; None when it needs no asking. Silence is asked again after 1, 2, 4, ...
-    seconds and at most `AGAIN_US`.
+    """Return when a request is sent next, microseconds; None after consent.
+
+    After silence it is sent again after 1, 2, 4, ... seconds and at most `RETRY_US`.
 
     >>> [next_us(Verdict.INCONCLUSIVE, tries, 0) for tries in (0, 1, 2, 9)]
     [0, 1000000, 2000000, 30000000]
@@ -193,21 +191,21 @@ def next_us(verdict: Verdict, tries: int, requested_at_us: int) -> int | None:
         case Verdict.PASS:
             return None
         case Verdict.FAIL:
-            return requested_at_us + AGAIN_US
+            return requested_at_us + RETRY_US
         case _ if tries == 0:
             return requested_at_us
         case _:
-            return requested_at_us + min(AGAIN_US, _FIRST_PAUSE_US << min(tries - 1, 10))
+            return requested_at_us + min(RETRY_US, _FIRST_PAUSE_US << min(tries - 1, 10))
 
 
 def question(
     model: str, rollout: int, versions: tuple[str, str | None], decision: Decision, step: int
 ) -> dict[str, object]:
-    """What a hook is told of a decision that waits for it: plain JSON.
+    """Return the request that a hook gets about a decision that needs its consent: plain JSON.
 
     `versions` are the challenger and the champion.
     """
-    assert not isinstance(decision, Wait), "a wait is not asked about"
+    assert not isinstance(decision, Wait), "a wait needs no consent"
     return {
         "model": model,
         "rollout": rollout,
@@ -222,9 +220,9 @@ def question(
 
 
 def upheld(decision: Decision, against: Sequence[str], policy: Canary, *, waited_us: int) -> Decision:
-    """`decision` when nobody is `against` it, in words; else a wait, and after the policy's patience a roll-back.
+    """Return `decision` if `against` is empty; else a wait, and after the policy's timeout a rollback.
 
-    `waited_us` is for how long hooks that were asked have kept it waiting.
+    `against` explains why each hook has not consented; `waited_us` is how long the step has waited for hooks, microseconds.
 
     >>> upheld(Wait("x"), [], Canary(), waited_us=0).reason
     'x'
@@ -235,17 +233,17 @@ def upheld(decision: Decision, against: Sequence[str], policy: Canary, *, waited
     if waited_us <= microseconds(policy.timeout):
         return Wait(words, decision.verdicts)
     waited = f"{hours(waited_us)} of {hours(microseconds(policy.timeout))}"
-    return RollBack(Verdict.INCONCLUSIVE, f"{words}; patience ran out after {waited}", decision.verdicts)
+    return RollBack(Verdict.INCONCLUSIVE, f"{words}; timeout after {waited}", decision.verdicts)
 
 
 def problems(hooks: Sequence[Hook]) -> list[str]:
-    """What is wrong with the hooks of one model together."""
+    """Return what is wrong with the hooks of one model together."""
     names = [hook.name for hook in hooks]
     return [
         f"two hooks are named {name!r}" for name in sorted({name for name in names if names.count(name) > 1})
     ]
 
 
-def _require(hook: Hook, holds: bool, trouble: str) -> None:
+def _require(hook: Hook, holds: bool, problem: str) -> None:
     if not holds:
-        raise InputError("HF107", f"hook {hook.name!r} {trouble}")
+        raise InputError("HF107", f"hook {hook.name!r} {problem}")

@@ -21,7 +21,7 @@ STRATUM_US: Final = HOUR_US
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledAnswer:
+class LabelledPrediction:
     """A predicted row whose label has arrived.
 
     `at_us` is the time of its prediction, microseconds since 1970 UTC, and `score` its quality, 0 to 1.
@@ -46,7 +46,7 @@ class Stratum:
     champion: tuple[float, ...]
 
 
-def stratified(answers: Iterable[LabelledAnswer], changes_us: Sequence[int]) -> tuple[Stratum, ...]:
+def stratified(answers: Iterable[LabelledPrediction], changes_us: Sequence[int]) -> tuple[Stratum, ...]:
     """`answers` by stratum, the oldest first. In each, the answers of one unit count as one, their mean.
 
     Parameters
@@ -57,7 +57,7 @@ def stratified(answers: Iterable[LabelledAnswer], changes_us: Sequence[int]) -> 
     Guarantee: no stratum holds answers of before and after one of `changes_us`, or of two hours. What it rests on: servers
     follow a plan at once; the few answers between its commit and that are counted to the new share.
 
-    >>> told = [LabelledAnswer(str(at), at * STRATUM_US // 4, Arm.CHAMPION, bytes([at]), 0.5) for at in range(6)]
+    >>> told = [LabelledPrediction(str(at), at * STRATUM_US // 4, Arm.CHAMPION, bytes([at]), 0.5) for at in range(6)]
     >>> [(each.since_us, len(each.champion)) for each in stratified(told, [STRATUM_US // 2])]
     [(0, 2), (1800000000, 2), (3600000000, 2)]
     """

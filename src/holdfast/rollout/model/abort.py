@@ -1,8 +1,8 @@
-"""A version that must not answer, whatever a plan says: the roll-back that needs no ledger.
+"""Aborts: versions that must not serve, even if a plan names them. The rollback that needs no ledger.
 
-An abort names a version and what was known when a person gave it. It stands against every plan of the rollouts that were
-known then, and against older ones, so that a desired state of before does not creep back (R122). Two things end it: the
-ledger says that the version was taken back, or a rollout that is newer than the abort pushes the version again.
+An abort names a version and what was known when it was given. It overrides every plan of the rollouts known then, and
+older ones, so that an earlier desired state does not return (R122). Two things end it: the ledger records that the version
+was rolled back, or a rollout that is newer than the abort pushes the version again.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Final, TypeAlias
 from holdfast.records import EVERYTHING_PPM, TrafficPlan
 
 REPEATED_US: Final = 600_000_000
-"""For so many microseconds after a version was taken back, a roll-back that names none is about that one (R118)."""
+"""For so many microseconds after a version was rolled back, a rollback that names none is about that one (R118)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """`version` must not answer.
+    """`version` must not serve.
 
-    `plan` and `rollout` are the newest numbers that were known when it was given (0: none), `at_us` when that was, in
-    microseconds since 1970 UTC; `reason` and `actor` say why and by whom.
+    `plan_id` and `rollout_id` are the newest numbers that were known when it was given (0: none), `at_us` when that was, in
+    microseconds since 1970 UTC; `reason` and `actor` are those of the operator.
     """
 
     version: str
@@ -35,20 +35,20 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """The rollout of `challenger` that had not ended when somebody last looked."""
+    """The rollout of `challenger` that was running at the last look."""
 
     rollout_id: int
     challenger: str
 
 
 Fit: TypeAlias = Callable[[str, str], bool]
-"""Whether the first version may answer the callers of the second: warm, clean, and of a contract that they meet."""
+"""True if the first version may serve the callers of the second: warm, clean, and of a contract that they meet."""
 
 
 def is_pushed_anew(abort: Abort, plan: TrafficPlan) -> bool:
-    """Whether `plan` is of a newer rollout than `abort` knew of, and that rollout brings the aborted version to users.
+    """Return True if `plan` is of a newer rollout than `abort` knew of, and that rollout pushes the aborted version.
 
-    As the champion that another rollout is compared with, or returns to, it is not pushed.
+    A version that another rollout is compared with, or returns to, is not pushed.
 
     >>> abort = Abort("v2", 7, 3, "bad", "ann", 0)
     >>> is_pushed_anew(abort, TrafficPlan("m", 8, "v1", "v2", 10_000, None, None, 3))
@@ -63,12 +63,12 @@ def is_pushed_anew(abort: Abort, plan: TrafficPlan) -> bool:
 
 
 def banned(aborts: Iterable[Abort], plan: TrafficPlan) -> frozenset[str]:
-    """The versions that must not answer under `plan`."""
+    """Return the versions that must not serve under `plan`."""
     return frozenset(abort.version for abort in aborts if not is_pushed_anew(abort, plan))
 
 
 def target(plan: TrafficPlan, under_way: UnderWay | None) -> str:
-    """The version from which a roll-back takes the traffic: what is being rolled out, else the champion.
+    """Return the version that a rollback takes the traffic from: the challenger of a rollout, else the champion.
 
     >>> plan = TrafficPlan("m", 4, "v2", None, 0, "v1", None, 1)
     >>> target(plan, None), target(plan, UnderWay(2, "v3"))
@@ -90,9 +90,18 @@ def is_repeated(
     rolled_back_us: int,
     now_us: int,
 ) -> bool:
-    """Whether a roll-back that names nothing would take `version` back, to which another has only just given way.
+    """Return True if a rollback without a version would roll back `version`, which another rollback has just returned to.
 
-    Times in microseconds since 1970 UTC: when `version` was first given requests, and when traffic last went back (0: never).
+    Parameters
+    ----------
+    version, plan, under_way
+        The version, the plan in force, and the rollout that runs.
+    deployed_us
+        When `version` first got requests, microseconds since 1970 UTC.
+    rolled_back_us
+        When traffic last went back, microseconds since 1970 UTC; 0 if never.
+    now_us
+        The current time, microseconds since 1970 UTC.
 
     >>> plan = TrafficPlan("m", 4, "v2", None, 0, "v1", None, 1)
     >>> is_repeated("v2", plan, None, deployed_us=5, rolled_back_us=7, now_us=8)
@@ -106,9 +115,9 @@ def is_repeated(
 
 
 def permitted(plan: TrafficPlan, forbidden: Collection[str], fit: Fit) -> TrafficPlan | None:
-    """`plan` as it may be served when no version of `forbidden` may answer; None when nobody is left who can.
+    """Return `plan` without the versions of `forbidden`; None if no version is left that can serve.
 
-    In place of a forbidden champion answers who has everything already, else the previous champion, else the fallback:
+    A forbidden champion is replaced by a challenger that has all traffic, else by the previous champion, else by the fallback:
     the first that `fit` accepts. A rollout of which one side is missing gathers no evidence.
 
     >>> plan = TrafficPlan("m", 4, "v2", None, 0, "v1", "h1", 1)
@@ -146,7 +155,7 @@ def permitted(plan: TrafficPlan, forbidden: Collection[str], fit: Fit) -> Traffi
 
 
 def is_given(plan: TrafficPlan, version: str) -> bool:
-    """Whether `plan` gives `version` requests of users, or may give it all of them without asking again.
+    """Return True if `plan` gives `version` requests, or may give it all of them without another decision.
 
     >>> is_given(TrafficPlan("m", 4, "v2", None, 0, "v1", "h1", 1), "v1")
     False

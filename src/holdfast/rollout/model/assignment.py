@@ -1,4 +1,4 @@
-"""Which arm a unit belongs to: a hash, so that it sticks and every server says the same without asking."""
+"""Assign units to arms by a hash: the assignment sticks, and every server computes the same one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ _HASH_BITS: Final = 64
 
 
 def salt_of(model: str, rollout: int) -> bytes:
-    """The salt of one rollout, 16 bytes. Each rollout draws anew, so that nobody is always the first to
-    suffer.
+    """Return the salt of one rollout, 16 bytes. It differs by rollout, so that no unit is always exposed first.
 
     >>> salt_of("m", 1) == salt_of("m", 1), salt_of("m", 1) == salt_of("m", 2)
     (True, False)
@@ -21,7 +20,7 @@ def salt_of(model: str, rollout: int) -> bytes:
 
 
 def arm_of(unit: bytes, salt: bytes, share_ppm: int) -> Arm:
-    """The arm of `unit` in the rollout with this salt, when the challenger has `share_ppm` of the units.
+    """Return the arm of `unit` if the challenger has `share_ppm` of the units.
 
     Parameters
     ----------

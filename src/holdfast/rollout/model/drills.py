@@ -1,6 +1,6 @@
-"""What is exercised so that it works on the day: kinds of drills, what one showed, and until when that is believed.
+"""Kinds of drills, their results, and how long these are valid.
 
-A roll-back that was never tried is a hope. A drill tries it while nothing is wrong, and says by when it must be tried again.
+A drill exercises a rollback or a recovery while nothing is wrong, and states when it must be repeated.
 """
 
 from __future__ import annotations
@@ -17,47 +17,47 @@ from holdfast.records import HOUR_US, Verdict, duration
 
 
 class DrillKind(StrEnum):
-    """What can be drilled."""
+    """A kind of drill."""
 
-    ROLL_BACK = "roll-back"
+    ROLLBACK = "rollback"
     RESTORE = "restore"
     STALE_LEADER = "stale-leader"
     DEAD_DATABASE = "dead-database"
     BAD_PUSH = "bad-push"
 
 
-DEEDS: Final[Mapping[DrillKind, str]] = {
-    DrillKind.ROLL_BACK: "servers follow a new plan, answer a probe by what a roll-back returns to, and follow one back",
-    DrillKind.RESTORE: "a backup is taken, restored beside the store, compared row for row, and removed",
-    DrillKind.STALE_LEADER: "a lease is taken over, and the old holder's writes must be refused",
-    DrillKind.DEAD_DATABASE: "a server of its own loses its ledger, and must go on answering, also after kill -9",
-    DrillKind.BAD_PUSH: "a broken version goes past the gates into a canary of its own, and must be rolled back",
+DESCRIPTIONS: Final[Mapping[DrillKind, str]] = {
+    DrillKind.ROLLBACK: "servers follow a new plan, serve a probe with the version that a rollback returns to, and return",
+    DrillKind.RESTORE: "a backup is made, restored next to the store, compared row for row, and removed",
+    DrillKind.STALE_LEADER: "a lease is taken over, and writes of its former holder must be refused",
+    DrillKind.DEAD_DATABASE: "a separate server loses its ledger, and must keep serving, also after kill -9",
+    DrillKind.BAD_PUSH: "a broken version bypasses the gates into a separate canary, and must be rolled back",
 }
-"""What each drill does, in words."""
+"""What each drill does."""
 
-LASTS: Final = timedelta(days=30)
-"""How long a drill is believed when nobody says otherwise."""
+VALID_FOR: Final = timedelta(days=30)
+"""How long the result of a drill is valid by default."""
 RETRY_US: Final = HOUR_US
-"""After how many microseconds a drill that did not pass is due again."""
+"""Time until a drill that did not pass is due again, microseconds."""
 
 
 @dataclass(frozen=True)
 class Drills:
-    """Which drills the control loop runs by itself, and how often.
+    """Which drills the control loop runs, and how often.
 
     Parameters
     ----------
     interval
-        How old a drill may become before it is due again. Default 7 days.
+        Maximum age of a drill before it is due again. Default 7 days.
     kinds
-        Which are run: "roll-back", "restore", "stale-leader", "dead-database", "bad-push". Default all of them.
+        Which are run: "rollback", "restore", "stale-leader", "dead-database", "bad-push". Default all of them.
     rollback_timeout
-        How long the traffic may take to be back. Default 250 ms.
+        How long traffic may take to return. Default 250 ms.
 
-    None is run while a rollout is under way. Raises `InputError` HF107 when a value cannot mean what it says.
+    None is run while a rollout is under way. Raises `InputError` HF107 for an invalid value.
 
-    >>> Drills(every="1d", kinds=("roll-back",)).kinds
-    (<DrillKind.ROLL_BACK: 'roll-back'>,)
+    >>> Drills(interval="1d", kinds=("rollback",)).kinds
+    (<DrillKind.ROLLBACK: 'rollback'>,)
     """
 
     interval: timedelta | str = timedelta(days=7)
@@ -70,23 +70,24 @@ class Drills:
             span = duration(getattr(self, name), name)
             object.__setattr__(self, name, span)
             if span <= timedelta(0):
-                raise InputError("HF107", f"{name} of drills is longer than nothing, and it is {span}")
+                raise InputError("HF107", f"{name} of drills must be above 0: {span}")
 
     @property
     def interval_us(self) -> int:
-        """How old a drill may become, in microseconds."""
+        """Return the maximum age of a drill, in microseconds."""
         return duration(self.interval) // timedelta(microseconds=1)
 
     @property
     def rollback_timeout_us(self) -> int:
-        """How long the traffic may take to be back, in microseconds."""
+        """Return how long traffic may take to return, in microseconds."""
         return duration(self.rollback_timeout) // timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """One drill. `measured_duration_us` is what its kind measures, None without a result. Timestamps are microseconds since
-    1970, UTC.
+    """One drill.
+
+    `measured_duration_us` is what its kind measures, None without a result. Timestamps are microseconds since 1970 UTC.
     """
 
     drill_id: int
@@ -104,7 +105,7 @@ class Drill:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Whether a kind of drill is believed now, until when, and why."""
+    """Whether a kind of drill is ready, that is, passed and still valid; until when, and why."""
 
     kind: DrillKind
     ready: bool
@@ -113,30 +114,42 @@ class Standing:
 
 
 def kind_of(name: str) -> DrillKind:
-    """The kind of that name; `InputError` HF101 names those that there are."""
+    """Return the kind of that name. Raises `InputError` HF101 for an unknown one."""
     try:
         return DrillKind(name)
     except ValueError as error:
         raise InputError(
             "HF101",
-            f"{name!r} is no drill; there are {', '.join(DrillKind)}",
+            f"unknown drill: {name!r}; known are {', '.join(DrillKind)}",
             state="nothing was drilled",
             next_command="holdfast drill --list",
         ) from error
 
 
 def ready(drills: Iterable[Drill], kind: DrillKind, now_us: int, *, within_us: int | None = None) -> Standing:
-    """Whether `kind` has passed and is still believed at `now_us`, by the drills that there were, in any order.
+    """Return whether `kind` has passed and is still valid at `now_us`.
 
-    A later drill that failed ends what an earlier one showed. One that could not be judged (an error, nothing to drill) says
-    nothing, neither for nor against. With `within_us` it is believed for no longer than that, in microseconds: whoever asks
-    may be stricter than whoever drilled, and never less strict.
+    A later drill that failed ends what an earlier one showed. One that was inconclusive (an error, nothing to drill) counts
+    neither for nor against.
+
+    Parameters
+    ----------
+    drills
+        The drills that were run, in any order.
+    kind
+        The kind in question.
+    now_us
+        The current time, microseconds since 1970 UTC.
+    within_us
+        If given, a result is valid for at most that long, in microseconds. It can only shorten the validity of a drill.
 
     >>> ready([], DrillKind.RESTORE, 0).explanation
     'restore was never drilled'
     """
-    told = [each for each in drills if each.kind is kind and each.verdict in (Verdict.PASS, Verdict.FAIL)]
-    last = max(told, key=lambda each: (each.ended_at_us, each.drill_id), default=None)
+    conclusive = [
+        each for each in drills if each.kind is kind and each.verdict in (Verdict.PASS, Verdict.FAIL)
+    ]
+    last = max(conclusive, key=lambda each: (each.ended_at_us, each.drill_id), default=None)
     if last is None:
         return Standing(kind, False, None, f"{kind} was never drilled")
     if last.verdict is Verdict.FAIL:
@@ -152,9 +165,9 @@ def ready(drills: Iterable[Drill], kind: DrillKind, now_us: int, *, within_us: i
 
 
 def due(schedule: Drills, drills: Iterable[Drill], now_us: int) -> tuple[DrillKind, ...]:
-    """The kinds of `schedule` that are to be drilled now: never drilled, too long ago, or not passed an hour ago.
+    """Return the kinds of `schedule` that are due: never drilled, too old, or not passed within the last hour.
 
-    A clock that was set back makes nothing due twice: only the age counts, whichever way.
+    A clock that was set back makes no drill due twice: only the absolute age counts.
     """
     known = tuple(drills)
     found = []

@@ -1,4 +1,4 @@
-"""What a canary must show before it may go on, and how sure it must be before it is stopped."""
+"""Policy of a rollout: what a canary must show before it advances, and the evidence that stops it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY, SLICES
 _LEVEL_SHARE: Final = 0.02  # of alpha, for the bound on the champion's own level; the rest is the tests'
 
 _ALPHA_PARTS: Final[dict[str, int]] = {ERRORS: 8, LATENCY: 1, QUALITY: 1, SLICES: 2}
-"""How alpha is shared. Evidence of errors is scarce and late, so they get most; the others lose a fifth of their speed."""
+"""Parts of alpha. Evidence of errors is scarce and late, so they get most; the others lose a fifth of their speed."""
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """What a challenger must show on copies of requests, before its answers reach anybody.
+    """What a challenger must show on copies of requests, before callers get its predictions.
 
     Parameters
     ----------
     share
-        Of how many requests it gets a copy, in percent of the units, above 0 to 100. Default 100.
+        Percentage of the units whose requests are copied to it, above 0 to 100. Default 100.
     units
-        How many different units it must have answered. Default 500.
+        How many different units it must have responded to. Default 500.
     disagreement
-        Which share of the units may be decided otherwise than by the champion, from 0 to 1: an always-valid lower bound
-        above it ends the rollout. Default 1: any.
+        Tolerated share of units whose decision differs from the champion's, from 0 to 1: an always-valid lower bound above it
+        ends the rollout. Default 1: any.
     threshold
-        From which probability on a decision is "yes", above 0 and below 1. Default 0.5.
+        The probability from which a decision is "yes", above 0 and below 1. Default 0.5.
 
-    Raises `InputError` HF107 when a value cannot mean what it says.
+    Raises `InputError` HF107 for an invalid value.
     """
 
     share: float = 100.0
@@ -52,89 +52,87 @@ class Shadow:
 
     @property
     def share_ppm(self) -> int:
-        """Of how many units it gets copies, in parts per million."""
+        """Return the share of units that it gets copies of, in parts per million."""
         return round(self.share * EVERYTHING_PPM / 100.0)
 
 
 @dataclass(frozen=True)
 class Canary:
-    """A rollout in steps. The challenger's share grows on evidence only, and harm sends it back.
+    """A rollout in steps. The challenger's share grows on evidence only, and harm rolls it back.
 
     Parameters
     ----------
     steps
-        The challenger's share of the units in percent, growing, each above 0 and at most 100, the first below
-        100: what it is held to at 100 is what the champion showed until then.
+        The challenger's share of the units in percent, growing, each above 0 and at most 100, the first below 100: at 100 it is
+        compared with what the champion showed until then.
     alpha
-        The chance that a version which is no worse than the margins allow is sent back, in each of replay, shadow, canary
-        and watch that the policy has, over all metrics of that stage together, however often one looks. Between 0 and
-        0.5. Default 0.01. `false_alarm` is the sum over the stages: 0.02 with the defaults, canary and watch.
+        The probability that a version which is no worse than the margins allow is rolled back, in each of replay,
+        shadow, canary and bake time that the policy has, over all metrics of that stage together, however often one
+        looks. Between 0 and 0.5. Default 0.01. `false_alarm` is the sum over the stages: 0.02 with the defaults,
+        canary and bake time.
     units_per_step
-        How many different units of the challenger (of what was randomised) each step must have seen, and how
-        many the champion must have shown by then. At least 1. Default 200.
+        How many different units of the challenger (of what was randomised) each step must have seen, and how many the champion
+        must have shown by then. At least 1. Default 200.
     labels_per_step
-        The same for labelled answers. Default 50. 0 does not wait for labels; those that come are judged all
-        the same.
+        The same for labelled predictions. Default 50. 0 does not wait for labels; those that arrive are still judged.
     error_margin, latency_margin
-        The odds ratio of failing, and of being slower than the frozen bound, that is tolerated; at least 1.
-        Defaults 1.0 (no worse at all, though what is worse by a fifth takes very many units to be found) and 1.05.
+        The tolerated odds ratio of failing, and of being slower than the frozen bound; at least 1. Defaults 1.0 (no worse at
+        all, though finding a version that is worse by a fifth takes very many units) and 1.05.
     latency_quantile
-        Which quantile of the champion's latency is frozen as the bound when the canary starts, between 0 and
-        1; None judges no latency. Default 0.99.
+        The quantile of the champion's latency that is frozen as the bound when the canary starts, between 0 and 1; None judges
+        no latency. Default 0.99.
     latency_tolerance, latency_slack
         The bound is so many times that quantile (at least 1), and at least so much above it. Defaults 1.25 and 1 ms: a
-        challenger with few requests has smaller batches, whose fixed cost fewer rows share, and the quantile itself is
-        known within 12 %. A whole version that is a little slower stays below such a bound, while requests that take a
-        slow path lie far above it.
+        challenger with few requests has smaller batches, whose fixed cost fewer rows share, and the quantile itself is known
+        within 12 %. A version that is a little slower as a whole stays below such a bound, while requests that take a slow path
+        lie far above it.
     latency_requests
         How many requests of the champion must be known before that quantile is trusted. Default 200.
     quality_margin
-        The loss of mean score that is tolerated, in units of 1 - (label - probability)², from 0 to below 1.
-        Default 0.005.
+        The tolerated loss of mean score, in units of 1 - (label - probability)², from 0 to below 1. Default 0.005.
     timeout
         How long a step may wait for its evidence before the rollout ends as inconclusive. Default 3 days.
     shadow
-        What a challenger must show on copies of requests before it answers anybody; None skips that.
+        What a challenger must show on copies of requests before it gets traffic; None skips that.
     replay_requests
-        How many recorded requests a version must have answered as well as the version that answered them, before its
-        rollout begins. Default 0: none.
+        How many recorded requests a version must have responded to as well as the version that served them, before its rollout
+        begins. Default 0: none.
     min_step_duration
-        How long each step lasts at least, however clear its evidence is. Default 0.
+        Minimum duration of each step, however clear its evidence is. Default 0.
     min_labels_total
-        How many labelled answers of the challenger there must be, over all steps, before it is given everything: traffic
-        may move on early signals while labels come days later. Default 0.
+        How many labelled predictions of the challenger are needed, over all steps, before it gets all traffic: traffic may
+        advance on early signals while labels arrive days later. Default 0.
     slices
-        Columns of the request by whose values each slice is guarded for itself: a version that fails for one carrier
-        only does not hide behind the others. Each names a column that both versions are asked with; a step must have seen
-        units by each of them. None by default.
+        Columns of the request by whose values each slice is guarded separately: a version that fails for one carrier
+        only is not hidden by the others. Each names a request column of both versions; a step must have seen units by
+        each of them. None by default.
     rate_margin
-        By which factor the rate of requests may differ after a switch, to either side, before it is told; more than 1,
-        or None to judge no rate. Default 2.
+        The factor by which the rate of requests may differ after a switch, to either side, before that is reported; more than
+        1, or None to judge no rate. Default 2.
     bake
-        How long a promotion is watched. Harm that is shown then is rolled back and counted as an escaped bad push.
-        Default 3 days.
+        Bake time of a promotion. Harm that is shown in it is rolled back and counted as an escaped bad push. Default 3 days.
     bake_quality_margin
-        By how much more than `quality_margin` the mean score may lie below what the champion showed before anything is taken
-        back for it while nobody is compared: at 100 % and in the watch. From 0 to below 1, default 0.05. Less than that,
-        a world that got harder may have done; it is told, and the watch ends censored.
+        How much more than `quality_margin` the mean score may lie below what the champion showed before that is rolled back
+        without a comparison: at 100 % and in the bake time. From 0 to below 1, default 0.05. A smaller loss may come from a
+        world that got harder; it is reported, and the bake time ends censored.
     max_drill_age
-        How old the last passed drill of roll-back may be when a rollout begins, while it is believed at all; None asks for
-        none. Nor is one asked for while nothing stands beside the champion that it could return to.
+        Maximum age of the last passed rollback drill when a rollout begins, within its validity; None requires none. None is
+        required either while there is no version besides the champion that it could return to.
     convergence_timeout
-        How long the servers may take to be seen answering with the version that has everything, before it is
-        taken back: they may be unable to load it, or die of it. Default 10 minutes.
+        How long servers may take to respond with the version that has all traffic, before it is rolled back: they may be unable
+        to load it, or crash on it. Default 10 minutes.
 
-    Guarantee: P(needless roll-back for harm) <= `alpha` in the canary, at most `false_alarm` in all, under the assumptions of
-    `holdfast.stats.HypergeometricTest` and `BettingTest`, by Ville's inequality and Bonferroni over the
-    metrics. At 100 % no champion is left to compare with: there the challenger is held to what the champion
-    showed in the steps before, and the guarantee is the weaker one of `LevelTest`, which takes a surge that
-    would have hit both for the challenger's harm. So it is in the watch: for errors and latency as long as no surge
-    lifts them over the champion's level, for quality as long as the world takes no more than `bake_quality_margin`.
-    What is compared as latency is the processor time that the server
-    logged as the request's own: reading and checking it, and its rows' part of its batch's time in the model. Waiting
-    for other requests, or for a processor, is no version's doing and is not in it. Power of the defaults: `power_of`.
+    Guarantee: P(needless rollback for harm) <= `alpha` in the canary, at most `false_alarm` in all, under the assumptions of
+    `holdfast.stats.HypergeometricTest` and `BettingTest`, by Ville's inequality and Bonferroni over the metrics. At 100 % no
+    champion is left to compare with. There the challenger is compared with what the champion showed in the steps
+    before, and the guarantee is the weaker one of `LevelTest`, which counts a surge that would have hit both as the
+    challenger's harm. The same holds in the bake time: for errors and latency as long as no surge lifts them over the
+    champion's level, for quality as long as the world takes no more than `bake_quality_margin`. Latency is the
+    processor time that the server logged as the request's own: reading and checking it, and its rows' part of its
+    batch's time in the model. Waiting for other requests, or for a processor, does not depend on the version and is
+    not in it. Power of the defaults: `power_of`.
 
-    Raises `InputError` HF107 when a value cannot mean what it says.
+    Raises `InputError` HF107 for an invalid value.
 
     >>> Canary(steps=(1, 100)).shares_ppm
     (10000, 1000000)
@@ -176,7 +174,7 @@ class Canary:
         _require(
             len(steps) > 0 and rising and 0.0001 <= min(steps) < 100.0 and max(steps) <= 100.0,
             "steps",
-            "rise from above 0 to at most 100, the first below 100 so that there is something to compare",
+            "rise from above 0 to at most 100, the first below 100 so that there is a champion to compare with",
             steps,
         )
         _require(0.0 < self.alpha < 0.5, "alpha", "lies between 0 and 0.5", self.alpha)
@@ -206,7 +204,7 @@ class Canary:
         _require(
             duration(self.latency_slack) >= timedelta(0),
             "latency_slack",
-            "is at least nothing",
+            "is at least 0",
             self.latency_slack,
         )
         _require(self.latency_requests >= 1, "latency_requests", "is at least 1", self.latency_requests)
@@ -224,49 +222,49 @@ class Canary:
         _require(
             self.max_drill_age is None or duration(self.max_drill_age) > timedelta(0),
             "max_drill_age",
-            "is longer than nothing",
+            "is above 0",
             self.max_drill_age,
         )
-        _require(self.timeout_us > 0, "timeout", "is longer than nothing", self.timeout)
+        _require(self.timeout_us > 0, "timeout", "is above 0", self.timeout)
         _require(
             self.convergence_timeout_us > 0,
             "convergence_timeout",
-            "is longer than nothing",
+            "is above 0",
             self.convergence_timeout,
         )
 
     @property
     def shares_ppm(self) -> tuple[int, ...]:
-        """The challenger's share at each step, in parts per million."""
+        """Return the challenger's share at each step, in parts per million."""
         return tuple(round(step * EVERYTHING_PPM / 100.0) for step in self.steps)
 
     @property
     def timeout_us(self) -> int:
-        """`timeout` in microseconds."""
+        """Return `timeout` in microseconds."""
         return microseconds(self.timeout)
 
     @property
     def convergence_timeout_us(self) -> int:
-        """How long the servers may take to obey, in microseconds."""
+        """Return how long servers may take to converge, in microseconds."""
         return microseconds(self.convergence_timeout)
 
     @property
     def min_step_duration_us(self) -> int:
-        """How long each step lasts at least, in microseconds."""
+        """Return the minimum duration of each step, in microseconds."""
         return microseconds(self.min_step_duration)
 
     @property
     def bake_us(self) -> int:
-        """How long a promotion is watched, in microseconds."""
+        """Return the bake time of a promotion, in microseconds."""
         return microseconds(self.bake)
 
     @property
     def max_drill_age_us(self) -> int | None:
-        """How old the last passed drill of roll-back may be, in microseconds; None asks for none."""
+        """Return the maximum age of the last passed rollback drill, in microseconds; None requires none."""
         return None if self.max_drill_age is None else microseconds(self.max_drill_age)
 
     def latency_bound_us(self, quantile_seconds: float) -> float:
-        """Above which latency a request is slow when the champion's quantile is `quantile_seconds`, in microseconds.
+        """Return the latency above which a request is slow, in microseconds, given the champion's quantile in seconds.
 
         >>> Canary().latency_bound_us(0.020), Canary().latency_bound_us(0.0005)
         (25000.0, 1500.0)
@@ -276,24 +274,24 @@ class Canary:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What is judged; each gets a part of `alpha`."""
+        """Return the judged metrics; each gets a part of `alpha`."""
         metrics = (ERRORS, QUALITY) if self.latency_quantile is None else (ERRORS, LATENCY, QUALITY)
         return (*metrics, SLICES) if self.slices else metrics
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """What may send a version back by its evidence, in order; each errs with `alpha` at most."""
-        asked = {
+        """Return the stages that may roll a version back by evidence, in order; each errs with `alpha` at most."""
+        enabled = {
             "replay": self.replay_requests,
             "shadow": self.shadow is not None,
             "canary": True,
             "bake": self.bake_us,
         }
-        return tuple(stage for stage, is_asked in asked.items() if is_asked)
+        return tuple(stage for stage, is_enabled in enabled.items() if is_enabled)
 
     @property
     def false_alarm(self) -> float:
-        """Bound on the chance that a version within the margins is sent back by any stage, by Bonferroni.
+        """Return a bound on the probability that a version within the margins is rolled back by any stage, by Bonferroni.
 
         >>> Canary(shadow=Shadow()).false_alarm
         0.03
@@ -301,7 +299,7 @@ class Canary:
         return min(1.0, self.alpha * len(self.stages))
 
     def alpha_of(self, metric: str) -> float:
-        """The part of `alpha` that `metric` has; the parts of all metrics are `alpha` together.
+        """Return the part of `alpha` that `metric` has; all parts sum to `alpha`.
 
         >>> [round(Canary().alpha_of(each), 4) for each in Canary().metrics]
         [0.008, 0.001, 0.001]
@@ -309,20 +307,20 @@ class Canary:
         return self.alpha * _ALPHA_PARTS[metric] / sum(_ALPHA_PARTS[each] for each in self.metrics)
 
     def log_bound_of(self, metric: str) -> float:
-        """Natural logarithm of the e-value at which `metric` shows harm."""
+        """Return the natural logarithm of the e-value at which `metric` shows harm."""
         return -math.log((1.0 - _LEVEL_SHARE) * self.alpha_of(metric))
 
     def level_alpha_of(self, metric: str) -> float:
-        """The chance that the level to which `metric` is held at 100 % is below the champion's true one."""
+        """Return the probability that the frozen level of `metric` at 100 % is below the champion's true one."""
         return _LEVEL_SHARE * self.alpha_of(metric)
 
     def to_json(self) -> str:
-        """The policy as canonical JSON, as the ledger keeps it; durations are in seconds."""
+        """Return the policy as canonical JSON, as the ledger stores it; durations are in seconds."""
         return canonical_json({name: _plain(getattr(self, name)) for name in _names(Canary)})
 
     @classmethod
     def from_json(cls, text: str) -> Canary:
-        """The policy that `to_json` wrote.
+        """Return the policy that `to_json` wrote.
 
         >>> Canary.from_json(Canary(alpha=0.05).to_json()) == Canary(alpha=0.05)
         True
@@ -341,7 +339,7 @@ _DURATIONS: Final = frozenset(
 
 
 def microseconds(span: timedelta | str) -> int:
-    """`span` in microseconds.
+    """Return `span` in microseconds.
 
     >>> microseconds("1.5s")
     1500000
@@ -367,4 +365,4 @@ def _plain(value: object) -> object:
 
 def _require(holds: bool, name: str, rule: str, value: object) -> None:
     if not holds:
-        raise InputError("HF107", f"{name} of a canary {rule}, and it is {value}")
+        raise InputError("HF107", f"{name} of a canary {rule}: {value}")

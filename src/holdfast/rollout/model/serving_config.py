@@ -1,4 +1,4 @@
-"""What servers run with: their limits as one document with an id, pushed and taken back like a version."""
+"""Serving config: the limits of a server as one document with an id, pushed and rolled back like a version."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LEAST: Final[Mapping[str, float]] = {
     "connections": 8,
     "pipelined": 1,
 }
-"""With less than this a server could not be probed, and a roll-back not be confirmed."""
+"""Lower limits: with less, a server could not be probed, and a rollback not be confirmed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What one client, and all of them together, may cost. Sizes in bytes, times in seconds.
+    """Limits of one client, and of all clients together. Sizes in bytes, times in seconds.
 
     >>> ConnectionLimits().id == ConnectionLimits.from_json(ConnectionLimits().to_json()).id
     True
@@ -34,7 +34,7 @@ class ConnectionLimits:
     header_bytes: int = 16 * 1024
     body_bytes: int = 8 * 1024 * 1024
     held_bytes: int = 256 * 1024 * 1024
-    """Of all request bodies that are still being received."""
+    """All request bodies that are still being received."""
     receipt_seconds: float = 10.0
     """From the first byte of a request (or the connection) to its last."""
     idle_seconds: float = 75.0
@@ -46,11 +46,11 @@ class ConnectionLimits:
 
     @property
     def id(self) -> str:
-        """The name of these limits as a configuration: c- and 12 digits of the digest of their document."""
+        """Return the name of this serving config: c- and 12 digits of the digest of its document."""
         return f"c-{sha256_hex(self.to_json())[:12]}"
 
     def to_json(self) -> str:
-        """The document: canonical JSON, so that equal limits have equal ids."""
+        """Return the document: canonical JSON, so that equal limits have equal ids."""
         return canonical_json(
             {
                 name: _as(kind, value)
@@ -60,34 +60,32 @@ class ConnectionLimits:
 
     @classmethod
     def from_json(cls, document: str) -> ConnectionLimits:
-        """The limits of a document; what it does not name is as it is by default. `InputError` HF103 for what cannot be."""
+        """Return the limits of a document, the others as by default. Raises `InputError` HF103 if it is invalid."""
         try:
             named = json.loads(document)
         except ValueError as error:
-            raise InputError("HF103", f"a configuration is a JSON object: {error}") from error
+            raise InputError("HF103", f"a serving config is a JSON object: {error}") from error
         return cls.of(named if isinstance(named, dict) else {"": named})
 
     @classmethod
     def of(cls, named: Mapping[str, object]) -> ConnectionLimits:
-        """The limits that `named` says, the others as by default.
+        """Return the limits that `named` gives, with defaults for the others.
 
-        Raises `InputError` HF103 for a name that is none, a value that is no number, and one with which a server could not
-        be reached any more.
+        Raises `InputError` HF103 for an unknown name, a value that is not a number, and one with which no server
+        could be probed.
         """
         kinds = dict(zip((field.name for field in fields(cls)), _kinds(), strict=True))
         for name, value in named.items():
             if name not in kinds:
-                raise InputError("HF103", f"{name!r} is no option of serving; there are {', '.join(kinds)}")
+                raise InputError("HF103", f"unknown limit {name!r}; known are {', '.join(kinds)}")
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or (kinds[name] is int and not isinstance(value, int)):
                 raise InputError(
-                    "HF103", f"{name} is {value!r}: it is a {'whole ' * (kinds[name] is int)}number"
+                    "HF103", f"{name} must be a {'whole ' * (kinds[name] is int)}number: {value!r}"
                 )
             assert isinstance(value, int | float)
             if not _LEAST[name] <= value < 2**53:
-                raise InputError(
-                    "HF103", f"{name} is {value}: with less than {_LEAST[name]:g} nobody is served"
-                )
+                raise InputError("HF103", f"{name} must be at least {_LEAST[name]:g}: {value}")
         return cls(**{name: _as(kinds[name], value) for name, value in named.items()})  # type: ignore[arg-type]  # checked above
 
 
@@ -96,5 +94,5 @@ def _kinds() -> tuple[type, ...]:
 
 
 def _as(kind: type, value: object) -> object:
-    """Whole seconds and the same as a decimal are one value, and have one id."""
+    """Convert whole seconds to a decimal, so that both have one id."""
     return float(value) if kind is float and isinstance(value, int) else value

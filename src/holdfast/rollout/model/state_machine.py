@@ -1,7 +1,7 @@
-"""The rollout's state machine, as a table. No other place lists states.
+"""State machine of a rollout, as a table. No other place lists states.
 
-A roll-back is legal from every state in which the challenger has, or may have, traffic. What a roll-back
-restores is a fact of the rollout (its champion), never an assumption of the state.
+A rollback is legal from every state in which the challenger has, or may have, traffic. What it restores is a fact of the
+rollout (its champion), never an assumption of the state.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from holdfast.errors import RefusedError
 class State(StrEnum):
     """Where a rollout is."""
 
-    PENDING = "pending"  # asked for; the challenger has no traffic
-    SHADOWING = "shadowing"  # the challenger answers copies of requests; nobody sees what it says
-    CANARY = "canary"  # the challenger answers the share of the current step
-    PAUSED = "paused"  # a person holds the share where it is; evidence goes on, and so does roll-back
+    PENDING = "pending"  # requested; the challenger has no traffic
+    SHADOWING = "shadowing"  # the challenger gets copies of requests; callers get none of its predictions
+    CANARY = "canary"  # the challenger has the share of the current step
+    PAUSED = "paused"  # an operator paused the share; evidence is still folded, and harm is rolled back
     VERIFYING = "verifying"  # the plan gives the challenger everything; no probe has confirmed it yet
-    PROMOTED = "promoted"  # a probe was answered by the challenger: it is the champion now
+    PROMOTED = "promoted"  # a probe saw the challenger serve: it is the champion now
     ROLLING_BACK = "rolling_back"  # the plan gives the champion everything; no probe has confirmed it yet
-    ROLLED_BACK = "rolled_back"  # a probe was answered by the champion
+    ROLLED_BACK = "rolled_back"  # a probe saw the champion serve
     CANCELLED = "cancelled"  # ended before the challenger had any traffic
 
 
@@ -36,7 +36,7 @@ class Event(StrEnum):
     RESUME = "resume"
     COMPLETE = "complete"
     CONFIRM = "confirm"
-    ROLL_BACK = "roll_back"
+    ROLLBACK = "rollback"
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
@@ -46,18 +46,18 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
         State.PENDING,
         Event.COMPLETE,
     ): State.VERIFYING,  # a model's first version has no champion to be compared with
-    (State.PENDING, Event.ROLL_BACK): State.CANCELLED,
+    (State.PENDING, Event.ROLLBACK): State.CANCELLED,
     (State.SHADOWING, Event.START): State.CANARY,
-    (State.SHADOWING, Event.ROLL_BACK): State.CANCELLED,
+    (State.SHADOWING, Event.ROLLBACK): State.CANCELLED,
     (State.CANARY, Event.ADVANCE): State.CANARY,
     (State.CANARY, Event.PAUSE): State.PAUSED,
     (State.PAUSED, Event.RESUME): State.CANARY,
-    (State.PAUSED, Event.ROLL_BACK): State.ROLLING_BACK,
+    (State.PAUSED, Event.ROLLBACK): State.ROLLING_BACK,
     (State.CANARY, Event.COMPLETE): State.VERIFYING,
-    (State.CANARY, Event.ROLL_BACK): State.ROLLING_BACK,
+    (State.CANARY, Event.ROLLBACK): State.ROLLING_BACK,
     (State.VERIFYING, Event.CONFIRM): State.PROMOTED,
-    (State.VERIFYING, Event.ROLL_BACK): State.ROLLING_BACK,
-    (State.PROMOTED, Event.ROLL_BACK): State.ROLLING_BACK,
+    (State.VERIFYING, Event.ROLLBACK): State.ROLLING_BACK,
+    (State.PROMOTED, Event.ROLLBACK): State.ROLLING_BACK,
     (State.ROLLING_BACK, Event.CONFIRM): State.ROLLED_BACK,
 }
 """Every legal step. A pair that is not here is refused."""
@@ -70,9 +70,9 @@ RESTING: Final[frozenset[State]] = TERMINAL | {State.PROMOTED}
 
 
 def next_state(state: State, event: Event) -> State:
-    """The state that `event` leads to from `state`; `RefusedError` HF404 when the table has no such step.
+    """Return the state that `event` leads to. Raises `RefusedError` HF404 if the table has no such transition.
 
-    >>> next_state(State.CANARY, Event.ROLL_BACK)
+    >>> next_state(State.CANARY, Event.ROLLBACK)
     <State.ROLLING_BACK: 'rolling_back'>
     """
     following = TRANSITIONS.get((state, event))
@@ -80,7 +80,7 @@ def next_state(state: State, event: Event) -> State:
         legal = ", ".join(sorted(event for before, event in TRANSITIONS if before is state)) or "nothing"
         raise RefusedError(
             "HF404",
-            f"a rollout that is {state} cannot {event}; from here: {legal}",
+            f"{event} refused: the rollout is {state}; possible now: {legal}",
             state="the rollout is unchanged",
             next_command="holdfast status",
         )

@@ -49,11 +49,11 @@ class AbortEndpoint:
     def __call__(self, exchange: Exchange) -> None:
         """Reject the request, or respond when the abort is carried out."""
         if not self._token:
-            exchange.refuse(403, "HF510", "roll-backs over HTTP are off: HOLDFAST_ABORT_TOKEN is not set")
+            exchange.refuse(403, "HF510", "rollbacks over HTTP are off: HOLDFAST_ABORT_TOKEN is not set")
             return
         if not self._is_known(exchange.authorization):
             challenge = b"www-authenticate: Bearer\r\n"
-            exchange.refuse(401, "HF510", "a roll-back needs the token of this server", extra=challenge)
+            exchange.refuse(401, "HF510", "a rollback needs the token of this server", extra=challenge)
             return
         try:
             body = msgspec.json.decode(exchange.body or b"{}", type=_Body)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from holdfast.errors import NotFoundError
 from holdfast.records import Verdict
-from holdfast.rollout.model.runtime import Binary
+from holdfast.rollout.model.runtime import Runtime
 from holdfast.store.db import schema
 from holdfast.store.db.dialects import inserting
 from holdfast.store.rollout.traffic_plans import in_force as _in_force
@@ -21,23 +21,23 @@ from holdfast.store.rollout.traffic_plans import in_force as _in_force
 MADE_OF: Final = ("holdfast", "httptools", "msgspec", "numpy", "onnxruntime", "polars", "uvloop")
 """The distributions on the way of a request."""
 
-_BINARIES: Final = schema.runtimes
-_RELEASES: Final = schema.compatibility_tests
+_RUNTIMES: Final = schema.runtimes
+_TESTS: Final = schema.compatibility_tests
 
 
 @dataclass(frozen=True, slots=True)
-class BinaryRow:
-    """A registered binary. `command` starts it: what stands before `serve`; empty when nobody said how."""
+class RuntimeRow:
+    """A registered runtime. `command` starts it: what stands before `serve`; empty when nobody said how."""
 
     runtime: str
-    facts: Binary
+    facts: Runtime
     command: tuple[str, ...]
     registered_at_us: int
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What became of trying a version with a binary and a configuration."""
+    """What became of trying a version with a runtime and a serving config."""
 
     version: str
     runtime: str
@@ -47,10 +47,10 @@ class Release:
     evaluated_at_us: int
 
 
-def here(build: str) -> Binary:
+def here(build: str) -> Runtime:
     """What this process is; `build` is the deployer's own name for it, such as that of an image."""
     facts = {name: _release(name) for name in MADE_OF}
-    return Binary(
+    return Runtime(
         facts | {"python": platform.python_version(), "machine": platform.machine(), "build": build}
     )
 
@@ -62,41 +62,41 @@ def _release(distribution: str) -> str:
         return "0"  # run from a source tree that was not installed
 
 
-def register(connection: Connection, binary: Binary, command: Sequence[str], *, now_us: int) -> str:
-    """Keep `binary` in the caller's transaction; its id. A `command` that says something replaces the one that was known."""
+def register(connection: Connection, runtime: Runtime, command: Sequence[str], *, now_us: int) -> str:
+    """Keep `runtime` in the caller's transaction; its id. A `command` that says something replaces the one that was known."""
     kept = json.dumps(list(command)) if command else None
     values = {
-        "runtime": binary.id,
-        "packages_json": binary.to_json(),
+        "runtime": runtime.id,
+        "packages_json": runtime.to_json(),
         "command": kept,
         "registered_at_us": now_us,
     }
-    connection.execute(inserting(connection, _BINARIES).values(values).on_conflict_do_nothing())
+    connection.execute(inserting(connection, _RUNTIMES).values(values).on_conflict_do_nothing())
     if kept is not None:
-        connection.execute(update(_BINARIES).where(_BINARIES.c.runtime == binary.id).values(command=kept))
-    return binary.id
+        connection.execute(update(_RUNTIMES).where(_RUNTIMES.c.runtime == runtime.id).values(command=kept))
+    return runtime.id
 
 
-def get(connection: Connection, binary: str) -> BinaryRow:
-    """The binary of that id; `NotFoundError` HF303 when it was never registered."""
+def get(connection: Connection, runtime: str) -> RuntimeRow:
+    """The runtime of that id; `NotFoundError` HF303 when it was never registered."""
     for row in listed(connection):
-        if row.runtime == binary:
+        if row.runtime == runtime:
             return row
     raise NotFoundError(
         "HF303",
-        f"there is no binary {binary[:64]!r}",
+        f"there is no runtime {runtime[:64]!r}",
         state="nothing was changed",
         next_command="holdfast runtime register -- COMMAND, or holdfast runtime list",
     )
 
 
-def listed(connection: Connection) -> tuple[BinaryRow, ...]:
-    """Every binary, the first that was registered first."""
-    query = select(_BINARIES).order_by(_BINARIES.c.registered_at_us, _BINARIES.c.runtime)
+def listed(connection: Connection) -> tuple[RuntimeRow, ...]:
+    """Every runtime, the first that was registered first."""
+    query = select(_RUNTIMES).order_by(_RUNTIMES.c.registered_at_us, _RUNTIMES.c.runtime)
     return tuple(
-        BinaryRow(
+        RuntimeRow(
             row.runtime,
-            Binary.from_json(row.packages_json),
+            Runtime.from_json(row.packages_json),
             tuple(json.loads(row.command)) if row.command else (),
             row.registered_at_us,
         )
@@ -107,14 +107,14 @@ def listed(connection: Connection) -> tuple[BinaryRow, ...]:
 def judge(connection: Connection, release: Release) -> None:
     """Keep what became of a trial, in the place of what the same three came to before."""
     connection.execute(
-        delete(_RELEASES).where(
-            _RELEASES.c.version == release.version,
-            _RELEASES.c.runtime == release.runtime,
-            _RELEASES.c.serving_config == release.serving_config,
+        delete(_TESTS).where(
+            _TESTS.c.version == release.version,
+            _TESTS.c.runtime == release.runtime,
+            _TESTS.c.serving_config == release.serving_config,
         )
     )
     connection.execute(
-        insert(_RELEASES).values(
+        insert(_TESTS).values(
             version=release.version,
             runtime=release.runtime,
             serving_config=release.serving_config,
@@ -125,12 +125,12 @@ def judge(connection: Connection, release: Release) -> None:
     )
 
 
-def tried(connection: Connection, version: str, binary: str, configuration: str) -> Release | None:
+def tried(connection: Connection, version: str, runtime: str, config: str) -> Release | None:
     """What became of trying the three together; None when they never were."""
-    query = select(_RELEASES).where(
-        _RELEASES.c.version == version,
-        _RELEASES.c.runtime == binary,
-        _RELEASES.c.serving_config == configuration,
+    query = select(_TESTS).where(
+        _TESTS.c.version == version,
+        _TESTS.c.runtime == runtime,
+        _TESTS.c.serving_config == config,
     )
     row = connection.execute(query).one_or_none()
     if row is None:
@@ -146,15 +146,15 @@ def tried(connection: Connection, version: str, binary: str, configuration: str)
 
 
 def passed(connection: Connection, version: str) -> tuple[str, ...]:
-    """The binaries that `version` passed a trial or its gates with under any configuration, the last judged first."""
+    """The runtimes that `version` passed a trial or its gates with under any serving config, the last judged first."""
     query = (
-        select(_RELEASES.c.runtime)
-        .where(_RELEASES.c.version == version, _RELEASES.c.verdict == Verdict.PASS)
-        .order_by(_RELEASES.c.evaluated_at_us.desc(), _RELEASES.c.runtime)
+        select(_TESTS.c.runtime)
+        .where(_TESTS.c.version == version, _TESTS.c.verdict == Verdict.PASS)
+        .order_by(_TESTS.c.evaluated_at_us.desc(), _TESTS.c.runtime)
     )
     return tuple(dict.fromkeys(connection.scalars(query)))
 
 
 def in_force(connection: Connection, model: str) -> tuple[tuple[int, str], ...]:
-    """The two newest binaries that plans of `model` asked for, each with the first plan of its last spell, the newest first."""
+    """The two newest runtimes that plans of `model` asked for, each with the first plan of its last spell, the newest first."""
     return _in_force(connection, model, "runtime")

@@ -12,34 +12,32 @@ from holdfast.store.db import schema
 from holdfast.store.db.dialects import inserting
 from holdfast.store.rollout import traffic_plans
 
-_CONFIGURATIONS: Final = schema.serving_configs
+_CONFIGS: Final = schema.serving_configs
 
 
 def register(connection: Connection, limits: ConnectionLimits, *, now_us: int) -> str:
     """Keep `limits` in the caller's transaction, once; their id."""
     values = {"serving_config": limits.id, "config_json": limits.to_json(), "registered_at_us": now_us}
-    connection.execute(inserting(connection, _CONFIGURATIONS).values(values).on_conflict_do_nothing())
+    connection.execute(inserting(connection, _CONFIGS).values(values).on_conflict_do_nothing())
     return limits.id
 
 
-def get(connection: Connection, configuration: str) -> ConnectionLimits:
+def get(connection: Connection, config: str) -> ConnectionLimits:
     """The limits of that id; `NotFoundError` HF303 when they were never registered."""
-    return ConnectionLimits.from_json(document(connection, configuration))
+    return ConnectionLimits.from_json(document(connection, config))
 
 
-def document(connection: Connection, configuration: str) -> str:
+def document(connection: Connection, config: str) -> str:
     """The JSON of that id, which another release may have written; `NotFoundError` HF303 as `get`."""
-    query = select(_CONFIGURATIONS.c.config_json).where(_CONFIGURATIONS.c.serving_config == configuration)
+    query = select(_CONFIGS.c.config_json).where(_CONFIGS.c.serving_config == config)
     found = connection.execute(query).scalar_one_or_none()
     if found is None:
-        raise NotFoundError(
-            "HF303", f"there is no configuration {configuration!r}", state="nothing was changed"
-        )
+        raise NotFoundError("HF303", f"there is no serving config {config!r}", state="nothing was changed")
     return str(found)
 
 
 def in_force(connection: Connection, model: str) -> tuple[tuple[int, str], ...]:
-    """The two newest configurations that plans of `model` asked for, each with the first plan of its last spell, the newest
+    """The two newest serving configs that plans of `model` asked for, each with the first plan of its last spell, the newest
     first.
     """
     return traffic_plans.in_force(connection, model, "serving_config")

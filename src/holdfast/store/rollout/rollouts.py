@@ -18,7 +18,7 @@ _ROLLOUTS: Final = schema.rollouts
 
 @dataclass(frozen=True, slots=True)
 class RolloutRow:
-    """One rollout. `champion` is the version that a roll-back restores, None for a model's first version;
+    """One rollout. `champion` is the version that a rollback restores, None for a model's first version;
     `policy` is JSON, as declared when it began."""
 
     rollout_id: int
@@ -130,7 +130,7 @@ def move(
         )
 
 
-def say_anew(connection: Connection, row: RolloutRow, *, reason: str, actor: str) -> None:
+def update_reason(connection: Connection, row: RolloutRow, *, reason: str, actor: str) -> None:
     """Give `row`, which stays where it is since it came there, another reason, in the caller's transaction."""
     connection.execute(
         update(_ROLLOUTS)

@@ -60,7 +60,7 @@ def in_force(
     named = _PLANS.c[part]
     of_model = (_PLANS.c.model == model, named.is_not(None))
     before: tuple[int, str] | None = None
-    spells: list[tuple[int, str]] = []
+    periods: list[tuple[int, str]] = []
     for _ in range(
         2
     ):  # a spell begins where another one ends: looked for from its end, in either direction, row by row
@@ -80,8 +80,8 @@ def in_force(
             *of_model, *older, named == last[1], _PLANS.c.plan_id > func.coalesce(other, 0)
         )
         before = (connection.execute(first).scalar_one(), last[1])
-        spells.append(before)
-    return tuple(spells)
+        periods.append(before)
+    return tuple(periods)
 
 
 def append(connection: Connection, plan: TrafficPlan, *, now_us: int) -> int:

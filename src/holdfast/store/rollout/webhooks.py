@@ -1,4 +1,4 @@
-"""Rows of `webhooks` and `webhook_responses`: who is asked before a step of a rollout, and what was answered."""
+"""Rows of `webhooks` and `webhook_responses`: declared webhooks, and their responses before steps of a rollout."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from holdfast.rollout import RESTING, Hook
 from holdfast.store.db import event_chain, event_cursors, schema
 
 _HOOKS: Final = schema.webhooks
-_ANSWERS: Final = schema.webhook_responses
+_RESPONSES: Final = schema.webhook_responses
 _ROLLOUTS: Final = schema.rollouts
 _NAME_LETTERS: Final = 63
 
 
 @dataclass(frozen=True, slots=True)
-class HookAnswer:
-    """What a hook said of one decision, `event` at `step` of a rollout. `tries` is how often it was asked; with none,
-    `requested_at_us` is when the question was put. `question` is JSON."""
+class HookResponseRow:
+    """The response of a webhook to one decision, `event` at `step` of a rollout.
+
+    `attempts` is how often it got the request; with 0, `requested_at_us` is when the request was put. `request_json` is its
+    body.
+    """
 
     rollout_id: int
     event: str
@@ -35,11 +38,11 @@ class HookAnswer:
     attempts: int
 
 
-_COLUMNS: Final = tuple(_ANSWERS.c[field.name] for field in fields(HookAnswer))
+_COLUMNS: Final = tuple(_RESPONSES.c[field.name] for field in fields(HookResponseRow))
 
 
 def declare(connection: Connection, model: str, hooks: Sequence[Hook], *, now_us: int) -> None:
-    """From now on `model` has these hooks and no others. A new one is told of what comes, not of what was."""
+    """Replace the webhooks of `model`. A new one is notified of later events only."""
     before = {hook.name for hook in of_model(connection, model)}
     connection.execute(delete(_HOOKS).where(_HOOKS.c.model == model))
     newest = event_chain.newest_head(connection)
@@ -54,13 +57,13 @@ def declare(connection: Connection, model: str, hooks: Sequence[Hook], *, now_us
 
 
 def of_model(connection: Connection, model: str) -> tuple[Hook, ...]:
-    """The hooks of `model`, in the order of their names."""
+    """Return the webhooks of `model`, by name."""
     query = select(_HOOKS.c.webhook_json).where(_HOOKS.c.model == model).order_by(_HOOKS.c.webhook)
     return tuple(Hook.from_json(document) for document in connection.execute(query).scalars())
 
 
 def follower_of(model: str, hook: str) -> str:
-    """The name under which a hook's place in the story is kept; one that is cut off keeps a digest of the whole.
+    """Return the name under which a webhook's position in the event log is stored; a long name is shortened and gets a digest.
 
     >>> follower_of("m", "pager")
     'hook-m/pager'
@@ -69,69 +72,71 @@ def follower_of(model: str, hook: str) -> str:
     return name if len(name) <= _NAME_LETTERS else f"{name[:46]}-{sha256_hex(name)[:16]}"
 
 
-def answers(connection: Connection, rollout: int) -> tuple[HookAnswer, ...]:
-    """Every answer of a rollout, in the order in which they were asked."""
+def responses(connection: Connection, rollout: int) -> tuple[HookResponseRow, ...]:
+    """Return every response in a rollout, in the order of the requests."""
     query = (
         select(*_COLUMNS)
-        .where(_ANSWERS.c.rollout_id == rollout)
-        .order_by(_ANSWERS.c.requested_at_us, _ANSWERS.c.webhook)
+        .where(_RESPONSES.c.rollout_id == rollout)
+        .order_by(_RESPONSES.c.requested_at_us, _RESPONSES.c.webhook)
     )
     return _rows(connection, query)
 
 
-def open_questions(connection: Connection, model: str) -> tuple[HookAnswer, ...]:
-    """Questions that the rollout of `model` which is under way waits for: put since its last transition, no consent yet."""
+def open_questions(connection: Connection, model: str) -> tuple[HookResponseRow, ...]:
+    """Return the requests that the running rollout of `model` waits for: put since its last transition, without consent."""
     query = (
         select(*_COLUMNS, _ROLLOUTS.c.step_started_at_us)
-        .join(_ROLLOUTS, _ROLLOUTS.c.rollout_id == _ANSWERS.c.rollout_id)
+        .join(_ROLLOUTS, _ROLLOUTS.c.rollout_id == _RESPONSES.c.rollout_id)
         .where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.not_in(sorted(RESTING)))
-        .where(_ANSWERS.c.verdict != Verdict.PASS)
-        .order_by(_ANSWERS.c.requested_at_us, _ANSWERS.c.webhook)
+        .where(_RESPONSES.c.verdict != Verdict.PASS)
+        .order_by(_RESPONSES.c.requested_at_us, _RESPONSES.c.webhook)
     )
     found = [dict(row) for row in connection.execute(query).mappings()]
     return tuple(
-        _answer(row)
+        _response(row)
         for row in found
         if row.pop("step_started_at_us") <= json.loads(row["request_json"])["at_us"]
     )
 
 
-def put_question(connection: Connection, question: HookAnswer) -> None:
-    """A question that was not put before, or that is put anew: what was answered to it is forgotten."""
-    values = {field.name: getattr(question, field.name) for field in fields(HookAnswer)}
-    changed = connection.execute(update(_ANSWERS).where(*_is(question)).values(**values))
+def put_question(connection: Connection, question: HookResponseRow) -> None:
+    """Store a request, new or repeated; a repeated one discards its response."""
+    values = {field.name: getattr(question, field.name) for field in fields(HookResponseRow)}
+    changed = connection.execute(update(_RESPONSES).where(*_is(question)).values(**values))
     if changed.rowcount == 0:
-        connection.execute(insert(_ANSWERS).values(**values))
+        connection.execute(insert(_RESPONSES).values(**values))
 
 
-def put_answer(
-    connection: Connection, asked: HookAnswer, *, verdict: Verdict, explanation: str, now_us: int
+def put_response(
+    connection: Connection, request: HookResponseRow, *, verdict: Verdict, explanation: str, now_us: int
 ) -> bool:
-    """Keep the answer to `asked`; False when the question was put anew or answered by another loop meanwhile."""
+    """Store the response to `request`; return False if the request was repeated or served by another loop meanwhile."""
     changed = connection.execute(
-        update(_ANSWERS)
+        update(_RESPONSES)
         .where(
-            *_is(asked),
-            _ANSWERS.c.requested_at_us == asked.requested_at_us,
-            _ANSWERS.c.attempts == asked.attempts,
+            *_is(request),
+            _RESPONSES.c.requested_at_us == request.requested_at_us,
+            _RESPONSES.c.attempts == request.attempts,
         )
-        .values(verdict=verdict, explanation=explanation, requested_at_us=now_us, attempts=asked.attempts + 1)
+        .values(
+            verdict=verdict, explanation=explanation, requested_at_us=now_us, attempts=request.attempts + 1
+        )
     )
     return changed.rowcount == 1
 
 
-def _is(answer: HookAnswer) -> tuple[ColumnElement[bool], ...]:
+def _is(response: HookResponseRow) -> tuple[ColumnElement[bool], ...]:
     return (
-        _ANSWERS.c.rollout_id == answer.rollout_id,
-        _ANSWERS.c.event == answer.event,
-        _ANSWERS.c.step == answer.step,
-        _ANSWERS.c.webhook == answer.webhook,
+        _RESPONSES.c.rollout_id == response.rollout_id,
+        _RESPONSES.c.event == response.event,
+        _RESPONSES.c.step == response.step,
+        _RESPONSES.c.webhook == response.webhook,
     )
 
 
-def _rows(connection: Connection, query: Select[Any]) -> tuple[HookAnswer, ...]:
-    return tuple(_answer(dict(row)) for row in connection.execute(query).mappings())
+def _rows(connection: Connection, query: Select[Any]) -> tuple[HookResponseRow, ...]:
+    return tuple(_response(dict(row)) for row in connection.execute(query).mappings())
 
 
-def _answer(row: dict[str, Any]) -> HookAnswer:
-    return HookAnswer(**row | {"verdict": Verdict(row["verdict"])})
+def _response(row: dict[str, Any]) -> HookResponseRow:
+    return HookResponseRow(**row | {"verdict": Verdict(row["verdict"])})

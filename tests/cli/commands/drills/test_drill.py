@@ -59,26 +59,26 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 def test_every_drill_but_the_one_that_needs_a_server_passes(shell: Shell) -> None:
     """The servers of drills on copies are started by the project's own command."""
-    assert "never drilled: roll-back, restore" in shell("status")
+    assert "never drilled: rollback, restore" in shell("status")
     with pytest.raises(InputError, match="no drill is named"):
         shell("drill")
-    with pytest.raises(InputError, match="'nothing' is no drill"):
+    with pytest.raises(InputError, match="unknown drill: 'nothing'"):
         shell("drill", "nothing")
     told: dict[str, Any] = json.loads(shell("drill", "--all", "--valid-for", "3d", "--json", status=1))
     found = {each["kind"]: each for each in told["drills"]}
     verdicts = {kind: each["verdict"] for kind, each in found.items()}
     assert verdicts == {
-        "roll-back": "inconclusive",
+        "rollback": "inconclusive",
         "restore": "pass",
         "stale-leader": "pass",
         "dead-database": "pass",
         "bad-push": "pass",
     }, found
-    assert found["roll-back"]["explanation"] == "no server answers, so nothing was drilled"
+    assert found["rollback"]["explanation"] == "no server answers, so nothing was drilled"
     assert found["restore"]["expires_at_us"] - found["restore"]["ended_at_us"] == 3 * 86_400_000_000
     status = shell("status")
     assert "restore ready until 20" in status
-    assert "never drilled: roll-back;" in status
+    assert "never drilled: rollback;" in status
     listed = json.loads(shell("drill", "--list", "--json"))["kinds"]
-    assert [each["kind"] for each in listed if not each["ready"]] == ["roll-back"]
+    assert [each["kind"] for each in listed if not each["ready"]] == ["rollback"]
     assert "bad-push" in shell("drill", "--list")

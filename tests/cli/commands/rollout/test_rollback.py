@@ -1,4 +1,4 @@
-"""The roll-back of a person while PostgreSQL is stopped, and how the ledger learns of it (F10, P7, R122)."""
+"""The rollback of a person while PostgreSQL is stopped, and how the ledger learns of it (F10, P7, R122)."""
 
 from __future__ import annotations
 
@@ -174,13 +174,13 @@ def _children(parent: int) -> list[int]:
         ((Event.START, Event.PAUSE), State.ROLLING_BACK),
         ((Event.START, Event.COMPLETE), State.ROLLING_BACK),
         ((Event.START, Event.COMPLETE, Event.CONFIRM), State.ROLLING_BACK),
-        ((Event.START, Event.ROLL_BACK), State.ROLLING_BACK),
+        ((Event.START, Event.ROLLBACK), State.ROLLING_BACK),
     ],
 )
 def test_the_ledger_learns_of_an_abort_in_every_state(
     tmp_path: Path, events_before: tuple[Event, ...], ends: State
 ) -> None:
-    """R117: by the rollout's own roll-back, to the version that was before; once."""
+    """R117: by the rollout's own rollback, to the version that was before; once."""
     world = rollout_world.World.open(tmp_path)
     good, bad = world.add_version(), world.add_version()
     world.promote(good)
@@ -203,7 +203,7 @@ def test_the_ledger_learns_of_an_abort_in_every_state(
     assert bad not in plan.versions()
     with world.store.ledger.read() as connection:
         told = events.newest(connection, limit=1)[0]
-    if Event.ROLL_BACK not in events_before:
+    if Event.ROLLBACK not in events_before:
         assert (told.actor, row.actor) == ("bea", "bea")
     assert abort_sync.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick()) == []
 
@@ -227,7 +227,7 @@ def test_an_abort_of_before_does_not_roll_back_what_was_proved_since(tmp_path: P
     first, again, third = (world.add_version() for _ in range(3))
     world.promote(first)
     world.begin(again)
-    world.roll_back()
+    world.rollback()
     plan = world.plan()
     assert plan is not None
     directory = aborts.directory_of(tmp_path, rollout_world.MODEL)

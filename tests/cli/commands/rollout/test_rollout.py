@@ -129,7 +129,7 @@ def test_pushes_are_listed_and_labelled_later(story, shell):
     number = story.world.row().rollout_id
     with pytest.raises(RefusedError, match="is not over"):
         shell("rollout", "label", str(number), "bad", "--reason", "refunds")
-    story.world.roll_back()
+    story.world.rollback()
     assert story.world.row().state is State.ROLLING_BACK
     assert shell.json("rollout", "label", str(number), "bad", "--reason", "refunds")["push"] == "escaped"
     listed = shell.json("rollout", "history")
@@ -141,12 +141,12 @@ def test_pushes_are_listed_and_labelled_later(story, shell):
 
 
 def test_a_probe_of_an_older_plan_confirms_nothing(story, shell):
-    """R131: what was answered under the plan before says nothing about the one that a roll-back just wrote."""
+    """R131: what was answered under the plan before says nothing about the one that a rollback just wrote."""
     story.promote()
     story.world.probe()
     (before,) = [each for each in shell.json("status")["servers"] if each["server"] == "srv"]
     assert before["verdict"] == "pass"
-    story.world.roll_back()
+    story.world.rollback()
     (after,) = [each for each in shell.json("status")["servers"] if each["server"] == "srv"]
     plan = story.world.plan().plan_id
     assert (after["verdict"], after["plan_id"]) == ("inconclusive", plan - 1)

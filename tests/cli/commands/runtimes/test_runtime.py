@@ -289,5 +289,5 @@ def _is_rolled_back(world: World) -> bool:
 
 def _told(world: World) -> list[str]:
     with world.store.ledger.read() as connection:
-        found = events.newest(connection, subject=MODEL, kind="binary.failed", limit=5)
+        found = events.newest(connection, subject=MODEL, kind="runtime.failed", limit=5)
     return [each.explanation for each in found]

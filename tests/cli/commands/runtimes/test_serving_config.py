@@ -86,7 +86,7 @@ def test_version_and_serving_config_go_back_together_or_apart(
     _confirm(world)
     second = _push_both(world, served, command, 65)
     assert second != first
-    # So soon after a roll-back the next one has to name what it takes back.
+    # So soon after a rollback the next one has to name what it takes back.
     done = command("rollback", "--version", world.names["half"])
     assert (done["done"], done["challenger"]) == (True, world.names["half"])
     found = served.wait(lambda status: status["intended"] == world.names["tenth"])

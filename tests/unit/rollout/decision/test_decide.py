@@ -99,7 +99,7 @@ def test_patience_that_runs_out_rolls_back_as_inconclusive() -> None:
     decision = decide(RUNNING, evidence(units=3), [], HOUR_US + 1)
     assert isinstance(decision, RollBack)
     assert decision.verdict is Verdict.INCONCLUSIVE
-    assert "patience ran out" in decision.reason
+    assert "timeout" in decision.reason
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_every_decision_is_legal_and_says_why(
 
 PENDING = replace(RUNNING, state=State.PENDING)
 ASKING = replace(POLICY, replay_requests=100, max_drill_age=timedelta(days=7))
-READY = Readiness(Verdict.PASS, 100, Standing(DrillKind.ROLL_BACK, True, 1, "roll-back is ready"))
+READY = Readiness(Verdict.PASS, 100, Standing(DrillKind.ROLLBACK, True, 1, "rollback is ready"))
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ READY = Readiness(Verdict.PASS, 100, Standing(DrillKind.ROLL_BACK, True, 1, "rol
         (
             replace(READY, drill=Readiness().drill),
             Wait,
-            "was never drilled, and the policy asks for a drill within",
+            "was never drilled, and the policy requires a drill within",
         ),
         (replace(READY, drill=Readiness().drill, can_drill=False), Start, "starts with"),
     ],
@@ -323,7 +323,7 @@ def test_copies_come_before_traffic() -> None:
 @pytest.mark.parametrize(
     ("known", "canary", "kind", "words"),
     [
-        ((), True, Wait, "no copy was answered"),
+        ((), True, Wait, "no copy got a response"),
         (copies(29), True, Wait, "29 of 30 units in shadow"),
         (copies(30), True, Start, "no harm in shadow"),
         (copies(30), False, Wait, "too few requests of v1"),

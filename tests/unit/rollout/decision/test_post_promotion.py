@@ -27,12 +27,12 @@ from holdfast.rollout import (
 from holdfast.rollout.decision.post_promotion import (
     DAY_US,
     HOUR_US,
-    EndWatch,
+    EndBake,
     begin_rate,
-    decide_watch,
+    decide_bake,
     fold_rate,
-    next_stretches,
-    rate_in_words,
+    format_rate,
+    next_periods,
 )
 from holdfast.rollout.evidence import shadow
 from holdfast.rollout.evidence.evidence import begin_bake
@@ -69,18 +69,18 @@ def watched(
     return states
 
 
-def decided(states: tuple[MetricState, ...], *, over: bool) -> RollBack | EndWatch | Wait:
-    return decide_watch(states, POLICY, promoted_us=0, until_us=10, now_us=10 if over else 9)
+def decided(states: tuple[MetricState, ...], *, over: bool) -> RollBack | EndBake | Wait:
+    return decide_bake(states, POLICY, promoted_us=0, until_us=10, now_us=10 if over else 9)
 
 
 @pytest.mark.parametrize(
     ("states", "over", "kind", "words"),
     [
-        (promoted(), False, Wait, "watched, no harm"),
-        (promoted(), True, EndWatch, "inconclusive: 0 of 50 units for errors"),
-        ((), True, EndWatch, "no answer at all"),
+        (promoted(), False, Wait, "baking, no harm"),
+        (promoted(), True, EndBake, "inconclusive: 0 of 50 units for errors"),
+        ((), True, EndBake, "no prediction at all"),
         (watched(promoted(), minutes=10), False, Wait, "no harm"),
-        (watched(promoted(), minutes=10), True, EndWatch, "no harm in a watch of 72 h (errors"),
+        (watched(promoted(), minutes=10), True, EndBake, "no harm in a bake time of 72 h (errors"),
         (watched(promoted(), minutes=10, failing=10), False, RollBack, "harm to errors"),
         (watched(promoted(), minutes=10, failing=10), True, RollBack, "harm to errors"),
         (watched(promoted(), minutes=20, score=0.2), False, RollBack, "harm to quality"),
@@ -93,7 +93,7 @@ def test_what_ends_a_bake_time(states: tuple[MetricState, ...], over: bool, kind
     assert words in decision.reason
     if isinstance(decision, RollBack):
         assert decision.verdict is Verdict.FAIL
-    if isinstance(decision, EndWatch):
+    if isinstance(decision, EndBake):
         assert (decision.outcome is PushOutcome.GOOD) == words.startswith("no harm")
 
 
@@ -143,7 +143,7 @@ def test_a_world_that_got_harder_is_reported_and_nobody_is_rolled_back_for_it() 
     states = graded(0.9, 0.84)
     assert isinstance(decided(states, over=False), Wait)
     decision = decided(states, over=True)
-    assert isinstance(decision, EndWatch)
+    assert isinstance(decision, EndBake)
     assert decision.outcome is PushOutcome.CENSORED
     assert "the mean score is below what the champion showed" in decision.reason
 
@@ -153,7 +153,7 @@ def test_a_loss_that_is_too_large_for_the_world_alone_is_rolled_back() -> None:
     strict = graded(0.9, 0.84, replace(POLICY, bake_quality_margin=0.0))
     assert isinstance(decided(strict, over=False), RollBack)
     same = decided(graded(0.9, 0.9), over=True)
-    assert isinstance(same, EndWatch)
+    assert isinstance(same, EndBake)
     assert same.outcome is PushOutcome.GOOD
 
 
@@ -174,7 +174,7 @@ def test_a_minute_is_one_window_however_many_labels_come_in_it_and_stays_small()
 def test_good_needs_its_units_and_never_goes_with_harm(minutes: int, failing: int, over: bool) -> None:
     states = watched(promoted(), minutes=minutes, failing=failing)
     decision = decided(states, over=over)
-    if isinstance(decision, EndWatch) and decision.outcome is PushOutcome.GOOD:
+    if isinstance(decision, EndBake) and decision.outcome is PushOutcome.GOOD:
         assert over
         assert all(state.step_units >= needed for state, needed in zip(states, (50, 50, 10), strict=True))
         assert not any(state.is_harmful for state in states)  # fmt: skip
@@ -186,7 +186,7 @@ def test_hours_meet_their_likes_and_no_stretch_is_used_twice() -> None:
     state = begin_rate(POLICY, switched_us)
     assert state is not None
     used: list[int] = []
-    while (due := next_stretches(state, history_us=0, known_at_us=switched_us + 3 * DAY_US)) is not None:
+    while (due := next_periods(state, history_us=0, known_at_us=switched_us + 3 * DAY_US)) is not None:
         assert (due.after_us - due.before_us) % DAY_US == 0
         assert due.before_us + due.us <= switched_us <= due.after_us
         used += range(due.before_us, due.before_us + due.us, MINUTE_US)
@@ -199,14 +199,16 @@ def test_a_young_model_is_compared_with_the_hour_before_the_switch() -> None:
     state = begin_rate(POLICY, 5 * HOUR_US)
     assert state is not None
     known_at_us, history_us = 9 * HOUR_US, 4 * HOUR_US + HOUR_US // 2
-    assert next_stretches(state, history_us=history_us, known_at_us=known_at_us) is None  # it is not that old
-    due = next_stretches(state, history_us=3 * HOUR_US, known_at_us=known_at_us)
+    assert next_periods(state, history_us=history_us, known_at_us=known_at_us) is None  # it is not that old
+    due = next_periods(state, history_us=3 * HOUR_US, known_at_us=known_at_us)
     assert due is not None
     assert (due.before_us, due.after_us, due.us) == (4 * HOUR_US, 5 * HOUR_US, HOUR_US)
     state = fold_rate(state, due, after=10, before=1000)
     assert state.is_harmful
-    assert next_stretches(state, history_us=3 * HOUR_US, known_at_us=known_at_us) is None
-    assert "times that before the switch (10 requests after, 1000 in as long before" in rate_in_words(state)
+    assert next_periods(state, history_us=3 * HOUR_US, known_at_us=known_at_us) is None
+    assert "times that before the switch (10 requests after, 1000 in the same time before" in format_rate(
+        state
+    )
 
 
 def test_a_rate_that_changed_is_no_harm_and_never_good() -> None:
@@ -214,7 +216,7 @@ def test_a_rate_that_changed_is_no_harm_and_never_good() -> None:
     assert rate is not None
     changed = replace(rate, challenger_units=10, champion_units=900, log_e=rate.log_bound)
     decision = decided((*watched(promoted(), minutes=10), changed), over=True)
-    assert isinstance(decision, EndWatch)
+    assert isinstance(decision, EndBake)
     assert decision.outcome is PushOutcome.CENSORED
     assert "the rate of requests has changed" in decision.reason
     assert isinstance(decided((*watched(promoted(), minutes=10), changed), over=False), Wait)
@@ -225,6 +227,6 @@ def test_labels_of_the_shadow_that_come_after_the_promotion_take_it_back() -> No
     policy = replace(POLICY, shadow=Shadow(units=10))
     told = [shadow.LabelledPair(bytes([at]), 0.5, 0.9) for at in range(60)]
     copies = shadow.fold_labelled(shadow.begin(policy, 0.02), told)
-    decision = decide_watch((*copies, *promoted()), policy, promoted_us=0, until_us=HOUR_US, now_us=5)
+    decision = decide_bake((*copies, *promoted()), policy, promoted_us=0, until_us=HOUR_US, now_us=5)
     assert isinstance(decision, RollBack)
     assert "harm in shadow" in decision.reason

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from holdfast.errors import InputError
 from holdfast.records import Verdict
 from holdfast.rollout import Advance, Canary, Event, Hook, RollBack, Wait
-from holdfast.rollout.decision.webhooks import ANSWER_BYTES, understood, upheld
+from holdfast.rollout.decision.webhooks import MAX_RESPONSE_BYTES, understood, upheld
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from holdfast.rollout.decision.webhooks import ANSWER_BYTES, understood, upheld
         ({"timeout": "0s"}, "above 0"),
         ({"timeout": "2min"}, "at most 60 s"),
         ({"secret": "hunter2"}, "reference"),
-        ({"on": ("roll_back",), "veto": True}, "roll_back"),
+        ({"on": ("rollback",), "veto": True}, "rollback"),
         ({"on": ("pause",), "veto": True}, "pause"),
         ({"on": ("start",)}, "veto=True"),
         ({"on": ("promoted",), "veto": True}, "on no decision"),
@@ -38,17 +38,17 @@ def test_what_cannot_mean_what_it_says_is_refused(given_: dict[str, Any], words:
 
 
 def test_a_rollback_is_never_asked_about() -> None:
-    """R117: nothing outside stops a roll-back."""
-    assert Event.ROLL_BACK not in Hook("freeze", "https://ops.example", veto=True).asked_before
-    assert "rolled_back" in Hook("pager", "https://ops.example").told_after
+    """R117: nothing outside stops a rollback."""
+    assert Event.ROLLBACK not in Hook("freeze", "https://ops.example", veto=True).consent_events
+    assert "rolled_back" in Hook("pager", "https://ops.example").notified_states
     harmful = RollBack(Verdict.FAIL, "harm")
     assert upheld(harmful, ["hook x: refuses"], Canary(), waited_us=0) is harmful
 
 
 def test_one_hook_may_be_asked_and_reported() -> None:
     hook = Hook("freeze", "https://ops.example", on=("start", "rolled_back"), veto=True, secret="${env:KEY}")
-    assert hook.asked_before == (Event.START,)
-    assert hook.told_after == ("rolled_back",)
+    assert hook.consent_events == (Event.START,)
+    assert hook.notified_states == ("rolled_back",)
     assert Hook.from_json(hook.to_json()) == hook
 
 
@@ -59,7 +59,7 @@ def test_patience_ends_the_wait_for_a_hook() -> None:
     ended = upheld(step, ["hook x: refuses: freeze"], policy, waited_us=3_601_000_000)
     assert isinstance(ended, RollBack)
     assert ended.verdict is Verdict.INCONCLUSIVE
-    assert "refuses: freeze; patience ran out after 1.0 h of 1.0 h" in ended.reason
+    assert "refuses: freeze; timeout after 1.0 h of 1.0 h" in ended.reason
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_patience_ends_the_wait_for_a_hook() -> None:
         (200, b'{"allow": "true"}', '"allow"'),
         (200, b'{"allow": 1}', '"allow"'),
         (200, b'{"Allow": true}', '"allow"'),
-        (200, b'{"allow": true}' + b" " * ANSWER_BYTES, "longer than"),
+        (200, b'{"allow": true}' + b" " * MAX_RESPONSE_BYTES, "longer than"),
     ],
 )
 def test_nonsense_is_no_consent(status: int, body: bytes, words: str) -> None:

@@ -26,7 +26,7 @@ from holdfast.rollout import (
     freeze_levels,
 )
 from holdfast.rollout.decision.decide import judged
-from holdfast.rollout.decision.post_promotion import begin_rate, fold_rate, next_stretches
+from holdfast.rollout.decision.post_promotion import begin_rate, fold_rate, next_periods
 from holdfast.rollout.evidence import shadow
 from holdfast.rollout.evidence.evidence import begin_bake, interval_of, requests_of
 from holdfast.rollout.evidence.history import points_of, record_point
@@ -163,7 +163,7 @@ def rates(factor: float, policy: Canary) -> list[Look]:
     state, looks, rng = begin_rate(policy, 9 * DAY_US + 1), [], Random(4)
     assert state is not None
     for _ in range(30):
-        due = next_stretches(state, history_us=0, known_at_us=11 * DAY_US)
+        due = next_periods(state, history_us=0, known_at_us=11 * DAY_US)
         assert due is not None
         state = fold_rate(
             state, due, after=int(factor * (500 + rng.randrange(90))), before=500 + rng.randrange(90)

@@ -22,7 +22,7 @@ from holdfast.rollout import (
     fold_scores,
     freeze_levels,
 )
-from holdfast.rollout.decision.post_promotion import begin_rate, fold_rate, next_stretches
+from holdfast.rollout.decision.post_promotion import begin_rate, fold_rate, next_periods
 from holdfast.rollout.evidence import shadow
 from holdfast.rollout.evidence.evidence import begin_bake
 from holdfast.rollout.evidence.history import record_point
@@ -99,7 +99,7 @@ def test_evidence_of_copies_survives_a_round_trip(
 def test_evidence_of_the_rate_survives_a_round_trip() -> None:
     state = begin_rate(POLICY, 0)
     assert state is not None
-    due = next_stretches(state, history_us=-86_400_000_000, known_at_us=10 * MINUTE_US)
+    due = next_periods(state, history_us=-86_400_000_000, known_at_us=10 * MINUTE_US)
     assert due is not None
     assert_round_trip([state, fold_rate(state, due, after=7, before=9)])
 

@@ -9,7 +9,7 @@ from holdfast.records import Arm
 from holdfast.rollout import Canary, MetricState, begin, fold_scores, freeze_levels
 from holdfast.rollout.evidence.evidence import WAITING_SCORES
 from holdfast.rollout.evidence.records import AtLevel, QualityEvidence
-from holdfast.rollout.evidence.strata import STRATUM_US, LabelledAnswer, stratified
+from holdfast.rollout.evidence.strata import STRATUM_US, LabelledPrediction, stratified
 
 POLICY = Canary(latency_quantile=None)
 RUNS = 60
@@ -38,7 +38,7 @@ def dumped(seed: int, *, loss: float) -> MetricState:
     state = quality()
     for joined in (quick, ~quick):
         answers = [
-            LabelledAnswer(
+            LabelledPrediction(
                 f"{at}", int(at_us[at]), Arm.CHALLENGER if ours[at] else Arm.CHAMPION, b"%d" % at, float(scores[at])
             )
             for at in np.flatnonzero(joined)
@@ -86,6 +86,6 @@ def test_late_labels_of_the_champion_are_not_compared_with_answers_given_at_100_
 
 
 def test_a_unit_counts_as_one_in_each_stratum() -> None:
-    told = [LabelledAnswer(f"{at}", at, Arm.CHAMPION, b"same", at / 4) for at in range(4)]
+    told = [LabelledPrediction(f"{at}", at, Arm.CHAMPION, b"same", at / 4) for at in range(4)]
     (stratum,) = stratified(told, [])
     assert stratum.champion == (0.375,)

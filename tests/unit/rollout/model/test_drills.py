@@ -11,7 +11,7 @@ from holdfast.records import Verdict
 from holdfast.rollout.model.drills import HOUR_US, RETRY_US, Drill, DrillKind, Drills, due, kind_of, ready
 
 DAY_US = 86_400_000_000
-BACK = DrillKind.ROLL_BACK
+BACK = DrillKind.ROLLBACK
 
 
 def drill(
@@ -40,7 +40,7 @@ def test_who_asks_may_be_stricter_than_who_drilled_and_never_less_strict() -> No
     assert not ready(passed, BACK, 5 + DAY_US, within_us=7 * DAY_US).ready
     assert ready(passed, BACK, 5 + HOUR_US, within_us=2 * HOUR_US).until_us == 5 + 2 * HOUR_US
     strict = ready(passed, BACK, 5 + 2 * HOUR_US, within_us=2 * HOUR_US)
-    assert (strict.ready, strict.explanation) == (False, "roll-back was drilled too long ago, 2.0 h")
+    assert (strict.ready, strict.explanation) == (False, "rollback was drilled too long ago, 2.0 h")
 
 
 def test_a_later_failure_ends_what_a_pass_showed_and_an_error_says_nothing() -> None:
@@ -68,7 +68,7 @@ def test_the_order_of_rows_does_not_matter(told: list[tuple[Verdict, int]], chan
 
 
 def test_what_is_due() -> None:
-    schedule = Drills(interval="7d", kinds=("roll-back", "restore"))
+    schedule = Drills(interval="7d", kinds=("rollback", "restore"))
     assert due(schedule, [], 0) == (BACK, DrillKind.RESTORE)
     rows = [drill(1, Verdict.PASS), drill(2, Verdict.FAIL, kind=DrillKind.RESTORE)]
     assert due(schedule, rows, RETRY_US - 1) == ()
@@ -80,7 +80,7 @@ def test_what_is_due() -> None:
 def test_a_declaration_must_mean_something() -> None:
     with pytest.raises(InputError, match="HF107"):
         Drills(interval="0s")
-    with pytest.raises(InputError, match="'swimming' is no drill"):
+    with pytest.raises(InputError, match="unknown drill: 'swimming'"):
         Drills(kinds=("swimming",))
     with pytest.raises(InputError, match="holdfast drill --list"):
         kind_of("nothing")

@@ -26,16 +26,16 @@ PROMOTED = replace(TURN, before=State.VERIFYING, after=State.PROMOTED)
         (
             replace(TURN, before=State.PROMOTED, by_person=True),
             CENSORED,
-            "a person ended it without evidence",
+            "an operator ended it without evidence",
         ),
-        (replace(TURN, by_person=True), CENSORED, "a person ended it without evidence of harm: because"),
+        (replace(TURN, by_person=True), CENSORED, "an operator ended it without evidence of harm: because"),
         (replace(TURN, by_person=True, harm="errors"), BAD, "before its promotion"),
         (TURN, CENSORED, "it ended without evidence of harm: because"),
         (replace(TURN, before=State.PENDING, after=State.CANCELLED), CENSORED, "it ended without evidence"),
-        (replace(TURN, tainted="batch 3"), CENSORED, "not for its answers: batch 3"),
+        (replace(TURN, tainted="batch 3"), CENSORED, "not for its predictions: batch 3"),
         (replace(TURN, tainted="batch 3", harm="errors"), BAD, "before its promotion"),
-        (PROMOTED, OPEN, "watched for 72 h"),
-        (replace(PROMOTED, champion=None), CENSORED, "nothing to compare it with"),
+        (PROMOTED, OPEN, "baking for 72 h"),
+        (replace(PROMOTED, champion=None), CENSORED, "no champion to compare it with"),
         (replace(TURN, before=State.PENDING, after=State.CANARY), OPEN, "under way"),
     ],
 )
@@ -53,7 +53,7 @@ def test_no_transition_makes_a_push_good() -> None:
         label, why = outcome_of(turn, Canary())
         assert label is not PushOutcome.GOOD
         assert why
-        if event is Event.ROLL_BACK:
+        if event is Event.ROLLBACK:
             assert label is not OPEN
 
 

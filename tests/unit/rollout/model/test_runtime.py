@@ -5,22 +5,22 @@ from __future__ import annotations
 import pytest
 
 from holdfast.errors import InputError
-from holdfast.rollout.model.runtime import Binary, furthest
+from holdfast.rollout.model.runtime import Runtime, furthest
 from holdfast.store.models import runtimes
 
 
 def test_equal_facts_have_one_id_and_come_back_from_their_document() -> None:
-    made = Binary({"numpy": "2.4.0", "build": "blue"})
-    assert made.id == Binary.from_json(made.to_json()).id
+    made = Runtime({"numpy": "2.4.0", "build": "blue"})
+    assert made.id == Runtime.from_json(made.to_json()).id
     assert made.id.startswith("b-")
     assert len(made.id) == 14
-    assert made.id != Binary({"numpy": "2.4.0", "build": "green"}).id
+    assert made.id != Runtime({"numpy": "2.4.0", "build": "green"}).id
 
 
 @pytest.mark.parametrize("document", ["", "[]", "{}", '{"numpy": 2}', '{"numpy": "' + "9" * 201 + '"}'])
 def test_what_says_no_facts_is_refused(document: str) -> None:
     with pytest.raises(InputError, match="HF108"):
-        Binary.from_json(document)
+        Runtime.from_json(document)
 
 
 def test_answers_that_are_fewer_or_no_numbers_are_infinitely_far_away() -> None:

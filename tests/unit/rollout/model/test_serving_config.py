@@ -31,13 +31,13 @@ def test_equal_options_are_one_serving_config() -> None:
 @pytest.mark.parametrize(
     ("document", "why"),
     [
-        ("[1]", "no option"),
+        ("[1]", "unknown limit"),
         ("{", "JSON object"),
-        ('{"speed": 1}', "no option"),
-        ('{"body_bytes": 1}', "nobody is served"),
+        ('{"speed": 1}', "unknown limit"),
+        ('{"body_bytes": 1}', "must be at least"),
         ('{"body_bytes": 4096.5}', "whole number"),
-        ('{"idle_seconds": true}', "is a number"),
-        ('{"idle_seconds": NaN}', "nobody is served"),
+        ('{"idle_seconds": true}', "must be a number"),
+        ('{"idle_seconds": NaN}', "must be at least"),
         ('{"connections": "many"}', "whole number"),
     ],
 )

@@ -40,6 +40,6 @@ def test_every_state_is_reached_and_every_one_reaches_an_end() -> None:
 def test_a_rollback_is_legal_wherever_the_challenger_may_have_traffic() -> None:
     """R117, R118: and it never leads to a state in which the challenger still counts."""
     for state in (State.CANARY, State.PAUSED, State.VERIFYING, State.PROMOTED):
-        assert next_state(state, Event.ROLL_BACK) is State.ROLLING_BACK
+        assert next_state(state, Event.ROLLBACK) is State.ROLLING_BACK
     for state in (State.PENDING, State.SHADOWING):
-        assert next_state(state, Event.ROLL_BACK) is State.CANCELLED
+        assert next_state(state, Event.ROLLBACK) is State.CANCELLED

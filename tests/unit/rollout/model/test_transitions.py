@@ -26,7 +26,7 @@ def test_nothing_leaves_a_terminal_state_and_a_rollback_leaves_every_other() -> 
     """R118."""
     assert not {state for state, _ in TRANSITIONS} & TERMINAL
     for state in set(State) - TERMINAL - {State.ROLLING_BACK}:
-        assert (state, Event.ROLL_BACK) in TRANSITIONS
+        assert (state, Event.ROLLBACK) in TRANSITIONS
 
 
 def test_every_state_can_be_reached_and_left_for_rest() -> None:

@@ -18,7 +18,7 @@ from holdfast.control.drills import runner as drilling
 from holdfast.errors import InputError
 from holdfast.formatting import timestamp
 from holdfast.records import Verdict, duration
-from holdfast.rollout.model.drills import DEEDS, LASTS, Drill, DrillKind, kind_of
+from holdfast.rollout.model.drills import DESCRIPTIONS, VALID_FOR, Drill, DrillKind, kind_of
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 
@@ -43,11 +43,11 @@ def drill(
     ] = False,
     valid_for: Annotated[
         str, typer.Option("--valid-for", help="How long a passed drill counts, such as '7d'.")
-    ] = f"{LASTS.days}d",
+    ] = f"{VALID_FOR.days}d",
 ) -> None:
     """Run drills of rollback, restore and the rest. Users are not affected, except with --live. Exit status 1 on a failure.
 
-    Example: holdfast drill roll-back restore
+    Example: holdfast drill rollback restore
     """
     if not listed and not everything and not kinds:
         raise InputError(
@@ -62,7 +62,7 @@ def drill(
         return
     store = run.store
     place = place_of(run.project, run.declaration, live=live)
-    if live and DrillKind.ROLL_BACK in wanted:
+    if live and DrillKind.ROLLBACK in wanted:
         run.out.print("[yellow]--live[/]: all users move to the former champion and back")
     ended: list[Drill] = []
     lasts_us = duration(valid_for, "--valid-for") // timedelta(microseconds=1)
@@ -82,7 +82,7 @@ def _list(out: Output, loaded: Project) -> None:
     standings = drilling.standings(loaded.store(), loaded.model.name, now_us=now_us())
     for each in standings:
         colour = "green" if each.ready else "yellow"
-        out.print(f"[bold]{each.kind}[/]: {DEEDS[each.kind]}")
+        out.print(f"[bold]{each.kind}[/]: {DESCRIPTIONS[each.kind]}")
         until = f" until {timestamp(each.until_us)}" if each.ready else ""
         out.print(f"  [{colour}]{escape(each.explanation)}[/]{until}")
     out.result(
@@ -90,7 +90,7 @@ def _list(out: Output, loaded: Project) -> None:
             "kinds": [
                 {
                     "kind": each.kind,
-                    "does": DEEDS[each.kind],
+                    "does": DESCRIPTIONS[each.kind],
                     "ready": each.ready,
                     "until_us": each.until_us,
                     "explanation": each.explanation,

@@ -61,7 +61,7 @@ def history(run: Run) -> None:
     totals = pushes.totals(found)
     run.out.print(
         f"in all {totals.pushes}: {totals.good} good, {totals.bad} bad, {totals.escaped} escaped, "
-        f"{totals.censored} censored, {totals.open} open; rolled back for harm although good: {totals.false_roll_backs}"
+        f"{totals.censored} censored, {totals.open} open; rolled back for harm although good: {totals.false_rollbacks}"
     )
     run.out.result({"pushes": [asdict(each) for each in found], "totals": asdict(totals)})
 

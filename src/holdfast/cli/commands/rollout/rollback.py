@@ -170,7 +170,7 @@ def _commit(settings: Settings, request: Request) -> _Committed:
         request = replace(request, version=name_lookup.version(store, request.version, request.model))
     with store.ledger.read() as connection:
         registered = servers.registered(connection, request.model)
-    result = rolling.roll_back(store, request, now_us=now_us())
+    result = rolling.rollback(store, request, now_us=now_us())
     return _Committed(result, registered, time.monotonic())
 
 

@@ -97,7 +97,7 @@ def status(run: Run) -> None:
 
 @group.command()
 @with_project
-def pause(run: Run, reason: Reason = pausing.UNSAID) -> None:
+def pause(run: Run, reason: Reason = pausing.DEFAULT_REASON) -> None:
     """Pause the canary at its share. Harm still rolls it back.
 
     Example: holdfast rollout pause --reason "lunch"
@@ -107,7 +107,7 @@ def pause(run: Run, reason: Reason = pausing.UNSAID) -> None:
 
 @group.command()
 @with_project
-def resume(run: Run, reason: Reason = pausing.UNSAID) -> None:
+def resume(run: Run, reason: Reason = pausing.DEFAULT_REASON) -> None:
     """Resume a paused canary.
 
     Example: holdfast rollout resume

@@ -20,7 +20,7 @@ from holdfast.errors import RefusedError
 from holdfast.records import Verdict
 from holdfast.store import Store
 from holdfast.store.models import runtimes
-from holdfast.store.models.runtimes import BinaryRow, Release
+from holdfast.store.models.runtimes import Release, RuntimeRow
 from holdfast.store.serving import servers
 
 OWN: Final = (sys.executable, "-m", "holdfast")
@@ -59,10 +59,10 @@ def ensure_compatible(
     return found
 
 
-def serving(loaded: Project) -> BinaryRow:
+def serving(loaded: Project) -> RuntimeRow:
     """Return the runtime that serves: by the plans, else by what the servers report, else this one."""
     store, model = loaded.store(), loaded.model.name
-    own = BinaryRow("", runtimes.here(loaded.settings.build), OWN, 0)
+    own = RuntimeRow("", runtimes.here(loaded.settings.build), OWN, 0)
     with store.ledger.write() as connection:
         runtimes.register(connection, own.facts, OWN, now_us=now_us())
         current = pushing.current(connection, model)
@@ -107,7 +107,7 @@ def _run_test(loaded: Project, declaration: Path | None, name: str, version: str
     return pushing.try_out(place, version, candidate, reference, place.serve[len(OWN) :])
 
 
-def _reference(loaded: Project, store: Store, candidate: BinaryRow, version: str) -> Sequence[str]:
+def _reference(loaded: Project, store: Store, candidate: RuntimeRow, version: str) -> Sequence[str]:
     """Return the command whose predictions `candidate` must reproduce: that of the runtime that serves.
 
     If that is the candidate itself: one that the version passed with and that can be started here, else this one.

@@ -20,7 +20,7 @@ from holdfast.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class ColumnFacts:
-    """What a source declares about one of its columns; None declares nothing.
+    """Facts that a source declares about one of its columns; None if not declared.
 
     Parameters
     ----------

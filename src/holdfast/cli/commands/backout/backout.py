@@ -159,7 +159,7 @@ def lineage(
     node: Annotated[
         str,
         typer.Argument(
-            help="feed/batch, a snapshot such as s7, a version such as v3, rollout:5, plan:7, answers:v3, labels:v3"
+            help="feed/batch, a snapshot such as s7, a version such as v3, rollout:5, plan:7, predictions:v3, labels:v3"
         ),
     ],
     upstream: Annotated[

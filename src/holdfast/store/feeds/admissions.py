@@ -1,4 +1,4 @@
-"""Rows of `admissions`: what a batch looked like when it was let in, and what of it the next delivery is held against."""
+"""Rows of `admissions`: what a batch looked like when it was admitted; the next deliveries are compared with it."""
 
 from __future__ import annotations
 
@@ -63,8 +63,10 @@ _PROFILES: Final = Prepared(
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What is kept of a delivery that was let in; `profile` is canonical JSON. `group_name` (empty for a feed of its own) and
-    `event_time` are its feed's at that moment, because a back-out goes by them whatever is declared later.
+    """What is kept of an admitted delivery; `profile_json` is canonical JSON.
+
+    `group_name` (empty for a feed of its own) and `event_time` are its feed's at the time of the load. A back-out goes by
+    them, whatever is declared later.
     """
 
     rows_expected: int | None
@@ -78,7 +80,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """What of the history a delivery is to be held against; what is None or 0 is not looked up.
+    """The parts of the history that a delivery is compared with; what is None or 0 is not looked up.
 
     `batches` is how many of the newest batches; `low_us` the delivery's first event, microseconds UTC; `number` the lowest
     number that it counts.
@@ -92,7 +94,10 @@ class HistoryQuery:
 
 
 def history(connection: Connection, feed: str, query: HistoryQuery) -> History:
-    """What came before a delivery of `feed`. Batches that are suspect are no measure for others."""
+    """Return what came before a delivery of `feed`.
+
+    Suspect batches are left out: they are no measure for others.
+    """
     of = {"of_feed": feed}
     past: tuple[Past, ...] = ()
     if query.batches:
@@ -117,7 +122,7 @@ def history(connection: Connection, feed: str, query: HistoryQuery) -> History:
 
 
 def profiles(connection: Connection, feed: str, most: int) -> list[str]:
-    """The profiles of the newest loaded batches of `feed` that are not suspect, as canonical JSON, the oldest first."""
+    """Return the profiles of the newest loaded batches of `feed` that are not suspect, canonical JSON, oldest first."""
     rows = _PROFILES.rows(connection, {"of_feed": feed, "most": most})
     return [row.profile_json for row in reversed(rows)]
 
@@ -152,20 +157,21 @@ def refuse(
     contract_hash: str,
     now_us: int,
 ) -> None:
-    """Record that a delivery of `batch` was refused, and why: its feed refuses, and its violations and the event are added
-    unless they are those of the last refusal.
+    """Record that a delivery of `batch` was refused, and why: its feed refuses from now on.
+
+    The violations and the event are added unless they are those of the last refusal.
     """
-    told = describe(found)
+    explanation = describe(found)
     feed_states.move(
         connection,
         batch.feed,
         Event.REFUSED,
         contract_hash=contract_hash,
-        reason=f"batch {batch.batch}: {told}",
+        reason=f"batch {batch.batch}: {explanation}",
         now_us=now_us,
     )
     last = events.newest(connection, subject=str(batch), limit=1)
-    if last and last[0].explanation == told:
+    if last and last[0].explanation == explanation:
         return
     violations.add(connection, batch, None, found, now_us=now_us)
-    events.append(connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=told)
+    events.append(connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=explanation)

@@ -1,4 +1,4 @@
-"""What the loads of a snapshot look like: their profiles, and the contracts that judged them."""
+"""Profiles of the loads of a snapshot, and the contracts that judged them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ _FILES: Final = schema.files
 
 
 def of_snapshot(connection: Connection, snapshot: Snapshot) -> list[TableFacts]:
-    """The facts of each table of `snapshot`. Only profiles are read, a few kilobytes a load, and no row.
+    """Return the facts of each table of `snapshot`. Reads profiles only, a few kilobytes a load, and no row.
 
-    Raises `NotFoundError` HF303 for a snapshot that a vacuum let go: its loads are in files that are not there.
+    Raises `NotFoundError` HF303 for a vacuumed snapshot: the files of its loads are gone.
     """
     vacuumed_snapshots.raise_if_vacuumed(connection, snapshot.snapshot)
-    return [_facts(connection, snapshot, cut.table, cut.rows) for cut in snapshot.tables]
+    return [_facts(connection, snapshot, table.table, table.rows) for table in snapshot.tables]
 
 
 def newest(connection: Connection, feed: str, most: int) -> list[tuple[str, Profile | None]]:
-    """The ids and profiles of the newest live loads of `feed`, in order of their event time, the oldest first; None where
-    a load has no profile."""
+    """Return the ids and profiles of the newest live loads of `feed` in order of event time, the oldest first.
+
+    The profile of a load without one is None.
+    """
     query = (
         select(_BATCHES.c.batch, _ADMISSIONS.c.profile_json)
         .outerjoin(_ADMISSIONS, _OF_LOAD)
@@ -84,12 +86,12 @@ def _facts(connection: Connection, snapshot: Snapshot, table: str, rows: int) ->
 
 
 def _profile(text: str | None) -> Profile | None:
-    """The profile that a load was admitted with; loads from before there were profiles have none."""
+    """Return the profile that a load was admitted with; None if it has none."""
     return Profile.from_json(text) if text and text != "{}" else None
 
 
 def _together(profiles: list[Profile | None]) -> tuple[Profile | None, tuple[str, ...]]:
-    """The sum of all, and the columns that it lacks because their bounds changed; None when a profile is not there."""
+    """Return the sum of all, and the columns that it lacks because their bounds changed; None if one is missing."""
     known = [profile for profile in profiles if profile is not None]
     if not known or len(known) < len(profiles):
         return None, ()

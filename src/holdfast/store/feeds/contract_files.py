@@ -1,5 +1,6 @@
-"""Copies of contracts beside the files whose rows they judged: a file's footer names its contract by its hash, and here
-is what the hash means, also when there is no ledger left to ask.
+"""Copies of contracts next to the files whose rows they judged: a file's footer names its contract by hash.
+
+The copies resolve that hash even when the ledger is lost.
 
 A copy's name is the SHA-256 of its bytes. Copies are never removed: a contract is small, and the rows of a removed
 file may come back from a backup.
@@ -21,15 +22,15 @@ _SYNCED: Final[set[Path]] = set()
 
 
 def path_of(root: Path, contract_hash: str) -> Path:
-    """Where the copy of that contract lies, or would lie."""
+    """Return the path of the copy of that contract, whether it exists or not."""
     return root / CONTRACTS_DIRECTORY / f"{contract_hash}.json"
 
 
 def keep(root: Path, contract_hash: str, contract: str) -> None:
-    """Keep `contract` (canonical JSON whose SHA-256 is `contract_hash`); durable when this returns.
+    """Keep `contract` (canonical JSON whose SHA-256 is `contract_hash`); it is durable on return.
 
-    One that is there is left alone, but each process syncs its name once: whoever wrote it may have been killed before
-    he did.
+    An existing copy is left alone, but each process syncs its name once: its writer may have been killed before it
+    did.
     """
     path = path_of(root, contract_hash)
     if not path.exists():
@@ -42,7 +43,7 @@ def keep(root: Path, contract_hash: str, contract: str) -> None:
 
 
 def read(root: Path, contract_hash: str) -> str:
-    """The contract of that hash as canonical JSON; `IntegrityError` HF301 when its copy is missing or altered."""
+    """Return the contract of that hash as canonical JSON; `IntegrityError` HF301 if its copy is missing or altered."""
     path = path_of(root, contract_hash)
     try:
         data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Rows of `contracts`: every contract that judged a row, so that what changed between two can be told years later."""
+"""Rows of `contracts`: every contract that judged a row, so that any two can be compared years later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from holdfast.store.db.predicates import LIVE
 from holdfast.store.db.statements import Prepared
 
 ACCEPTED: Final = "contract.accepted"
-"""The kind of the event by which a person takes a change of contract upon himself."""
+"""The kind of the event by which an operator accepts a change of contract."""
 
 _CONTRACTS: Final = schema.contracts
 _BATCHES: Final = schema.batches
@@ -31,7 +31,7 @@ _NEWEST: Final = Prepared(
 
 @dataclass(frozen=True, slots=True)
 class ContractRow:
-    """One contract; `first_us` is when it first judged a row, microseconds since 1970 UTC."""
+    """One contract; `first_used_at_us` is when it first judged a row, microseconds since 1970 UTC."""
 
     contract_hash: str
     contract_json: str
@@ -40,7 +40,7 @@ class ContractRow:
 
 @dataclass(frozen=True, slots=True)
 class ContractUse:
-    """How many live batches and rows of `feed` a contract let in, and in which table versions."""
+    """How many live batches and rows of `feed` a contract admitted, and in which table versions."""
 
     feed: str
     contract_hash: str
@@ -51,20 +51,20 @@ class ContractUse:
 
 
 def put(connection: Connection, contract: Contract, *, now_us: int) -> None:
-    """Keep `contract`, in the caller's transaction; one that is there stays as it is."""
+    """Insert `contract` in the caller's transaction; an existing row stays as it is."""
     values = {"contract_hash": contract.hash, "contract_json": contract.to_json(), "first_used_at_us": now_us}
     connection.execute(inserting(connection, _CONTRACTS).values(values).on_conflict_do_nothing())
 
 
 def find(connection: Connection, contract_hash: str) -> Contract | None:
-    """The contract of that whole hash; None when it is not kept, as where it judged only before contracts were."""
+    """Return the contract of that full hash; None if it is not kept."""
     query = select(_CONTRACTS.c.contract_json).where(_CONTRACTS.c.contract_hash == contract_hash)
     found = connection.execute(query).scalar_one_or_none()
     return None if found is None else Contract.from_json(found)
 
 
 def get(connection: Connection, beginning: str) -> Contract:
-    """The contract whose hash begins with `beginning`, of at least six hexadecimal digits.
+    """Return the contract whose hash begins with `beginning`, of at least six hexadecimal digits.
 
     Raises `NotFoundError` HF303 when there is none, or more than one.
     """
@@ -83,19 +83,19 @@ def get(connection: Connection, beginning: str) -> Contract:
 
 
 def everything(connection: Connection) -> list[ContractRow]:
-    """All contracts, the oldest first."""
+    """Return all contracts, the oldest first."""
     query = select(_CONTRACTS).order_by(_CONTRACTS.c.first_used_at_us, _CONTRACTS.c.contract_hash)
     return [ContractRow(**row) for row in connection.execute(query).mappings()]
 
 
 def newest_of(connection: Connection, feed: str) -> str | None:
-    """The hash of the contract that judged the newest loaded batch of `feed`; None when nothing was ever loaded."""
+    """Return the hash of the contract that judged the newest loaded batch of `feed`; None if nothing was ever loaded."""
     found: str | None = _NEWEST.value(connection, {"of_feed": feed})
     return found
 
 
 def uses(connection: Connection, feed: str | None = None) -> list[ContractUse]:
-    """Which contracts let in the live batches of `feed`, or of every feed, in the order in which they came."""
+    """Return which contracts admitted the live batches of `feed`, or of every feed, in the order of their first use."""
     first, last = func.min(_BATCHES.c.table_version), func.max(_BATCHES.c.table_version)
     query = (
         select(
@@ -119,7 +119,7 @@ def uses(connection: Connection, feed: str | None = None) -> list[ContractUse]:
 
 
 def live_batches(connection: Connection, feed: str, contract_hash: str, *, limit: int) -> list[str]:
-    """The oldest live batches of `feed` that were loaded under that contract, at most `limit`."""
+    """Return the oldest live batches of `feed` that were loaded under that contract, at most `limit`."""
     query = (
         select(_BATCHES.c.batch)
         .where(
@@ -143,7 +143,7 @@ def accept(
     actor: str,
     now_us: int,
 ) -> None:
-    """Note that `actor` takes upon himself that the contract of `subject`, a feed or a model, changes between the two."""
+    """Record that `actor` accepts the change of the contract of `subject`, a feed or a model, between the two."""
     events.append(
         connection,
         at_us=now_us,
@@ -155,11 +155,11 @@ def accept(
 
 
 def is_accepted(connection: Connection, subject: str, old_hash: str, new_hash: str) -> bool:
-    """Whether somebody accepted that change."""
+    """Return True if an operator accepted that change."""
     named = _subject(subject, old_hash, new_hash)
     return bool(events.newest(connection, subject=named, kind=ACCEPTED, limit=1))
 
 
 def _subject(subject: str, old_hash: str, new_hash: str) -> str:
-    """A change of contract as the subject of an event; within its 127 characters."""
+    """Return a change of contract as the subject of an event, within its 127 characters."""
     return f"{check_name(subject, 'feed or model')}/{old_hash[:16]}/{new_hash[:16]}"

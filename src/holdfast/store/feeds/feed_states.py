@@ -24,7 +24,7 @@ _UPDATE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class FeedRow:
-    """One feed that ever delivered. `reason` says why it is in its state since `changed_at_us`, microseconds UTC."""
+    """One feed that ever delivered. `reason` is why it is in its state since `changed_at_us`, microseconds UTC."""
 
     feed: str
     state: State
@@ -34,7 +34,7 @@ class FeedRow:
 
 
 def find(connection: Connection, feed: str) -> FeedRow | None:
-    """The row of `feed`; None when it never delivered."""
+    """Return the row of `feed`; None if it never delivered."""
     found = _FIND.rows(connection, {"of_feed": feed})
     if not found:
         return None
@@ -43,7 +43,7 @@ def find(connection: Connection, feed: str) -> FeedRow | None:
 
 
 def everything(connection: Connection) -> list[FeedRow]:
-    """Every feed that ever delivered, by name."""
+    """Return every feed that ever delivered, by name."""
     rows = connection.execute(select(_FEEDS).order_by(_FEEDS.c.feed))
     return [FeedRow(row.feed, State(row.state), *row[2:]) for row in rows]
 
@@ -57,10 +57,10 @@ def move(
     reason: str,
     now_us: int,
 ) -> bool:
-    """Take `feed` to the state that `event` leads to, in the caller's transaction, and tell a change of state.
+    """Move `feed` to the state that `event` leads to, in the caller's transaction, and report a change of state.
 
     `contract_hash` is that of the delivery, None to leave it. Nothing is written when neither state nor contract change.
-    Returns whether the contract is another than that of the delivery before.
+    Returns True if the contract differs from that of the delivery before.
     """
     before = find(connection, feed)
     state = next_state(State.FLOWING if before is None else before.state, event)
@@ -92,8 +92,9 @@ def settle_refusals(connection: Connection, feed: str, *, reason: str, now_us: i
 
 
 def settle(connection: Connection, feed: str, *, reason: str, now_us: int) -> None:
-    """Let `feed` flow again when no loaded batch of it is suspect any more: to be called after a back-out or when a person
-    accepted what was wrong with a batch.
+    """Let `feed` flow again if no loaded batch of it is suspect any more.
+
+    Call it after a back-out, and after an operator accepted what was wrong with a batch.
     """
     row = find(connection, feed)
     if row is not None and row.state is State.SUSPECT and not violations.suspect_batches(connection, feed):

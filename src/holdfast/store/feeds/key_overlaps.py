@@ -1,6 +1,6 @@
-"""Which rows of a feed are loaded around the event times of a delivery, and which of their keys it brings again.
+"""Loaded rows of a feed around the event times of a delivery, and the keys of them that it repeats.
 
-The ledger knows the span of every file, so a delivery whose span meets no other's costs one question to an index.
+The ledger knows the span of every file: a delivery whose span meets no other costs one query of an index.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from holdfast.store.files.data_files import FileFacts
 _FILES: Final = schema.files
 _ROW_GROUPS: Final = schema.file_row_groups
 _SMALL: Final = 4_096
-"""Files with at most so many rows have the hashes of their keys kept in memory, for the next load beside them."""
+"""Files with at most so many rows have the hashes of their keys kept in memory, for the next load near them."""
 _SEED: Final = 7
 
-_BESIDE: Final = select(_FILES.c.path).where(
+_IN_SPAN: Final = select(_FILES.c.path).where(
     _FILES.c.table_name == bindparam("of_feed"),
     _FILES.c.event_time_max_us >= bindparam("low_us"),
     _FILES.c.event_time_min_us <= bindparam("high_us"),
     _FILES.c.added_version > bindparam("since"),
     not_removed(_FILES),
 )
-_ANY: Final = Prepared(_BESIDE.limit(1))
-_ALL: Final = Prepared(_BESIDE)
+_ANY: Final = Prepared(_IN_SPAN.limit(1))
+_ALL: Final = Prepared(_IN_SPAN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +50,20 @@ class Span:
         return {"of_feed": self.feed, "low_us": self.low_us, "high_us": self.high_us, "since": since}
 
     def meets_any(self, connection: Connection, *, since: int = 0) -> bool:
-        """Whether a file of the feed that came after table version `since` has events in it."""
+        """Return True if a file of the feed that came after table version `since` has events in the span."""
         return bool(_ANY.rows(connection, self._values(since)))
 
     def files(self, connection: Connection, version: int, *, since: int = 0) -> list[FileFacts]:
-        """Those files as they are at table version `version`, less what was backed out of them."""
-        beside = {row.path for row in _ALL.rows(connection, self._values(since))}
-        if not beside:
+        """Return those files as they are at table version `version`, without what was backed out of them."""
+        in_span = {row.path for row in _ALL.rows(connection, self._values(since))}
+        if not in_span:
             return []
         found = files.entries(connection, self.feed, version, lookback_start_us=self.low_us)
-        return [fact for fact in found if fact.path in beside]
+        return [fact for fact in found if fact.path in in_span]
 
 
 def known(root: Path, keys: pl.DataFrame, found: Sequence[FileFacts]) -> tuple[pl.Series, list[str]] | None:
-    """Which rows of `keys` are in `found` too, and the paths of the files that have any; None when no row is.
+    """Return flags of the rows of `keys` that `found` has too, and the paths of the files with any; None if no row is.
 
     The frame's columns are those of the key and nothing else. Hashes are compared first, then the keys themselves, read with
     their checksums verified: raises `IntegrityError` HF301 as `files.read` does.
@@ -87,7 +87,7 @@ def known(root: Path, keys: pl.DataFrame, found: Sequence[FileFacts]) -> tuple[p
 
 
 def batches_in(connection: Connection, paths: Sequence[str]) -> list[str]:
-    """The ids of the live loads whose rows are in the files at `paths`, by name."""
+    """Return the ids of the live loads whose rows are in the files at `paths`, by name."""
     query = (
         select(_ROW_GROUPS.c.batch).where(_ROW_GROUPS.c.path.in_(paths), not_removed(_ROW_GROUPS)).distinct()
     )

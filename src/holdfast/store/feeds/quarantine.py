@@ -21,14 +21,15 @@ _FILES = schema.files
 _BATCHES = schema.batches
 
 BATCH = "_batch"
-"""The column that says with which batch a row came."""
+"""The column that names the batch of a row."""
 
 
 def read(store: Store, feed: str, batch: str | None = None) -> pl.DataFrame:
-    """The quarantined rows of `feed`, or of one live batch of it: the columns as delivered, all text, `_reasons`, `_line` and
-    `_batch`; no column when there is no row.
+    """Return the quarantined rows of `feed`, or of one live batch of it.
 
-    Raises `NotFoundError` HF303 when the batch is not loaded, and as `files.read` does.
+    The columns are those delivered, all text, with `_reasons`, `_line` and `_batch`; there is no column without a row.
+
+    Raises `NotFoundError` HF303 when the batch is not loaded, and as `data_files.read` does.
     """
     table = quarantine_table(feed)
     with store.ledger.read() as connection:

@@ -24,8 +24,9 @@ _INSERT: Final = insert_into(_REFERENCES)
 
 @dataclass(frozen=True, slots=True)
 class Referred:
-    """Values of `column` that are in column `key` of `load`. `lookback_start_us` is the earliest event time that was
-    looked at, microseconds UTC; None for all rows.
+    """Values of `column` that are in column `key` of `load`.
+
+    `lookback_start_us` is the earliest event time that was looked at, microseconds UTC; None for all rows.
     """
 
     column: str

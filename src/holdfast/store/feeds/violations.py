@@ -1,4 +1,4 @@
-"""Rows of `violations`: expectations of a feed that a delivery did not meet, and who accepted them."""
+"""Rows of `violations`: expectations of a feed that a delivery did not meet, and the operator that accepted them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _INSERT: Final = insert(_VIOLATIONS)
 _LONGEST_SUBJECT: Final = 127
 
 REREGISTERED: Final = "reregistered"
-"""The check of a load that was made known again from its files: nobody knows any more what was wrong with it."""
+"""The check of a load that was re-registered from its files: its violations are lost."""
 
 _OF_BATCH: Final = same_load(_BATCHES, _VIOLATIONS)
 _OPEN_PLACES: Final = Prepared(
@@ -104,7 +104,7 @@ class ViolationRow:
 def add(
     connection: Connection, batch: BatchId, epoch: int | None, found: Sequence[Violation], *, now_us: int
 ) -> None:
-    """Keep what is wrong with a delivery, in the caller's transaction; `epoch` is None when it was refused."""
+    """Insert the violations of a delivery in the caller's transaction; `epoch` is None if it was refused."""
     if found:
         connection.execute(
             _INSERT,
@@ -131,7 +131,7 @@ def add(
 def newest(
     connection: Connection, *, feed: str | None = None, batch: str | None = None, limit: int = 100
 ) -> list[ViolationRow]:
-    """The newest violations first, at most `limit`, of one feed or batch when one is named."""
+    """Return the newest violations first, at most `limit`, of one feed or batch if one is named."""
     query = select(_VIOLATIONS).order_by(_VIOLATIONS.c.violation_id.desc()).limit(limit)
     if feed is not None:
         query = query.where(_VIOLATIONS.c.feed == feed)
@@ -145,10 +145,10 @@ def newest(
 def open_ones(
     connection: Connection, *, feed: str | None = None, batch: str | None = None, limit: int | None = None
 ) -> list[ViolationRow]:
-    """What is wrong still and nobody has accepted, the newest first: of loads that are there, and of refused deliveries.
+    """Return the violations that stand and are not accepted, the newest first: of loads, and of refused deliveries.
 
-    A refusal is over once its batch was loaded or refused anew, and one of a repetition once its feed was loaded at all: its
-    rows were there before, so nobody will ever correct it.
+    A refusal is over once its batch was loaded or refused anew. The refusal of a repetition is over once its feed was loaded
+    at all: its rows were there before, so no corrected delivery will come.
     """
     query = select(_VIOLATIONS).where(
         _VIOLATIONS.c.accepted_at_us.is_(None), or_(_IS_LOADED, _STANDS_REFUSED)
@@ -165,8 +165,9 @@ def open_ones(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An open violation that says what is missing before a loaded batch, and where that batch stands: its first event,
-    microseconds UTC, and the numbers that it counts.
+    """An open violation that reports something missing before a loaded batch, and the place of that batch.
+
+    The place is its first event, microseconds UTC, and the numbers that it counts.
     """
 
     violation_id: int
@@ -178,7 +179,7 @@ class Place:
 
 
 def open_places(connection: Connection, feed: str, but: str) -> list[Place]:
-    """What is said to be missing before the loaded batches of `feed`, less the batch `but`, by batch."""
+    """Return what is reported missing before the loaded batches of `feed`, without the batch `but`, by batch."""
     rows = _OPEN_PLACES.rows(connection, {"of_feed": feed, "but": but})
     return [
         Place(
@@ -196,7 +197,7 @@ def open_places(connection: Connection, feed: str, but: str) -> list[Place]:
 
 
 def withdraw(connection: Connection, violation: int, *, now_us: int) -> None:
-    """Note that a violation holds no longer, in the caller's transaction: it counts as accepted, and by nobody else."""
+    """Record in the caller's transaction that a violation no longer holds: the system accepts it, unless it is accepted."""
     connection.execute(
         update(_VIOLATIONS)
         .where(_VIOLATIONS.c.violation_id == violation, _VIOLATIONS.c.accepted_at_us.is_(None))
@@ -205,18 +206,18 @@ def withdraw(connection: Connection, violation: int, *, now_us: int) -> None:
 
 
 def suspect_batches(connection: Connection, feed: str) -> list[str]:
-    """The loaded batches of `feed` that broke an expectation at level "error" and that nobody has accepted."""
+    """Return the loaded batches of `feed` that broke an expectation at level "error" and are not accepted."""
     return list(connection.execute(_SUSPECT_BATCHES, {"of_feed": feed}).scalars())
 
 
 def reregistered_batches(connection: Connection, feed: str) -> list[str]:
-    """The loaded batches of `feed` of which is not known what was wrong with them, and which nobody has accepted."""
+    """Return the loaded batches of `feed` that were re-registered and are not accepted."""
     query = _SUSPECT_BATCHES.where(_VIOLATIONS.c.check_name == REREGISTERED)
     return list(connection.execute(query, {"of_feed": feed}).scalars())
 
 
 def suspects_in(connection: Connection, snapshot: str) -> list[ViolationRow]:
-    """What nobody has accepted of the loads whose rows `snapshot` holds, at level "error", by feed and batch."""
+    """Return the violations at level "error", not accepted, of the loads in `snapshot`, by feed and batch."""
     snapshots, tables = schema.snapshots, schema.snapshot_tables
     query = (
         select(_VIOLATIONS)
@@ -238,7 +239,7 @@ def suspects_in(connection: Connection, snapshot: str) -> list[ViolationRow]:
 
 
 def accept(connection: Connection, batch: BatchId, *, actor: str, now_us: int) -> list[ViolationRow]:
-    """Note that `actor` takes everything that `open_ones` tells of `batch` as it is; what it was, the newest first."""
+    """Record that `actor` accepts every violation of `batch` that `open_ones` returns; return them, the newest first."""
     found = open_ones(connection, feed=batch.feed, batch=batch.batch)
     for row in found:
         connection.execute(
@@ -250,7 +251,7 @@ def accept(connection: Connection, batch: BatchId, *, actor: str, now_us: int) -
 
 
 def accept_reregistered(connection: Connection, feed: str, *, actor: str, now_us: int) -> int:
-    """Note that `actor` takes every loaded batch of `feed` as it is of which is not known what was wrong; how many."""
+    """Record that `actor` accepts every re-registered batch of `feed` that is loaded; return how many."""
     live = exists().where(_OF_BATCH, LIVE)
     done = connection.execute(
         update(_VIOLATIONS)

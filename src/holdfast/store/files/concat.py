@@ -26,7 +26,7 @@ def _merged(frames: Sequence[pl.DataFrame]) -> dict[str, pl.DataType]:
             before = merged.get(name, pl.Null())
             if kind == before or kind == pl.Null:
                 merged.setdefault(name, kind)
-            elif before == pl.Null or (_is_instant(before) and _is_instant(kind)):
+            elif before == pl.Null or (_is_timestamp(before) and _is_timestamp(kind)):
                 merged[name] = kind
             elif before.is_numeric() and kind.is_numeric():
                 merged[name] = pl.Float64()
@@ -46,14 +46,14 @@ def _as(values: pl.Series, kind: pl.DataType) -> pl.Series:
     found = values.dtype
     if found == kind:
         return values
-    if isinstance(kind, pl.Datetime) and kind.time_zone is not None and _is_instant(found):
+    if isinstance(kind, pl.Datetime) and kind.time_zone is not None and _is_timestamp(found):
         return values.dt.cast_time_unit(kind.time_unit or "us").dt.convert_time_zone(kind.time_zone)
     if found == pl.Null or (found.is_numeric() and kind == pl.Float64):
         return values.cast(kind)
     raise _no_common_type(values.name, found, kind)
 
 
-def _is_instant(kind: pl.DataType) -> bool:
+def _is_timestamp(kind: pl.DataType) -> bool:
     return isinstance(kind, pl.Datetime) and kind.time_zone is not None
 
 

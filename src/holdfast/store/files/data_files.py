@@ -69,8 +69,8 @@ _ENTRIES: Final = (
     .where(_VISIBLE)
     .order_by(_FILES.c.event_time_min_us, _FILES.c.added_version, _FILES.c.path)
 )
-_ENTRIES_REACHING: Final = _ENTRIES.where(_FILES.c.event_time_max_us >= bindparam("lookback_start_us"))
-# Of all tables: few parts are ever taken out, and their index is found only without the files beside them.
+_ENTRIES_SINCE: Final = _ENTRIES.where(_FILES.c.event_time_max_us >= bindparam("lookback_start_us"))
+# Of all tables: few parts are ever removed, and a join with the files would not use their index.
 _GONE: Final = select(_PARTS_TABLE.c.path, _PARTS_TABLE.c.row_group).where(
     _PARTS_TABLE.c.removed_version <= bindparam("at_version")
 )
@@ -102,7 +102,7 @@ def entries(
     excluded
         Loads to leave out, such as the incomplete loads of a snapshot.
     """
-    query = _ENTRIES if lookback_start_us is None else _ENTRIES_REACHING
+    query = _ENTRIES if lookback_start_us is None else _ENTRIES_SINCE
     values = {"of_table": table, "at_version": version, "lookback_start_us": lookback_start_us}
     found = [
         FileFacts(path, name, rows, size, sha256, None, low, high)
@@ -146,15 +146,14 @@ def read(
     *,
     at_least: tuple[str, Any] | None = None,
 ) -> pl.DataFrame:
-    """The rows of `files`, one after the other, each file's SHA-256 and page checksums verified (reliability
-    F3).
+    """Return the rows of `files`, one after the other; each file's SHA-256 and page checksums are verified (F3).
 
     Parameters
     ----------
     columns
         The columns to read, None for all that any file has. Files of different contracts differ in columns and in
-        time zones: what a file lacks is null, and an instant is shown in the zone that is asked for, or else in that
-        of the last file. With dtypes, a column that no file has is null in its dtype.
+        time zones: what a file lacks is null, and a timestamp is shown in the zone of the requested dtype, or else in
+        that of the last file. With dtypes, a column that no file has is null in its dtype.
     at_least
         A column and a value: only rows that have this much in it; files that lack the column give all theirs.
 
@@ -169,7 +168,7 @@ def read(
         )
         if at_least is None and frame.height != fact.rows:
             raise IntegrityError(
-                "HF301", f"file {fact.path} has {frame.height} rows, the ledger says {fact.rows}"
+                "HF301", f"file {fact.path} has {frame.height} rows, the ledger has {fact.rows}"
             )
         return frame
 
@@ -181,11 +180,12 @@ def read(
 
 
 def read_rows(store: Store, at: int | str, table: str, columns: Columns | None = None) -> pl.DataFrame:
-    """The rows of `table` at a table version (a number) or in a snapshot (its name), file after file in order of
-    event time.
+    """Return the rows of `table` at a table version (a number) or in a snapshot (its name).
+
+    The files follow each other in order of event time.
 
     A snapshot gives the same rows in the same order for as long as it can be read. Raises as `snapshot_entries` and `read` do,
-    and `NotFoundError` HF303 when a vacuum let the rows go while they were read.
+    and `NotFoundError` HF303 if a vacuum removed the rows while they were read.
     """
     with store.ledger.read() as connection:
         found = (

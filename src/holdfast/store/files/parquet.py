@@ -1,6 +1,4 @@
-"""Parquet as the store writes it: Zstandard where there is something to gain, a checksum on every page, and the file's
-manifest in its footer.
-"""
+"""Parquet files of the store: Zstandard where it gains, a checksum on every page, the manifest in the footer."""
 
 from __future__ import annotations
 
@@ -31,13 +29,13 @@ costs more time than the one or two that it saves.
 
 
 def encode(frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> memoryview:
-    """`frame` as the bytes of one Parquet file that says in its footer what it is."""
+    """Encode `frame` as the bytes of one Parquet file with `manifest` in its footer."""
     footer = canonical_json({**manifest, "rows": frame.height, "format": FORMAT})
     return _encoded([frame], footer)
 
 
 def encode_parts(parts: Sequence[pl.DataFrame], manifest: Mapping[str, Any]) -> memoryview:
-    """`parts`, all of the same columns, as the bytes of one Parquet file with a row group for each of them."""
+    """Encode `parts`, all of the same columns, as one Parquet file with a row group for each of them."""
     rows = sum(part.height for part in parts)
     footer = canonical_json({**manifest, "rows": rows, "format": FORMAT})
     return _encoded(parts, footer)
@@ -72,7 +70,7 @@ def _encoded(parts: Sequence[pl.DataFrame], footer: str) -> memoryview:
 
 
 def _repeating(table: pa.Table) -> list[str]:
-    """The columns whose values repeat: a dictionary of the others, such as ids and moments, is built and thrown away."""
+    """Return the columns whose values repeat: a dictionary of ids or timestamps would be built and thrown away."""
     sampled = min(_SAMPLED, table.num_rows // 16)
     some = table.slice((table.num_rows - sampled) // 2, sampled)
     return [
@@ -85,7 +83,7 @@ def _repeating(table: pa.Table) -> list[str]:
 
 
 def _differences(schema: pa.Schema, repeating: Sequence[str]) -> dict[str, str]:
-    """Ids and moments, which mostly rise, are written as differences: less to compress, and faster to read."""
+    """Encode ids and timestamps, which mostly rise, as differences: less to compress, and faster to read."""
     return {
         field.name: "DELTA_BINARY_PACKED"
         for field in schema
@@ -102,7 +100,7 @@ def read(
     at_least: tuple[str, Any] | None = None,
     row_groups: Sequence[int] | None = None,
 ) -> pl.DataFrame:
-    """The rows of one file with every page's checksum verified.
+    """Return the rows of one file, every page's checksum verified.
 
     Parameters
     ----------
@@ -156,7 +154,7 @@ def _of_row_groups(
 
 
 def manifest(path: Path) -> dict[str, Any]:
-    """What the file's footer says it is; `IntegrityError` HF301 when there is no manifest or a newer one."""
+    """Return the manifest in the file's footer; `IntegrityError` HF301 if there is none or a newer one."""
     try:
         metadata = pq.read_metadata(path)
         content = json.loads((metadata.metadata or {})[_MANIFEST])
@@ -170,7 +168,7 @@ def manifest(path: Path) -> dict[str, Any]:
 
 
 def damaged(path: Path, error: Exception) -> IntegrityError:
-    """The error for a file that cannot be what was acknowledged."""
+    """Return the error for a file that cannot be what was committed."""
     reason = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({_first_line(error)})"
     return IntegrityError(
         "HF301", f"file {path.name} {reason}", state="nothing was changed", next_command="holdfast verify"

@@ -1,8 +1,8 @@
 """Attempts: files of rows that are written but not yet published.
 
 A file is written under a random name and synced, and means nothing until a transaction publishes it. While an attempt is under
-way, its loader holds a file lock on the attempt's marker. The lock ends with the loader, so that a sweep tells an orphan from
-the work of a living loader without guessing by age.
+way, its loader holds a file lock on the attempt's marker. The lock ends with the loader, so a sweep recognises an orphan
+without guessing by age.
 """
 
 from __future__ import annotations
@@ -131,8 +131,9 @@ class Stage:
 
 @contextmanager
 def staged(root: Path, attempt: str | None = None) -> Iterator[Stage]:
-    """Yield a stage; publish inside the block. A sweep leaves its files alone until the block ends; then unpublished ones
-    are orphans.
+    """Yield a stage; publish inside the block.
+
+    A sweep leaves its files alone until the block ends; then unpublished files are orphans.
 
     `attempt` is an id that the store has not seen, None for a random one. If the block ends with an error, the marker
     stays, as it does when a loader is killed: the next sweep asks the ledger whether the attempt was published. So a

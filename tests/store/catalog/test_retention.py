@@ -138,7 +138,7 @@ def test_what_was_made_from_what_is_known_after_a_vacuum(store: Store) -> None:
     with store.ledger.read() as connection:
         assert set(backouts.told(connection, [Node(NodeKind.SNAPSHOT, first)]).values()) == {"tainted"}
     again = vacuum.plan(store, now_us=2 * LATE_US, keep=DAY, newest=0)
-    assert again.snapshots == ()  # they are let go once
+    assert again.snapshots == ()  # they are vacuumed once
     vacuum.vacuum(store, again, now_us=2 * LATE_US, keep=DAY, newest=0)
     assert _line(store) == line
 
@@ -146,7 +146,7 @@ def test_what_was_made_from_what_is_known_after_a_vacuum(store: Store) -> None:
 def test_a_plan_that_is_no_longer_true_is_not_executed(store: Store) -> None:
     shown = vacuum.plan(store, now_us=LATE_US, keep=DAY, newest=0)
     _version_of(store, _names(store)[0])
-    with pytest.raises(ConflictError, match=r"HF304.*nothing was let go"):
+    with pytest.raises(ConflictError, match=r"HF304.*nothing was removed"):
         vacuum.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
     assert len(list((store.root / "rows").iterdir())) == 5
 

@@ -23,7 +23,7 @@ def plan(store: Store, *, now_us: int, keep: timedelta = KEEP, newest: int = NEW
     traffic, one of the `newest`, and one younger than `keep`.
     """
     with store.ledger.read() as connection:
-        return retention.look(connection, now_us=now_us, keep_us=_us(keep), newest=newest)
+        return retention.plan(connection, now_us=now_us, keep_us=_us(keep), newest=newest)
 
 
 def vacuum(

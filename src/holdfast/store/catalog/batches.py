@@ -1,4 +1,4 @@
-"""Rows of `batches`, `files`, `file_row_groups` and `table_versions`: the loads of each batch and what they hold."""
+"""Rows of `batches`, `files`, `file_row_groups` and `table_versions`: the loads of each batch and their files."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def loads(connection: Connection, batch: BatchId) -> list[Load]:
 
 
 def decide_load(connection: Connection, batch: BatchId, digest: str) -> Publish | AlreadyLoaded:
-    """Decide what a delivery with `digest` is to what is loaded now; raises as `feeds.decide` does."""
+    """Decide whether a delivery with `digest` is new, given what is loaded now; raises as `feeds.decide` does."""
     of = {"of_feed": batch.feed, "of_batch": batch.batch, "of_digest": digest}
     elsewhere = _SAME_CONTENT.value(connection, of)
     return decide(batch, digest, loads(connection, batch), elsewhere=elsewhere)
@@ -100,7 +100,7 @@ def has_feed_changed(connection: Connection, feed: str, basis: int) -> bool:
 
 
 def new_version(connection: Connection, reason: str, now_us: int) -> int:
-    """Add a version of the tables and return it; `reason` says what makes it, `now_us` is in microseconds UTC."""
+    """Add a version of the tables and return it; `reason` names what makes it, `now_us` is in microseconds UTC."""
     values = {"committed_at_us": now_us, "reason": reason[:64]}
     return int(_NEW_VERSION.value(connection, values))
 

@@ -1,7 +1,7 @@
-"""Small files as one: written with a row group for each load's rows, and taken into the ledger in one transaction.
+"""Merge small files into one, with a row group for the rows of each load, and publish it in one transaction.
 
-The table at an older version goes on being the old files; from the new version on it is the new ones. Which load a row
-came with is never lost: the ledger and the new file's footer name the load of every row group.
+Older table versions keep reading the old files; from the new version on the table is the new file. The load of a row is
+never lost: the ledger and the new file's footer name the load of every row group.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class Compacted:
 
 
 def tables(connection: Connection) -> list[str]:
-    """Every table that has a file now."""
+    """Return every table that has a file now."""
     query = select(_FILES.c.table_name).where(not_removed(_FILES)).distinct()
     return sorted(connection.execute(query).scalars())
 
 
 def table_files(connection: Connection, table: str) -> list[TableFile]:
-    """The files of `table` as it is now, in the order in which they are read."""
+    """Return the files of `table` as it is now, in the order in which they are read."""
     query = (
         select(
             _FILES.c.path,
@@ -80,7 +80,7 @@ def table_files(connection: Connection, table: str) -> list[TableFile]:
 
 
 def write(store: Store, stage: Stage, table: str, group: Sequence[TableFile]) -> Compacted:
-    """The rows of `group` as one file on `stage`; `IntegrityError` HF301 names a file that is damaged."""
+    """Write the rows of `group` as one file on `stage`; `IntegrityError` HF301 names a file that is damaged."""
     with store.ledger.read() as connection:
         parts = _live_parts(connection, [file.path for file in group])
         facts = _facts(connection, [file.path for file in group])
@@ -123,11 +123,11 @@ def _frames(root: Path, fact: FileFacts, parts: Sequence[Part]) -> Iterator[pl.D
 
 
 def _footers(root: Path, fact: FileFacts, parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
-    """What the footer says of each of `parts`."""
+    """Yield the footer entry of each of `parts`."""
     footer = parquet.manifest(root / fact.path)
-    said = {entry["row_group"]: entry for entry in footer.get("parts", ())}
+    noted = {entry["row_group"]: entry for entry in footer.get("parts", ())}
     for part in parts:
-        entry = said.get(part.row_group, footer)
+        entry = noted.get(part.row_group, footer)
         yield {name: value for name, value in entry.items() if name not in _OF_LEDGER}
 
 
@@ -146,7 +146,7 @@ def _live_parts(connection: Connection, paths: Sequence[str]) -> list[Part]:
 
 
 def _facts(connection: Connection, paths: Sequence[str]) -> list[FileFacts]:
-    """The files at `paths`, in that order."""
+    """Return the files at `paths`, in that order."""
     columns = (_FILES.c.path, _FILES.c.table_name, _FILES.c.rows, _FILES.c.bytes, _FILES.c.sha256)
     query = select(*columns, _FILES.c.event_time_min_us, _FILES.c.event_time_max_us)
     found: dict[str, FileFacts] = {}
@@ -157,10 +157,10 @@ def _facts(connection: Connection, paths: Sequence[str]) -> list[FileFacts]:
 
 
 def publish(store: Store, table: str, written: Sequence[Compacted], *, now_us: int) -> list[Compacted]:
-    """Put each new file in the place of those that it was made of, in one transaction; which of them were taken.
+    """Replace the files that each new file was made of, in one transaction; return the new files that were published.
 
-    One is not taken where a load or a file that it was made of is gone meanwhile: it was backed out, or another
-    process compacted it. Loads that are under way meet a new version and look again.
+    A new file is left out if one of its loads was backed out meanwhile, or another process compacted one of its files.
+    Loads that are under way meet a new version and are judged again.
     """
     with store.ledger.write() as connection:
         taken = [
@@ -190,8 +190,9 @@ def publish(store: Store, table: str, written: Sequence[Compacted], *, now_us: i
 
 
 def _unchanged(connection: Connection, compacted: Compacted) -> bool:
-    """Whether what was copied is still what is read; a back-out that comes at the same moment waits for us, or we for
-    it.
+    """Return True if the copied parts are still those that readers see.
+
+    A back-out that comes at the same time waits for this transaction, or this one for it.
     """
     loads = sorted({part.load for part in compacted.parts})
     for some in pieces(loads):
@@ -237,7 +238,10 @@ def _replace(connection: Connection, compacted: Compacted, version: int) -> None
 
 
 def _complete_definitions(connection: Connection, feed: str) -> list[online_features.Definition]:
-    """The aggregates whose values hold every row of `feed`: they hold them after a compaction too, which changes none."""
+    """Return the aggregates whose values hold every row of `feed`.
+
+    They hold them after a compaction too, which changes no row.
+    """
     return [
         definition
         for definition, reached in online_features.definitions(connection, feed)

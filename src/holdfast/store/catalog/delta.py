@@ -1,9 +1,8 @@
-"""Publishes a snapshot as Delta tables over the very files of the store, for Spark, DuckDB, Polars and
-others.
+"""Export a snapshot as Delta tables over the files of the store, for Spark, DuckDB, Polars and others.
 
 Whole files are not copied: a published table is a directory of hard links to the immutable files and one Delta commit
 that names them. Of a file that holds rows of other loads too, the snapshot's rows are written as a file of their own.
-The ledger stays the only truth; what is published may be deleted at any time and made again.
+The ledger stays the only truth; a published table may be deleted at any time and published again.
 """
 
 from __future__ import annotations
@@ -47,21 +46,23 @@ def file_checksums(table: Path) -> dict[str, str]:
 
 
 def publish(store: Store, snapshot: str) -> dict[str, Path]:
-    """A Delta table for each table of `snapshot`, by the table's name; again is a no-op.
+    """Publish a Delta table for each table of `snapshot`; return their paths by the table's name.
+
+    Publishing again changes nothing.
 
     Readers see each table's timestamps in UTC, because Delta knows no other zone; the tests read it back by Polars and by
     DuckDB's own extension. Raises `NotFoundError` HF303 for an unknown snapshot, `IntegrityError` HF301 for a missing file,
     `InputError` HF212 when a column has no type that all its files' values have, and `UnavailableError` HF313 on a file
     system without hard links.
     """
-    cut = snapshots.get(store, snapshot)
+    found = snapshots.get(store, snapshot)
     made = {}
-    for table in cut.tables:
-        target = store.root / PUBLISHED_DIRECTORY / cut.snapshot / table.table
+    for table in found.tables:
+        target = store.root / PUBLISHED_DIRECTORY / found.snapshot / table.table
         if not target.is_dir():
             with store.ledger.read() as connection:
-                facts = snapshots.table_files(connection, cut, table.table)
-            _publish_table(store.root, target, facts, cut.created_at_us)
+                facts = snapshots.table_files(connection, found, table.table)
+            _publish_table(store.root, target, facts, found.created_at_us)
         made[table.table] = target
     return made
 
@@ -102,7 +103,7 @@ def _settle(draft: Path, target: Path) -> None:
 
 
 def _place(root: Path, draft: Path, fact: FileFacts) -> FileFacts:
-    """Make `fact` a file in `draft`: the very file, or its rows that the snapshot has; what it is there."""
+    """Put `fact` into `draft`: as a hard link, or as a file of those rows that the snapshot has. Return the facts there."""
     target = draft / Path(fact.path).name
     if fact.row_groups is None:
         _link(root / fact.path, target)
@@ -138,8 +139,8 @@ def _add_action(fact: FileFacts, created_at_us: int) -> AddAction:
 
 
 def _schema(directory: Path) -> Schema:
-    """The columns of all files together, as Delta spells their types."""
-    # Spelled so before they are merged: files of before and after a change of zone have the same instants.
+    """Return the columns of all files together, in the types of Delta."""
+    # Converted before they are merged: files of before and after a change of zone have the same timestamps.
     schemas = [
         pa.schema([field.with_type(_delta_type(field.type)) for field in pq.read_schema(path)])
         for path in sorted(directory.glob("*.parquet"))

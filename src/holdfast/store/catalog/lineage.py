@@ -1,4 +1,4 @@
-"""The lineage as the ledger has it: the neighbours of one node, by indexed queries.
+"""The lineage in the ledger: the neighbours of one node, by indexed queries.
 
 A query here costs what it finds. Nothing looks at batches, snapshots or versions that the node has nothing to do with.
 """
@@ -20,14 +20,14 @@ from holdfast.tables.snapshots import LoadKey
 _BATCHES: Final = schema.batches
 _PARTS: Final = schema.file_row_groups
 _SNAPSHOTS: Final = schema.snapshots
-_CUTS: Final = schema.snapshot_tables
+_TABLES: Final = schema.snapshot_tables
 _HELD_BACK: Final = schema.snapshot_incomplete_loads
 _VERSIONS: Final = schema.versions
 _ROLLOUTS: Final = schema.rollouts
 _PLANS: Final = schema.traffic_plans
 _USAGE: Final = schema.request_counts
 _OUTCOMES: Final = schema.outcomes
-_TAKEN_OUT: Final = schema.backout_batches
+_BACKOUT_BATCHES: Final = schema.backout_batches
 _REFERENCES: Final = schema.batch_references
 
 _LISTED_BY: Final[dict[NodeKind, str]] = {
@@ -64,26 +64,26 @@ class LoadRow:
 
 
 def down(connection: Connection, *start: Node) -> Lineage:
-    """Everything that was made from `start`, and from the loads that were let in for the keys of its rows."""
+    """Return everything made from `start`, and from the loads that were admitted by keys of its rows."""
     return walk(start, lambda node: children(connection, node))
 
 
 def made_from(connection: Connection, *start: Node) -> Lineage:
-    """Everything that has rows of `start` in it; loads that only refer to them have rows of their own."""
+    """Return everything that has rows of `start` in it; loads that only refer to them have rows of their own."""
     return walk(
         start, lambda node: [each for each in children(connection, node) if each.kind is not NodeKind.BATCH]
     )
 
 
 def up(connection: Connection, *start: Node) -> Lineage:
-    """Everything that `start` was made from."""
+    """Return everything that `start` was made from."""
     return walk(start, lambda node: parents(connection, node), up=True)
 
 
 def find(connection: Connection, text: str) -> Node:
-    """The node that a person means by `text`; `NotFoundError` HF303 when the ledger has none of that name.
+    """Return the node that `text` names; `NotFoundError` HF303 if the ledger has none of that name.
 
-    A batch without an epoch is its newest load. Names that Holdfast made may be shortened, as `named.meant` says.
+    A batch without an epoch is its newest load. Names that Holdfast made may be shortened; see `name_lookup.meant`.
     """
     node = _in_full(connection, parse_node(text))
     if node.kind is NodeKind.BATCH and "@" not in node.name:
@@ -98,7 +98,7 @@ def find(connection: Connection, text: str) -> Node:
 
 
 def _in_full(connection: Connection, node: Node) -> Node:
-    """The node under its whole name, where it was shortened."""
+    """Return the node under its full name, if it was shortened."""
     match node.kind:
         case NodeKind.SNAPSHOT:
             return Node(node.kind, name_lookup.snapshot_in(connection, node.name))
@@ -111,7 +111,7 @@ def _in_full(connection: Connection, node: Node) -> Node:
 
 
 def children(connection: Connection, node: Node) -> list[Node]:
-    """What was made directly from `node`, the oldest first."""
+    """Return what was made directly from `node`, the oldest first."""
     match node.kind:
         case NodeKind.BATCH:
             load = load_of(connection, node.name)
@@ -126,11 +126,11 @@ def children(connection: Connection, node: Node) -> list[Node]:
             return _nodes(connection, NodeKind.VERSION, query.order_by(_VERSIONS.c.number))
         case NodeKind.VERSION:
             begun = select(_ROLLOUTS.c.rollout_id).where(_ROLLOUTS.c.challenger == node.name)
-            told = select(_PLANS.c.plan_id).where(_PLANS.c.champion == node.name)
+            plans = select(_PLANS.c.plan_id).where(_PLANS.c.champion == node.name)
             return [
                 *_nodes(connection, NodeKind.ROLLOUT, begun.order_by(_ROLLOUTS.c.rollout_id)),
-                *_nodes(connection, NodeKind.PLAN, told.order_by(_PLANS.c.plan_id)),
-                *([Node(NodeKind.PREDICTIONS, node.name)] if _has_answered(connection, node.name) else []),
+                *_nodes(connection, NodeKind.PLAN, plans.order_by(_PLANS.c.plan_id)),
+                *([Node(NodeKind.PREDICTIONS, node.name)] if _has_predicted(connection, node.name) else []),
             ]
         case NodeKind.ROLLOUT:
             query = select(_PLANS.c.plan_id).where(_PLANS.c.rollout_id == _number(node))
@@ -144,7 +144,7 @@ def children(connection: Connection, node: Node) -> list[Node]:
 
 
 def parents(connection: Connection, node: Node) -> list[Node]:
-    """What `node` was made from directly, the oldest first."""
+    """Return what `node` was made from directly, the oldest first."""
     match node.kind:
         case NodeKind.BATCH:
             load = load_of(connection, node.name)
@@ -173,7 +173,7 @@ def parents(connection: Connection, node: Node) -> list[Node]:
 
 
 def load_of(connection: Connection, name: str) -> LoadRow | None:
-    """The load that is called `feed/batch@epoch`; None when there is none."""
+    """Return the load that is called `feed/batch@epoch`; None if there is none."""
     batch_name, _, epoch = name.rpartition("@")
     feed, _, batch = batch_name.partition("/")
     if not epoch.isdigit():
@@ -184,27 +184,27 @@ def load_of(connection: Connection, name: str) -> LoadRow | None:
 
 
 def loads_in(connection: Connection, snapshot: str) -> list[LoadRow]:
-    """The loads whose rows `snapshot` holds, in the order of loading."""
+    """Return the loads whose rows `snapshot` holds, in the order of loading."""
     held_back = exists().where(_HELD_BACK.c.snapshot == snapshot, same_load(_HELD_BACK, _BATCHES))
     at = select(_SNAPSHOTS.c.table_version).where(_SNAPSHOTS.c.snapshot == snapshot).scalar_subquery()
     query = (
         _loads()
-        .join(_CUTS, and_(_CUTS.c.table_name == _BATCHES.c.feed, _CUTS.c.snapshot == snapshot))
+        .join(_TABLES, and_(_TABLES.c.table_name == _BATCHES.c.feed, _TABLES.c.snapshot == snapshot))
         .where(_BATCHES.c.table_version <= at, ~held_back)
         .order_by(_BATCHES.c.table_version)
     )
-    cut = int(connection.execute(select(func.coalesce(at, 0))).scalar_one())
+    taken_at = int(connection.execute(select(func.coalesce(at, 0))).scalar_one())
     found = (LoadRow(*row) for row in connection.execute(query))
-    return [load for load in found if load.removed_version is None or load.removed_version > cut]
+    return [load for load in found if load.removed_version is None or load.removed_version > taken_at]
 
 
 def _loads() -> Select[Any]:
-    # Rows of a load that is out have the version from which on readers skip them; compaction takes files, not loads. A vacuum
-    # lets rows go, and what the back-out noted stays.
+    # Rows of a backed-out load have the version from which on readers skip them; compaction replaces files, not loads. A vacuum
+    # removes such rows; what the back-out recorded stays.
     skipped = select(func.max(_PARTS.c.removed_version)).where(same_load(_PARTS, _BATCHES)).scalar_subquery()
     noted = (
-        select(func.max(_TAKEN_OUT.c.removed_version))
-        .where(same_load(_TAKEN_OUT, _BATCHES))
+        select(func.max(_BACKOUT_BATCHES.c.removed_version))
+        .where(same_load(_BACKOUT_BATCHES, _BATCHES))
         .scalar_subquery()
     )
     removed = case(
@@ -226,7 +226,7 @@ def _snapshots_with(load: LoadRow) -> Select[Any]:
     )
     query = (
         select(_SNAPSHOTS.c.snapshot)
-        .join(_CUTS, and_(_CUTS.c.snapshot == _SNAPSHOTS.c.snapshot, _CUTS.c.table_name == load.feed))
+        .join(_TABLES, and_(_TABLES.c.snapshot == _SNAPSHOTS.c.snapshot, _TABLES.c.table_name == load.feed))
         .where(_SNAPSHOTS.c.table_version >= load.added_version, ~held_back)
         .order_by(_SNAPSHOTS.c.table_version, _SNAPSHOTS.c.snapshot)
     )
@@ -236,7 +236,7 @@ def _snapshots_with(load: LoadRow) -> Select[Any]:
 
 
 def _referring(load: LoadRow) -> Select[Any]:
-    """The loads that were let in for keys of `load`."""
+    """Select the loads that were admitted by keys of `load`."""
     return (
         select(_REFERENCES.c.feed, _REFERENCES.c.batch, _REFERENCES.c.epoch)
         .distinct()
@@ -246,7 +246,7 @@ def _referring(load: LoadRow) -> Select[Any]:
 
 
 def _referred_to(load: LoadRow) -> Select[Any]:
-    """The loads for whose keys `load` was let in."""
+    """Select the loads by whose keys `load` was admitted."""
     return (
         select(_REFERENCES.c.to_feed, _REFERENCES.c.to_batch, _REFERENCES.c.to_epoch)
         .distinct()
@@ -271,7 +271,7 @@ def _model_of(version: str) -> Any:
     return select(_VERSIONS.c.model).where(_VERSIONS.c.version == version).scalar_subquery()
 
 
-def _has_answered(connection: Connection, version: str) -> bool:
+def _has_predicted(connection: Connection, version: str) -> bool:
     query = select(_USAGE.c.version).where(_USAGE.c.model == _model_of(version), _USAGE.c.version == version)
     return connection.execute(query.limit(1)).first() is not None
 
@@ -294,7 +294,7 @@ def _is_there(connection: Connection, node: Node) -> bool:
         case NodeKind.PLAN:
             query = select(_PLANS.c.plan_id).where(_PLANS.c.plan_id == _number(node))
         case NodeKind.PREDICTIONS:
-            return _has_answered(connection, node.name)
+            return _has_predicted(connection, node.name)
         case NodeKind.LABELS:
             return _has_labels(connection, node.name)
         case _:

@@ -1,7 +1,7 @@
-"""Which version, snapshot or binary a person means by the beginning of its name; no other place decides this.
+"""Resolve the beginning of a name to a version, snapshot or runtime; no other place decides this.
 
-Only names that Holdfast made are shortened: they end in digits of a digest, which say nothing. A batch is named by who sent
-it, and there the beginning of one id, 2013-01, is very well another id.
+Only names that Holdfast made are shortened: they end in digits of a digest, which mean nothing. The sender names a batch,
+and the beginning of one id, 2013-01, may be another id.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from holdfast.store.db.store import Store
 _SHOWN: Final = 6
 _VERSIONS: Final = schema.versions
 _SNAPSHOTS: Final = schema.snapshots
-_BINARIES: Final = schema.runtimes
+_RUNTIMES: Final = schema.runtimes
 
 
 def meant(text: str, names: Iterable[str]) -> str:
-    """The one of `names` that `text` is or begins; `text` itself when it begins none, so that its reader says what is missing.
+    """Return the one of `names` that `text` is or begins; `text` itself if it begins none.
 
-    A number counts whole: v1 begins v1-7be1a728, and never v12-03be77aa. Raises `NotFoundError` HF314, which names them, when
-    several begin so.
+    A number is never shortened: v1 begins v1-7be1a728, and never v12-03be77aa. Raises `NotFoundError` HF314 if several
+    names begin so; it lists them.
 
     >>> meant("v3", ["v3-7be1a728", "v31-03be77aa"]), meant("v3-7b", ["v3-7be1a728"]), meant("v4", ["v3-7be1a728"])
     ('v3-7be1a728', 'v3-7be1a728', 'v4')
@@ -46,18 +46,18 @@ def meant(text: str, names: Iterable[str]) -> str:
 
 
 def _beginning(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
-    """Whether `column` begins as `text` does: what `meant` may choose from."""
+    """Select the names that begin with `text`: those that `meant` chooses from."""
     return column.startswith(text, autoescape=True)
 
 
 def version(store: Store, text: str, model: str | None = None) -> str:
-    """The version that `text` names or begins, the model's own before those of others; as `meant`."""
+    """Return the version that `text` names or begins, the model's own before those of others; see `meant`."""
     with store.ledger.read() as connection:
         return version_in(connection, text, model)
 
 
 def version_in(connection: Connection, text: str, model: str | None = None) -> str:
-    """As `version`, in a transaction."""
+    """Return what `version` does, in a transaction."""
     query = select(_VERSIONS.c.version, _VERSIONS.c.model).where(_beginning(_VERSIONS.c.version, text))
     rows = connection.execute(query).all()
     own = [row.version for row in rows if row.model == model]
@@ -66,19 +66,19 @@ def version_in(connection: Connection, text: str, model: str | None = None) -> s
 
 
 def snapshot(store: Store, text: str) -> str:
-    """The snapshot that `text` names or begins; as `meant`."""
+    """Return the snapshot that `text` names or begins; see `meant`."""
     with store.ledger.read() as connection:
         return snapshot_in(connection, text)
 
 
 def snapshot_in(connection: Connection, text: str) -> str:
-    """As `snapshot`, in a transaction."""
+    """Return what `snapshot` does, in a transaction."""
     query = select(_SNAPSHOTS.c.snapshot).where(_beginning(_SNAPSHOTS.c.snapshot, text))
     return meant(text, connection.execute(query).scalars())
 
 
-def binary(store: Store, text: str) -> str:
-    """The binary that `text` names or begins; as `meant`."""
-    query = select(_BINARIES.c.runtime).where(_beginning(_BINARIES.c.runtime, text))
+def runtime(store: Store, text: str) -> str:
+    """Return the runtime that `text` names or begins; see `meant`."""
+    query = select(_RUNTIMES.c.runtime).where(_beginning(_RUNTIMES.c.runtime, text))
     with store.ledger.read() as connection:
         return meant(text, connection.execute(query).scalars())

@@ -2,7 +2,7 @@
 
 They are named by the aggregate's key, which holds a hash of its definition: after a changed declaration an older
 version goes on reading values of its own. They are written in the transaction that publishes the rows which they are
-computed from, and carry its table version: a server follows by asking for what is newer than what it has.
+computed from, and carry its table version: a server reads what is newer than what it has.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OF_FEED: Final = Prepared(
 class OnlineValue:
     """The value of `aggregate` (its key) for `entity`, known from `known_at_us` (microseconds since 1970 UTC) on.
 
-    `value` is None where there was one and the rows behind it were backed out: who holds it must forget it.
+    `value` is None where there was one and the rows behind it were backed out: a server that holds the old value must drop it.
     """
 
     aggregate: str
@@ -39,7 +39,7 @@ class OnlineValue:
 
 
 def upsert(connection: Connection, values: Sequence[OnlineValue], table_version: int) -> None:
-    """Set `values` as of `table_version`; a value of the same aggregate, entity and moment is replaced."""
+    """Set `values` as of `table_version`; a value of the same aggregate, entity and timestamp is replaced."""
     if not values:
         return
     statement = inserting(connection, _ONLINE)
@@ -72,7 +72,7 @@ class Definition:
 
 
 def register(connection: Connection, definitions: Sequence[Definition], table_version: int) -> None:
-    """Say that the values of `definitions` hold every row of their feeds up to `table_version`."""
+    """Record that the values of `definitions` hold every row of their feeds up to `table_version`."""
     if not definitions:
         return
     statement = inserting(connection, _DEFINITIONS)
@@ -94,7 +94,7 @@ def register(connection: Connection, definitions: Sequence[Definition], table_ve
 
 
 def definitions(connection: Connection, feed: str) -> list[tuple[Definition, int]]:
-    """The aggregates over `feed` whose values are kept, with the table version that they are complete up to."""
+    """Return the aggregates over `feed` whose values are kept, each with the table version it is complete up to."""
     return [
         (Definition(row.aggregate, row.feed, row.definition_json), int(row.table_version))
         for row in _OF_FEED.rows(connection, {"of_feed": feed})
@@ -104,13 +104,13 @@ def definitions(connection: Connection, feed: str) -> list[tuple[Definition, int
 def between(
     connection: Connection, aggregate: str, entities: Sequence[str] | None, low_us: int, high_us: int
 ) -> list[OnlineValue]:
-    """The values of `aggregate` known at or after `low_us` and before `high_us`; of all entities when None is given."""
+    """Return the values of `aggregate` known at or after `low_us` and before `high_us`, of `entities` (None: all)."""
     query = select(_ONLINE).where(
         _ONLINE.c.aggregate == aggregate, _ONLINE.c.known_at_us >= low_us, _ONLINE.c.known_at_us < high_us
     )
-    asked = [None] if entities is None else pieces(entities)
+    wanted = [None] if entities is None else pieces(entities)
     found = list[OnlineValue]()
-    for some in asked:
+    for some in wanted:
         rows = connection.execute(query if some is None else query.where(_ONLINE.c.entity.in_(some)))
         found += [OnlineValue(row.aggregate, row.entity, row.known_at_us, row.value) for row in rows]
     return [each for each in found if each.value is not None]
@@ -119,8 +119,11 @@ def between(
 def since(
     connection: Connection, aggregates: Sequence[str], table_version: int
 ) -> tuple[int, list[OnlineValue]]:
-    """What changed in `aggregates` after `table_version`, oldest first, and the table version to ask from
-    next time. What was taken back is among it, without a value.
+    """Return the table version to read from next time, and what changed in `aggregates` after `table_version`.
+
+    The oldest value comes first; one whose rows were backed out is None.
+
+    A value whose rows were backed out is among it, as None. The table version comes first.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What is there, the newest first and never more than asked for: the loaded batches and the snapshots."""
+"""The newest loaded batches and the newest snapshots, never more than requested."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class KnownSnapshot:
 
 
 def loaded(store: Store, feed: str | None = None, *, limit: int) -> Listed[LoadedBatch]:
-    """The batches that are loaded, the newest load first, of one feed when one is named; at most `limit` of them."""
+    """Return the batches that are loaded, the newest load first, of one feed if one is named; at most `limit`."""
     mine = [LIVE] if feed is None else [LIVE, _BATCHES.c.feed == feed]
     names = [name for name in LoadedBatch.__slots__ if name != "loaded_at_us"]
     columns = [_BATCHES.c[name] for name in names] + [_VERSIONS.c.committed_at_us.label("loaded_at_us")]
@@ -75,7 +75,7 @@ def loaded(store: Store, feed: str | None = None, *, limit: int) -> Listed[Loade
 
 
 def made(store: Store, *, limit: int) -> Listed[KnownSnapshot]:
-    """The snapshots, the newest first, at most `limit` of them."""
+    """Return the snapshots, the newest first, at most `limit`."""
     tainted = select(_TAINTS.c.subject).where(_TAINTS.c.kind == "snapshot")
     query = (
         select(

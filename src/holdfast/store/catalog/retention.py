@@ -1,6 +1,6 @@
-"""Lets go of files that nothing needs: out of the ledger in one transaction first, and then off the disk.
+"""Remove files that nothing needs: from the ledger in one transaction first, and then from the disk.
 
-A process that dies in between leaves files that no row names, and a sweep removes these.
+A process that dies in between leaves files that no row names; a sweep removes these.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _VERSIONS: Final = schema.versions
 _TAINTS: Final = schema.taints
 
 
-def look(connection: Connection, *, now_us: int, keep_us: int, newest: int) -> VacuumPlan:
-    """What a vacuum would let go now; as `tables.retention.plan`."""
+def plan(connection: Connection, *, now_us: int, keep_us: int, newest: int) -> VacuumPlan:
+    """Return what a vacuum would remove now; see `tables.retention.plan_vacuum`."""
     return plan_vacuum(
-        _files(connection), _cuts(connection), now_us=now_us, keep_us=keep_us, keep_last=newest
+        _files(connection), _readable_snapshots(connection), now_us=now_us, keep_us=keep_us, keep_last=newest
     )
 
 
@@ -48,7 +48,7 @@ def _files(connection: Connection) -> list[FileLifetime]:
     return [FileLifetime(*row) for row in connection.execute(query)]
 
 
-def _cuts(connection: Connection) -> list[ReadableSnapshot]:
+def _readable_snapshots(connection: Connection) -> list[ReadableSnapshot]:
     gone = vacuumed_snapshots.names(connection)
     tables: dict[str, set[str]] = {}
     for row in connection.execute(select(_TABLES.c.snapshot, _TABLES.c.table_name)):
@@ -72,13 +72,13 @@ def _cuts(connection: Connection) -> list[ReadableSnapshot]:
 
 
 def vacuum(store: Store, shown: VacuumPlan, *, now_us: int, keep_us: int, newest: int) -> None:
-    """Do what `shown` says, and nothing else: `ConflictError` HF304 when another plan would be made by now."""
+    """Remove what `shown` names, and nothing else; `ConflictError` HF304 if the plan would differ by now."""
     with store.ledger.write() as connection:
-        if look(connection, now_us=now_us, keep_us=keep_us, newest=newest) != shown:
+        if plan(connection, now_us=now_us, keep_us=keep_us, newest=newest) != shown:
             raise ConflictError(
                 "HF304",
                 "snapshots or versions changed while the vacuum was planned",
-                state="nothing was let go",
+                state="nothing was removed",
                 next_command="holdfast vacuum",
             )
         for paths in pieces([file.path for file in shown.files]):
@@ -90,7 +90,7 @@ def vacuum(store: Store, shown: VacuumPlan, *, now_us: int, keep_us: int, newest
             at_us=now_us,
             kind="store.vacuumed",
             subject="store",
-            explanation=f"{len(shown.files)} files with {shown.bytes} bytes let go; "
+            explanation=f"{len(shown.files)} files with {shown.bytes} bytes removed; "
             f"{len(shown.snapshots)} snapshots cannot be read any more" + _named(shown.snapshots),
         )
         failpoint("vacuum.before_commit")
@@ -101,7 +101,7 @@ def vacuum(store: Store, shown: VacuumPlan, *, now_us: int, keep_us: int, newest
 
 
 def _remove_published(store: Store) -> None:
-    """Published tables of snapshots that were let go, whichever vacuum did it: their links keep the bytes on the disk."""
+    """Remove the published tables of vacuumed snapshots, of any vacuum: their links keep the bytes on the disk."""
     with store.ledger.read() as connection:
         readable = set(connection.execute(select(_TABLES.c.snapshot)).scalars()) - vacuumed_snapshots.names(
             connection

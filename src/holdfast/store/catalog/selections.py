@@ -1,4 +1,4 @@
-"""Rows of `selections` and `snapshot_slices`: which rows of a snapshot taught, and how many of each slice."""
+"""Rows of `selections` and `snapshot_slices`: which rows of a snapshot a model trained on, and how many of each slice."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def keep(
 
 
 def of_snapshot(connection: Connection, snapshot: str) -> list[KeptSelection]:
-    """Every selection that was applied to `snapshot`."""
+    """Return every selection that was applied to `snapshot`."""
     rows = connection.execute(
         select(_SELECTIONS).where(_SELECTIONS.c.snapshot == snapshot).order_by(_SELECTIONS.c.selection_hash)
     )

@@ -1,4 +1,4 @@
-"""Rows of `snapshots` and `snapshot_tables`: named cuts, which is all that training reads."""
+"""Rows of `snapshots` and `snapshot_tables`: training reads nothing but snapshots."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from holdfast.tables import (
 from holdfast.tables.snapshots import LoadKey
 
 INCOMPLETE: Final = "incomplete"
-"""What it is called, among the violations of a load, that the other feeds of its group lack it and a person accepted that."""
+"""The check of an accepted violation: other feeds of the group lack the load."""
 
 _BATCHES: Final = schema.batches
 _SNAPSHOTS: Final = schema.snapshots
@@ -44,16 +44,16 @@ def create(
     groups: Mapping[str, str | None] | None = None,
     label_delays_us: Mapping[str, int] | None = None,
 ) -> Snapshot:
-    """A cut of `tables` at the newest table version; the same cut again is the same snapshot.
+    """Create the snapshot of `tables` at the newest table version; the same loads give the same snapshot again.
 
     Parameters
     ----------
     groups
         The group of each feed, None for a feed of its own. Of a group, what only some of its feeds have delivered is
-        left out, as `tables.find_incomplete_loads` says.
+        left out; see `tables.find_incomplete_loads`.
     label_delays_us
         By table, how much later than its rows their labels are known. While labels come due, unchanged tables give a
-        new cut each day (UTC), because other rows teach then.
+        new snapshot each day (UTC), because the training rows differ.
 
     Raises `NotFoundError` HF303 when a table has no row, or none that is not held back.
     """
@@ -64,13 +64,13 @@ def create(
             table: data_files.entries(connection, table, version, excluded=held)
             for table in sorted(set(tables))
         }
-        cuts = tuple(_cut(table, facts, held) for table, facts in found.items())
+        contents = tuple(_table(table, facts, held) for table, facts in found.items())
         day = _day(found, label_delays_us or {}, now_us)
-        name = snapshot_name(version, contract_hash, cuts, incomplete_loads=held, day=day)
+        name = snapshot_name(version, contract_hash, contents, incomplete_loads=held, day=day)
         known = find(connection, name)
         if known is not None:
             return known
-        made = Snapshot(name, version, contract_hash, now_us, cuts, held)
+        made = Snapshot(name, version, contract_hash, now_us, contents, held)
         put(connection, made)
         snapshot_manifests.write(store.root, connection, made)  # durable before the snapshot is registered
     return made
@@ -79,8 +79,9 @@ def create(
 def waiting(
     connection: Connection, groups: Mapping[str, str | None], *, accepted: bool = True
 ) -> tuple[LoadKey, ...]:
-    """The loads that a cut of now leaves out, by feed and batch: those that wait for other feeds of their group. Without
-    `accepted` also those that a person let in without the others.
+    """Return the loads that a snapshot of now leaves out, by feed and batch: they wait for other feeds of their group.
+
+    Without `accepted` also those that an operator accepted without the others.
     """
     held: list[LoadKey] = []
     for group in sorted({group for group in groups.values() if group is not None}):
@@ -94,8 +95,9 @@ def waiting(
 def accept_incomplete(
     connection: Connection, load: LoadKey, *, explanation: str, actor: str, now_us: int
 ) -> None:
-    """Note that `actor` wants `load` in the next cuts without what it waits for. It ends with the load, and says nothing more
-    once the others have come.
+    """Record that `actor` wants `load` in the next snapshots without what it waits for.
+
+    The record ends with the load, and has no effect once the other feeds have delivered.
     """
     feed, batch, epoch = load
     connection.execute(
@@ -141,33 +143,36 @@ def _day(
     return known_day(now_us, max(due_us)) if due_us else None
 
 
-def put(connection: Connection, cut: Snapshot) -> None:
-    """Insert `cut` in the caller's transaction: one that was just made, or that a recovery has proved."""
-    named = {"snapshot": cut.snapshot}
+def put(connection: Connection, snapshot: Snapshot) -> None:
+    """Insert `snapshot` in the caller's transaction: a new one, or one that a rebuild has proved."""
+    named = {"snapshot": snapshot.snapshot}
     connection.execute(
         insert(_SNAPSHOTS).values(
             **named,
-            table_version=cut.table_version,
-            contract_hash=cut.contract_hash,
-            created_at_us=cut.created_at_us,
+            table_version=snapshot.table_version,
+            contract_hash=snapshot.contract_hash,
+            created_at_us=snapshot.created_at_us,
         )
     )
     connection.execute(
         insert(_TABLES),
-        [named | {"table_name": each.table, "rows": each.rows, "files": each.files} for each in cut.tables],
+        [
+            named | {"table_name": each.table, "rows": each.rows, "files": each.files}
+            for each in snapshot.tables
+        ],
     )
-    if cut.incomplete_loads:
+    if snapshot.incomplete_loads:
         connection.execute(
             insert(_HELD_BACK),
             [
                 named | {"feed": feed, "batch": batch, "epoch": epoch}
-                for feed, batch, epoch in cut.incomplete_loads
+                for feed, batch, epoch in snapshot.incomplete_loads
             ],
         )
 
 
 def get(store: Store, snapshot: str) -> Snapshot:
-    """The snapshot of that name; `NotFoundError` HF303 when there is none."""
+    """Return the snapshot of that name; `NotFoundError` HF303 if there is none."""
     with store.ledger.read() as connection:
         found = find(connection, snapshot)
     if found is None:
@@ -178,11 +183,11 @@ def get(store: Store, snapshot: str) -> Snapshot:
 
 
 def table_files(connection: Connection, snapshot: Snapshot, table: str) -> list[FileFacts]:
-    """The files of `table` in `snapshot`; raises as `files.snapshot_entries` does."""
+    """Return the files of `table` in `snapshot`; raises as `data_files.snapshot_entries` does."""
     return data_files.snapshot_entries(connection, snapshot.snapshot, table)
 
 
-def _cut(table: str, found: Sequence[FileFacts], held: Sequence[LoadKey]) -> SnapshotTable:
+def _table(table: str, found: Sequence[FileFacts], held: Sequence[LoadKey]) -> SnapshotTable:
     rows = sum(fact.rows for fact in found)
     if rows == 0:
         mine = [batch for feed, batch, _ in held if feed == table]
@@ -202,6 +207,8 @@ def find(connection: Connection, name: str) -> Snapshot | None:
     if row is None:
         return None
     query = select(_TABLES).where(_TABLES.c.snapshot == name).order_by(_TABLES.c.table_name)
-    cuts = tuple(SnapshotTable(cut.table_name, cut.rows, cut.files) for cut in connection.execute(query))
+    tables = tuple(
+        SnapshotTable(each.table_name, each.rows, each.files) for each in connection.execute(query)
+    )
     held = tuple(sorted(data_files.incomplete_loads(connection, name)))
-    return Snapshot(row.snapshot, row.table_version, row.contract_hash, row.created_at_us, cuts, held)
+    return Snapshot(row.snapshot, row.table_version, row.contract_hash, row.created_at_us, tables, held)

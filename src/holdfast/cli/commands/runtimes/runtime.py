@@ -144,7 +144,7 @@ def compare(
     Example: holdfast runtime test b-1f2e3d4c5b6a
     """
     store = run.store
-    name = name_lookup.binary(store, name)
+    name = name_lookup.runtime(store, name)
     version = name_lookup.version(store, version, run.model.name) if version else _intended(run.project)
     found = compatibility_test(run.out, run.project, run.declaration, name, version)
     run.out.result(
@@ -177,7 +177,7 @@ def use(
     Example: holdfast runtime use b-1f2e3d4c5b6a
     """
     store, model = run.store, run.model.name
-    name = name_lookup.binary(store, name)
+    name = name_lookup.runtime(store, name)
     present = serving(run.project)
     with store.ledger.read() as connection:
         plan = traffic_plans.newest(connection, model)

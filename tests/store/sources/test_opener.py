@@ -137,7 +137,7 @@ def test_names_that_are_not_the_contracts_stop_the_load(tmp_path: Path) -> None:
 def test_json_that_was_cut_is_refused(tmp_path: Path) -> None:
     path = _json(tmp_path, _line(), _line(id="2"))
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(InputError, match=r"HF201.*cut on its way"):
+    with pytest.raises(InputError, match=r"HF201.*truncated in transit"):
         parse(open_source(path), CONTRACT)
 
 

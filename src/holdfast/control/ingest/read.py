@@ -38,6 +38,8 @@ def read(feed: Feed, spec: DeliverySpec) -> Delivery:
     """
     identity = batch_id(feed.name, spec.batch)
     source = sources.open_source(spec.source)
-    rows_expected = control_file.rows_said(spec.source) if spec.rows_expected is None else spec.rows_expected
+    rows_expected = (
+        control_file.rows_declared(spec.source) if spec.rows_expected is None else spec.rows_expected
+    )
     failpoint("ingest.read")
     return Delivery(identity, source, content_digest(source.pieces()), rows_expected)

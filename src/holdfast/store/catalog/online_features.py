@@ -123,8 +123,6 @@ def since(
 
     The oldest value comes first; one whose rows were backed out is None.
 
-    A value whose rows were backed out is among it, as None. The table version comes first.
-
     Parameters
     ----------
     table_version

@@ -1,7 +1,7 @@
-"""What a sender delivered, from wherever it lies: a file, a directory or prefix of files, a PostgreSQL query.
+"""Sources: what a sender delivered as a file, a directory or prefix of files, or a PostgreSQL query.
 
-A source is taken into memory once, so that what was digested is what is loaded, even if somebody writes to it meanwhile.
-What changes while it is read is refused. No source is waited for longer than a deadline, and none larger than a limit is read.
+A source is read into memory once, so that what was digested is what is loaded, even if another process writes to it
+meanwhile. A source that changes while it is read is refused. Each read has a deadline and a size limit.
 """
 
 from holdfast.store.sources.delivery import DEADLINE_SECONDS, LIMIT_BYTES, Bundle, File, Kind, Rows, Source

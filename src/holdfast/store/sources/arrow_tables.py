@@ -29,27 +29,29 @@ _PLAIN: Final = _WORDS | {
 
 
 def facts_of(schema: pa.Schema) -> dict[str, ColumnFacts]:
-    """What the fields say of themselves in their metadata: "unit" and "semantic", where it is there and is UTF-8."""
+    """Return the metadata "unit" and "semantic" of each field that has one, decoded as UTF-8."""
     found = {}
     for field in schema:
-        told = {
+        metadata = {
             key: (field.metadata or {}).get(key, b"").decode("utf-8", "replace")
             for key in (b"unit", b"semantic")
         }
-        if any(told.values()):
-            found[field.name] = ColumnFacts(unit=told[b"unit"] or None, semantic=told[b"semantic"] or None)
+        if any(metadata.values()):
+            found[field.name] = ColumnFacts(
+                unit=metadata[b"unit"] or None, semantic=metadata[b"semantic"] or None
+            )
     return found
 
 
 def with_facts(contract: Contract, table: pa.Table) -> TypedBatch:
-    """The rows of a table whose types Polars knows, in the units that its fields name."""
+    """Return the rows of a table whose types Polars knows, in the units that its fields name."""
     return from_frame(contract, pl.DataFrame(pl.from_arrow(table)), facts_of(table.schema))
 
 
 def plain(table: pa.Table) -> pa.Table:
-    """What PostgreSQL answered, as numbers, text, timestamps and booleans; `numeric` is text still, and marked.
+    """Convert the result of a PostgreSQL query to numbers, text, timestamps and booleans; `numeric` stays text, marked.
 
-    Raises `InputError` HF202 for a type that no column of a contract can be, and for a name that is there twice.
+    Raises `InputError` HF202 for a type that no column of a contract can be, and for a duplicate name.
     """
     _check(table.schema)
     columns = [
@@ -64,8 +66,10 @@ def plain(table: pa.Table) -> pa.Table:
 
 
 def typed(contract: Contract, table: pa.Table) -> TypedBatch:
-    """The rows of a `plain` table. A `numeric` becomes the double or integer that is written the same; where there is none
-    its row has the fault `not_exact`.
+    """Return the rows of a `plain` table.
+
+    A `numeric` becomes the double or integer that is written the same. Where there is none, its row has the fault
+    `not_exact`.
     """
     delivered = pl.DataFrame(pl.from_arrow(table))
     frame = delivered

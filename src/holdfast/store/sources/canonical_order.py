@@ -1,4 +1,4 @@
-"""Rows in an order and a form that depend on nothing but the rows, so that a query that is asked again has the same digest."""
+"""Rows in an order and a form that depend on the rows alone: a query that is repeated has the same digest."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _FORM = 1
 
 
 def canonical(table: pa.Table) -> tuple[pa.Table, tuple[bytes, ...]]:
-    """The rows of `table` sorted by all their values, columns by name, and the bytes that are digested.
+    """Return the rows of `table` sorted by all their values, columns by name, and the bytes that are digested.
 
-    The form: for each column its name and kind as JSON, a byte a row that says whether there is a value, and the values:
-    integers, instants (microseconds) and doubles as 8 bytes with the least first, booleans as one, texts as their lengths
+    The form: for each column its name and kind as JSON, a byte a row that is 1 if there is a value, and the values:
+    integers, timestamps (microseconds) and doubles as 8 bytes with the least first, booleans as one, texts as their lengths
     and then their UTF-8. Integers and doubles of any width have one form; NaN is one value, and 0.0 and -0.0 are two.
 
     >>> one, two = pa.table({"a": [2, 1], "b": ["x", None]}), pa.table({"b": [None, "x"], "a": [1, 2]})
@@ -44,7 +44,7 @@ def canonical(table: pa.Table) -> tuple[pa.Table, tuple[bytes, ...]]:
 
 
 def _parts(values: pl.Series) -> tuple[str, tuple[pl.Series, pl.Series]]:
-    """The kind of a column, and its values as two series without nulls that sort as nothing but their bits say."""
+    """Return the kind of a column, and its values as two series without nulls that sort by their bits."""
     there = values.is_not_null()
     kind = values.dtype
     if kind.is_float():
@@ -54,7 +54,7 @@ def _parts(values: pl.Series) -> tuple[str, tuple[pl.Series, pl.Series]]:
     if kind.is_integer():
         return "integer", (there, values.cast(pl.Int64).fill_null(0))
     if isinstance(kind, pl.Datetime):
-        word = "wall clock" if kind.time_zone is None else "instant"
+        word = "wall clock" if kind.time_zone is None else "timestamp"
         return word, (there, values.dt.cast_time_unit("us").to_physical().fill_null(0))
     if kind == pl.Boolean:
         return "boolean", (there, values.fill_null(value=False).cast(pl.UInt8))

@@ -1,4 +1,4 @@
-"""What stands beside and above the rows of a delivery: its columns, and what its sender says that he sent."""
+"""The columns of a delivery, and the number of rows that its sender declares."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from holdfast.store.sources import Kind as FileKind
 from holdfast.store.sources.decompress import TooLargeError, unpacked
 
 COUNT_SUFFIX: Final = ".count"
-"""A file `day.csv.count` beside `day.csv` says how many rows the sender put into it: a number, or JSON with "rows"."""
+"""A file `day.csv.count` next to `day.csv` declares its number of rows: a number, or JSON with "rows"."""
 
 
 def columns(source: Source) -> dict[str, Kind]:
-    """The columns of a delivery, of its first file where it is several, and what their values are; empty where not even
-    that can be told.
+    """Return the columns of a delivery, or of its first file if it has several, with the kind of their values.
+
+    Empty if the delivery cannot be read.
     """
     if isinstance(source, Rows):
         return kinds(pl.DataFrame(pl.from_arrow(source.table.slice(0, 0))).schema)
@@ -39,7 +40,7 @@ def columns(source: Source) -> dict[str, Kind]:
 
 
 def kinds(schema: Mapping[str, pl.DataType]) -> dict[str, Kind]:
-    """What the values of each column are.
+    """Return the kind of the values of each column.
 
     >>> kinds({"a": pl.Float32(), "b": pl.String(), "c": pl.Null()})
     {'a': 'number', 'b': 'text', 'c': 'any'}
@@ -57,9 +58,10 @@ def _kind(dtype: pl.DataType) -> Kind:
     return "any" if dtype == pl.Null else "text"
 
 
-def rows_said(spec: Spec) -> int | None:
-    """How many rows the sender says that the delivery at `spec` has; None when it is no file, or no control file
-    is beside it.
+def rows_declared(spec: Spec) -> int | None:
+    """Return the number of rows that the control file of `spec` declares.
+
+    None if `spec` is no file, or has no control file next to it.
 
     Raises `InputError` HF201 when the control file cannot be read: what the sender meant must not be guessed.
     """

@@ -1,6 +1,6 @@
-"""Reads CSV without guessing: every value is text, and every line is held to the header's number of fields.
+"""Read CSV without guessing: every value is text, and every line must have the header's number of fields.
 
-A reader that pads short lines turns a delivery that was cut in transit into rows with wrong values.
+A reader that pads short lines turns a delivery that was truncated in transit into rows with wrong values.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Delimited:
-    """A CSV file taken apart. `lines` are those with more or fewer fields than the header, as they were delivered; they
-    are not in `frame`.
+    """The rows of a CSV file, and its broken lines.
+
+    `lines` are those with more or fewer fields than the header, as they were delivered; they are not in `frame`.
     """
 
     frame: pl.DataFrame
@@ -31,11 +32,11 @@ class Delimited:
 
 
 def read(text: bytes) -> Delimited:
-    """UTF-8 with a header, commas and double quotes. Lines that are empty are passed over.
+    """Read UTF-8 with a header, commas and double quotes; empty lines are skipped.
 
-    Raises `UnreadableError` for a file that is no such thing, and for one that ends within a line or within quotes: then
-    rows are missing that nobody can see. A file whose last line ends without a line feed is whole when that line has all
-    its fields; whether its last value was cut cannot be told.
+    Raises `UnreadableError` for a file that is no such thing, and for one that ends within a line or within quotes: rows
+    would be missing without a sign. A file whose last line ends without a line feed is complete if that line has all its
+    fields; whether its last value was truncated cannot be known.
     """
     try:
         pa.array([text], pa.large_binary()).cast(pa.large_string())  # whether it is UTF-8, without a copy
@@ -44,15 +45,15 @@ def read(text: bytes) -> Delimited:
         table = _table(text, names, broken)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableError(f"is not a readable CSV file ({_first_line(error)})") from error
-    if _is_cut(text, broken) or _is_open(text, table):
+    if _is_truncated(text, broken) or _is_open(text, table):
         raise UnreadableError(
-            "ends within a line or within quotes: it was cut on its way, or a quote is not closed"
+            "ends within a line or within quotes: it was truncated in transit, or a quote is not closed"
         )
     return Delimited(pl.DataFrame(pl.from_arrow(table)), tuple(row.text for row in broken))
 
 
 def _header(text: bytes) -> list[str]:
-    """The names in the first line. Each must be there once, or it cannot be said which column is meant."""
+    """Return the names in the first line. Each must be there once, or a value would belong to two columns."""
     first = pc.open_csv(
         pa.BufferReader(text[: _end_of_header(text)]), parse_options=pc.ParseOptions(newlines_in_values=True)
     ).schema.names
@@ -63,7 +64,7 @@ def _header(text: bytes) -> list[str]:
 
 
 def _end_of_header(text: bytes) -> int:
-    """Where the first line ends that holds an even number of quotes."""
+    """Return where the first line ends that holds an even number of quotes."""
     end, start = 0, len(text) - len(text.lstrip(_ENDS))
     while True:
         end = text.find(b"\n", max(end, start))
@@ -90,8 +91,8 @@ def _table(text: bytes, names: list[str], broken: list[pc.InvalidRow]) -> pa.Tab
     )
 
 
-def _is_cut(text: bytes, broken: list[pc.InvalidRow]) -> bool:
-    """Whether the last line is a short one without an end, or one that quotes run through to the end of the file."""
+def _is_truncated(text: bytes, broken: list[pc.InvalidRow]) -> bool:
+    """Return True if the last line is short and without an end, or if quotes run through it to the end of the file."""
     last = text.rstrip(_ENDS)
     for row in broken:
         tail = row.text.encode()
@@ -101,7 +102,7 @@ def _is_cut(text: bytes, broken: list[pc.InvalidRow]) -> bool:
 
 
 def _is_open(text: bytes, table: pa.Table) -> bool:
-    """Whether the last value begins with a quote and ends with the file."""
+    """Return True if the last value begins with a quote and ends with the file."""
     if not table.num_rows:
         return False
     value = table.column(table.num_columns - 1)[table.num_rows - 1].as_py().encode().replace(b'"', b'""')

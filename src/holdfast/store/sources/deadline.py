@@ -1,4 +1,4 @@
-"""Waits for others no longer than was said, whatever they do."""
+"""Run work of another system no longer than a deadline."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 def within(deadline_seconds: float, work: Callable[[], T], name: str) -> T:
-    """What `work` returns or raises; `UnavailableError` HF209 about the source `name` when it takes longer.
+    """Return or raise what `work` does; `UnavailableError` HF209 about the source `name` if it takes longer.
 
-    The thread of work that never ends is left behind: a call into a stopped system cannot be taken back. It does not keep
+    The thread of work that never ends is left behind: a call into a stopped system cannot be cancelled. It does not keep
     the process alive.
     """
     done: list[T] = []

@@ -1,4 +1,4 @@
-"""Unpacks gzip and Zstandard, up to a limit: a megabyte of zeros may claim to be a terabyte."""
+"""Unpack gzip and Zstandard, up to a limit: a megabyte of zeros may claim to be a terabyte."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class TooLargeError(Exception):
 
 
 def unpacked(data: bytes, limit_bytes: int) -> bytes:
-    """`data`, unpacked when it begins as a packed file does, whatever its name.
+    """Return `data`, unpacked if it begins as a packed file does, whatever its name.
 
-    Raises `TooLargeError` beyond `limit_bytes`, and `OSError` when a packed file is damaged or cut.
+    Raises `TooLargeError` beyond `limit_bytes`, and `OSError` if a packed file is damaged or truncated.
     """
     for magic, codec in _MAGIC.items():
         if data.startswith(magic):

@@ -1,4 +1,4 @@
-"""One delivery as it was received, before anybody read a value of it."""
+"""One delivery as it was received, before any value of it is read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pyarrow as pa
 from holdfast.errors import InputError, UnavailableError
 
 LIMIT_BYTES: Final = 8 << 30
-"""The largest delivery, unpacked, unless HOLDFAST_SOURCE_BYTES says otherwise."""
+"""The largest delivery, unpacked, unless HOLDFAST_SOURCE_BYTES sets another limit."""
 
 DEADLINE_SECONDS: Final = 300.0
-"""How long a source is waited for, unless HOLDFAST_SOURCE_SECONDS says otherwise."""
+"""Deadline for reading a source, unless HOLDFAST_SOURCE_SECONDS sets another."""
 
 
 class Kind(StrEnum):
@@ -37,8 +37,10 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A delivery of files. `name` is what the ledger keeps of where they came from; a single file has the same digest
-    wherever it lies, a directory has its files' names in its digest.
+    """A delivery of files.
+
+    `name` is what the ledger keeps of where they came from. A single file has the same digest wherever it lies; a directory
+    has its files' names in its digest.
     """
 
     name: str
@@ -47,7 +49,7 @@ class Bundle:
     limit_bytes: int = LIMIT_BYTES
 
     def pieces(self) -> Iterator[bytes]:
-        """What is digested."""
+        """Yield what is digested."""
         for file in self.files:
             if not self.alone:
                 yield f"{len(file.name.encode())} {len(file.data)}\n{file.name}".encode()
@@ -56,9 +58,9 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A delivery of rows that a database answered with, in an order that depends on nothing but the rows.
+    """A delivery of rows that a database returned, in an order that depends on nothing but the rows.
 
-    `digested` is their canonical form (`canonical.py`): the same rows have the same, in whatever order they came.
+    `digested` is their canonical form (`canonical_order.py`): the same rows have the same, in whatever order they came.
     """
 
     name: str
@@ -66,7 +68,7 @@ class Rows:
     digested: tuple[bytes, ...]
 
     def pieces(self) -> Iterator[bytes]:
-        """What is digested."""
+        """Yield what is digested."""
         yield from self.digested
 
 
@@ -74,14 +76,14 @@ Source: TypeAlias = Bundle | Rows
 
 
 def refused(name: str, reason: str, *, next_command: str = "") -> InputError:
-    """The error of a source that cannot be read, whatever is tried: HF201."""
+    """Return the error of a source that can never be read: HF201."""
     return InputError(
         "HF201", f"the source {name} {reason}", state="nothing was loaded", next_command=next_command
     )
 
 
 def unanswered(name: str, reason: str) -> UnavailableError:
-    """The error of a system that could answer another time: HF209."""
+    """Return the error of a system that may respond another time: HF209."""
     return UnavailableError(
         "HF209",
         f"the source {name} {reason}",
@@ -91,7 +93,7 @@ def unanswered(name: str, reason: str) -> UnavailableError:
 
 
 def too_large(name: str, limit_bytes: int) -> InputError:
-    """The error of a delivery beyond the limit: HF201."""
+    """Return the error of a delivery beyond the limit: HF201."""
     return refused(
         name,
         f"holds more than {limit_bytes:,} bytes when it is unpacked",
@@ -100,5 +102,5 @@ def too_large(name: str, limit_bytes: int) -> InputError:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, on one line."""
+    """Return the first line of the message of an error, or its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""What the names of files say: which are no data, which are not finished, and how their rows are written."""
+"""File names: which files are no data, which are unfinished, and how their rows are written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ _KINDS: Final = {
 
 
 def is_data(name: str) -> bool:
-    """Whether `name`, a path below a directory, is a file of rows: Hadoop's markers, hidden files and control files are none.
+    """Return True if `name`, a path below a directory, is a file of rows.
+
+    Hadoop's markers, hidden files and control files are none.
 
     >>> [is_data(name) for name in ("a/day.csv", "_SUCCESS", ".day.csv.crc", "_tmp/day.csv", "day.csv~", "day.csv.count")]
     [True, False, False, False, False, False]
@@ -35,7 +37,7 @@ def is_data(name: str) -> bool:
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a writer has not yet given the file its last name.
+    """Return True if a writer has not yet given the file its final name.
 
     >>> is_unfinished("day.csv.part"), is_unfinished("day.csv")
     (True, False)
@@ -44,7 +46,7 @@ def is_unfinished(name: str) -> bool:
 
 
 def as_file(name: str, data: bytes, shown: str) -> File:
-    """The file with its kind; `InputError` HF201 when it is empty or of an unknown kind."""
+    """Return the file with its kind; `InputError` HF201 if it is empty or of an unknown kind."""
     if not data:
         raise refused(shown, "is empty")
     if data.startswith(_PARQUET_MAGIC):
@@ -62,7 +64,7 @@ def as_file(name: str, data: bytes, shown: str) -> File:
 
 
 def of_one_kind(files: Iterable[File], shown: str) -> tuple[File, ...]:
-    """`files` in the order of their names; `InputError` HF201 when there is none or they are of several kinds."""
+    """Return `files` in the order of their names; `InputError` HF201 if there is none or they are of several kinds."""
     found = tuple(sorted(files, key=lambda file: file.name))
     kinds = sorted({file.kind for file in found})
     if not found:
@@ -79,7 +81,7 @@ def of_one_kind(files: Iterable[File], shown: str) -> tuple[File, ...]:
 
 
 def all_finished(names: Iterable[str], shown: str) -> tuple[str, ...]:
-    """The names of the files of rows, in order; `InputError` HF201 when one of them is still being written."""
+    """Return the names of the files of rows, in order; `InputError` HF201 if one of them is still being written."""
     data = tuple(sorted(name for name in names if is_data(name)))
     unfinished = [name for name in data if is_unfinished(name)]
     if unfinished:

@@ -1,4 +1,4 @@
-"""The rows of a delivery as they look without a contract: what a contract is suggested from."""
+"""Infer the types of a delivery without a contract, to suggest a contract from it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _HEADER: Final = re.compile(r"([a-z0-9_-]+)\s*\[([^\[\]]+)\]")
 def look(
     source: Source, *, missing_words: tuple[str, ...] = ("",)
 ) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
-    """The rows of `source` in the types that their values have, and what the source says of its columns.
+    """Return the rows of `source` in the types that their values have, and the metadata of its columns.
 
-    Text is taken for numbers, timestamps and booleans where every value reads as one; a unit in a header, as in
+    Text is read as numbers, timestamps and booleans where every value reads as one; a unit in a header, as in
     `distance [km]`, is a fact. Raises `InputError` HF201 when a file cannot be read, and HF202 when its files differ.
     """
     if isinstance(source, Rows):

@@ -1,6 +1,6 @@
-"""Reads JSON lines (https://jsonlines.org): one object a line, each by the strict rules of RFC 8259.
+"""Read JSON lines (https://jsonlines.org): one object a line, each by the strict rules of RFC 8259.
 
-A line that is no such object is a line apart, as in CSV. A name that an object has twice strikes its row.
+A line that is no such object is returned as broken, as in CSV. An object with a duplicate name has a fault.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Lines:
 
 
 def read(text: bytes) -> Lines:
-    """The objects in `text`, which is UTF-8 with line feeds between; empty lines are passed over.
+    """Read the objects in `text`, which is UTF-8 with line feeds between; empty lines are skipped.
 
     NaN, Infinity, a lone value or array, a value of more digits than Python reads (4,300) and bytes that are no UTF-8 make
-    a line one apart. Raises `UnreadableError` when the file ends within a line: then rows are missing that nobody can see.
+    a line broken. Raises `UnreadableError` if the file ends within a line: rows would be missing without a sign.
     """
     rows: list[dict[str, object]] = []
     broken: list[str] = []
@@ -44,7 +44,7 @@ def read(text: bytes) -> Lines:
             rows.append(row)
     last = text[text.rfind(b"\n") + 1 :]
     if last.strip() and _object(last) is None:
-        raise UnreadableError("ends within a line: it was cut on its way")
+        raise UnreadableError("ends within a line: it was truncated in transit")
     return Lines(rows, tuple(broken))
 
 

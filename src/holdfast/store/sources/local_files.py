@@ -1,4 +1,4 @@
-"""Files of this machine: one, those below a directory, or those that a pattern fits."""
+"""Files of this machine: one file, those below a directory, or those that match a pattern."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _Looks: TypeAlias = tuple[int, int, int, int]
 
 
 def shown(path: str) -> str:
-    """The name of the source: of a file or directory its own, of a pattern the whole of it."""
+    """Return the name of the source: the base name of a file or directory, the whole of a pattern."""
     return path if glob.has_magic(path) else Path(path).name or path
 
 
 def names(path: str) -> tuple[str, ...]:
-    """The files of rows at `path`, in the order of their names."""
+    """Return the files of rows at `path`, in the order of their names."""
     if not _is_many(path):
         return (path,)
     found = tuple(
@@ -34,7 +34,7 @@ def names(path: str) -> tuple[str, ...]:
 
 
 def read(path: str, limit_bytes: int) -> Bundle:
-    """The delivery at `path`, as `open_source` says."""
+    """Read the delivery at `path`; raises as `open_source` does."""
     name = shown(path)
     if not _is_many(path):
         file, _ = _read(Path(path), Path(path).name, name, limit_bytes)
@@ -62,7 +62,7 @@ def _is_many(path: str) -> bool:
 
 
 def _below(path: str) -> dict[str, Path]:
-    """Every file below the directory or that the pattern fits, by its name within it."""
+    """Return every file below the directory, or that matches the pattern, by its name within it."""
     if glob.has_magic(path) and not Path(path).is_dir():
         fitting = [Path(found) for found in glob.glob(path, recursive=True)]  # noqa: PTH207 - the pattern may be absolute
         root = Path(os.path.commonpath([found.parent for found in fitting])) if fitting else Path()

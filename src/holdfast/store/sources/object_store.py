@@ -24,7 +24,7 @@ _Looks: TypeAlias = tuple[int, str | None, str | None]
 
 
 def shown(url: str) -> str:
-    """The URL without what could be a secret.
+    """Return the URL without what could be a secret.
 
     >>> shown("s3://key:secret@bucket/day/?token=x")
     's3://bucket/day/'
@@ -34,7 +34,7 @@ def shown(url: str) -> str:
 
 
 def names(url: str) -> tuple[str, ...]:
-    """The URL of each object of rows below the prefix `url`, in the order of their names."""
+    """Return the URL of each object of rows below the prefix `url`, in the order of their names."""
     store, prefix, base = _opened(url)
     try:
         found = sorted(_below(store, prefix))
@@ -47,7 +47,7 @@ def names(url: str) -> tuple[str, ...]:
 
 
 def read(url: str, limit_bytes: int) -> Bundle:
-    """The delivery at `url`: every object below it when it ends in "/", or else the one object."""
+    """Read the delivery at `url`: every object below it if it ends in "/", or else the one object."""
     name = shown(url)
     store, key, _ = _opened(url)
     try:
@@ -84,16 +84,19 @@ def _one(store: ObjectStore, key: str, name: str, limit_bytes: int) -> File:
 
 
 def _get(store: ObjectStore, key: str, looks: _Looks, name: str) -> bytes:
-    """The object as it was listed: a store that knows If-Match refuses another one, and what came is compared besides."""
+    """Return the object as it was listed.
+
+    A store that knows If-Match refuses another one; what came is compared too.
+    """
     import obstore
     from obstore.exceptions import NotFoundError, PreconditionError
 
     try:
-        answer = obstore.get(store, key, options={"if_match": looks[1]} if looks[1] else {})
-        data = bytes(answer.bytes())
+        response = obstore.get(store, key, options={"if_match": looks[1]} if looks[1] else {})
+        data = bytes(response.bytes())
     except (NotFoundError, PreconditionError) as error:
         raise _changed(name) from error
-    if _looks(answer.meta) != looks or len(data) != looks[0]:
+    if _looks(response.meta) != looks or len(data) != looks[0]:
         raise _changed(name)
     return data
 
@@ -114,7 +117,7 @@ def _looks(meta: Mapping[str, Any]) -> _Looks:
 
 
 def _opened(url: str) -> tuple[ObjectStore, str, str]:
-    """The bucket, the key or prefix in it, and the bucket's URL with a slash at its end."""
+    """Return the bucket, the key or prefix in it, and the bucket's URL with a slash at its end."""
     try:
         from obstore.store import from_url
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""From what a person or a declaration names to the bytes and rows of one delivery."""
+"""Open the source that an operator or a declaration names, as the bytes and rows of one delivery."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _DATABASES: Final = frozenset({"postgresql", "postgres"})
 def open_source(
     spec: Spec | Source, *, deadline_seconds: float = DEADLINE_SECONDS, limit_bytes: int = LIMIT_BYTES
 ) -> Source:
-    """The delivery at `spec`, all of it in memory; one that is open already is returned as it is.
+    """Return the delivery at `spec`, all of it in memory; one that is open already is returned as it is.
 
     Parameters
     ----------
     deadline_seconds
-        How long whoever has the data is waited for; holds even when he is stopped in the middle of an answer.
+        Deadline for the whole read; it holds even if the other system stops in the middle of a response.
     limit_bytes
         The largest delivery that is read, unpacked.
 
@@ -57,8 +57,8 @@ def open_source(
     a file that changes while it is read are refused.
 
     Raises `InputError` HF201 when the source is missing, unreadable, empty, too large, changing or of an unknown kind,
-    HF202 when a query answers with a type that no column can be, HF103 when a URL cannot be used, and `UnavailableError`
-    HF209 when there is no answer within `deadline_seconds`.
+    HF202 when a query returns a type that no column can be, HF103 when a URL cannot be used, and `UnavailableError`
+    HF209 when there is no response within `deadline_seconds`.
     """
     match spec:
         case Bundle() | Rows():
@@ -74,8 +74,9 @@ def open_source(
 
 
 def deliveries(spec: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> tuple[str, ...]:
-    """The files at `spec`, each as a source of its own, in the order of their names; files that are still being written are
-    left out. Raises as `open_source` does.
+    """Return the files at `spec`, each as a source of its own, in the order of their names.
+
+    Files that are still being written are left out. Raises as `open_source` does.
     """
     if _is_remote(spec):
         if not spec.endswith("/"):
@@ -106,7 +107,7 @@ def _is_remote(spec: str) -> bool:
         raise InputError(
             "HF101",
             f"the source {postgres_query.shown(spec)} is a database: "
-            "say with --query which rows, and with --batch which batch they are",
+            "name its rows with --query, and their batch with --batch",
             state="nothing was loaded",
         )
     if found[1] not in object_store.SCHEMES:

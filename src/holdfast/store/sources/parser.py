@@ -1,4 +1,4 @@
-"""The rows of a delivery, as the contract's batch check takes them."""
+"""Parse the rows of a delivery into what the batch check of a contract takes."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ _SMALL_BYTES: Final = 1 << 20
 
 
 def read(spec: Spec, contract: Contract, *, missing_words: tuple[str, ...] = MISSING_WORDS) -> TypedBatch:
-    """The rows of the source at `spec`; raises as `open_source` and `parse` do."""
+    """Return the rows of the source at `spec`; raises as `open_source` and `parse` do."""
     return parse(open_source(spec), contract, missing_words=missing_words)
 
 
 def parse(
     source: Source, contract: Contract, *, missing_words: tuple[str, ...] = MISSING_WORDS
 ) -> TypedBatch:
-    """The rows of `source`. CSV is text and read by the contract's rules, `missing_words` being what means a missing
-    value; JSON, Parquet and a database bring types, which are widened as `from_objects` and `from_frame` say.
+    """Return the rows of `source`, the files of one delivery in the order of their names.
 
-    Files of one delivery follow each other in the order of their names. Raises `InputError` HF201 when one cannot be read
-    or is larger than the limit when unpacked, and HF202 when its columns are not the contract's.
+    CSV is text and is read by the rules of the contract; `missing_words` mean a missing value. JSON, Parquet and a database
+    bring types, which are widened by `from_objects` and `from_frame`.
+
+    Raises `InputError` HF201 when a file cannot be read or is larger than the limit when unpacked, and HF202 when its
+    columns are not the contract's.
     """
     match source:
         case Rows():
@@ -50,7 +52,7 @@ def parse(
 def _parse_file(
     source: Bundle, file: File, contract: Contract, missing_words: tuple[str, ...], limit_bytes: int
 ) -> tuple[TypedBatch, int]:
-    """The rows of one file, and how many bytes it was when unpacked."""
+    """Return the rows of one file, and its size in bytes when unpacked."""
     name = source.name if source.alone else f"{source.name}: {file.name}"
     try:
         if file.kind is Kind.PARQUET:
@@ -85,13 +87,13 @@ def _read_parquet(name: str, data: bytes, limit_bytes: int) -> tuple[pa.Table, i
 
 
 def _unpacked_bytes(metadata: pq.FileMetaData) -> int:
-    """At least what the file is in memory: a column that repeats one value takes no room but in memory."""
+    """Return a lower bound of the size of the file in memory: a column that repeats one value is small on disk only."""
     groups = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
     return max(int(groups), int(metadata.num_rows) * int(metadata.num_columns))
 
 
 def _joined(parts: Sequence[TypedBatch]) -> TypedBatch:
-    """The rows of several files, one after the other."""
+    """Return the rows of several files, one after the other."""
     originals = [part.original for part in parts]
     if any(frame.schema != originals[0].schema for frame in originals):
         originals = [_as_text(frame) for frame in originals]
@@ -99,13 +101,13 @@ def _joined(parts: Sequence[TypedBatch]) -> TypedBatch:
     return TypedBatch(
         pl.concat([part.frame for part in parts], how="vertical"),
         pl.concat(originals, how="diagonal"),
-        {reason: pl.concat([_struck(part, reason) for part in parts]) for reason in reasons},
+        {reason: pl.concat([_fault_rows(part, reason) for part in parts]) for reason in reasons},
         lines=tuple(line for part in parts for line in part.lines),
         line_rule=parts[0].line_rule,
     )
 
 
-def _struck(part: TypedBatch, reason: str) -> pl.Series:
+def _fault_rows(part: TypedBatch, reason: str) -> pl.Series:
     none = pl.repeat(value=False, n=part.frame.height, dtype=pl.Boolean, eager=True)
     return part.faults.get(reason, none).rename(reason)
 

@@ -1,6 +1,6 @@
-"""Asks PostgreSQL for the rows of a batch, in a process of its own that can be killed.
+"""Read the rows of a batch from PostgreSQL, in a child process that can be killed.
 
-A stopped server blocks a client for ever, whatever time-outs are set, because its machine goes on acknowledging what is sent.
+A stopped server blocks a client for ever, whatever time-outs are set, because its machine still acknowledges what is sent.
 So the rows are read by a child (`postgres_worker.py`), and the parent waits no longer than the deadline.
 """
 
@@ -34,7 +34,7 @@ _SCHEMES: Final = frozenset({"postgresql", "postgres"})
 
 
 def shown(url: str) -> str:
-    """The URL of a database without user, password and options.
+    """Return the URL of a database without user, password and options.
 
     >>> shown("postgresql://u:secret@db.example:5432/dw?sslkey=k")
     'postgresql://db.example:5432/dw'
@@ -43,14 +43,14 @@ def shown(url: str) -> str:
     return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def ask(asked: BatchQuery, *, deadline_seconds: float, limit_bytes: int) -> Rows:
-    """The rows that the query answers with now, read in one REPEATABLE READ, READ ONLY transaction.
+def ask(source: BatchQuery, *, deadline_seconds: float, limit_bytes: int) -> Rows:
+    """Return the rows of the query now, read in one REPEATABLE READ, READ ONLY transaction.
 
-    Raises `InputError` HF103 when the URL cannot be used, HF201 when the database refuses the query, HF202 when it answers
-    with a type that no column can be, and `UnavailableError` HF209 when it cannot be reached or has not answered in time.
+    Raises `InputError` HF103 when the URL cannot be used, HF201 when the database refuses the query, HF202 when it returns
+    a type that no column can be, and `UnavailableError` HF209 when it cannot be reached or does not respond in time.
     """
-    check_name(asked.batch, "batch")
-    url = resolve(asked.url)
+    check_name(source.batch, "batch")
+    url = resolve(source.url)
     if urlsplit(url).scheme not in _SCHEMES:
         raise InputError(
             "HF103",
@@ -58,19 +58,19 @@ def ask(asked: BatchQuery, *, deadline_seconds: float, limit_bytes: int) -> Rows
             state="nothing was loaded",
             next_command="set the variable that the declaration names to a URL such as postgresql://reader@db.example/warehouse",
         )
-    name = f"{shown(url)} query {sha256_hex(asked.query)[:8]}"
-    seconds = asked.deadline_seconds or deadline_seconds
-    answer = _read(name, url, asked, seconds, limit_bytes)
-    table = plain(pa.ipc.open_stream(pa.BufferReader(answer)).read_all())
+    name = f"{shown(url)} query {sha256_hex(source.query)[:8]}"
+    seconds = source.deadline_seconds or deadline_seconds
+    stream = _read(name, url, source, seconds, limit_bytes)
+    table = plain(pa.ipc.open_stream(pa.BufferReader(stream)).read_all())
     ordered, digested = canonical(table)
     return Rows(name, ordered, digested)
 
 
-def _read(name: str, url: str, asked: BatchQuery, seconds: float, limit_bytes: int) -> bytes:
-    question = {
+def _read(name: str, url: str, source: BatchQuery, seconds: float, limit_bytes: int) -> bytes:
+    request = {
         "url": url,
-        "query": asked.query.strip().rstrip(";"),
-        "batch": asked.batch if "$1" in asked.query else None,
+        "query": source.query.strip().rstrip(";"),
+        "batch": source.batch if "$1" in source.query else None,
         "deadline_ms": max(1, round(seconds * 1000)),
         "limit_bytes": limit_bytes,
     }
@@ -78,7 +78,7 @@ def _read(name: str, url: str, asked: BatchQuery, seconds: float, limit_bytes: i
         # -P: the child's own directory is no place to import from.
         done = subprocess.run(
             [sys.executable, "-P", str(_CHILD)],
-            input=json.dumps(question).encode(),
+            input=json.dumps(request).encode(),
             capture_output=True,
             timeout=seconds,
             check=False,
@@ -92,12 +92,12 @@ def _read(name: str, url: str, asked: BatchQuery, seconds: float, limit_bytes: i
 
 
 def _why(name: str, url: str, done: subprocess.CompletedProcess[bytes], limit_bytes: int) -> HoldfastError:
-    said = _without_secrets(" ".join(done.stderr.decode("utf-8", "replace").split()), url)[-500:]
+    message = _without_secrets(" ".join(done.stderr.decode("utf-8", "replace").split()), url)[-500:]
     match done.returncode:
         case code if code == _REFUSED:
-            return refused(name, f"refuses the query: {said}")
+            return refused(name, f"refuses the query: {message}")
         case code if code == _UNAVAILABLE:
-            return unanswered(name, f"did not answer: {said}")
+            return unanswered(name, f"did not answer: {message}")
         case code if code == _TOO_LARGE:
             return too_large(name, limit_bytes)
         case code if code == _NOT_INSTALLED:
@@ -107,12 +107,12 @@ def _why(name: str, url: str, done: subprocess.CompletedProcess[bytes], limit_by
                 next_command="pip install '.[postgres]' in the clone of Holdfast",
             )
         case code:
-            return unanswered(name, f"could not be read: the reader ended with status {code} ({said})")
+            return unanswered(name, f"could not be read: the reader ended with status {code} ({message})")
 
 
-def _without_secrets(said: str, url: str) -> str:
+def _without_secrets(message: str, url: str) -> str:
     parts = urlsplit(url)
     secrets = {url, parts.query, parts.password or "", unquote(parts.password or "")}
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        said = said.replace(secret, "***")
-    return re.sub(r"(?i)(password=)\S+", r"\1***", said)
+        message = message.replace(secret, "***")
+    return re.sub(r"(?i)(password=)\S+", r"\1***", message)

@@ -1,7 +1,7 @@
-"""The child that reads a query's rows: the question is JSON on stdin, the answer an Arrow stream on stdout.
+"""Child process that reads a query's rows: the request is JSON on stdin, the reply an Arrow stream on stdout.
 
-It imports nothing of Holdfast, so that it starts fast, and it has no other way to say what went wrong than its exit status
-(`query.py` knows them) and the words on stderr. The URL comes on stdin because arguments can be read by everybody.
+It imports nothing of Holdfast, so that it starts fast. It reports a failure by its exit status (`postgres_query.py` knows
+them) and a message on stderr. The URL comes on stdin because every process can read arguments.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ _ENUMS = "select oid::int8, typname::text from pg_type where typtype = 'e'"
 
 
 def main() -> int:
-    """Read, answer, and return the exit status."""
-    asked = json.load(sys.stdin)
+    """Read the request, write the rows, and return the exit status."""
+    request = json.load(sys.stdin)
     try:
         import adbc_driver_postgresql.dbapi as postgresql
     except ImportError:
         return NOT_INSTALLED
     try:
-        with postgresql.connect(_with_timeout(asked["url"])) as connection, connection.cursor() as cursor:
-            table = _rows(cursor, asked)
+        with postgresql.connect(_with_timeout(request["url"])) as connection, connection.cursor() as cursor:
+            table = _rows(cursor, request)
     except postgresql.Error as error:
         sys.stderr.write(str(error))
         state = error.sqlstate or ""
         return REFUSED if state.startswith(_OURS) else UNAVAILABLE
-    if table.nbytes > asked["limit_bytes"]:
+    if table.nbytes > request["limit_bytes"]:
         return TOO_LARGE
     with pyarrow.ipc.new_stream(sys.stdout.buffer, table.schema) as stream:
         stream.write_table(table)
     return 0
 
 
-def _rows(cursor: Any, asked: dict[str, Any]) -> Any:
+def _rows(cursor: Any, request: dict[str, Any]) -> Any:
     cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
     # The driver reads by COPY, which takes neither a parameter nor an EXECUTE.
     cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
-    cursor.execute(f"SET LOCAL statement_timeout = {int(asked['deadline_ms'])}")
+    cursor.execute(f"SET LOCAL statement_timeout = {int(request['deadline_ms'])}")
     cursor.execute(_ENUMS)
     enums = {name for oid, name in cursor.fetchall() for name in (name, f"unnamed<oid:{oid}>")}
     # A parameter of PREPARE takes the type that the query compares it with, which a parameter of a driver does not.
-    cursor.execute(f"PREPARE holdfast_batch AS {asked['query']}")
-    batch = asked["batch"]  # an id: letters, digits, "_" and "-"
+    cursor.execute(f"PREPARE holdfast_batch AS {request['query']}")
+    batch = request["batch"]  # an id: letters, digits, "_" and "-"
     cursor.execute("EXECUTE holdfast_batch" if batch is None else f"EXECUTE holdfast_batch('{batch}')")
     return _named(cursor.fetch_arrow_table(), enums)
 
 
 def _named(table: Any, enums: set[str]) -> Any:
-    """The table, with what each column is in PostgreSQL as the metadata "postgresql"."""
+    """Return the table with the PostgreSQL type of each column as the metadata "postgresql"."""
     fields = []
     for field in table.schema:
         kind = (field.metadata or {}).get(b"POSTGRESQL:type", b"").decode()

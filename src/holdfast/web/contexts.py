@@ -132,7 +132,7 @@ def headline(status: Status) -> str:
     if plan is None:
         return "No version has been rolled out yet."
     if plan.challenger is None or plan.share_ppm == 0:
-        tainted = ", although it is tainted" if status.held is not None else ""
+        tainted = ", although it is tainted" if status.last_resort is not None else ""
         return f"{plan.champion} serves all traffic{tainted}."
     share = formatting.share(plan.share_ppm)
     if plan.share_ppm >= 1_000_000:
@@ -161,7 +161,7 @@ def _convergence_tile(status: Status) -> Tile:
         Verdict.INCONCLUSIVE: "unknown",
     }[status.presence.verdict]
     detail = status.presence.explanation if age is None else f"champion is {formatting.span(age)} old"
-    if status.held is not None:
+    if status.last_resort is not None:
         return Tile(
             "Convergence", f"{figure}, tainted", f"there is no clean fallback version; {detail}", Verdict.FAIL
         )

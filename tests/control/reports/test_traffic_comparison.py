@@ -221,7 +221,10 @@ def test_a_slice_that_no_training_row_had_is_reported_once_and_shown(line: Line)
     assert event.subject == f"{line.version.name}/origin=LGA"
     assert "its answers there are a guess" in event.explanation
     document = status(line.store, "late", now_us=NOW_US)
-    shown = {each["value"]: each["covered"] for each in json.loads(json.dumps(document))["asked"]["slices"]}
+    shown = {
+        each["value"]: each["covered"]
+        for each in json.loads(json.dumps(document))["traffic_comparison"]["slices"]
+    }
     assert shown == {"EWR": True, "JFK": True, "LGA": False}
 
 

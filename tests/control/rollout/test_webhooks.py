@@ -85,8 +85,8 @@ def test_a_veto_holds_the_step_and_is_asked_again_after_half_a_minute(world, ser
     ask(world)
     assert world.reconcile() == []
     assert ask(world) == 0
-    (held,) = StatusReader(world.store, MODEL).read(now_us=world.now_us).held_by
-    assert held == "freeze, asked before start: freeze until Monday <b>"
+    (waiting,) = StatusReader(world.store, MODEL).read(now_us=world.now_us).waiting_webhooks
+    assert waiting == "freeze, called before start: freeze until Monday <b>"
     world.tick(31_000_000)
     assert ask(world) == 1
     assert len(told(world, "hook.refused")) == 1  # the same answer is no news
@@ -226,7 +226,7 @@ def test_a_question_that_no_step_waits_for_is_asked_no_more(world, server: HookS
     assert world.reconcile() == ["RollBack"]
     world.tick(60_000_000)
     assert ask(world) == 0
-    assert StatusReader(world.store, MODEL).read(now_us=world.now_us).held_by == ()
+    assert StatusReader(world.store, MODEL).read(now_us=world.now_us).waiting_webhooks == ()
 
 
 def test_a_consent_does_not_hold_for_ever(world, server: HookServer) -> None:

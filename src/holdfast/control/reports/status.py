@@ -41,8 +41,7 @@ from holdfast.store.rollout import drills, rollouts, traffic_plans, webhooks
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.serving import servers
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import labels, log_positions, outcomes, probes, usage
-from holdfast.store.telemetry import traffic_comparison as asked
+from holdfast.store.telemetry import labels, log_positions, outcomes, probes, traffic_comparison, usage
 from holdfast.store.telemetry.outcomes import RolloutSpan
 from holdfast.store.telemetry.probes import Probe
 
@@ -123,7 +122,7 @@ class LabelStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything about one model at `now_us`. `held_by` are the hooks that the rollout under way waits for, in words."""
+    """Everything about one model at `now_us`. `waiting_webhooks` describes those that the running rollout waits for."""
 
     model: str
     now_us: int
@@ -139,14 +138,14 @@ class Status:
     feeds: tuple[FeedTotals, ...]
     feed_states: tuple[FeedRow, ...]
     violations: tuple[ViolationRow, ...]
-    asked: TrafficComparison | None
+    traffic_comparison: TrafficComparison | None
     drills: tuple[Standing, ...]
     events: tuple[EventRow, ...]
-    held_by: tuple[str, ...] = ()
+    waiting_webhooks: tuple[str, ...] = ()
 
     @property
-    def held(self) -> VersionStatus | None:
-        """The champion, when it is tainted: nothing clean was there to answer, and the last good version goes on."""
+    def last_resort(self) -> VersionStatus | None:
+        """Return the champion if it is tainted: it serves because no clean version can."""
         return next((each for each in self.versions if each.place == "champion" and each.taint), None)
 
     @property
@@ -203,7 +202,7 @@ class StatusReader:
             states = tuple(feeds.everything(connection))
             loaded = batches.totals(connection)
             wrong = tuple(violations.open_ones(connection, limit=NEWEST_VIOLATIONS))
-            live = asked.last(connection, model)
+            live = traffic_comparison.last(connection, model)
             waiting = webhooks.open_questions(connection, model)
             spoilt = {
                 version: taints.why(connection, "version", version)
@@ -238,11 +237,11 @@ class StatusReader:
                 feeds=loaded,
                 feed_states=states,
                 violations=wrong,
-                asked=live,
+                traffic_comparison=live,
                 drills=tuple(ready(drilled, kind, now_us) for kind in DrillKind),
                 events=story,
-                held_by=tuple(
-                    f"{each.webhook}, asked before {each.event}: {each.explanation}" for each in waiting
+                waiting_webhooks=tuple(
+                    f"{each.webhook}, called before {each.event}: {each.explanation}" for each in waiting
                 ),
             )
 

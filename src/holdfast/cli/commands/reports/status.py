@@ -60,9 +60,9 @@ def _print_status(out: Output, document: dict[str, Any]) -> None:
         )
         if stale:
             out.print("  no control loop is running; next: [cyan]holdfast up[/]")
-    for hook in document["held_by"]:
+    for hook in document["waiting_webhooks"]:
         out.print(f"[yellow]the rollout waits for a webhook[/]: {escape(hook)}")
-    _print_traffic(out, document["asked"])
+    _print_traffic(out, document["traffic_comparison"])
     _print_drills(out, document["drills"])
     _tables(out, document)
 

@@ -182,7 +182,7 @@ def test_a_file_of_ones_own(run: Run, tmp_path: Path) -> None:
     assert run("ingest", "rows", "orders.csv", "--json").stdout.count("loaded") > 0
     again = json.loads(run("ingest", "rows", "orders.csv", "--json").stdout)
     assert again["batches"][0]["state"] == "already_loaded"
-    assert "model.py is already there" in run("init", expect=4).stderr
+    assert "model.py exists already" in run("init", expect=4).stderr
 
 
 def test_up_killed_and_given_again_goes_on(

@@ -1,8 +1,8 @@
-"""Backing a batch out: the plan, and its execution step by step.
+"""Back a batch out: make the plan, and execute it step by step.
 
-The rows, the values that servers read, the taints and the event go in one transaction; the traffic follows, one
-transaction for each model; what is only listed is done with the end. The ledger says after each how far it is, so a
-back-out that was killed is carried on from there by the same command, or by the control loop.
+The first transaction removes rows and online values, taints, and writes the event. Then the traffic of each model moves
+in a transaction of its own. The last transaction ends the back-out. The ledger has the number of finished steps, so the
+same command or the control loop resumes an interrupted back-out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
 from holdfast.control.backout.dangling_references import dangling, dependents
-from holdfast.control.backout.impact import forget_all, leaving, plan_of, still_leaving
+from holdfast.control.backout.impact import loads_of_batch, loads_of_plan, plan_of, recompute_all
 from holdfast.control.ingest import references
 from holdfast.control.rollout.failover import Cause, fail_over
 from holdfast.errors import ConflictError, UnavailableError
@@ -49,14 +49,14 @@ from holdfast.tables.backout import (
 
 _MOST_ATTEMPTS: Final = 16
 
-Told = Literal["backed_out", "carried_on", "already_backed_out"]
+Outcome = Literal["backed_out", "carried_on", "already_backed_out"]
 
 
 @dataclass(frozen=True, slots=True)
 class BackedOut:
-    """What is true after a back-out. "carried_on": it was begun before, and this call ended it."""
+    """The result of a back-out. "carried_on": it was begun before, and this call ended it."""
 
-    state: Told
+    state: Outcome
     backout_id: int
     plan: BackoutPlan
     reason: str
@@ -65,62 +65,68 @@ class BackedOut:
 
 
 def plan_back_out(store: Store, feeds: Sequence[Feed], batch: BatchId) -> BackoutPlan:
-    """What it means to back `batch` out, in the order of doing. Writes nothing.
+    """Return the plan to back `batch` out. Writes nothing.
 
-    A batch goes together with those of the same id in the feeds of its group, because they are only ever right together
-    (R8). The group is that of the time of loading; of a load of which it was not noted, what `feeds`, all that are declared,
-    say. The list is the same whether it is asked for after a minute or after weeks
-    (R16). Raises `NotFoundError` HF211 when the batch is not loaded.
+    Batches of the same id in the feeds of its group are removed with it, because they are only correct together (R8).
+    The group is the one recorded at load time; for loads without one, the one declared in `feeds`. The plan does not
+    depend on when it is made (R16). Raises `NotFoundError` HF211 if the batch is not loaded.
     """
     with store.ledger.read() as connection:
-        going = leaving(connection, feeds, batch)
-    forgotten = forget_all(store, going)
+        going = loads_of_batch(connection, feeds, batch)
+    recomputed = recompute_all(store, going)
     left = dangling(store, [each.load.key for each in going])
     with store.ledger.read() as connection:
-        return plan_of(connection, store, batch, going, forgotten, left)
+        return plan_of(connection, store, batch, going, recomputed, left)
 
 
 def back_out(
     store: Store, feeds: Sequence[Feed], batch: BatchId, *, reason: str, actor: str, now_us: int
 ) -> BackedOut:
-    """Back `batch` out with its group and everything that was made from it; on return all of it is done.
+    """Back `batch` out with its group and everything made from it; return when all of it is done.
 
     Parameters
     ----------
     feeds
-        All that are declared, as for `plan_back_out`.
+        All declared feeds.
     reason, actor
-        Why, and who says so; kept in the ledger.
+        The reason and the operator; both are kept in the ledger.
     now_us
-        Microseconds since 1970 UTC.
+        The current time, microseconds since 1970 UTC.
 
-    However often and from however many processes it is asked for, it is done once: one that is under way is carried on,
-    and one that is done is told. A load under the same id that came after the one that is under way is backed out after it,
-    for its own reason. Raises `NotFoundError` HF211 when the batch was never loaded, `UnavailableError` HF311
-    when other loads come first again and again; then the same command carries on.
+    Idempotent, also across processes: a back-out that is under way is resumed, and the result of a finished one is
+    returned. A later load of the same id is backed out after that, for its own reason.
+
+    Raises
+    ------
+    NotFoundError
+        HF211 if the batch was never loaded.
+    UnavailableError
+        HF311 if other writers come first too often; the same command resumes.
     """
     with store.ledger.read() as connection:
-        asked = backouts.live(connection, [batch.feed], batch.batch)
-    before: Told = "already_backed_out"
+        requested = backouts.live(connection, [batch.feed], batch.batch)
+    before: Outcome = "already_backed_out"
     for _ in range(_MOST_ATTEMPTS):
         with store.ledger.read() as connection:
             newest = backouts.newest_of(connection, batch.feed, batch.batch)
-            # A correction that came after this was asked for is nobody's to take out.
-            there = [load for load in backouts.live(connection, [batch.feed], batch.batch) if load in asked]
+            # A correction that was loaded after this request stays.
+            there = [
+                load for load in backouts.live(connection, [batch.feed], batch.batch) if load in requested
+            ]
         if newest is not None and newest.state is BackoutState.UNDER_WAY:
             _finish(store, newest.backout_id, now_us)
             before = "carried_on"
-            continue  # it may have been about an earlier load than the one that is asked for
+            continue  # it may have removed an earlier load than the requested one
         if newest is not None and not there:
-            return _told(store, before, newest.backout_id)
+            return _outcome(store, before, newest.backout_id)
         number = _begin(store, feeds, batch, reason, actor, now_us)
         if number is not None:
-            return _told(store, "backed_out", _finish(store, number, now_us))
-    raise _overtaken(f"{batch} was backed out", "the back-outs that were begun are in the ledger")
+            return _outcome(store, "backed_out", _finish(store, number, now_us))
+    raise _overtaken(f"back-out of {batch}", "the back-outs that were begun are in the ledger")
 
 
 def carry_on(store: Store, *, now_us: int) -> list[int]:
-    """End every back-out that is under way; their numbers. What the control loop does in each round."""
+    """Finish every back-out that is under way, and return their numbers. The control loop does so in each round."""
     with store.ledger.read() as connection:
         waiting = backouts.under_way(connection)
     return [_finish(store, row.backout_id, now_us) for row in waiting]
@@ -129,7 +135,7 @@ def carry_on(store: Store, *, now_us: int) -> list[int]:
 def _begin(
     store: Store, feeds: Sequence[Feed], batch: BatchId, reason: str, actor: str, now_us: int
 ) -> int | None:
-    """Write down what will be done; None when another process has written it meanwhile."""
+    """Store the plan and return the number of the back-out; None if another process has begun one."""
     plan = plan_back_out(store, feeds, batch)
     with store.ledger.write() as connection:
         backouts.live(connection, [feed for feed, _, _ in plan.loads], batch.batch, lock=True)
@@ -143,37 +149,35 @@ def _begin(
 
 
 def _finish(store: Store, backout: int, now_us: int) -> int:
-    """Do what is left of a back-out, from where the ledger says it is."""
+    """Execute the remaining steps of a back-out."""
     for _ in range(_MOST_ATTEMPTS):
         with store.ledger.read() as connection:
             row = backouts.get(connection, backout)
         if row.state is BackoutState.DONE:
             return backout
         try:
-            _next(store, row, now_us)
+            _execute(store, row, now_us)
         except ConflictError:
-            continue  # another process, or a load, came first: look again at what is true now
+            continue  # another process, or a load, came first: read the ledger again
     with store.ledger.read() as connection:
         if backouts.get(connection, backout).state is BackoutState.DONE:
             return backout
-    raise _overtaken(
-        f"back-out {backout} was carried on", "it is under way, and every step that was told is done"
-    )
+    raise _overtaken(f"back-out {backout}", "it is under way, and the finished steps are in the ledger")
 
 
-def _overtaken(doing: str, state: str) -> UnavailableError:
+def _overtaken(operation: str, state: str) -> UnavailableError:
     return UnavailableError(
         "HF311",
-        f"other writers came first {_MOST_ATTEMPTS} times while {doing}",
+        f"{operation} failed: other writers came first {_MOST_ATTEMPTS} times",
         state=state,
         next_command="the same command again, or holdfast control",
     )
 
 
-def _next(store: Store, row: BackoutRow, now_us: int) -> None:
-    """Everything that is left of `row`, each transaction told before the next is begun."""
+def _execute(store: Store, row: BackoutRow, now_us: int) -> None:
+    """Execute the remaining steps of `row`, one transaction after the other."""
     if row.steps_done == 0:
-        row = _take_out(store, row, now_us)
+        row = _remove(store, row, now_us)
         failpoint("backout.removed")
     while row.steps_done < len(row.plan.steps):
         step = row.plan.steps[row.steps_done]
@@ -184,7 +188,7 @@ def _next(store: Store, row: BackoutRow, now_us: int) -> None:
             case ListPredictions() | ListFeedback() | Retrain():
                 break  # what is listed is in the plan already
             case RemoveRows() | RecomputeOnline() | SuspectLoad() | TaintSnapshots() | TaintVersions():
-                raise AssertionError("these are the first transaction's")
+                raise AssertionError("the first transaction has executed these")
             case _:
                 assert_never(step)
     with store.ledger.write() as connection:
@@ -195,32 +199,33 @@ def _next(store: Store, row: BackoutRow, now_us: int) -> None:
     failpoint("backout.ended")
 
 
-def _take_out(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
-    """The first transaction. What was made from the batch since the plan was shown is found too, and kept in its place;
-    loads of its group that came since go with it.
+def _remove(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
+    """Execute the first transaction.
+
+    It stores a new plan, with everything made from the batch since, and with later loads of its group.
     """
     batch = BatchId(row.feed, row.batch)
     with store.ledger.read() as connection:
-        going = still_leaving(connection, row.plan)
-    forgotten = forget_all(store, going)
+        going = loads_of_plan(connection, row.plan)
+    recomputed = recompute_all(store, going)
     loads = [each.load.key for each in going]
     left = dangling(store, loads)
     with store.ledger.write() as connection:
         if (
-            still_leaving(connection, row.plan) != going
+            loads_of_plan(connection, row.plan) != going
             or dependents(connection, loads) != left.dependents
-            or any(backouts.moved_on(connection, each.feed, each.basis) for each in forgotten)
+            or any(backouts.has_changed_since(connection, each.feed, each.basis) for each in recomputed)
         ):
-            raise ConflictError("HF304", f"rows of the group of {batch} came or went meanwhile")
-        plan = plan_of(connection, store, batch, going, forgotten, left)
+            raise ConflictError("HF304", f"back-out of {batch} failed: the rows of its group have changed")
+        plan = plan_of(connection, store, batch, going, recomputed, left)
         backouts.advance(connection, row, steps_done=plan.transactional_steps, now_us=now_us, plan=plan)
         version = backouts.remove(connection, plan.loads, reason=f"back out {batch}", now_us=now_us)
-        backouts.note(connection, row.backout_id, plan.loads, removed_version=version)
-        for each in forgotten:
+        backouts.record_loads(connection, row.backout_id, plan.loads, removed_version=version)
+        for each in recomputed:
             online_features.upsert(connection, each.values, version)
             online_features.register(connection, each.definitions, version)
         for step in plan.steps:
-            _tell(connection, step, row, plan, now_us)
+            _record(connection, step, row, plan, now_us)
         for feed in dict.fromkeys(feed for feed, _, _ in plan.loads):
             feeds_rows.settle(connection, feed, reason=f"{batch} was backed out", now_us=now_us)
         tombstones.record(store.root, connection, plan.loads, backout=row.backout_id, at_us=now_us)
@@ -229,7 +234,7 @@ def _take_out(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
 
 
 def _move_traffic(store: Store, row: BackoutRow, model: str, now_us: int) -> BackoutRow:
-    """One model's traffic, as far as it is still that of tainted versions; the steps of that model are done with it."""
+    """Move the traffic of one model away from tainted versions, and count its step as done."""
     reason = f"{row.feed}/{row.batch} was backed out: {row.reason}"
     with store.ledger.write() as connection:
         fail_over(connection, store, model, Cause(reason, row.actor, now_us))
@@ -238,8 +243,8 @@ def _move_traffic(store: Store, row: BackoutRow, model: str, now_us: int) -> Bac
         return backouts.get(connection, row.backout_id)
 
 
-def _tell(connection: Transaction, step: Step, row: BackoutRow, plan: BackoutPlan, now_us: int) -> None:
-    """The taints of a step, and for each load the event."""
+def _record(connection: Transaction, step: Step, row: BackoutRow, plan: BackoutPlan, now_us: int) -> None:
+    """Write the taints of a step, and the event of each load."""
     match step:
         case SuspectLoad():
             _suspect(connection, step, row, now_us)
@@ -248,7 +253,7 @@ def _tell(connection: Transaction, step: Step, row: BackoutRow, plan: BackoutPla
         case TaintVersions():
             taints.add(connection, "version", step.versions, backout=row.backout_id, now_us=now_us)
         case RemoveRows():
-            reached = total_impact(plan)
+            impact = total_impact(plan)
             events.append(
                 connection,
                 at_us=now_us,
@@ -256,8 +261,8 @@ def _tell(connection: Transaction, step: Step, row: BackoutRow, plan: BackoutPla
                 subject=f"{step.feed}/{step.batch}",
                 actor=row.actor,
                 explanation=(
-                    f"{row.reason}; {step.rows} rows taken out, {reached.snapshots} snapshots and "
-                    f"{reached.versions} versions tainted"
+                    f"{row.reason}; {step.rows} rows removed, {impact.snapshots} snapshots and "
+                    f"{impact.versions} versions tainted"
                 ),
             )
         case _:
@@ -265,7 +270,7 @@ def _tell(connection: Transaction, step: Step, row: BackoutRow, plan: BackoutPla
 
 
 def _suspect(connection: Transaction, step: SuspectLoad, row: BackoutRow, now_us: int) -> None:
-    """A load that is left with rows that refer to nothing is suspect, as if it had come like that."""
+    """Mark a load with dangling references as suspect, as if it had arrived like that."""
     load = BatchId(step.feed, step.batch)
     words = step.message(row.batch)
     broken = Violation(references.CHECK, step.column, Level.ERROR, words, float(step.rows), 0.0)
@@ -283,7 +288,7 @@ def _suspect(connection: Transaction, step: SuspectLoad, row: BackoutRow, now_us
     )
 
 
-def _told(store: Store, state: Told, backout: int) -> BackedOut:
+def _outcome(store: Store, state: Outcome, backout: int) -> BackedOut:
     with store.ledger.read() as connection:
         row = backouts.get(connection, backout)
     return BackedOut(state, backout, row.plan, row.reason, row.actor, row.requested_at_us)

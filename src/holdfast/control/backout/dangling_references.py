@@ -1,4 +1,4 @@
-"""Which rows of other loads refer to rows that go: found by the loads that a delivery was let in against."""
+"""Find rows of other loads that reference removed rows, by the loads that a delivery was admitted against."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from holdfast.tables.snapshots import LoadKey
 
 @dataclass(frozen=True, slots=True)
 class Dangling:
-    """The loads that are left with rows that refer to nothing. `dependents` are those that were asked: when they are others
-    by now, ask again.
+    """The remaining loads with dangling references, and all `dependents` that were searched.
+
+    If the dependents have changed, the search must be repeated.
     """
 
     dependents: tuple[Dependent, ...]
@@ -31,8 +32,8 @@ class Dangling:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """Whose values of which column are looked for in which column of which feed, and how far back."""
+class _Query:
+    """One search: values of `column` of `load` in `key` of `feed`, from `lookback_start_us` on."""
 
     load: LoadKey
     column: str
@@ -42,52 +43,52 @@ class _Asked:
 
 
 def dependents(connection: Transaction, going: Sequence[LoadKey]) -> tuple[Dependent, ...]:
-    """The loads that stay and refer to any of `going`."""
+    """Return the remaining loads that reference any of `going`."""
     return tuple(each for each in references.dependents(connection, going) if each.load not in going)
 
 
 def dangling(store: Store, going: Sequence[LoadKey]) -> Dangling:
-    """The loads that stay with rows that refer to rows of `going` alone. Writes nothing.
+    """Return the remaining loads with rows that reference only rows of `going`. Writes nothing.
 
-    A value that stands in a row that stays too, as far back as its load looked, does not dangle. Where a file of `going` or of
-    such a load cannot be read any more, all that it could hold counts. Raises `IntegrityError` HF301 when rows that stay and
-    may be referred to cannot be read.
+    A value that is also in a remaining row, within the lookback of its load, does not dangle. If a file of `going` or of
+    such a load is unreadable, all rows that it could hold count. Raises `IntegrityError` HF301 if remaining rows that
+    may be referenced are unreadable.
     """
     with store.ledger.read() as connection:
         basis = batches.current_version(connection)
         found = dependents(connection, going)
-    asked = dict.fromkeys(
-        _Asked(each.load, each.column, each.to_load[0], each.to_key, each.lookback_start_us) for each in found
+    queries = dict.fromkeys(
+        _Query(each.load, each.column, each.to_load[0], each.to_key, each.lookback_start_us) for each in found
     )
-    counted = ((each, _rows(store, each, going, basis)) for each in asked)
+    counted = ((each, _rows(store, each, going, basis)) for each in queries)
     return Dangling(
         found, tuple(SuspectLoad(*each.load, each.column, each.feed, rows) for each, rows in counted if rows)
     )
 
 
-def _rows(store: Store, asked: _Asked, going: Sequence[LoadKey], basis: int) -> int:
-    """How many rows of a load dangle when `going` are gone."""
+def _rows(store: Store, query: _Query, going: Sequence[LoadKey], basis: int) -> int:
+    """Return the number of rows of a load that dangle without `going`."""
     with store.ledger.read() as connection:
-        mine = backouts.files_of(connection, asked.load[0], [asked.load])
-        leave = backouts.files_of(connection, asked.feed, [load for load in going if load[0] == asked.feed])
+        mine = backouts.files_of(connection, query.load[0], [query.load])
+        leave = backouts.files_of(connection, query.feed, [load for load in going if load[0] == query.feed])
         stay = data_files.entries(
-            connection, asked.feed, basis, lookback_start_us=asked.lookback_start_us, excluded=list(going)
+            connection, query.feed, basis, lookback_start_us=query.lookback_start_us, excluded=list(going)
         )
-    values = _left(store, mine, asked.column, None)
+    values = _left(store, mine, query.column, None)
     if values is None:
         return sum(fact.rows for fact in mine)
-    keys = _left(store, leave, asked.key, values.dtype)
+    keys = _left(store, leave, query.key, values.dtype)
     touched = values if keys is None else values.filter(values.is_in(keys.unique().implode()))
     if touched.is_empty():
         return 0
-    kept = _values(store, stay, asked.key, values.dtype)
+    kept = _values(store, stay, query.key, values.dtype)
     return touched.len() - int(touched.is_in(kept.unique().implode()).sum())
 
 
 def _left(
     store: Store, found: Sequence[FileFacts], column: str, dtype: pl.DataType | None
 ) -> pl.Series | None:
-    """As `_values`; None when a file cannot be read, which must keep nothing in."""
+    """Return `_values`; None if a file is unreadable, so that a damaged file cannot block a back-out."""
     try:
         return _values(store, found, column, dtype)
     except IntegrityError:
@@ -95,7 +96,7 @@ def _left(
 
 
 def _values(store: Store, found: Sequence[FileFacts], column: str, dtype: pl.DataType | None) -> pl.Series:
-    """What is in `column` of `found`, in `dtype` or in its own, words as texts."""
+    """Return the values in `column` of `found`, in `dtype` or their own type; categories as text."""
     rows = data_files.read(store.root, found, [column] if dtype is None else {column: dtype})
     if not rows.width:
         return pl.Series(column, [], dtype or pl.Null())

@@ -1,7 +1,6 @@
-"""What a batch reached: its rows, the values of servers, snapshots, versions, traffic, answers, feedback; as a plan.
+"""Find the impact of a batch, as a plan: rows, online values, snapshots, versions, traffic, predictions, labels.
 
-Everything is found from the batch on, through indexes, so that the plan costs what the batch touched. The ledger is only
-read here.
+The search starts at the batch and uses indexes, so its cost depends on the impact only. It only reads the ledger.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from holdfast.control.backout.dangling_references import Dangling
-from holdfast.control.backout.online_recompute import Forgotten, forget
+from holdfast.control.backout.online_recompute import Recomputation, recompute
 from holdfast.control.rollout.failover import plan_failover
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.features import aggregates_from_json
@@ -41,78 +40,95 @@ from holdfast.train.artifact import read_metadata
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
-    """A load that goes, the column of its feed's event times (empty where nobody knows it), and the feed's group."""
+class LoadToRemove:
+    """A load to remove, the column of its feed's event times (empty if unknown), and the feed's group."""
 
     load: LiveLoad
     event_time: str
     group: str
 
 
-def leaving(connection: Transaction, feeds: Sequence[Feed], batch: BatchId) -> list[Leaving]:
-    """The loads that go with `batch`: its own, and those of the same id in the feeds of its group.
+def loads_of_batch(connection: Transaction, feeds: Sequence[Feed], batch: BatchId) -> list[LoadToRemove]:
+    """Return the loads to remove with `batch`: its own, and those of the same id in the feeds of its group.
 
-    The group is the one that a load was loaded with, whatever is declared by now; what is declared counts for a load of which
-    it was not noted. Raises `NotFoundError` HF211 when `batch` itself is not loaded.
+    The group is the one recorded at load time; for loads without one, the declared one. Raises `NotFoundError` HF211
+    if `batch` itself is not loaded.
     """
-    found = _there(connection, feeds, batch)
+    found = _live_loads(connection, feeds, batch)
     mine = next((each for each in found if each.load.feed == batch.feed), None)
     if mine is None:
         raise NotFoundError(
             "HF211",
-            f"batch {batch} is not loaded, so there is nothing to back out",
+            f"back-out of {batch} failed: the batch is not loaded",
             state="nothing was changed",
             next_command=f"holdfast feeds {batch.feed} --batches, which lists what is loaded",
         )
     return [each for each in found if each is mine or (mine.group and each.group == mine.group)]
 
 
-def still_leaving(connection: Transaction, plan: BackoutPlan) -> list[Leaving]:
-    """The loads of `plan` that are there, and with them those of their groups that came after it was made."""
+def loads_of_plan(connection: Transaction, plan: BackoutPlan) -> list[LoadToRemove]:
+    """Return the live loads of `plan`, and those of their groups that were loaded after it was made."""
     planned = {
         (step.feed, step.batch, step.epoch): step for step in plan.steps if isinstance(step, RemoveRows)
     }
     going = []
     others = []
-    for each in _there(connection, (), BatchId(plan.feed, plan.batch)):
+    for each in _live_loads(connection, (), BatchId(plan.feed, plan.batch)):
         step = planned.get(each.load.key)
         if step is None:
             others.append(each)
         else:
-            going.append(Leaving(each.load, step.event_time, step.group))
+            going.append(LoadToRemove(each.load, step.event_time, step.group))
     groups = {each.group for each in going if each.group}
     return going + [each for each in others if each.group in groups]
 
 
-def _there(connection: Transaction, feeds: Sequence[Feed], batch: BatchId) -> list[Leaving]:
-    """Every load that is there under the id of `batch`, in whichever feed, that of `batch` first."""
+def _live_loads(connection: Transaction, feeds: Sequence[Feed], batch: BatchId) -> list[LoadToRemove]:
+    """Return every live load with the id of `batch`, over all feeds, that of `batch` first."""
     declared = {feed.name: feed for feed in feeds}
     names = list(dict.fromkeys([batch.feed, *declared, *backouts.feeds_known(connection)]))
-    return [_leaving(load, declared.get(load.feed)) for load in backouts.live(connection, names, batch.batch)]
+    return [
+        _load_to_remove(load, declared.get(load.feed))
+        for load in backouts.live(connection, names, batch.batch)
+    ]
 
 
-def _leaving(load: LiveLoad, feed: Feed | None) -> Leaving:
+def _load_to_remove(load: LiveLoad, feed: Feed | None) -> LoadToRemove:
     event_time, group = load.event_time, load.group
     if feed is not None:
         event_time = feed.contract.event_time if event_time is None else event_time
         group = (feed.group or "") if group is None else group
-    return Leaving(load, event_time or "", group or "")
+    return LoadToRemove(load, event_time or "", group or "")
 
 
-def forget_all(store: Store, going: Sequence[Leaving]) -> tuple[Forgotten, ...]:
-    """What becomes of the values of servers without `going`, feed by feed; the part of a plan that reads rows."""
-    return tuple(forget(store, each.load.feed, [each.load.key], each.event_time) for each in going)
+def recompute_all(store: Store, going: Sequence[LoadToRemove]) -> tuple[Recomputation, ...]:
+    """Return the online values without `going`, feed by feed. This part of a plan reads rows."""
+    return tuple(recompute(store, each.load.feed, [each.load.key], each.event_time) for each in going)
 
 
 def plan_of(
     connection: Transaction,
     store: Store,
     batch: BatchId,
-    going: Sequence[Leaving],
-    forgotten: Sequence[Forgotten],
+    going: Sequence[LoadToRemove],
+    recomputed: Sequence[Recomputation],
     left: Dangling,
 ) -> BackoutPlan:
-    """The plan of backing `batch` out, as `connection` sees the ledger."""
+    """Return the plan to back `batch` out.
+
+    Parameters
+    ----------
+    connection, store
+        The ledger as it is read, and its store.
+    batch
+        The batch.
+    going
+        The loads to remove.
+    recomputed
+        The online values without them, by feed.
+    left
+        The remaining loads that reference removed rows.
+    """
     found = lineage.made_from(connection, *(Node.load(*each.load.key) for each in going))
     snapshots, reached = found.names(NodeKind.SNAPSHOT), found.names(NodeKind.VERSION)
     models = backouts.models_of(connection, reached)
@@ -121,10 +137,8 @@ def plan_of(
         for each in going
     ]
     steps += [
-        RecomputeOnline(
-            each.feed, each.aggregates, each.recomputed, each.forgotten, each.low_us, each.high_us
-        )
-        for each in forgotten
+        RecomputeOnline(each.feed, each.aggregates, each.changed, each.removed, each.low_us, each.high_us)
+        for each in recomputed
         if each.values
     ]
     steps += left.loads
@@ -132,7 +146,7 @@ def plan_of(
     steps += [TaintVersions(reached)] if reached else []
     for model in dict.fromkeys(models.values()):
         steps += plan_failover(connection, store, model, taints.versions_of(connection, model) | set(reached))
-    steps.append(ListPredictions(tuple(_answers(connection, store, models, going, forgotten))))
+    steps.append(ListPredictions(tuple(_predictions(connection, store, models, going, recomputed))))
     feedback = [backouts.feedback_of(connection, model, version) for version, model in models.items()]
     if any(feedback):
         steps.append(ListFeedback(tuple(each for each in feedback if each is not None)))
@@ -140,30 +154,30 @@ def plan_of(
     return BackoutPlan(batch.feed, batch.batch, tuple(steps))
 
 
-def _answers(
+def _predictions(
     connection: Transaction,
     store: Store,
     models: dict[str, str],
-    going: Sequence[Leaving],
-    forgotten: Sequence[Forgotten],
+    going: Sequence[LoadToRemove],
+    recomputed: Sequence[Recomputation],
 ) -> Iterator[AffectedPredictions]:
     for version, model in models.items():
-        answered = backouts.answers_of(connection, model, version, "version")
-        if answered is not None:
-            yield answered
-    touched = {key for each in forgotten for key in each.aggregates}
+        found = backouts.predictions_of(connection, model, version, "version")
+        if found is not None:
+            yield found
+    touched = {key for each in recomputed for key in each.aggregates}
     if not touched:
         return
     since_us = min(each.load.published_us for each in going)
-    for model, version in backouts.answering_since(connection, since_us):
+    for model, version in backouts.serving_since(connection, since_us):
         if version not in models and _reads(store, version, touched):
-            answered = backouts.answers_of(connection, model, version, "online", since_us=since_us)
-            if answered is not None:
-                yield answered
+            found = backouts.predictions_of(connection, model, version, "online", since_us=since_us)
+            if found is not None:
+                yield found
 
 
 def _reads(store: Store, version: str, aggregates: set[str]) -> bool:
-    """Whether `version` reads any of `aggregates`; one whose file is damaged may have read all of them."""
+    """Return True if `version` reads any of `aggregates`, or if its file is damaged, so that it may have."""
     try:
         with store.ledger.read() as connection:
             about = read_metadata(blobs.get(store, versions.get(connection, version).digest))
@@ -173,7 +187,7 @@ def _reads(store: Store, version: str, aggregates: set[str]) -> bool:
 
 
 def _rebuilds(connection: Transaction, store: Store, models: dict[str, str]) -> Iterator[Retrain]:
-    """The models of which a tainted version has traffic, or is the newest that was trained."""
+    """Yield the models of which a tainted version has traffic or is the newest candidate."""
     for model in dict.fromkeys(models.values()):
         committed = traffic_plans.newest_committed(connection, model)
         known = versions.of_model(connection, model)

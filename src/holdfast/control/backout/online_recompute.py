@@ -1,4 +1,4 @@
-"""Recompute the online features that a backed-out load had changed."""
+"""Recompute the online features that a backed-out load changed."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from holdfast.tables.snapshots import LoadKey
 _EVER: Final = (-(2**62), 2**62)
 
 Span: TypeAlias = tuple[int, int]
-"""From the first moment to before the second, microseconds UTC."""
+"""From the first timestamp to before the second, microseconds UTC."""
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
-    """What changes when loads of `feed` go. Values without a number are to be forgotten.
+class Recomputation:
+    """The changes of online values when loads of `feed` are removed. Values without a number are to be removed.
 
-    `basis` is the table version that was read, `definitions` are of the aggregates whose values are complete with this.
-    `low_us` and `high_us` bound the moments of requests that a changed value could answer.
+    `basis` is the table version that was read. `definitions` are of the aggregates whose values are complete after this.
+    `low_us` and `high_us` bound the event times of requests that a changed value could affect.
     """
 
     feed: str
@@ -45,37 +45,47 @@ class Forgotten:
     high_us: int | None
 
     @property
-    def recomputed(self) -> int:
-        """Values that get another number."""
-        return len(self.values) - self.forgotten
+    def changed(self) -> int:
+        """Return the number of values that change."""
+        return len(self.values) - self.removed
 
     @property
-    def forgotten(self) -> int:
-        """Values that nothing supports any more."""
+    def removed(self) -> int:
+        """Return the number of values that no remaining row supports."""
         return sum(value.value is None for value in self.values)
 
 
-def forget(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str) -> Forgotten:
-    """The values over `feed` that change when `loads` of it go. Writes nothing.
+def recompute(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str) -> Recomputation:
+    """Return the online values over `feed` that change when `loads` of it are removed. Writes nothing.
 
     Parameters
     ----------
+    store
+        The store.
+    feed
+        The feed of the loads.
+    loads
+        The loads to remove.
     event_time
-        The column of the feed's event times: an aggregate that goes by it needs only the rows around those that go.
+        The column of the feed's event times. An aggregate by this column reads only the rows around the removed ones.
 
-    Every kept definition is computed, also one that the project no longer declares. The values that are left equal, to the
-    last bit, those of a store that never saw the loads. When a file of the loads cannot be read any more, all values over
-    the feed are computed again instead of those that its rows could have changed. Raises `IntegrityError` HF301 when a
-    file of another load cannot be read.
+    Every stored definition is computed, also one that the project no longer declares. The resulting values equal, bit
+    for bit, those of a store that never had the loads. If a file of the loads is unreadable, all values over the feed
+    are recomputed, not only those that its rows could affect.
+
+    Raises
+    ------
+    IntegrityError
+        HF301 if a file of another load is unreadable.
     """
     with store.ledger.read() as connection:
         basis = batches.current_version(connection)
         known = online_features.definitions(connection, feed)
-        leaving = backouts.files_of(connection, feed, loads)
+        removed_files = backouts.files_of(connection, feed, loads)
     aggregates = [Aggregate.from_dict(json.loads(each.definition_json)) for each, _ in known]
     if not aggregates:
-        return Forgotten(feed, basis, (), (), (), None, None)
-    removed = _read_leaving(store, leaving, aggregates)
+        return Recomputation(feed, basis, (), (), (), None, None)
+    removed = _read_removed(store, removed_files, aggregates)
     values: list[OnlineValue] = []
     touched: list[Aggregate] = []
     with store.ledger.read() as connection:
@@ -83,8 +93,10 @@ def forget(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str) -
             changed = _changed(store, connection, aggregate, removed, basis, loads, event_time)
             values += changed
             touched += [aggregate] if changed else []
-        complete = tuple(each for each, reached in known if not batches.rows_since(connection, feed, reached))
-    return Forgotten(
+        complete = tuple(
+            each for each, complete_to in known if not batches.rows_since(connection, feed, complete_to)
+        )
+    return Recomputation(
         feed,
         basis,
         tuple(values),
@@ -103,12 +115,12 @@ def forget(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str) -
     )
 
 
-def _read_leaving(
-    store: Store, leaving: Sequence[FileFacts], aggregates: Sequence[Aggregate]
+def _read_removed(
+    store: Store, removed_files: Sequence[FileFacts], aggregates: Sequence[Aggregate]
 ) -> pl.DataFrame | None:
-    """The rows that go; None when they cannot be read, which must not keep them in."""
+    """Return the rows to remove; None if they are unreadable, so that a damaged file cannot block a back-out."""
     try:
-        return data_files.read(store.root, leaving, _columns(aggregates))
+        return data_files.read(store.root, removed_files, _columns(aggregates))
     except IntegrityError:
         return None
 
@@ -122,7 +134,7 @@ def _changed(
     loads: Sequence[LoadKey],
     event_time: str,
 ) -> list[OnlineValue]:
-    """The values of `aggregate` that are not what the rows that stay give."""
+    """Return the values of `aggregate` that differ from those of the remaining rows."""
     span, entities = _EVER, None
     if removed is not None:
         if not _counts(aggregate, removed):
@@ -132,7 +144,7 @@ def _changed(
             return []
         span = found
         entities = removed[aggregate.by].cast(pl.String).drop_nulls().unique().sort().to_list()
-    rows = _staying(store, connection, aggregate, basis, loads, event_time, span)
+    rows = _remaining_rows(store, connection, aggregate, basis, loads, event_time, span)
     made = {(value.entity, value.known_at_us): value for value in _made(aggregate, rows, span)}
     there = {
         (value.entity, value.known_at_us): value
@@ -151,7 +163,7 @@ def _changed(
     ]
 
 
-def _staying(
+def _remaining_rows(
     store: Store,
     connection: Transaction,
     aggregate: Aggregate,
@@ -160,9 +172,9 @@ def _staying(
     event_time: str,
     span: Span,
 ) -> pl.DataFrame:
-    """The rows that stay, as many of them as the windows of `span` can hold."""
+    """Return the remaining rows, limited to those in the windows of `span`."""
     feed, columns = aggregate.over, _columns([aggregate])
-    # The ledger knows the span of each file in event time; another column's span it does not know.
+    # The ledger knows the span of each file in event time only.
     if span == _EVER or aggregate.known_at != event_time:
         found = data_files.entries(connection, feed, basis, excluded=loads)
         return data_files.read(store.root, found, columns)
@@ -184,14 +196,14 @@ def _made(aggregate: Aggregate, rows: pl.DataFrame, span: Span) -> list[OnlineVa
 
 
 def _counts(aggregate: Aggregate, rows: pl.DataFrame) -> bool:
-    """Whether `rows` can be in an aggregate at all: files of another contract may lack its columns."""
+    """Return True if `rows` have the columns of the aggregate: files of another contract may lack them."""
     return rows.height > 0 and all(
         column in rows.columns and rows.schema[column] != pl.Null for column in _columns([aggregate])
     )
 
 
 def _columns(aggregates: Sequence[Aggregate]) -> list[str]:
-    """The columns that `aggregates` read, each once."""
+    """Return the columns that `aggregates` read, each once."""
     return list(
         dict.fromkeys(column for each in aggregates for column in (each.by, each.value, each.known_at))
     )

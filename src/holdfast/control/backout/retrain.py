@@ -1,4 +1,4 @@
-"""Building again what a back-out has tainted: a new cut, a new version, its judgement, its rollout."""
+"""Train again what a back-out tainted: a new snapshot, a new version, its gates, its rollout."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """What was built. `rollout` is None when the version did not pass its gates, and so is not rolled out."""
+class Retrained:
+    """The result of training again. `rollout_id` is None if the version did not pass its gates."""
 
     snapshot: str
     version: str
@@ -27,29 +27,40 @@ class Rebuilt:
     rollout_id: int | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The result in plain JSON types."""
+        """Return the result in plain JSON types."""
         return asdict(self)
 
 
-def rebuild(
+def retrain(
     store: Store,
     model: Model,
-    cut: Snapshot,
+    snapshot: Snapshot,
     *,
     actor: str,
     now_us: int,
     trial: Callable[[str], object] = lambda _: None,
-) -> Rebuilt:
-    """Train `model` on `cut`, judge the version, and ask for its rollout when it is qualified.
+) -> Retrained:
+    """Train `model` on `snapshot`, run the gates of the version, and begin its rollout if it is qualified.
 
-    A qualified version is given to `trial` first, which may try it with the binary in force.
+    Parameters
+    ----------
+    store, model
+        The store, and the model to train.
+    snapshot
+        The snapshot to train on.
+    actor
+        The operator, kept with the rollout.
+    now_us
+        The current time, microseconds since 1970 UTC.
+    trial
+        Called with a qualified version before its rollout, to load it with the current runtime.
 
-    Raises as `train`, `qualify` and `begin` do; what was done before that stays, and each can be done by its own command.
+    Raises as `train`, `qualify` and `begin` do. Finished steps stay, and each step has a command of its own.
     """
-    trained = train(store, model, cut.snapshot, now_us=now_us)
+    trained = train(store, model, snapshot.snapshot, now_us=now_us)
     state = decide_status(qualify(store, model, trained.version, now_us=now_us))
     rollout = None
     if state == "qualified":
         trial(trained.version)
         rollout = begin(store, model, trained.version, actor=actor, now_us=now_us)
-    return Rebuilt(cut.snapshot, trained.version, state, rollout)
+    return Retrained(snapshot.snapshot, trained.version, state, rollout)

@@ -88,7 +88,7 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
     lease
         The lease of the control loop.
     stretch
-        The part. Its files must be written and sealed, and their stage still open.
+        The part. Its files must be written and durable, and their stage still open.
     now_us
         Microseconds since 1970 UTC.
 

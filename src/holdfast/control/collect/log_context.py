@@ -31,8 +31,10 @@ def no_slices(_version: str, _inputs: Sequence[Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Baking:
-    """A promotion in its bake time. The predictions of `challenger` since `since_us` (microseconds since 1970 UTC) are its
-    evidence, under whatever plan they were made."""
+    """A promotion in its bake time.
+
+    Its evidence is all predictions of `challenger` since `since_us` (microseconds since 1970 UTC), under any plan.
+    """
 
     rollout_id: int
     challenger: str
@@ -41,7 +43,7 @@ class Baking:
 
 @dataclass(frozen=True, slots=True)
 class LogContext:
-    """What the records of a log are read for."""
+    """The context of the records of a log."""
 
     slicer: Slicer = no_slices
     baking: Baking | None = None

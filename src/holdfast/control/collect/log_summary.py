@@ -98,7 +98,7 @@ class _Count:
 def _usage(predictions: Sequence[PredictionRecord]) -> tuple[UsageRow, ...]:
     counts: dict[tuple[str, str, str, int], _Count] = defaultdict(_Count)
     for record in predictions:
-        # A request that no version answered belongs to the champion's side: it was routed there.
+        # A request that no version served belongs to the champion's side: it was routed there.
         arm = record.arm or Arm.CHAMPION.value
         count = counts[record.version, arm, record.result, _minute(record)]
         count.requests += 1
@@ -135,7 +135,7 @@ def _windows(predictions: Sequence[PredictionRecord], slicer: Slicer) -> tuple[W
 def _baking_windows(predictions: Sequence[PredictionRecord], context: LogContext) -> tuple[Window, ...]:
     """Return the windows of the promotion that is baking: its champion is the rollout's challenger, alone.
 
-    After promotion the plan no longer names the rollout. A request is matched by the version that answered it or, if that
+    After promotion the plan no longer names the rollout. A request is matched by the version that served it or, if that
     failed, by the version it was routed to.
     """
     baking = context.baking

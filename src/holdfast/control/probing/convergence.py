@@ -1,4 +1,4 @@
-"""Wait until the servers converge: each that responds was seen to answer with the intended version (R131, R132).
+"""Wait until the servers converge: each that responds serves the intended version (R131, R132).
 
 A decision alone is no rollback. Each server is polled on a connection of its own until it converges or the time is
 up. A silent server delays no other and is named.
@@ -22,7 +22,7 @@ PAUSE_SECONDS: Final = 0.005
 """Between two polls of a server that has not converged yet."""
 
 Check: TypeAlias = Callable[[ServerClient], str | None]
-"""Polls a server; returns the version that answered if the server has converged, else None."""
+"""Polls a server; returns the version that served if the server has converged, else None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Convergence:
     """The result of a wait. `duration_ms` is from the decision to the last server's response, in milliseconds."""
 
     versions: Mapping[str, str]
-    """The version that answered, by server."""
+    """The version that served the probe, by server."""
     last_resort: Mapping[str, str]
     """Servers that serve the aborted version, because no other can, and why."""
     late: tuple[str, ...]
@@ -96,7 +96,7 @@ def wait(
 
 
 def on_plan(plan: int, version: str) -> Check:
-    """Require that the server answers a probe with `version` under plan number `plan` or a newer one."""
+    """Require that the server serves a probe with `version` under plan number `plan` or a newer one."""
 
     def check(client: ServerClient) -> str | None:
         response = client.probe()
@@ -133,10 +133,10 @@ def with_runtime(plan: int, runtime: str, version: str) -> Check:
 
 
 def without_version(version: str, directory: Path) -> Check:
-    """Require that the server has taken the abort of `version` and answers a probe with the version that it intends.
+    """Require that the server has applied the abort of `version` and serves a probe with the version that it intends.
 
-    An abort that is gone from `directory` was taken, and ended because the ledger agreed: a ledger that takes no
-    writes may still be read. Raises `LastResortError` with the server's reason when no other version can serve.
+    An abort that is gone from `directory` was applied, and ended when the ledger agreed: a read-only ledger may still
+    be read. Raises `LastResortError` with the server's reason when no other version can serve.
     """
 
     def check(client: ServerClient) -> str | None:

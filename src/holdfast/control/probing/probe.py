@@ -1,4 +1,4 @@
-"""Probe every server, and compare the version that answers with the one that should (R131, R132)."""
+"""Probe every server, and compare the version that serves with the intended one (R131, R132)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHORT_TIMEOUT_SECONDS: Final = 0.2
 """The timeout of a server that was silent a short while ago."""
 
 Look: TypeAlias = Callable[[Sequence[Server]], Mapping[str, Observation]]
-"""Returns the state of servers by name: how a probe sees the world."""
+"""Returns the state of servers by name: the network as a probe sees it."""
 
 
 def probe(
@@ -34,7 +34,7 @@ def probe(
 ) -> tuple[Probe, ...]:
     """Probe every server of `model` with a real inference request, and store what was seen.
 
-    The request is marked as a probe: it takes the path of all requests, is answered by the version that the server's
+    The request is marked as a probe: it takes the path of all requests, is served by the version that the server's
     plan intends, and is not logged as a prediction. A server that does not respond within `TIMEOUT_SECONDS` is an
     error, never a pass. All servers are probed at once, so hung ones cost no more than that together; those that were
     silent within `SILENT_US` cost `SHORT_TIMEOUT_SECONDS`. A server whose process has ended is not called: another
@@ -115,7 +115,7 @@ def _observed(targets: Sequence[Server], seconds: float) -> dict[str, Observatio
 
 
 def observe(server: Server, seconds: float = TIMEOUT_SECONDS) -> Observation:
-    """Return the plan of `server` and the version that answers; each response may take `seconds`."""
+    """Return the plan of `server` and the version that serves; each response may take `seconds`."""
     if servers.has_ended(server):
         return Observation(None, None, f"the process behind {server.address} has ended", is_reachable=False)
     with ServerClient(server, seconds) as client:

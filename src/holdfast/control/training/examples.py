@@ -1,5 +1,4 @@
-"""The rows that a model learns from and is judged by: labelled, valid, and joined only with what was known
-in time."""
+"""Read the rows that a model is trained on and evaluated by: labelled, valid, joined only with what was known in time."""
 
 from __future__ import annotations
 
@@ -41,9 +40,8 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
 
     A row whose label was not due when the snapshot was made (event time plus the label's delay) is left out:
     its value is a guess or will still change (R55, R65). The time of the snapshot counts, not that of
-    reading: reading a snapshot again, today or in a year, gives the same examples, and training on it the
-    same version. The label comes
-    in with the next snapshot, after the next load.
+    reading. So a snapshot gives the same examples, and training the same version, whenever it is read. The label is in
+    the next snapshot after the next load.
 
     Raises `InputError` HF401 when there is no labelled row that is due, `NotFoundError` HF303 for an unknown
     snapshot and `IntegrityError` HF301 for a damaged file.
@@ -76,8 +74,19 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
 def with_aggregates(
     store: Store, model: Model, aggregates: Iterable[Aggregate], snapshot: str, frame: pl.DataFrame
 ) -> pl.DataFrame:
-    """Rows of `model` with a column for each of `aggregates`: what `snapshot` knew of them at their event
-    time."""
+    """Return `frame` with a column for each of `aggregates`: its value in `snapshot` at each row's event time.
+
+    Parameters
+    ----------
+    store, model
+        The store, and the model of the rows.
+    aggregates
+        The aggregates to add.
+    snapshot
+        The snapshot that the values are read from.
+    frame
+        The rows.
+    """
     wanted = list(aggregates)
     for over in dict.fromkeys(aggregate.over for aggregate in wanted):
         mine = [aggregate for aggregate in wanted if aggregate.over == over]
@@ -99,11 +108,22 @@ def split_days(model: Model, frame: pl.DataFrame) -> Split:
 
 
 def choose(model: Model, rows: pl.DataFrame, rejected: pl.DataFrame, seed: int) -> SelectedRows:
-    """Choose the training `rows` by the model's selection; `rejected` are those that the contract rejected.
+    """Choose the training rows by the model's selection.
 
-    Raises as `select_rows` does, and `RefusedError` HF407 when a golden query is what the selection forbids: a version would be
-    evaluated by rows that it may not be trained on.
+    Parameters
+    ----------
+    model
+        The model.
+    rows
+        The candidates for training.
+    rejected
+        The rows that the contract rejected.
+    seed
+        Decides which rows a sample or a cap keeps.
+
+    Raises as `select_rows` does, and `RefusedError` HF407 if the selection forbids a golden query.
     """
+    # A version must not be evaluated by rows that it may not be trained on.
     _refuse_forbidden_golden(model)
     return select_rows(
         rows,
@@ -136,7 +156,7 @@ def _refuse_forbidden_golden(model: Model) -> None:
 def _with_columns(
     valid: pl.DataFrame, rows: pl.DataFrame, key: tuple[str, ...], wanted: list[str]
 ) -> pl.DataFrame:
-    """`valid` with the columns `wanted` of the rows that it was made from; its keys are unique."""
+    """Add the columns `wanted` of `rows` to `valid`, whose keys are unique."""
     if not wanted:
         return valid
     brought = rows.select(*key, *wanted).unique(key, keep="first", maintain_order=True)

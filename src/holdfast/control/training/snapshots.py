@@ -20,8 +20,10 @@ from holdfast.tables.snapshot_diff import TableChange, compare_tables
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What training on a snapshot would learn from. `found` counts the training rows before the selection; held-out rows
-    are not among them."""
+    """The rows that training on a snapshot would use.
+
+    `found` is the number of training rows before the selection, without held-out ones.
+    """
 
     snapshot: Snapshot
     found: int
@@ -29,7 +31,7 @@ class Preview:
     selected: SelectedRows
 
     def as_dict(self) -> dict[str, Any]:
-        """The preview in plain JSON types."""
+        """Return the preview in plain JSON types."""
         return {
             **shown(self.snapshot),
             "rows_total": self.found,
@@ -85,7 +87,7 @@ def diff(store: Store, before: str, after: str) -> tuple[TableChange, ...]:
         )
 
 
-def answered(store: Store, model: str) -> TrafficComparison | None:
-    """What the champion's newest answers say of the label, as the control loop last compared them; None before that."""
+def last_traffic_comparison(store: Store, model: str) -> TrafficComparison | None:
+    """Return the control loop's last comparison of live traffic with training data; None before the first."""
     with store.ledger.read() as connection:
         return traffic_comparison.last(connection, model)

@@ -1,7 +1,7 @@
 """Train a candidate and its heuristic on a named snapshot.
 
-The same snapshot, declaration, seed and environment give the same files, so training that was killed and is
-run again ends where the first run would have ended, and never makes a second version of the same thing.
+The same snapshot, declaration, seed and environment give the same files. So an interrupted training can be run again: it
+gives the same version, never a second one.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    """What both versions of one training share."""
+    """The common inputs of the two versions of one training."""
 
     model: Model
     snapshot: str
@@ -99,14 +99,31 @@ def train(
 ) -> Trained:
     """Train `model` and its heuristic on the older labelled days of `snapshot`, and register both versions.
 
-    Both files are durable before one transaction registers the two versions. Features are fitted on the
-    training days only. A label is used only when it was due: by the time of the snapshot to be used at all,
-    and by the first held-out day to be trained on.
+    Both files are durable before one transaction registers the two versions. Features are fitted on the training days
+    only. A label is used only if it was due: at the time of the snapshot, and for training before the first held-out day.
 
-    Raises `InputError` HF401 when the snapshot holds too little to train on, also for a quota, `RefusedError` HF405
-    and HF407 when the model's selection refuses the rows, HF402 when a learner fails, HF208 when the snapshot holds a
-    suspect batch and HF406 when it is tainted, also when that happened meanwhile, and `NotFoundError` HF303 for an
-    unknown one. Nothing is registered then.
+    Parameters
+    ----------
+    store, model
+        The store, and the model to train.
+    snapshot
+        The name of the snapshot.
+    now_us
+        The current time, microseconds since 1970 UTC.
+    seed
+        The seed of the learner and the selection.
+    progress
+        Called with the number of finished steps and of all steps.
+
+    Raises
+    ------
+    InputError
+        HF401 if the snapshot has too few rows, also for a quota. Nothing is registered after any error.
+    RefusedError
+        HF405 or HF407 if the selection refuses the rows, HF402 if a learner fails, HF208 if the snapshot has a suspect
+        batch, HF406 if it is tainted.
+    NotFoundError
+        HF303 if there is no such snapshot.
     """
     step = progress or (lambda _done, _of: None)
     step(0, STEPS)
@@ -142,8 +159,7 @@ def train(
 
 
 def environment() -> dict[str, str]:
-    """Versions of Python and of every package that takes part in training, and the machine's architecture
-    (R67)."""
+    """Return the versions of Python and of the packages that train, and the machine's architecture (R67)."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in _TRAINING_PACKAGES:
         try:
@@ -157,15 +173,14 @@ def _make(
     recipe: _Recipe, features: Sequence[Feature], learner: Learner, role: Role
 ) -> tuple[bytes, VersionMetadata]:
     model, rows = recipe.model, recipe.selected.frame
-    # A candidate is given every aggregate; the heuristic only what it groups by, so that it can always
-    # answer.
+    # A candidate gets every aggregate; the heuristic only those that it groups by, so that it can always predict.
     aggregates = model.aggregates if role == "candidate" else model.aggregates_read_by(features)
     fitted = fit(features, aggregates, model.contract, rows)
     feed = tensors_from_frame(fitted.inputs, rows)
     x = run_rows(feature_graph(fitted), feed, "features")
     y = rows[model.label].cast(pl.Float64).to_numpy()
     weights = recipe.selected.weights
-    # A user's own learner need not know of weights as long as none are declared.
+    # A user's own learner needs no parameter for weights unless some are declared.
     estimator = (
         learner.fit(x, y, fitted.names, seed=recipe.seed)
         if weights is None

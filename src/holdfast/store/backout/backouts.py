@@ -1,4 +1,4 @@
-"""Rows of `backouts`: which batches are being taken out, how far it is, and the one transaction that takes them out."""
+"""Rows of `backouts`: back-outs, their plans and finished steps; and the removal of rows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class BackoutRow:
 class LiveLoad:
     """A load that could be backed out, and when it was published.
 
-    `group` (empty for a feed of its own) and `event_time` are what its feed was declared with then; None where nobody noted it.
+    `group` (empty for none) and `event_time` are the declaration of its feed at load time; None if not recorded.
     """
 
     feed: str
@@ -61,7 +61,7 @@ class LiveLoad:
 
     @property
     def key(self) -> LoadKey:
-        """Feed, batch and epoch."""
+        """Return feed, batch and epoch."""
         return self.feed, self.batch, self.epoch
 
 
@@ -74,7 +74,21 @@ def begin(
     now_us: int,
     loads: Sequence[LoadKey] | None = None,
 ) -> int:
-    """Write down that `plan` is begun, in the caller's transaction; its number. `loads` are those of the plan, unless given."""
+    """Store `plan` as begun, in the caller's transaction, and return its number.
+
+    Parameters
+    ----------
+    connection
+        The caller's transaction.
+    plan
+        The plan.
+    reason, actor
+        The reason and the operator.
+    now_us
+        The current time, microseconds since 1970 UTC.
+    loads
+        The loads to record as removed; None means those of the plan.
+    """
     result = connection.execute(
         insert(_BACKOUTS).values(
             feed=plan.feed,
@@ -91,18 +105,30 @@ def begin(
     key = result.inserted_primary_key
     assert key is not None, "the database numbers the rows"
     number = int(key[0])
-    note(connection, number, plan.loads if loads is None else loads)
+    record_loads(connection, number, plan.loads if loads is None else loads)
     return number
 
 
-def note(
+def record_loads(
     connection: Connection, backout: int, loads: Sequence[LoadKey], *, removed_version: int | None = None
 ) -> None:
-    """Keep that `backout` takes `loads` out, and from which version on they are out, in the caller's transaction."""
+    """Record the loads that `backout` removes, in the caller's transaction.
+
+    Parameters
+    ----------
+    connection
+        The caller's transaction.
+    backout
+        The number of the back-out.
+    loads
+        The loads; known ones are not added twice.
+    removed_version
+        The table version from which on they are removed; None while it is unknown.
+    """
     mine = _OF.c.backout_id == backout
     of = select(_OF.c.feed, _OF.c.batch, _OF.c.epoch).where(mine)
-    noted = {tuple(row) for row in connection.execute(of)}
-    new = [load for load in loads if load not in noted]
+    known = {tuple(row) for row in connection.execute(of)}
+    new = [load for load in loads if load not in known]
     if new:
         connection.execute(
             insert(_OF),
@@ -126,9 +152,27 @@ def advance(
     plan: BackoutPlan | None = None,
     state: BackoutState = BackoutState.UNDER_WAY,
 ) -> None:
-    """Compare and set: `steps_done` steps are done, in the caller's transaction.
+    """Compare and set the number of finished steps, in the caller's transaction.
 
-    `ConflictError` HF304 when another process has done steps since `before` was read; then nothing is written.
+    Parameters
+    ----------
+    connection
+        The caller's transaction.
+    before
+        The row that is expected.
+    steps_done
+        The new number of finished steps.
+    now_us
+        The current time, microseconds since 1970 UTC.
+    plan
+        A new plan; None keeps the stored one.
+    state
+        The new state.
+
+    Raises
+    ------
+    ConflictError
+        HF304 if another process has finished steps since `before` was read; then nothing is written.
     """
     values: dict[str, Any] = {"steps_done": steps_done, "state": state, "changed_at_us": now_us}
     if plan is not None:
@@ -145,19 +189,19 @@ def advance(
     if changed.rowcount != 1:
         raise ConflictError(
             "HF304",
-            f"back-out {before.backout_id} was carried on by another process",
+            f"back-out {before.backout_id} failed: another process executes it",
             state="this process wrote nothing",
             next_command="the same command again",
         )
 
 
 def get(connection: Connection, backout: int) -> BackoutRow:
-    """Back-out number `backout`."""
+    """Return back-out number `backout`."""
     return _row(connection.execute(select(_BACKOUTS).where(_BACKOUTS.c.backout_id == backout)).one())
 
 
 def under_way(connection: Connection) -> list[BackoutRow]:
-    """Every back-out that has steps left, the oldest first."""
+    """Return every back-out with remaining steps, the oldest first."""
     query = (
         select(_BACKOUTS).where(_BACKOUTS.c.state == BackoutState.UNDER_WAY).order_by(_BACKOUTS.c.backout_id)
     )
@@ -165,7 +209,7 @@ def under_way(connection: Connection) -> list[BackoutRow]:
 
 
 def newest_of(connection: Connection, feed: str, batch: str) -> BackoutRow | None:
-    """The newest back-out that took a load of `feed`/`batch` out or is about to; None when there was none."""
+    """Return the newest back-out of a load of `feed`/`batch`; None if there is none."""
     query = (
         select(_BACKOUTS)
         .join(_OF, _OF.c.backout_id == _BACKOUTS.c.backout_id)
@@ -178,15 +222,24 @@ def newest_of(connection: Connection, feed: str, batch: str) -> BackoutRow | Non
 
 
 def newest(connection: Connection, limit: int) -> list[BackoutRow]:
-    """The newest back-outs, the newest first."""
+    """Return the newest back-outs, the newest first."""
     query = select(_BACKOUTS).order_by(_BACKOUTS.c.backout_id.desc()).limit(limit)
     return [_row(row) for row in connection.execute(query)]
 
 
 def live(connection: Connection, feeds: Sequence[str], batch: str, *, lock: bool = False) -> list[LiveLoad]:
-    """The loads of `batch` that are there now in any of `feeds`, in the order of `feeds`.
+    """Return the current loads of `batch` in any of `feeds`, in the order of `feeds`.
 
-    With `lock`, in a transaction that writes, nobody else takes them out before it ends.
+    Parameters
+    ----------
+    connection
+        The caller's transaction.
+    feeds
+        The names of the feeds.
+    batch
+        The id of the batch.
+    lock
+        Lock the rows until a writing transaction ends, so that no other process removes them.
     """
     query = (
         select(
@@ -208,12 +261,12 @@ def live(connection: Connection, feeds: Sequence[str], batch: str, *, lock: bool
 
 
 def feeds_known(connection: Connection) -> list[str]:
-    """Every feed that ever delivered, also one that is no longer declared, by name."""
+    """Return the names of all feeds that ever delivered, also of those that are no longer declared."""
     return list(connection.execute(select(schema.feeds.c.feed).order_by(schema.feeds.c.feed)).scalars())
 
 
 def parts_of(connection: Connection, load: LoadKey) -> tuple[LoadPart, ...]:
-    """What `load` has in each table now, by the table's name. Copies that compaction has replaced do not count."""
+    """Return the current rows and files of `load` by table, without copies that a compaction replaced."""
     query = (
         select(_FILES.c.table_name, func.sum(_PARTS.c.rows), func.count(_FILES.c.path.distinct()))
         .join(_FILES, _FILES.c.path == _PARTS.c.path)
@@ -225,7 +278,7 @@ def parts_of(connection: Connection, load: LoadKey) -> tuple[LoadPart, ...]:
 
 
 def files_of(connection: Connection, table: str, loads: Sequence[LoadKey]) -> list[FileFacts]:
-    """The files of `table` that hold rows of `loads` now, each with the row groups of these loads alone."""
+    """Return the current files of `table` with rows of `loads`, each limited to the row groups of these loads."""
     found: list[FileFacts] = []
     for load in loads:
         query = (
@@ -243,9 +296,9 @@ def files_of(connection: Connection, table: str, loads: Sequence[LoadKey]) -> li
 
 
 def remove(connection: Connection, loads: Sequence[LoadKey], *, reason: str, now_us: int) -> int:
-    """Take the rows of `loads` out of every table from a new table version on, in the caller's transaction; that version.
+    """Remove the rows of `loads` from every table, in the caller's transaction; return the new table version.
 
-    `ConflictError` HF304 when one of them is not loaded any more. A file that holds rows of other loads stays.
+    A file that has rows of other loads stays. Raises `ConflictError` HF304 if one of the loads is no longer live.
     """
     made = (
         insert(_VERSIONS)
@@ -261,7 +314,7 @@ def remove(connection: Connection, loads: Sequence[LoadKey], *, reason: str, now
             feed, batch, epoch = load
             raise ConflictError(
                 "HF304",
-                f"load {epoch} of {feed}/{batch} is not there any more",
+                f"removal of load {epoch} of {feed}/{batch} failed: it is no longer loaded",
                 state="nothing was written",
                 next_command="the same command again",
             )
@@ -279,16 +332,28 @@ def remove(connection: Connection, loads: Sequence[LoadKey], *, reason: str, now
     return version
 
 
-def moved_on(connection: Connection, feed: str, basis: int) -> bool:
-    """Whether rows of `feed`, or what is kept of them for servers, changed after table version `basis`."""
+def has_changed_since(connection: Connection, feed: str, basis: int) -> bool:
+    """Return True if rows or online values of `feed` changed after table version `basis`."""
     kept = online_features.definitions(connection, feed)
-    return batches.rows_since(connection, feed, basis) or any(reached > basis for _, reached in kept)
+    return batches.rows_since(connection, feed, basis) or any(complete_to > basis for _, complete_to in kept)
 
 
-def answers_of(
+def predictions_of(
     connection: Connection, model: str, version: str, cause: str, *, since_us: int = 0
 ) -> AffectedPredictions | None:
-    """What `version` of `model` answered from `since_us` on, listed for `cause`; None when that is nothing."""
+    """Return the number and time of the predictions of a version; None if there are none.
+
+    Parameters
+    ----------
+    connection
+        The ledger.
+    model, version
+        The model and its version.
+    cause
+        Why they are listed: "version" or "online".
+    since_us
+        The time from which on they count, microseconds since 1970 UTC.
+    """
     query = select(
         func.sum(_USAGE.c.requests),
         func.sum(_USAGE.c.rows),
@@ -298,7 +363,7 @@ def answers_of(
         _USAGE.c.model == model,
         _USAGE.c.version == version,
         _USAGE.c.result == "ok",
-        _USAGE.c.minute_start_us > since_us - MINUTE_US,  # the minute in which that moment lies counts
+        _USAGE.c.minute_start_us > since_us - MINUTE_US,  # the minute that contains it counts
     )
     requests, rows, first, last = connection.execute(query).one()
     if not rows:
@@ -306,8 +371,8 @@ def answers_of(
     return AffectedPredictions(model, version, cause, int(requests), int(rows), first, last + MINUTE_US)
 
 
-def answering_since(connection: Connection, since_us: int) -> list[tuple[str, str]]:
-    """Model and version of everything that any traffic plan let answer from `since_us` on."""
+def serving_since(connection: Connection, since_us: int) -> list[tuple[str, str]]:
+    """Return model and version of all that any traffic plan named from `since_us` on."""
     plans = schema.traffic_plans
     before = (
         select(func.max(plans.c.plan_id)).where(plans.c.committed_at_us < since_us).group_by(plans.c.model)
@@ -325,7 +390,7 @@ def answering_since(connection: Connection, since_us: int) -> list[tuple[str, st
 
 
 def feedback_of(connection: Connection, model: str, version: str) -> AffectedLabels | None:
-    """The labels that were joined to answers of `version`; None when there are none."""
+    """Return the labels that were joined to predictions of `version`; None if there are none."""
     query = select(
         func.count(), func.min(_OUTCOMES.c.joined_at_us), func.max(_OUTCOMES.c.joined_at_us)
     ).where(_OUTCOMES.c.model == model, _OUTCOMES.c.version == version)
@@ -334,15 +399,15 @@ def feedback_of(connection: Connection, model: str, version: str) -> AffectedLab
 
 
 def models_of(connection: Connection, versions: Sequence[str]) -> dict[str, str]:
-    """The model of each of `versions`, in their order."""
+    """Return the model of each of `versions`, in their order."""
     known = schema.versions
     query = select(known.c.version, known.c.model).where(known.c.version.in_(versions))
     found = {row.version: row.model for row in connection.execute(query)}
     return {version: found[version] for version in versions}
 
 
-def told(connection: Connection, nodes: Sequence[Node]) -> dict[Node, str]:
-    """Of those of `nodes` that were backed out or are tainted: that they are."""
+def state_of(connection: Connection, nodes: Sequence[Node]) -> dict[Node, str]:
+    """Return the state of the nodes that are backed out or tainted, as text."""
     tainted = schema.taints
     found: dict[Node, str] = {}
     for kind in (NodeKind.SNAPSHOT, NodeKind.VERSION):
@@ -363,9 +428,9 @@ def _is_live(connection: Connection, node: Node) -> bool:
 
 
 def tables_of(connection: Connection, snapshots: Sequence[str]) -> tuple[str, ...]:
-    """The tables that any of `snapshots` cuts, by name."""
-    cuts = schema.snapshot_tables
-    query = select(cuts.c.table_name).where(cuts.c.snapshot.in_(snapshots)).distinct()
+    """Return the tables of any of `snapshots`, by name."""
+    tables = schema.snapshot_tables
+    query = select(tables.c.table_name).where(tables.c.snapshot.in_(snapshots)).distinct()
     return tuple(sorted(connection.execute(query).scalars()))
 
 

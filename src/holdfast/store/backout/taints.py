@@ -1,4 +1,4 @@
-"""Rows of `taints`: what was made from rows that were backed out, and may not be used any more."""
+"""Rows of `taints`: snapshots and versions made from rows that were backed out; they may no longer be used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,21 @@ _VERSIONS: Final = schema.versions
 
 
 def add(connection: Connection, kind: Subject, subjects: Iterable[str], *, backout: int, now_us: int) -> None:
-    """Taint `subjects` in the caller's transaction; one that this back-out tainted before stays as it is."""
+    """Taint `subjects` in the caller's transaction; repeated subjects have no effect.
+
+    Parameters
+    ----------
+    connection
+        The caller's transaction.
+    kind
+        What they are.
+    subjects
+        The names of snapshots or versions.
+    backout
+        The number of the back-out.
+    now_us
+        The current time, microseconds since 1970 UTC.
+    """
     rows = [
         {"kind": kind, "subject": subject, "backout_id": backout, "tainted_at_us": now_us}
         for subject in subjects
@@ -30,23 +44,23 @@ def add(connection: Connection, kind: Subject, subjects: Iterable[str], *, backo
 
 
 def tainted(connection: Connection, kind: Subject, subject: str) -> bool:
-    """Whether `subject` was made from rows that were backed out."""
+    """Return True if `subject` was made from rows that were backed out."""
     query = select(_TAINTS.c.subject).where(_TAINTS.c.kind == kind, _TAINTS.c.subject == subject)
     return connection.execute(query.limit(1)).first() is not None
 
 
 def refuse(connection: Connection, kind: Subject, subject: str) -> None:
-    """Raise `RefusedError` HF406, which names the batch and what to do, when `subject` is tainted."""
-    words = why(connection, kind, subject)
-    if words:
-        cure = "holdfast train, which cuts a new snapshot" if kind == "snapshot" else "holdfast train"
+    """Raise `RefusedError` HF406, which names the batch and the next command, if `subject` is tainted."""
+    reason = why(connection, kind, subject)
+    if reason:
+        cure = "holdfast train, which makes a new snapshot" if kind == "snapshot" else "holdfast train"
         raise RefusedError(
-            "HF406", f"{kind} {subject} is tainted: {words}", state="nothing was written", next_command=cure
+            "HF406", f"{kind} {subject} is tainted: {reason}", state="nothing was written", next_command=cure
         )
 
 
 def why(connection: Connection, kind: Subject, subject: str) -> str:
-    """Which batch was backed out under `subject`, and why, in words; empty when it is clean."""
+    """Return the backed-out batch and the reason as text; empty if `subject` is clean."""
     query = (
         select(_BACKOUTS.c.feed, _BACKOUTS.c.batch, _BACKOUTS.c.reason)
         .join(_TAINTS, _TAINTS.c.backout_id == _BACKOUTS.c.backout_id)
@@ -61,7 +75,7 @@ def why(connection: Connection, kind: Subject, subject: str) -> str:
 
 
 def versions_of(connection: Connection, model: str) -> frozenset[str]:
-    """The tainted versions of `model`."""
+    """Return the tainted versions of `model`."""
     query = (
         select(_TAINTS.c.subject)
         .join(_VERSIONS, _VERSIONS.c.version == _TAINTS.c.subject)

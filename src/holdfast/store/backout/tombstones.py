@@ -1,8 +1,8 @@
-"""Tombstones: small durable files that say of a load that it was backed out.
+"""Tombstones: small durable files that mark loads as backed out.
 
-They lie beside the rows, so that a catalogue that is made again from the files does not bring back rows that were taken
-out. A tombstone is written before the transaction that backs the load out, and never removed by it: a load whose
-tombstone is there and which the ledger holds as published is a back-out that was not finished.
+They are stored with the rows, so that a ledger that is rebuilt from the files does not restore removed rows. A tombstone
+is written before the transaction that removes the load commits. A load that has one and is still published in the ledger
+belongs to an unfinished back-out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from holdfast.store.durability import checked_json, fsync
 from holdfast.tables.snapshots import LoadKey
 
 TOMBSTONES_DIRECTORY: Final = "tombstones"
-"""Where they lie, under the store's root: `tombstones/<feed>.<batch>.<epoch>.json`."""
+"""Their directory under the store's root: `tombstones/<feed>.<batch>.<epoch>.json`."""
 
 
 _BATCHES: Final = schema.batches
@@ -44,26 +44,38 @@ _KEPT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What is kept of a load that was backed out: its row of `batches`, by whom and when (microseconds UTC)."""
+    """A load that was backed out: its row of `batches`, the back-out, and the time (microseconds UTC)."""
 
     load: LoadKey
     backout_id: int
     at_us: int
     batch: dict[str, Any]
     why: dict[str, Any] = field(default_factory=dict)
-    """The back-out itself: feed, batch, reason, actor, requested_at_us, plan; empty in tombstones of before it was kept."""
+    """The back-out: feed, batch, reason, actor, requested_at_us, plan; empty if unknown."""
     snapshots: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
-    """What it tainted: snapshots by name, versions by digest, because a version that is registered again is counted anew."""
+    """Tainted snapshots by name, and versions by digest, because a version may be registered again by another number."""
     table_version: int | None = None
-    """From this version on the load was in its tables."""
+    """The table version from which on the load was in its tables."""
     removed_version: int | None = None
-    """From this version on it was not."""
+    """The table version from which on it was removed."""
 
 
 def record(root: Path, connection: Connection, loads: Sequence[LoadKey], *, backout: int, at_us: int) -> None:
-    """Write a tombstone for each of `loads`; durable when this returns. Call it in the transaction that marks them as
-    backed out, before it commits. One that is there is written again.
+    """Write a durable tombstone for each of `loads`, in the transaction that marks them as backed out.
+
+    Parameters
+    ----------
+    root
+        The store's root.
+    connection
+        The transaction.
+    loads
+        The loads. An existing tombstone is replaced.
+    backout
+        The number of the back-out.
+    at_us
+        The current time, microseconds since 1970 UTC.
     """
     fsync.make_directory(root / TOMBSTONES_DIRECTORY)
     tainted = _tainted(connection, backout)
@@ -85,7 +97,7 @@ def record(root: Path, connection: Connection, loads: Sequence[LoadKey], *, back
 
 
 def _span(connection: Connection, load: LoadKey) -> dict[str, int | None]:
-    """The versions from which on the load was in its tables, and was not."""
+    """Return the table versions from which on the load was in its tables, and was removed."""
     made = select(_BATCHES.c.table_version).where(of_load(_BATCHES, load))
     removed = select(func.max(_OF.c.removed_version)).where(of_load(_OF, load))
     return {
@@ -95,13 +107,13 @@ def _span(connection: Connection, load: LoadKey) -> dict[str, int | None]:
 
 
 def _tainted(connection: Connection, backout: int) -> dict[str, Any]:
-    """Why the back-out was, and what it tainted so far in this transaction."""
+    """Return the back-out, and what it tainted so far in this transaction."""
     why = connection.execute(
         select(*(_BACKOUTS.c[name] for name in _WHY)).where(_BACKOUTS.c.backout_id == backout)
     )
     row = why.mappings().one_or_none()
     mine = (_TAINTS.c.backout_id == backout) & (_TAINTS.c.kind == "snapshot")
-    cuts = select(_TAINTS.c.subject).where(mine).order_by(_TAINTS.c.subject)
+    snapshots = select(_TAINTS.c.subject).where(mine).order_by(_TAINTS.c.subject)
     digests = (
         select(_MADE.c.digest)
         .join(_TAINTS, (_TAINTS.c.kind == "version") & (_TAINTS.c.subject == _MADE.c.version))
@@ -110,24 +122,24 @@ def _tainted(connection: Connection, backout: int) -> dict[str, Any]:
     )
     return {
         "why": {} if row is None else dict(row),
-        "snapshots": list(connection.execute(cuts).scalars()),
+        "snapshots": list(connection.execute(snapshots).scalars()),
         "versions": list(connection.execute(digests).scalars()),
     }
 
 
 def path_of(root: Path, load: LoadKey) -> Path:
-    """Where the tombstone of `load` lies, or would lie; names hold no dot, so the parts cannot run together."""
+    """Return the path of the tombstone of `load`. Names have no dot, so the parts are unambiguous."""
     feed, batch, epoch = load
     return root / TOMBSTONES_DIRECTORY / f"{feed}.{batch}.{epoch}.json"
 
 
 def on_disk(root: Path) -> list[Path]:
-    """Every tombstone, in order of its name."""
+    """Return the paths of all tombstones, in order of name."""
     return sorted(path for path in (root / TOMBSTONES_DIRECTORY).glob("*.json") if path.name[0] != ".")
 
 
 def read(path: Path) -> Tombstone:
-    """The tombstone at `path`; `IntegrityError` HF301 when it is missing, damaged, or another's."""
+    """Return the tombstone at `path`. Raises `IntegrityError` HF301 if it is missing, damaged, or of another load."""
     try:
         content = checked_json.decode(path.read_bytes())
         load = (str(content["feed"]), str(content["batch"]), int(content["epoch"]))

@@ -43,7 +43,7 @@ def _restore(connection: Connection, tombstones: list[Tombstone]) -> None:
     for tombstone in tombstones:
         version = _removed_version(connection, tombstone.load)
         if version is not None:
-            backouts.note(connection, number, [tombstone.load], removed_version=version)
+            backouts.record_loads(connection, number, [tombstone.load], removed_version=version)
     row = backouts.get(connection, number)
     backouts.advance(connection, row, steps_done=len(plan.steps), now_us=at_us, state=BackoutState.DONE)
     snapshots = sorted({name for tombstone in tombstones for name in tombstone.snapshots})

@@ -14,7 +14,7 @@ from holdfast.cli.options import Run, with_project
 from holdfast.cli.output import Output
 from holdfast.cli.project import now_us
 from holdfast.control.backout import backout as backing
-from holdfast.control.backout import retrain as rebuilding
+from holdfast.control.backout import retrain as retraining
 from holdfast.errors import InputError
 from holdfast.formatting import counted, timestamp
 from holdfast.records import BatchId, canonical_json
@@ -133,7 +133,7 @@ def _print_plan(out: Output, plan: BackoutPlan, cost_per_prediction: float | Non
 
 def _rebuild(run: Run) -> dict[str, Any]:
     with run.out.progress("rebuilding"):
-        made = rebuilding.rebuild(
+        made = retraining.retrain(
             run.store,
             run.model,
             run.project.snapshot(run.store),
@@ -178,7 +178,7 @@ def lineage(
     with store.ledger.read() as connection:
         start = lines.find(connection, node)
         found = (lines.up if upstream else lines.down)(connection, start)
-        states = backouts.told(connection, found.nodes)
+        states = backouts.state_of(connection, found.nodes)
         operations = (
             [
                 each_operation

@@ -132,7 +132,7 @@ def diff(
     changes = snapshots.diff(store, before, after)
     for change in changes:
         _print_change(run.out, change)
-    traffic = snapshots.answered(store, run.model.name)
+    traffic = snapshots.last_traffic_comparison(store, run.model.name)
     label = None if traffic is None else traffic.label
     if traffic is not None and label is not None:
         run.out.print(

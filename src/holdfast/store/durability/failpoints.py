@@ -17,7 +17,7 @@ POINTS: Final[tuple[str, ...]] = (
     "files.created",  # an empty file has its name
     "files.written",  # the file is complete but not durable
     "files.synced",  # the file is durable, its name is not
-    "ingest.before_publish",  # files and names are durable; the ledger has no row of them
+    "ingest.staged",  # files and names are durable; the ledger has no row of them
     "publish.begun",  # the transaction is open
     "publish.before_commit",  # everything is in the transaction
     "publish.after_commit",  # committed, and not acknowledged

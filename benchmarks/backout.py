@@ -25,7 +25,7 @@ import polars as pl
 from sqlalchemy import insert, select
 
 from holdfast.contract import Category, Contract, Integer, Number, Timestamp
-from holdfast.control.backout.backout import back_out
+from holdfast.control.backout.backout import execute_backout
 from holdfast.control.ingest.ingest import ingest
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Feed
@@ -159,7 +159,7 @@ def measure(history: int, scratch: Path) -> tuple[float, list[float]]:
     taken = []
     for day in (3, 5, 7):
         begun = time.perf_counter()
-        done = back_out(
+        done = execute_backout(
             store,
             [FEED],
             BatchId("flights", f"d{day}"),

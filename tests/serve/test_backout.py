@@ -11,7 +11,7 @@ import polars as pl
 from sqlalchemy import insert, update
 
 from holdfast.contract import Category, Contract, Number, Text, Timestamp
-from holdfast.control.backout.backout import back_out
+from holdfast.control.backout.backout import execute_backout
 from holdfast.control.ingest.ingest import ingest
 from holdfast.features import Aggregate, OnlineTable
 from holdfast.feeds import Feed
@@ -91,7 +91,7 @@ def test_a_live_tainted_version_gives_way_while_requests_are_answered(
     served = serve()
     assert served.infer()[1]["model_version"] == bad
     before = served.call("/holdfast/status")[1]["plan"]
-    done = back_out(
+    done = execute_backout(
         world.store,
         [DEPARTURES],
         BatchId("departures", "bad"),
@@ -142,7 +142,7 @@ def test_a_follower_and_its_local_copy_forget_what_was_backed_out(tmp_path: Path
     values.follow(store, loaded)
     at_us = round((moment + timedelta(hours=2)).timestamp() * 1e6)
     assert table.lookup(recent.key, "EWR", at_us, recent.max_age_us) == 34.5
-    back_out(
+    execute_backout(
         store, [DEPARTURES], BatchId("departures", "bad"), reason="wrong unit", actor="ann", now_us=NOW_US
     )
     values.follow(store, loaded)

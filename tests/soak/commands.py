@@ -95,7 +95,7 @@ def _to_back_out(home: Path) -> None:
     store.ledger.close()
 
 
-def _back_out(store: Store) -> None:
+def _execute_backout(store: Store) -> None:
     backout_world.take_out(store, backout_world.FLIGHTS, 1)
 
 
@@ -194,7 +194,7 @@ _COMPACT: Final = ("files.created", "files.written", "files.synced", *failpoints
 COMMANDS: Final = (
     Command("compact", _to_compact, _compact, _COMPACT),
     Command("vacuum", _to_vacuum, _vacuum, failpoints.COMPACT_POINTS[3:]),
-    Command("back out", _to_back_out, _back_out, failpoints.BACKOUT_POINTS),
+    Command("back out", _to_back_out, _execute_backout, failpoints.BACKOUT_POINTS),
     Command("collect", _to_collect, _collect, failpoints.COLLECT_POINTS),
     *(
         Command(f"decide: {decision}", _to_decide(decision), _decide, failpoints.ROLLOUT_POINTS)

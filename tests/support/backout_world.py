@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from holdfast.contract import Category, Contract, Integer, Number, Timestamp
-from holdfast.control.backout.backout import BackedOut, back_out
+from holdfast.control.backout.backout import BackedOut, execute_backout
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.ingest.outcome import LoadResult
 from holdfast.features import Aggregate
@@ -80,7 +80,7 @@ def load(store: Store, directory: Path, feed: Feed, hour: int, variant: int = 0)
 def take_out(store: Store, feed: Feed, hour: int, *, now_us: int = NOW_US) -> BackedOut:
     """Back batch `h<hour>` out, with its group."""
     batch = BatchId(feed.name, f"h{hour}")
-    return back_out(store, FEEDS, batch, reason="the clock was wrong", actor="ann", now_us=now_us)
+    return execute_backout(store, FEEDS, batch, reason="the clock was wrong", actor="ann", now_us=now_us)
 
 
 def readable(store: Store) -> dict[str, list[tuple[object, ...]]]:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from holdfast.control.backout.backout import carry_on, plan_back_out
+from holdfast.control.backout.backout import carry_on, plan_backout
 from holdfast.errors import ConflictError, IntegrityError, NotFoundError
 from holdfast.records import BatchId
 from holdfast.store import Store
@@ -81,7 +81,7 @@ def test_twice_says_so_and_what_is_not_loaded_is_refused(tmp_path: Path, store: 
         first.plan,
     )
     with pytest.raises(NotFoundError, match="HF211"):
-        plan_back_out(store, world.FEEDS, BatchId("alone", "h0"))
+        plan_backout(store, world.FEEDS, BatchId("alone", "h0"))
     with store.ledger.read() as connection:
         told = events.newest(connection, subject="alone/h0", kind="batch.backed_out")
     assert len(told) == 1
@@ -95,10 +95,10 @@ def test_a_plan_writes_nothing_and_is_the_same_weeks_later(tmp_path: Path, store
     for hour in (0, 1):
         world.load(store, tmp_path, world.FLIGHTS, hour)
     before = world.readable(store), world.served(store)
-    plan = plan_back_out(store, world.FEEDS, BatchId("flights", "h0"))
+    plan = plan_backout(store, world.FEEDS, BatchId("flights", "h0"))
     for hour in (30, 60):
         world.load(store, tmp_path, world.FLIGHTS, hour)
-    later = plan_back_out(store, world.FEEDS, BatchId("flights", "h0"))
+    later = plan_backout(store, world.FEEDS, BatchId("flights", "h0"))
     assert later == plan
     assert world.take_out(store, world.FLIGHTS, 0).plan == plan
     assert before[0]["flights"][0] not in world.readable(store)["flights"]
@@ -189,7 +189,7 @@ class LoadsAndBackOuts(RuleBasedStateMachine):
         self.live[feed.name, hour] = variant
 
     @rule(which=which, hour=hours)
-    def back_out(self, which: int, hour: int) -> None:
+    def execute_backout(self, which: int, hour: int) -> None:
         feed = self.world.FEEDS[which]
         if (feed.name, hour) not in self.live:
             if (feed.name, hour) in self.out:

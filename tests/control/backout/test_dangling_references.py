@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from holdfast.contract import Contract, Number, Text, Timestamp
-from holdfast.control.backout.backout import back_out, plan_back_out
+from holdfast.control.backout.backout import execute_backout, plan_backout
 from holdfast.control.ingest.acceptance import accept
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.ingest.outcome import LoadResult
@@ -48,7 +48,7 @@ def _load(store: Store, feed: Feed, batch: str, ids: range, *, day: int = 0) -> 
 
 
 def _out(store: Store, feed: str, batch: str) -> None:
-    back_out(store, FEEDS, BatchId(feed, batch), reason="wrong", actor="ann", now_us=NOW_US)
+    execute_backout(store, FEEDS, BatchId(feed, batch), reason="wrong", actor="ann", now_us=NOW_US)
 
 
 def _suspects(store: Store, feed: str) -> list[str]:
@@ -67,7 +67,7 @@ def test_what_refers_to_rows_that_go_is_reported_and_suspect(store: Store) -> No
     _load(store, SALES, "d0", range(5))
     _load(store, SALES, "d1", range(8, 14), day=1)
     cut = snapshots.create(store, ["sales"], contract_hash="c", now_us=NOW_US).snapshot
-    plan = plan_back_out(store, FEEDS, BatchId("shops", "s1"))
+    plan = plan_backout(store, FEEDS, BatchId("shops", "s1"))
     told = [step for step in plan.steps if isinstance(step, SuspectLoad)]
     assert told == [SuspectLoad("sales", "d1", 0, "id", "shops", 4)]
     assert not any(isinstance(step, TaintSnapshots) for step in plan.steps)  # its rows are in no snapshot
@@ -120,12 +120,12 @@ def test_a_key_that_another_load_has_too_does_not_dangle(store: Store) -> None:
     with store.ledger.read() as connection:
         asked = references.dependents(connection, [("shops", "s5", 0)])
         assert [each.load[0] for each in asked] == ["sales", "soon"]
-    plan = plan_back_out(store, FEEDS, BatchId("shops", "s5"))
+    plan = plan_backout(store, FEEDS, BatchId("shops", "s5"))
     # k5 to k9 are in s0 too, which is days before: support for sales, none for what looks two hours back alone.
     assert _dangling(plan) == {"sales": 2, "soon": 7}
-    assert _dangling(plan_back_out(store, FEEDS, BatchId("shops", "s0"))) == {}
+    assert _dangling(plan_backout(store, FEEDS, BatchId("shops", "s0"))) == {}
     compact(store, now_us=NOW_US)
-    assert _dangling(plan_back_out(store, FEEDS, BatchId("shops", "s5")))["sales"] == 2
+    assert _dangling(plan_backout(store, FEEDS, BatchId("shops", "s5")))["sales"] == 2
 
 
 def test_a_load_that_came_between_showing_and_doing_is_suspect_too(store: Store) -> None:
@@ -185,6 +185,6 @@ def test_a_load_that_goes_too_is_not_suspect_of_itself(store: Store) -> None:
     grouped = [Feed("shops", CONTRACT, group="g"), Feed("sales", CONTRACT, group="g", expects=SALES.expects)]
     for feed in grouped:
         _load(store, feed, "d0", range(5))
-    plan = plan_back_out(store, grouped, BatchId("shops", "d0"))
+    plan = plan_backout(store, grouped, BatchId("shops", "d0"))
     assert {feed for feed, _, _ in plan.loads} == {"shops", "sales"}
     assert not any(isinstance(step, SuspectLoad) for step in plan.steps)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.control.backout.backout import back_out, carry_on, plan_back_out
+from holdfast.control.backout.backout import carry_on, execute_backout, plan_backout
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.backout import backouts
@@ -44,8 +44,12 @@ def _live(store: Store, world: ModuleType, hour: int) -> list[tuple[str, str, in
         return [load.key for load in backouts.live(connection, names, f"h{hour}")]
 
 
-def _back_out(store: Store, world: ModuleType, feed: str, reason: str, declared: tuple[object, ...]) -> str:
-    done = back_out(store, declared, BatchId(feed, "h0"), reason=reason, actor="ann", now_us=world.NOW_US)
+def _execute_backout(
+    store: Store, world: ModuleType, feed: str, reason: str, declared: tuple[object, ...]
+) -> str:
+    done = execute_backout(
+        store, declared, BatchId(feed, "h0"), reason=reason, actor="ann", now_us=world.NOW_US
+    )
     assert done.reason == reason or done.state != "backed_out"
     return done.state
 
@@ -61,7 +65,7 @@ def test_a_correction_that_is_bad_too_is_backed_out_after_the_one_before(
         world.take_out(store, world.ALONE, 0)
     failpoints.arm(None)
     assert world.load(store, tmp_path, world.ALONE, 0, 1).epoch == 1
-    assert _back_out(store, world, "alone", "the correction is bad too", world.FEEDS) == "backed_out"
+    assert _execute_backout(store, world, "alone", "the correction is bad too", world.FEEDS) == "backed_out"
     assert _live(store, world, 0) == []
     with store.ledger.read() as connection:
         assert [row.reason for row in backouts.newest(connection, 5)] == [
@@ -69,7 +73,7 @@ def test_a_correction_that_is_bad_too_is_backed_out_after_the_one_before(
             "the clock was wrong",
         ]
         assert backouts.under_way(connection) == []
-    assert _back_out(store, world, "alone", "once more", world.FEEDS) == "already_backed_out"
+    assert _execute_backout(store, world, "alone", "once more", world.FEEDS) == "already_backed_out"
 
 
 @pytest.mark.parametrize("by_loop", [True, False])
@@ -87,9 +91,9 @@ def test_a_feed_of_the_group_that_is_loaded_after_the_beginning_goes_too(
     if by_loop:
         assert carry_on(store, now_us=world.NOW_US) == [1]
     else:
-        assert _back_out(store, world, "flights", "again", world.FEEDS) == "carried_on"
+        assert _execute_backout(store, world, "flights", "again", world.FEEDS) == "carried_on"
     assert _live(store, world, 0) == []
-    assert _back_out(store, world, "weather", "again", world.FEEDS) == "already_backed_out"
+    assert _execute_backout(store, world, "weather", "again", world.FEEDS) == "already_backed_out"
 
 
 @pytest.mark.parametrize("named", ["flights", "weather"])
@@ -101,9 +105,9 @@ def test_the_group_is_that_of_the_loading_whatever_is_declared_now(
     for feed in (world.FLIGHTS, world.WEATHER):
         world.load(store, tmp_path, feed, 0)
     for declared in ((), (world.FLIGHTS,), (replace(world.FLIGHTS, group=None), world.WEATHER)):
-        plan = plan_back_out(store, declared, BatchId(named, "h0"))
+        plan = plan_backout(store, declared, BatchId(named, "h0"))
         assert {feed for feed, _, _ in plan.loads} == {"flights", "weather"}
-        assert plan == plan_back_out(store, world.FEEDS, BatchId(named, "h0"))
-    assert _back_out(store, world, named, "gone", ()) == "backed_out"
+        assert plan == plan_backout(store, world.FEEDS, BatchId(named, "h0"))
+    assert _execute_backout(store, world, named, "gone", ()) == "backed_out"
     assert _live(store, world, 0) == []
     assert world.served(store) == {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import insert
 
-from holdfast.control.backout.backout import carry_on, plan_back_out
+from holdfast.control.backout.backout import carry_on, plan_backout
 from holdfast.control.evaluation import qualify
 from holdfast.control.rollout import failover, reconcile
 from holdfast.control.rollout.failover import Cause
@@ -65,13 +65,13 @@ class Case:
     def tainted_version(self) -> str:
         return self.world.add_version(snapshot=self.dirty)
 
-    def back_out(self) -> backouts.BackoutRow:
+    def execute_backout(self) -> backouts.BackoutRow:
         done = self.rows.take_out(self.store, self.rows.FLIGHTS, 1, now_us=self.world.tick())
         with self.store.ledger.read() as connection:
             return backouts.get(connection, done.backout_id)
 
     def plan(self) -> list[object]:
-        return list(plan_back_out(self.store, self.rows.FEEDS, BatchId("flights", "h1")).steps)
+        return list(plan_backout(self.store, self.rows.FEEDS, BatchId("flights", "h1")).steps)
 
     def step(self, kind: type) -> object:
         return next(step for step in self.plan() if isinstance(step, kind))
@@ -92,7 +92,7 @@ def test_a_live_tainted_version_gives_its_traffic_back(case: Case) -> None:
     case.world.promote(bad)
     assert case.world.row().state is State.PROMOTED
     assert case.step(FailOver) == FailOver("m", bad, case.clean, case.world.row().rollout_id)
-    row = case.back_out()
+    row = case.execute_backout()
     assert row.state is BackoutState.DONE
     assert case.world.row().state is State.ROLLING_BACK
     assert "the clock was wrong" in case.world.row().reason
@@ -107,7 +107,7 @@ def test_a_live_tainted_version_gives_its_traffic_back(case: Case) -> None:
 def test_what_is_tainted_is_refused_everywhere(case: Case) -> None:
     """R5, R15: HF406 says which batch, and what to do."""
     bad = case.tainted_version()
-    row = case.back_out()
+    row = case.execute_backout()
     with pytest.raises(RefusedError, match=r"HF406.*flights/h1.*the clock was wrong.*holdfast train"):
         case.world.begin(bad)
     unjudged = case.world.add_version(state="registered", snapshot=case.dirty)
@@ -136,7 +136,7 @@ def test_the_rollout_of_a_tainted_challenger_ends(case: Case, state: str) -> Non
     assert case.world.row().state == state
     wanted = CancelRollout("m", number, bad) if state == "pending" else FailOver("m", bad, case.clean, number)
     assert wanted in case.plan()
-    case.back_out()
+    case.execute_backout()
     assert case.world.row().state is (State.CANCELLED if state == "pending" else State.ROLLING_BACK)
     plan = case.world.plan()
     assert plan is not None
@@ -151,7 +151,7 @@ def test_a_clean_challenger_of_a_tainted_champion_gives_way_to_what_was_proven(c
     case.world.champion_answers()
     case.world.reconcile()
     assert case.world.row().state is State.CANARY
-    case.back_out()
+    case.execute_backout()
     plan = case.world.plan()
     assert plan is not None
     assert (plan.champion, plan.challenger) == (case.clean, None)
@@ -165,7 +165,7 @@ def test_without_a_clean_version_the_heuristic_answers(tmp_path: Path) -> None:
     case = _only_tainted(tmp_path, heuristic="clean")
     champion = case.world.row().challenger
     assert case.step(FailOver) == FailOver("m", champion, HEURISTIC, case.world.row().rollout_id)
-    case.back_out()
+    case.execute_backout()
     plan = case.world.plan()
     assert plan is not None
     assert plan.champion == HEURISTIC
@@ -177,7 +177,7 @@ def test_with_nothing_clean_the_last_one_goes_on_and_it_is_reported(tmp_path: Pa
     champion = case.world.row().challenger
     before = case.world.plan()
     assert case.step(KeepLastResort) == KeepLastResort("m", champion)
-    case.back_out()
+    case.execute_backout()
     assert case.world.plan() == before
     assert len(case.told("traffic.last_resort")) == 1
     assert champion in case.told("traffic.last_resort")[0]
@@ -220,7 +220,7 @@ def test_tainted_versions_stop_standing_by(case: Case) -> None:
     assert plan is not None
     assert plan.previous == bad
     assert case.step(ReplaceFallbacks) == ReplaceFallbacks("m", (bad,), HEURISTIC)
-    case.back_out()
+    case.execute_backout()
     plan = case.world.plan()
     assert plan is not None
     assert (plan.champion, plan.previous, plan.fallback) == (good, None, HEURISTIC)
@@ -252,7 +252,7 @@ def test_answers_and_feedback_are_listed_by_version_and_time(case: Case) -> None
                     event_time_us=1, joined_at_us=first,
                 )
             )  # fmt: skip
-    plan = plan_back_out(case.store, case.rows.FEEDS, BatchId("flights", "h1"))
+    plan = plan_backout(case.store, case.rows.FEEDS, BatchId("flights", "h1"))
     listed = next(step for step in plan.steps if isinstance(step, ListPredictions)).predictions
     mine = [each for each in listed if each.version == bad]
     assert [(each.cause, each.requests, each.rows) for each in mine] == [("version", 4, 12)]
@@ -328,7 +328,7 @@ def test_a_killed_back_out_is_carried_on(
 
 def test_carrying_out_twice_changes_and_says_nothing_more(case: Case) -> None:
     case.world.promote(case.tainted_version())
-    case.back_out()
+    case.execute_backout()
     before = state_of(case)
     with case.store.ledger.write() as connection:
         assert failover.fail_over(connection, case.store, "m", Cause("r", "a", 1)) == []
@@ -351,7 +351,7 @@ def test_a_rollout_that_moves_on_meanwhile_is_found(case: Case) -> None:
 
     failpoints.arm(loop)
     try:
-        case.back_out()
+        case.execute_backout()
     finally:
         failpoints.arm(None)
     plan = case.world.plan()

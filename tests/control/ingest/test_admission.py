@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from holdfast.control.backout.backout import back_out
+from holdfast.control.backout.backout import execute_backout
 from holdfast.control.ingest import acceptance as accepting
 from holdfast.control.ingest import ingest as loading
 from holdfast.control.ingest.dry_run import check
@@ -254,7 +254,7 @@ def test_a_number_is_missing_only_if_no_loaded_batch_below_has_it(
     counting = replace(feed, expects=Expectations(sequence="id", sequence_gaps=Limits(error=702)))
     for day in range(3):
         assert load(delivery(day), f"d{day}", counting).violations == ()
-    back_out(store, [counting], BatchId("flights", "d0"), reason="wrong", actor="ann", now_us=7)
+    execute_backout(store, [counting], BatchId("flights", "d0"), reason="wrong", actor="ann", now_us=7)
     corrected = pl.read_parquet(delivery(0)).with_columns(delay=pl.col("delay").clip(0, 5))
     assert load(corrected, "d0", counting).violations == ()
     assert load(delivery(3), "d3", counting).violations == ()
@@ -424,7 +424,7 @@ def test_rows_that_are_loaded_already_do_not_count_twice(
         RefusedError, match=r"HF207.*its 298 rows are those of batches run-1, run-1-retry, by their id"
     ):
         load(rows.tail(299), "run-1-again", plain)
-    back_out(store, [plain], BatchId("flights", "run-1"), reason="wrong", actor="ann", now_us=7)
+    execute_backout(store, [plain], BatchId("flights", "run-1"), reason="wrong", actor="ann", now_us=7)
     assert load(rows.head(280), "run-1-anew", plain).rows_loaded == 279
     assert verify(store).clean
     twice = replace(feed, expects=Expectations(duplicate_keys=None))

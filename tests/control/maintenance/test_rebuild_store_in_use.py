@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from holdfast.control.backout.backout import back_out
+from holdfast.control.backout.backout import execute_backout
 from holdfast.control.ingest.acceptance import accept, accept_all
 from holdfast.control.ingest.feed_status import of_model
 from holdfast.control.ingest.ingest import ingest
@@ -115,7 +115,7 @@ def test_taking_one_load_out_says_nothing_of_the_others(tmp_path: Path) -> None:
     (before,) = of_model(back, [shop.VISITS], now_us=shop.NOW_US + 2)
     assert (before.state, before.reregistered) == ("suspect", ("d0", "d1", "d2", "d3"))
     batch = BatchId("visits", "d0")
-    back_out(back, [shop.VISITS], batch, reason="wrong", actor="ann", now_us=shop.NOW_US + 2)
+    execute_backout(back, [shop.VISITS], batch, reason="wrong", actor="ann", now_us=shop.NOW_US + 2)
     (after,) = of_model(back, [shop.VISITS], now_us=shop.NOW_US + 3)
     assert (after.state, after.reregistered) == ("suspect", ("d1", "d2", "d3"))
     cut = _cut(back, model, shop.NOW_US + 3)
@@ -135,7 +135,7 @@ def test_clean_and_tainted_versions_come_back_as_what_they_were(tmp_path: Path) 
             ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
         if name == "after":
             batch = BatchId("visits", "d4")
-            back_out(store, [shop.VISITS], batch, reason="wrong", actor="ann", now_us=shop.NOW_US)
+            execute_backout(store, [shop.VISITS], batch, reason="wrong", actor="ann", now_us=shop.NOW_US)
         made[name] = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
     rows = {name: data_files.read_rows(store, each.snapshot, "visits") for name, each in made.items()}
     _lose(store)

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from sqlalchemy import insert
 
-from holdfast.control.backout.backout import back_out, plan_back_out
+from holdfast.control.backout.backout import execute_backout, plan_backout
 from holdfast.control.maintenance import vacuum
 from holdfast.control.maintenance.compact import compact
 from holdfast.control.maintenance.verify import verify
@@ -122,17 +122,17 @@ def test_what_was_made_from_what_is_known_after_a_vacuum(store: Store) -> None:
     """R16: the lineage and a later back-out list the same as before, of loads that are there and of one that is not."""
     first, second = _names(store)
     _version_of(store, second)
-    back_out(store, [], BatchId("flights", "d0"), reason="wrong", actor="ann", now_us=20)
+    execute_backout(store, [], BatchId("flights", "d0"), reason="wrong", actor="ann", now_us=20)
     compact(store, now_us=21)
     line = _line(store)
     assert line[0].names(NodeKind.SNAPSHOT) == (first, second)
-    plans = [plan_back_out(store, [], BatchId("flights", f"d{number}")) for number in (1, 2, 3)]
+    plans = [plan_backout(store, [], BatchId("flights", f"d{number}")) for number in (1, 2, 3)]
     shown = vacuum.plan(store, now_us=LATE_US, keep=DAY, newest=0)
     assert shown.snapshots == (first, second)
     vacuum.vacuum(store, shown, now_us=LATE_US, keep=DAY, newest=0)
     assert _line(store) == line
-    assert [plan_back_out(store, [], BatchId("flights", f"d{number}")) for number in (1, 2, 3)] == plans
-    done = back_out(store, [], BatchId("flights", "d1"), reason="wrong", actor="ann", now_us=LATE_US)
+    assert [plan_backout(store, [], BatchId("flights", f"d{number}")) for number in (1, 2, 3)] == plans
+    done = execute_backout(store, [], BatchId("flights", "d1"), reason="wrong", actor="ann", now_us=LATE_US)
     assert done.plan == plans[0]
     assert [found for found in verify(store).findings if "v1-0" not in found.subject] == []
     with store.ledger.read() as connection:

@@ -261,8 +261,8 @@ class Demo:
         feeds = sandbox.project.model.feeds
         days = counted((self._today - COLD_DAY).days, "day")
         self._print("  ", f"{days} later the sender reports: it was in degrees Celsius, labelled Fahrenheit")
-        self._print_plan(backout.plan_back_out(sandbox.store, feeds, batch))
-        done = backout.back_out(
+        self._print_plan(backout.plan_backout(sandbox.store, feeds, batch))
+        done = backout.execute_backout(
             sandbox.store,
             feeds,
             batch,

@@ -64,7 +64,7 @@ class BackedOut:
     requested_at_us: int
 
 
-def plan_back_out(store: Store, feeds: Sequence[Feed], batch: BatchId) -> BackoutPlan:
+def plan_backout(store: Store, feeds: Sequence[Feed], batch: BatchId) -> BackoutPlan:
     """Return the plan to back `batch` out. Writes nothing.
 
     Batches of the same id in the feeds of its group are removed with it, because they are only correct together (R8).
@@ -79,7 +79,7 @@ def plan_back_out(store: Store, feeds: Sequence[Feed], batch: BatchId) -> Backou
         return plan_of(connection, store, batch, going, recomputed, left)
 
 
-def back_out(
+def execute_backout(
     store: Store, feeds: Sequence[Feed], batch: BatchId, *, reason: str, actor: str, now_us: int
 ) -> BackedOut:
     """Back `batch` out with its group and everything made from it; return when all of it is done.
@@ -136,7 +136,7 @@ def _begin(
     store: Store, feeds: Sequence[Feed], batch: BatchId, reason: str, actor: str, now_us: int
 ) -> int | None:
     """Store the plan and return the number of the back-out; None if another process has begun one."""
-    plan = plan_back_out(store, feeds, batch)
+    plan = plan_backout(store, feeds, batch)
     with store.ledger.write() as connection:
         backouts.live(connection, [feed for feed, _, _ in plan.loads], batch.batch, lock=True)
         other = backouts.newest_of(connection, batch.feed, batch.batch)

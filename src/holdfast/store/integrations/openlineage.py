@@ -60,7 +60,7 @@ def of_event(connection: Connection, event: EventRow) -> list[Facts]:
             return [] if epoch is None else _load(connection, (feed, batch, epoch))
         case "batch.backed_out":
             done = backouts.newest_of(connection, feed, batch)
-            return [] if done is None or done.feed != feed else [_back_out(connection, done)]
+            return [] if done is None or done.feed != feed else [_backout_facts(connection, done)]
         case "version.registered":
             query = select(_MODELS.c.snapshot).where(_MODELS.c.version == event.subject)
             snapshot = connection.execute(query).scalar_one_or_none()
@@ -137,12 +137,12 @@ def _back_outs(connection: Connection, load: LoadKey) -> list[Facts]:
     of = schema.backout_batches
     query = select(of.c.backout_id).where(of_load(of, load))
     return [
-        _back_out(connection, backouts.get(connection, number))
+        _backout_facts(connection, backouts.get(connection, number))
         for number in connection.execute(query.order_by(of.c.backout_id)).scalars()
     ]
 
 
-def _back_out(connection: Connection, row: backouts.BackoutRow) -> BackoutFacts:
+def _backout_facts(connection: Connection, row: backouts.BackoutRow) -> BackoutFacts:
     steps = row.plan.steps
     removed = [step for step in steps if isinstance(step, RemoveRows)]
     versions = {

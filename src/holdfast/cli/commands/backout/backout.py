@@ -71,7 +71,7 @@ def backout(
     document: dict[str, Any] = {"feed": feed, "batch": batch, "applied": apply}
     if apply:
         with run.out.progress("backing out"):
-            done = backing.back_out(
+            done = backing.execute_backout(
                 store, run.model.feeds, target, reason=reason, actor=getpass.getuser(), now_us=now_us()
             )
         plan = done.plan
@@ -85,7 +85,7 @@ def backout(
         _print_done(run.out, done)
     else:
         with run.out.progress("planning"):
-            plan = backing.plan_back_out(store, run.model.feeds, target)
+            plan = backing.plan_backout(store, run.model.feeds, target)
         run.out.print(
             f"[bold]{escape(str(target))}[/]: the steps of a back-out, in order; nothing was changed"
         )

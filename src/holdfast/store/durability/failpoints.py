@@ -18,9 +18,9 @@ POINTS: Final[tuple[str, ...]] = (
     "files.written",  # the file is complete but not durable
     "files.synced",  # the file is durable, its name is not
     "ingest.staged",  # files and names are durable; the ledger has no row of them
-    "publish.begun",  # the transaction is open
-    "publish.before_commit",  # everything is in the transaction
-    "publish.after_commit",  # committed, and not acknowledged
+    "commit.begun",  # the transaction is open
+    "commit.before_commit",  # everything is in the transaction
+    "commit.after_commit",  # committed, and not acknowledged
     "ingest.before_acknowledge",  # just before the caller gets the result
 )
 """Every point on the way of a batch, in order."""

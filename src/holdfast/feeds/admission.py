@@ -1,4 +1,4 @@
-"""The admission of a delivery: its measurements, held against what its feed expects and what came before. Pure.
+"""Judge a delivery: compare its measurements with what its feed expects and with its history. Pure.
 
 Each check has the name of its expectation in the violations that it finds:
 
@@ -59,7 +59,7 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What came before a delivery, as far as its feed's expectations ask.
+    """The history of a delivery, as far as the expectations of its feed need it.
 
     `batches` are the newest that were loaded, newest first. `high_before_us` is the newest event of the batches that begin
     before this delivery does, None without any. `sequence_before` is the highest number of the batches whose

@@ -1,7 +1,7 @@
 """The identity of a batch: the sender's id for the delivery, and a digest of what was delivered.
 
 The id names the delivery, the digest its content. A delivery that comes again with the same digest changes nothing,
-however often it comes. The same id with another digest is a contradiction that a person must resolve.
+however often it comes. The same id with another digest is a contradiction that an operator must resolve.
 """
 
 from __future__ import annotations

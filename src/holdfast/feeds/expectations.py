@@ -1,4 +1,4 @@
-"""Expectations of a delivery as a whole: its size, its hours, its traffic, and how many of its rows may be invalid.
+"""Expectations of a whole delivery: its size, its hours, its traffic, and how many rows may be invalid.
 
 `measurements.py` measures a delivery and `admission.py` judges it by what is declared here.
 """
@@ -70,7 +70,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """How many rows a batch has (R37).
+    """The number of rows that a batch has (R37).
 
     Parameters
     ----------
@@ -300,7 +300,7 @@ class Expectations:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that the expectations name, each once."""
+        """Return the columns that the expectations name, each once."""
         named = [
             *(reference.column for reference in self.references),
             *(each.column for each in self.composition),

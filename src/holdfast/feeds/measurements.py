@@ -1,4 +1,4 @@
-"""What was delivered, in numbers: everything that `admission.judge` looks at. Measured once, where the rows are.
+"""Measurements of a delivery: everything that `admission.judge` looks at.
 
 Only what the feed expects is measured, so that a feed without expectations pays for two digests and nothing else.
 """
@@ -26,7 +26,10 @@ LEAST_VALUES: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A time without an event, microseconds UTC; `entity` is the value of the column that it is about, "" for all."""
+    """A time without an event, microseconds UTC.
+
+    `entity` is the value of the column that it is about, "" for all.
+    """
 
     entity: str
     from_us: int
@@ -36,7 +39,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """What a counting column held: its ends, and how many numbers between them are missing."""
+    """The ends of the numbers in a counting column, and how many numbers between them are missing."""
 
     low: int
     high: int
@@ -88,7 +91,19 @@ def measure(
     *,
     rows_expected: int | None = None,
 ) -> DeliveryFacts:
-    """Measure a delivery whose rows the contract divided into `valid` (in event order) and `quarantined`."""
+    """Measure a delivery whose rows the contract divided into `valid` (in event order) and `quarantined`.
+
+    Parameters
+    ----------
+    valid
+        The accepted rows, in the order of event time.
+    quarantined
+        The rejected rows.
+    reasons
+        The number of rejected rows by reason.
+    rows_expected
+        The number of rows that the sender declares, None if it declares none.
+    """
     times = valid[contract.event_time].to_physical()
     day_us, elsewhere = (
         _day(contract, valid) if expects.completeness and expects.completeness.daily else (None, 0)

@@ -58,7 +58,10 @@ class PostgresQuery:
 
 @dataclass(frozen=True, slots=True)
 class BatchQuery:
-    """A query for the rows of one batch. Without $1 it runs as it is; `deadline_seconds` None takes the setting's."""
+    """A query for the rows of one batch.
+
+    Without $1 it runs as it is. `deadline_seconds` None takes the deadline of the settings.
+    """
 
     url: str = field(repr=False)
     query: str

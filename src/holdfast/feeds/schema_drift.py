@@ -1,4 +1,4 @@
-"""What happened to the columns of a delivery that its contract does not fit: missing, new, renamed or of another type (R41)."""
+"""Compare the columns of a delivery with its contract: missing, new, renamed or of another type (R41)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast.contract import Boolean, Category, Column, Contract, Integer, Labe
 from holdfast.records import Level, Violation
 
 Kind: TypeAlias = Literal["number", "text", "time", "boolean", "any"]
-"""What the values of a delivered column are; "any" where they come as text that is yet to be read, or are all missing."""
+"""Kind of the values of a delivered column; "any" if they are text that is not parsed yet, or all missing."""
 
 RENAMED: Final = "it is probably "
 """Stands in the explanation of a column that was given another name."""

@@ -1,7 +1,7 @@
 """The state of a feed, as a table. No other place lists states.
 
 A refused delivery leaves nothing behind, so the next good one simply loads. A batch that was admitted although it broke
-an expectation makes the feed suspect: nothing trains on it until that batch is backed out or a person accepts it (R5, R15).
+an expectation makes the feed suspect: nothing trains on it until that batch is backed out or an operator accepts it (R5, R15).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What can happen to a feed."""
+    """Events of a feed."""
 
     LOADED = "loaded"  # a batch was loaded and met its expectations
     LOADED_SUSPECT = "loaded_suspect"  # a batch was loaded and broke one at level "error"
     REFUSED = "refused"  # a delivery was refused
-    CLEARED = "cleared"  # no loaded batch is suspect any more, or no refusal stands: backed out, or accepted by a person
+    CLEARED = "cleared"  # no loaded batch is suspect any more, or no refusal stands: backed out, or accepted by an operator
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {

@@ -84,7 +84,7 @@ def test_a_breaking_change_is_refused_until_a_person_accepts_it(store: Store) ->
     change = checked(store, narrower)
     assert change is not None
     assert (change.accepted, [violation.level for violation in change.violations]) == (True, [Level.WARNING])
-    assert change.violations[0].explanation == "v: bound narrowed (10.0 -> 9.0), accepted by a person"
+    assert change.violations[0].explanation == "v: bound narrowed (10.0 -> 9.0), accepted by an operator"
     with store.ledger.read() as connection:
         (told,) = events.newest(connection, kind=contracts.ACCEPTED)
     assert (told.actor, told.explanation.startswith("the sensor ends at 9; contract")) == ("ann", True)

@@ -37,7 +37,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedAll:
-    """The number of loads that were accepted together, and the loaded batches of the feed that are still suspect."""
+    """The number of loads that were accepted together, and the loaded batches of the feed that stay suspect."""
 
     feed: str
     loads: int
@@ -50,6 +50,15 @@ def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int
     The feed flows again when no other batch of it is suspect. Accepting a refused delivery loads nothing: it settles the
     refusal, and the feed refuses no more if it was the last. Raises `NotFoundError` HF410 when the batch has no
     open violation.
+
+    Parameters
+    ----------
+    reason
+        Why, in the words of the operator; kept with the event.
+    actor
+        Name of the operator.
+    now_us
+        Microseconds since 1970 UTC.
     """
     with store.ledger.write() as connection:
         open_ones = tuple(violations.accept(connection, batch, actor=actor, now_us=now_us))
@@ -75,6 +84,15 @@ def accept_all(store: Store, feed: str, *, reason: str, actor: str, now_us: int)
     """Record in one transaction that `actor` accepts every re-registered batch of `feed`, because of `reason`.
 
     Only that is accepted of them; other violations of a batch stay. Raises `NotFoundError` HF410 when there is none.
+
+    Parameters
+    ----------
+    reason
+        Why, in the words of the operator; kept with the event.
+    actor
+        Name of the operator.
+    now_us
+        Microseconds since 1970 UTC.
     """
     with store.ledger.write() as connection:
         count = violations.accept_reregistered(connection, feed, actor=actor, now_us=now_us)
@@ -100,8 +118,19 @@ def accept_incomplete(
 ) -> tuple[str, ...]:
     """Record that `actor` wants the loaded batch in the next snapshots although feeds of its group lack it.
 
-    `groups` maps each feed to its group. Returns the feeds that lack the batch. Raises `NotFoundError` HF410 when the batch
+    Returns the feeds that lack the batch. Raises `NotFoundError` HF410 when the batch
     waits for no other feed.
+
+    Parameters
+    ----------
+    groups
+        The group of each feed, None for a feed of its own.
+    reason
+        Why, in the words of the operator; kept with the event.
+    actor
+        Name of the operator.
+    now_us
+        Microseconds since 1970 UTC.
     """
     with store.ledger.write() as connection:
         held = [

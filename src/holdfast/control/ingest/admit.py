@@ -1,4 +1,4 @@
-"""Step 4 of a load: decide whether a staged batch is admitted, by its feed's contract, expectations and history."""
+"""Step 4 of a load: decide whether a staged batch is admitted, by contract, expectations and history."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def admit(
 def judge(
     connection: Transaction, feed: Feed, delivered: ValidatedBatch | StagedBatch, *, now_us: int
 ) -> Judgement:
-    """Hold a delivery against its feed's contract, expectations and history; only what the feed expects is looked up.
+    """Judge a delivery by its feed's contract, expectations and history; look up only what the feed expects.
 
     Raises `RefusedError` HF210 when the contract was changed so that it breaks what is loaded.
     """

@@ -137,7 +137,7 @@ def _after_conflict(store: Store, batch: AdmittedBatch, error: ConstraintError) 
 
 
 def _after_lost_reply(store: Store, batch: AdmittedBatch, error: Exception) -> LoadResult:
-    """Return the load if the commit that seemed to fail did happen: the ledger then names its files, and no others'."""
+    """Return the load if the commit that seemed to fail did happen: the ledger then names exactly its files."""
     identity = batch.staged.batch
     try:
         # As a writer: a commit that is still under way somewhere holds the writers' lock until it is over.

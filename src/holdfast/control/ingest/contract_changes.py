@@ -1,4 +1,4 @@
-"""Contract changes: decide whether a delivery may come under another contract than its feed's newest batch (R92, R93).
+"""Contract changes: decide if a delivery may have another contract than its feed's newest batch (R92, R93).
 
 A compatible change is loaded and reported; one that asks others to follow is loaded with a warning; a breaking one is
 refused with HF210, unless an operator accepted it (`holdfast contract accept`). A change by which loaded rows would be
@@ -74,7 +74,7 @@ class ContractChange:
                 CHECK,
                 change.column,
                 Level.WARNING,
-                f"{change.difference}, accepted by a person" if self.accepted else str(change),
+                f"{change.difference}, accepted by an operator" if self.accepted else str(change),
             )
             for change in found
         )
@@ -90,7 +90,7 @@ class ContractChange:
 
 
 def check(connection: Transaction, feed: Feed) -> ContractChange | None:
-    """Compare the contract of `feed` with that of its newest batch; None if they are equal or nothing was loaded yet.
+    """Compare the contract of `feed` with that of its newest batch; None if equal or nothing was loaded yet.
 
     Raises `RefusedError` HF210 when the change breaks what is loaded, or what senders deliver, and no operator accepted it.
     Raises it also when live rows would be read wrongly, accepted or not.
@@ -130,9 +130,9 @@ def record(
 
 
 def accept(store: Store, feed: Feed, *, reason: str, actor: str, now_us: int) -> ContractChange:
-    """Record that an operator accepts the change of `feed` from the contract of its newest batch to the declared one.
+    """Record that an operator accepts the change of `feed` to the declared contract.
 
-    The next load goes on; the event keeps every difference and `reason`. Raises `NotFoundError` HF410 when there is
+    The next load is admitted; the event keeps every difference and `reason`. Raises `NotFoundError` HF410 when there is
     nothing to accept, and `RefusedError` HF210 while rows are live that would be read wrongly.
     """
     with store.ledger.write() as connection:

@@ -1,4 +1,4 @@
-"""What a load would do with a delivery: the same reading, validation and judgement, and nothing is written."""
+"""Dry run of a load: the same reading, validation and judgement, and nothing is written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from holdfast.store import Store
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a load would do. `refusal` is the error that it would raise, None when it would load."""
+    """The result that a load would have. `refusal` is the error that it would raise, None if it would load."""
 
     rows: int
     valid: int

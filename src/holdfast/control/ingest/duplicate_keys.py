@@ -1,4 +1,4 @@
-"""Duplicate keys: quarantine the rows of a delivery whose key is loaded already, and detect when that has changed.
+"""Duplicate keys: quarantine rows whose key is loaded already, and detect when that has changed.
 
 Without it, a file that is sent again with one row more, under another id, would double all its other rows.
 """

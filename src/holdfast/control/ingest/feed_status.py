@@ -24,7 +24,7 @@ class FeedStatus:
     `overdue_us` is how long the next batch is overdue by what the feed expects, None when it is not or nothing is expected.
     `open` are the newest violations that stand, of loads and of refused deliveries, as `violations.open_ones` returns them.
     `waiting` are the loaded batches that the next snapshot leaves out, because other feeds of the group lack them, and `alone`
-    those that it takes without the others, because a person accepted that. `reregistered` are those of `suspect` that were
+    those that it takes without the others, because an operator accepted that. `reregistered` are those of `suspect` that were
     re-registered from their files.
     """
 

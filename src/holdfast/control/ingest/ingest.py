@@ -45,7 +45,7 @@ def ingest(
     attempts: Iterator[str] | None = None,
     progress: Progress | None = None,
 ) -> LoadResult:
-    """Load the delivery at `source` as batch `batch` of `feed`, whole and once; on return it is durable and visible.
+    """Load the delivery at `source` as batch `batch` of `feed`, once; on return it is durable and visible.
 
     Parameters
     ----------

@@ -82,7 +82,9 @@ def compute(store: Store, feed: Feed, declared: Sequence[Aggregate], batch: pl.D
 
 
 def backfill(store: Store, feeds: Sequence[Feed], aggregates: Sequence[Aggregate], *, now_us: int) -> int:
-    """Compute `aggregates` from all rows of `feeds` where their values lack some; return the number of values written.
+    """Compute `aggregates` from all rows of `feeds` where their values lack some.
+
+    Returns the number of values written.
 
     One transaction for each feed. When this returns, a server that reads one of `aggregates` gets what `join_as_of`
     over the same rows gives for it, as far back as the server holds values. Raises `UnavailableError` HF311 when other

@@ -1,4 +1,4 @@
-"""What becomes of a delivery: it is loaded, was already loaded, or a step must run again. Anything else is an error."""
+"""Outcomes of a delivery: loaded, already loaded, or a step must run again. Anything else is an error."""
 
 from __future__ import annotations
 

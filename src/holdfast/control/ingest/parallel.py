@@ -1,4 +1,4 @@
-"""Many deliveries at once: prepared on an executor, published here, with the results that one process would have.
+"""Load many deliveries at once: prepare on an executor and publish here, with the results of one process.
 
 Workers read the ledger and write files; the driver alone publishes, in the order in which the deliveries were given. So
 the ledger is the same wherever the work was done: bit for bit, when the ids of the attempts are.
@@ -60,7 +60,7 @@ def ingest_many(
     aggregates: Sequence[Aggregate] = (),
     attempts: Iterator[str] | None = None,
 ) -> Iterator[LoadResult]:
-    """Load `deliveries` in their order: prepared on `executor`, a few ahead, and published here, one after the other.
+    """Load `deliveries` in their order: prepare a few ahead on `executor`, publish here one after the other.
 
     Parameters
     ----------

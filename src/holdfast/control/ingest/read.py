@@ -13,7 +13,7 @@ from holdfast.store.sources import Source, Spec, control_file
 
 @dataclass(frozen=True, slots=True)
 class DeliverySpec:
-    """What to load: the sender's batch id, the location, and the number of rows that the sender declares."""
+    """A delivery to load: the sender's batch id, the location, and the number of rows that the sender declares."""
 
     batch: str
     source: Spec

@@ -80,7 +80,7 @@ class _Known:
 
 
 def _known(store: Store, feed: Feed, reference: Reference, valid: pl.DataFrame) -> _Known | None:
-    """Look up the values of `reference` that are loaded, as far back as it looks; None if the feed has none at all."""
+    """Look up the values of `reference` that are loaded, as far back as it looks; None if its feed has no row."""
     event_time = feed.contract.event_time
     lookback_start_us = None
     if reference.lookback is not None and valid.height:

@@ -157,7 +157,9 @@ def _facts(connection: Connection, paths: Sequence[str]) -> list[FileFacts]:
 
 
 def publish(store: Store, table: str, written: Sequence[Compacted], *, now_us: int) -> list[Compacted]:
-    """Replace the files that each new file was made of, in one transaction; return the new files that were published.
+    """Publish the new files in place of those that they were made of, in one transaction.
+
+    Returns the new files that were published.
 
     A new file is left out if one of its loads was backed out meanwhile, or another process compacted one of its files.
     Loads that are under way meet a new version and are judged again.

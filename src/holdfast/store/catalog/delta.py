@@ -103,7 +103,7 @@ def _settle(draft: Path, target: Path) -> None:
 
 
 def _place(root: Path, draft: Path, fact: FileFacts) -> FileFacts:
-    """Put `fact` into `draft`: as a hard link, or as a file of those rows that the snapshot has. Return the facts there."""
+    """Put `fact` into `draft`, as a hard link or as a file of the rows that the snapshot has; return its facts."""
     target = draft / Path(fact.path).name
     if fact.row_groups is None:
         _link(root / fact.path, target)

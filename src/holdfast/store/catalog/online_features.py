@@ -104,7 +104,15 @@ def definitions(connection: Connection, feed: str) -> list[tuple[Definition, int
 def between(
     connection: Connection, aggregate: str, entities: Sequence[str] | None, low_us: int, high_us: int
 ) -> list[OnlineValue]:
-    """Return the values of `aggregate` known at or after `low_us` and before `high_us`, of `entities` (None: all)."""
+    """Return the values of `aggregate` in a period, without those that were backed out.
+
+    Parameters
+    ----------
+    entities
+        The entities to read, None for all.
+    low_us, high_us
+        The values known at or after `low_us` and before `high_us`, microseconds UTC.
+    """
     query = select(_ONLINE).where(
         _ONLINE.c.aggregate == aggregate, _ONLINE.c.known_at_us >= low_us, _ONLINE.c.known_at_us < high_us
     )

@@ -72,7 +72,19 @@ def _readable_snapshots(connection: Connection) -> list[ReadableSnapshot]:
 
 
 def vacuum(store: Store, shown: VacuumPlan, *, now_us: int, keep_us: int, newest: int) -> None:
-    """Remove what `shown` names, and nothing else; `ConflictError` HF304 if the plan would differ by now."""
+    """Remove what `shown` names, and nothing else; `ConflictError` HF304 if the plan would differ by now.
+
+    Parameters
+    ----------
+    shown
+        The plan that the operator saw; `plan` made it with the same `now_us`, `keep_us` and `newest`.
+    now_us
+        Microseconds since 1970 UTC.
+    keep_us
+        Younger snapshots stay readable, microseconds.
+    newest
+        Number of newest snapshots that stay readable.
+    """
     with store.ledger.write() as connection:
         if plan(connection, now_us=now_us, keep_us=keep_us, newest=newest) != shown:
             raise ConflictError(

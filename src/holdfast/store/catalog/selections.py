@@ -1,4 +1,4 @@
-"""Rows of `selections` and `snapshot_slices`: which rows of a snapshot a model trained on, and how many of each slice."""
+"""Rows of `selections` and `snapshot_slices`: the training rows of a snapshot, and their number by slice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifest files of snapshots: which loads each reads, so that a lost ledger can be rebuilt with its snapshots.
+"""Manifest files of snapshots: the loads of each, so that a lost ledger can be rebuilt with its snapshots.
 
 A manifest is written before the transaction that registers its snapshot commits. A crash between the two leaves a manifest
 without a snapshot, which a rebuild may register: it names rows that were loaded.

@@ -79,7 +79,7 @@ def create(
 def waiting(
     connection: Connection, groups: Mapping[str, str | None], *, accepted: bool = True
 ) -> tuple[LoadKey, ...]:
-    """Return the loads that a snapshot of now leaves out, by feed and batch: they wait for other feeds of their group.
+    """Return the loads that a new snapshot leaves out, by feed and batch: they wait for other feeds of the group.
 
     Without `accepted` also those that an operator accepted without the others.
     """

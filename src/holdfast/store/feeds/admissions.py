@@ -1,4 +1,4 @@
-"""Rows of `admissions`: what a batch looked like when it was admitted; the next deliveries are compared with it."""
+"""Rows of `admissions`: the facts of admitted batches, which the next deliveries are compared with."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def history(connection: Connection, feed: str, query: HistoryQuery) -> History:
 
 
 def profiles(connection: Connection, feed: str, most: int) -> list[str]:
-    """Return the profiles of the newest loaded batches of `feed` that are not suspect, canonical JSON, oldest first."""
+    """Return the profiles (canonical JSON) of the newest loaded batches that are not suspect, the oldest first."""
     rows = _PROFILES.rows(connection, {"of_feed": feed, "most": most})
     return [row.profile_json for row in reversed(rows)]
 

@@ -43,7 +43,7 @@ def keep(root: Path, contract_hash: str, contract: str) -> None:
 
 
 def read(root: Path, contract_hash: str) -> str:
-    """Return the contract of that hash as canonical JSON; `IntegrityError` HF301 if its copy is missing or altered."""
+    """Return the contract of that hash as canonical JSON; `IntegrityError` HF301 if its copy is damaged."""
     path = path_of(root, contract_hash)
     try:
         data = path.read_bytes()

@@ -89,13 +89,13 @@ def everything(connection: Connection) -> list[ContractRow]:
 
 
 def newest_of(connection: Connection, feed: str) -> str | None:
-    """Return the hash of the contract that judged the newest loaded batch of `feed`; None if nothing was ever loaded."""
+    """Return the hash of the contract of the newest loaded batch of `feed`; None if nothing was ever loaded."""
     found: str | None = _NEWEST.value(connection, {"of_feed": feed})
     return found
 
 
 def uses(connection: Connection, feed: str | None = None) -> list[ContractUse]:
-    """Return which contracts admitted the live batches of `feed`, or of every feed, in the order of their first use."""
+    """Return which contracts admitted the live batches of `feed` (None: every feed), in the order of first use."""
     first, last = func.min(_BATCHES.c.table_version), func.max(_BATCHES.c.table_version)
     query = (
         select(

@@ -83,7 +83,7 @@ def move(
 
 
 def settle_refusals(connection: Connection, feed: str, *, reason: str, now_us: int) -> None:
-    """Let `feed` refuse no more when no refusal of it stands: to be called when a person accepted one."""
+    """Let `feed` leave the refusing state if no refusal of it stands. Call it after an operator accepted one."""
     row = find(connection, feed)
     if row is None or row.state is not State.REFUSING:
         return

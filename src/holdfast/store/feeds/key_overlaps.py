@@ -63,7 +63,7 @@ class Span:
 
 
 def known(root: Path, keys: pl.DataFrame, found: Sequence[FileFacts]) -> tuple[pl.Series, list[str]] | None:
-    """Return flags of the rows of `keys` that `found` has too, and the paths of the files with any; None if no row is.
+    """Return flags of those `keys` that `found` has too, and the paths of the files with any; None if there is none.
 
     The frame's columns are those of the key and nothing else. Hashes are compared first, then the keys themselves, read with
     their checksums verified: raises `IntegrityError` HF301 as `files.read` does.

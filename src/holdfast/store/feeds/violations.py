@@ -1,4 +1,4 @@
-"""Rows of `violations`: expectations of a feed that a delivery did not meet, and the operator that accepted them."""
+"""Rows of `violations`: expectations that a delivery did not meet, and the operator that accepted them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ _STANDS_REFUSED: Final = and_(
 
 @dataclass(frozen=True, slots=True)
 class ViolationRow:
-    """One violation of one delivery. `epoch` is None for a delivery that was refused; times are microseconds UTC."""
+    """One violation of one delivery; `epoch` is None if the delivery was refused. Times are microseconds UTC."""
 
     violation_id: int
     feed: str
@@ -145,7 +145,7 @@ def newest(
 def open_ones(
     connection: Connection, *, feed: str | None = None, batch: str | None = None, limit: int | None = None
 ) -> list[ViolationRow]:
-    """Return the violations that stand and are not accepted, the newest first: of loads, and of refused deliveries.
+    """Return the violations that stand, the newest first: of loads, and of refused deliveries.
 
     A refusal is over once its batch was loaded or refused anew. The refusal of a repetition is over once its feed was loaded
     at all: its rows were there before, so no corrected delivery will come.
@@ -197,7 +197,7 @@ def open_places(connection: Connection, feed: str, but: str) -> list[Place]:
 
 
 def withdraw(connection: Connection, violation: int, *, now_us: int) -> None:
-    """Record in the caller's transaction that a violation no longer holds: the system accepts it, unless it is accepted."""
+    """Record that a violation no longer holds: the system accepts it, unless it is accepted already."""
     connection.execute(
         update(_VIOLATIONS)
         .where(_VIOLATIONS.c.violation_id == violation, _VIOLATIONS.c.accepted_at_us.is_(None))
@@ -239,7 +239,7 @@ def suspects_in(connection: Connection, snapshot: str) -> list[ViolationRow]:
 
 
 def accept(connection: Connection, batch: BatchId, *, actor: str, now_us: int) -> list[ViolationRow]:
-    """Record that `actor` accepts every violation of `batch` that `open_ones` returns; return them, the newest first."""
+    """Record that `actor` accepts the violations of `batch` that `open_ones` returns; return them as they were."""
     found = open_ones(connection, feed=batch.feed, batch=batch.batch)
     for row in found:
         connection.execute(

@@ -29,7 +29,7 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def path_of(root: Path, digest: str) -> Path:
-    """Return the path of the blob of that digest under the store's `root`; `NotFoundError` HF303 if it is no digest."""
+    """Return the path of the blob of that digest below `root`; `NotFoundError` HF303 if it is no digest."""
     if not _DIGEST.match(digest):
         raise NotFoundError("HF303", f"{digest!r} is not the digest of a blob: it has 64 hexadecimal digits")
     return root / BLOBS_DIRECTORY / digest[:2] / digest
@@ -37,7 +37,7 @@ def path_of(root: Path, digest: str) -> Path:
 
 @contextmanager
 def registering(store: Store) -> Iterator[None]:
-    """Put blobs in this block and name them in the ledger before it ends: until then no sweep removes them as orphans.
+    """Protect the blobs put in this block from the sweep of orphans; name them in the ledger before it ends.
 
     `put` alone protects a blob only until it returns.
     """

@@ -10,7 +10,9 @@ from holdfast.errors import InputError
 
 
 def concat(frames: Sequence[pl.DataFrame], kinds: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """Return `frames`, at least one, one after the other; `kinds` names the dtypes of columns that are wanted in another.
+    """Return `frames`, at least one, one after the other.
+
+    `kinds` names the dtypes of columns that are wanted in another.
 
     `InputError` HF212 names a column that has no common type.
     """
@@ -19,7 +21,7 @@ def concat(frames: Sequence[pl.DataFrame], kinds: Mapping[str, pl.DataType]) -> 
 
 
 def _merged(frames: Sequence[pl.DataFrame]) -> dict[str, pl.DataType]:
-    """Return the columns of all `frames` in the order in which they appear, each in a dtype that fits all its values."""
+    """Return the columns of all `frames` in order of appearance, each in a dtype that fits all its values."""
     merged: dict[str, pl.DataType] = {}
     for frame in frames:
         for name, kind in frame.schema.items():

@@ -1,4 +1,4 @@
-"""Rows of `files`, and the immutable Parquet files that they name: those of a table at a version or in a snapshot.
+"""Rows of `files`, and the immutable Parquet files that they name, at a table version or in a snapshot.
 
 A file means nothing until a transaction publishes it: `staging` writes files, `batches` publishes them.
 """
@@ -33,7 +33,7 @@ _PARTS_TABLE: Final = schema.file_row_groups
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """One file as the ledger knows it. `path` is relative to the store's root; `bytes` and `sha256` are of the whole file.
+    """One file as the ledger knows it. `path` is relative to the store's root; `bytes` and `sha256` are of the file.
 
     `row_groups` are those to read, None for all; `rows` is their number of rows. `event_time_min_us` and
     `event_time_max_us` bound the event times in the file, None if unknown.
@@ -92,7 +92,9 @@ def entries(
     lookback_start_us: int | None = None,
     excluded: Sequence[LoadKey] = (),
 ) -> list[FileFacts]:
-    """Return the files of `table` at table version `version` in order of event time, with the row groups of current loads.
+    """Return the files of `table` at table version `version` in order of event time.
+
+    Each names the row groups of its current loads.
 
     Parameters
     ----------

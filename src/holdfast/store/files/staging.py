@@ -98,7 +98,7 @@ class Stage:
             return list(pool.map(write, frames, numbers))
 
     def put(self, data: memoryview, facts: FileFacts, number: int | None = None) -> FileFacts:
-        """Write `data` as a file and sync it; return `facts` with its path, size and digest. Call `sync` before publishing."""
+        """Write `data` as a file and sync it; return `facts` with path, size and digest. Call `sync` before publishing."""
         number = next(self._numbers) if number is None else number
         path = self._directory / f"{self.attempt}-{number:05d}.parquet"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)

@@ -49,7 +49,7 @@ def with_facts(contract: Contract, table: pa.Table) -> TypedBatch:
 
 
 def plain(table: pa.Table) -> pa.Table:
-    """Convert the result of a PostgreSQL query to numbers, text, timestamps and booleans; `numeric` stays text, marked.
+    """Convert the result of a PostgreSQL query to plain types; `numeric` stays text, and is marked.
 
     Raises `InputError` HF202 for a type that no column of a contract can be, and for a duplicate name.
     """

@@ -17,7 +17,7 @@ _ENDS: Final = b"\r\n"
 
 
 class UnreadableError(Exception):
-    """Why the bytes cannot be read as CSV, in words that go on after "the source x"."""
+    """The bytes cannot be read as CSV; the message continues "the source x"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def _table(text: bytes, names: list[str], broken: list[pc.InvalidRow]) -> pa.Tab
 
 
 def _is_truncated(text: bytes, broken: list[pc.InvalidRow]) -> bool:
-    """Return True if the last line is short and without an end, or if quotes run through it to the end of the file."""
+    """Return True if the last line is short and without an end, or if quotes run through it to the end."""
     last = text.rstrip(_ENDS)
     for row in broken:
         tail = row.text.encode()

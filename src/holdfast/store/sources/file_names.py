@@ -64,7 +64,7 @@ def as_file(name: str, data: bytes, shown: str) -> File:
 
 
 def of_one_kind(files: Iterable[File], shown: str) -> tuple[File, ...]:
-    """Return `files` in the order of their names; `InputError` HF201 if there is none or they are of several kinds."""
+    """Return `files` in the order of their names; `InputError` HF201 if there is none, or several kinds."""
     found = tuple(sorted(files, key=lambda file: file.name))
     kinds = sorted({file.kind for file in found})
     if not found:

@@ -14,7 +14,7 @@ from holdfast.contract.batch.json_input import REPEATED
 
 
 class UnreadableError(Exception):
-    """Why the bytes cannot be read as JSON lines, in words that go on after "the source x"."""
+    """The bytes cannot be read as JSON lines; the message continues "the source x"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Objects of a store such as S3: one, or all below a prefix. Credentials come from the environment, never from the URL."""
+"""Read objects of a store such as S3: one, or all below a prefix.
+
+Credentials come from the environment, never from the URL.
+"""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def _read_parquet(name: str, data: bytes, limit_bytes: int) -> tuple[pa.Table, i
 
 
 def _unpacked_bytes(metadata: pq.FileMetaData) -> int:
-    """Return a lower bound of the size of the file in memory: a column that repeats one value is small on disk only."""
+    """Return a lower bound of the size in memory: a column that repeats one value is small on disk only."""
     groups = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
     return max(int(groups), int(metadata.num_rows) * int(metadata.num_columns))
 

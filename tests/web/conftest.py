@@ -285,7 +285,7 @@ def _events(connection):
             "Quality is worse: 6.1 reached its bound 5.7.",
             "holdfast",
         ),
-        (NOW - 20 * MINUTE, "rollout.pending", "rollout/3", f"{V3} against {V1}: asked for by ada", "ada"),
+        (NOW - 20 * MINUTE, "rollout.pending", "rollout/3", f"{V3} against {V1}: requested by ada", "ada"),
         (NOW - 6 * MINUTE, "rollout.canary", "rollout/3", "Step 2 of 5: 5 % of the units.", "holdfast"),
         (
             NOW - 90_000_000,

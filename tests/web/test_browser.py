@@ -118,7 +118,7 @@ def test_the_running_rollout_fits_every_screen(browser, address, width, dark):
     lines = shown_svg(browser, "rollout").find_elements(By.CSS_SELECTOR, ".mark-line path")
     assert len({line.get_attribute("stroke") for line in lines}) == 3
     card.find_element(By.CSS_SELECTOR, "#decisions summary").click()
-    assert "asked for by ada" in card.text
+    assert "requested by ada" in card.text
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert browser.get_log("browser") == []
     if directory := os.environ.get("HOLDFAST_SCREENSHOTS"):

@@ -222,7 +222,7 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
     with pytest.raises(KilledError):
         run(dataclasses.replace(place, live=True), DrillKind.ROLLBACK)
     monkeypatch.undo()
-    with pytest.raises(ConflictError, match="a live drill of rollback has all users"):
+    with pytest.raises(ConflictError, match="a live rollback drill has all users"):
         rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
     (row,) = read(world.store, drills.unfinished, MODEL)
     assert row.verdict is Verdict.ERROR

@@ -656,7 +656,7 @@ def test_a_second_judge_who_comes_too_late_changes_nothing(
     heuristic = trained[2].heuristic
     said = judged_meanwhile(store, heuristic, monkeypatch)
     strict = replace(MODEL, gates=replace(MODEL.gates, size_bytes=1))  # this judge would refuse it
-    with pytest.raises(ConflictError, match="another judgement ended first"):
+    with pytest.raises(ConflictError, match="another evaluation ended first"):
         qualify(store, strict, heuristic, now_us=NOW_US + 5)
     assert set(said["rival"].values()) == {Verdict.PASS}
     assert read(store, versions.get, heuristic).state == "qualified"

@@ -94,7 +94,7 @@ def test_an_abort_that_nobody_can_stand_in_for_is_reported_once_and_keeps_no_oth
     assert carry(world) == []
     assert carry(world) == []
     (words,) = told(world)
-    assert "nobody else may answer" in words
+    assert "no other version may serve" in words
     assert world.plan().champion == first
     second = world.add_version()
     world.begin(second)

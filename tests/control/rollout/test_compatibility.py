@@ -65,12 +65,12 @@ def test_a_version_that_the_runtime_in_force_was_not_tried_with_is_not_rolled_ou
     version = world.add_version()
     judge(world, version, BLUE)
     newest = world.row().rollout_id
-    with pytest.raises(RefusedError, match=rf"HF403.*{GREEN.id} was not tried with {version}") as refused:
+    with pytest.raises(RefusedError, match=rf"HF403.*{GREEN.id} was not tested with {version}") as refused:
         world.begin(version)
     assert refused.value.next_command == f"holdfast runtime test {GREEN.id} --version {version}"
     assert refused.value.state == "nothing was written"
     judge(world, version, GREEN, Verdict.FAIL)
-    with pytest.raises(RefusedError, match=r"did not pass its trial \(0\.2 apart\)"):
+    with pytest.raises(RefusedError, match=r"did not pass its test \(0\.2 apart\)"):
         world.begin(version)
     assert world.row().rollout_id == newest
     judge(world, version, GREEN)
@@ -87,7 +87,7 @@ def test_another_serving_config_is_another_combination(world: World) -> None:
     judge(world, version, GREEN)
     limits = replace(ConnectionLimits(), idle_seconds=7.0)
     serving_config.push(world.store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
-    with pytest.raises(RefusedError, match=f"was not tried with {version} and {limits.id}"):
+    with pytest.raises(RefusedError, match=f"was not tested with {version} and {limits.id}"):
         world.begin(version)
     judge(world, version, GREEN)
     assert world.begin(version)
@@ -101,7 +101,7 @@ def test_a_runtime_is_pushed_only_when_what_is_being_rolled_out_was_tried_with_i
     assert pushing.to_try(world.store, MODEL, GREEN.id) == (plan.champion, version)
     judge(world, plan.champion, GREEN)
     assert pushing.to_try(world.store, MODEL, GREEN.id) == (version,)
-    with pytest.raises(RefusedError, match=f"{GREEN.id} was not tried with {version}"):
+    with pytest.raises(RefusedError, match=f"{GREEN.id} was not tested with {version}"):
         use(world, GREEN)
     judge(world, version, GREEN)
     assert pushing.to_try(world.store, MODEL, GREEN.id) == ()
@@ -117,7 +117,7 @@ def test_no_roll_back_asks_what_was_tried(world: World) -> None:
     request = Request(MODEL, "ann", "it is slow", only=Part.RUNTIME)
     assert rollback(world.store, request, now_us=world.tick()).returns_to(Part.RUNTIME) == BLUE.id
     with world.store.ledger.read() as connection:
-        assert compatibility.lacking(connection, MODEL, version) == BLUE.id
+        assert compatibility.untested_runtime(connection, MODEL, version) == BLUE.id
     assert world.rollback() == number
     with world.store.ledger.read() as connection:
         newest = plan_parts.newest(connection, MODEL, world.tick())
@@ -132,6 +132,6 @@ def test_gates_stand_below_a_trial(world: World) -> None:
     judge(world, other, GREEN, Verdict.FAIL)
     pushing.qualified(world.store, MODEL, other, GREEN, now_us=world.tick())
     with world.store.ledger.read() as connection:
-        assert compatibility.lacking(connection, MODEL, version) is None
-        assert compatibility.lacking(connection, MODEL, other) == GREEN.id
+        assert compatibility.untested_runtime(connection, MODEL, version) is None
+        assert compatibility.untested_runtime(connection, MODEL, other) == GREEN.id
         assert (runtimes.passed(connection, version), runtimes.passed(connection, other)) == ((GREEN.id,), ())

@@ -63,7 +63,7 @@ def test_a_good_push_is_good_only_after_its_bake_time(begin):
     assert story.step() == ["EndBake"]
     assert (story.push().outcome, story.world.row().state) == (PushOutcome.GOOD, State.PROMOTED)
     assert "no harm in a bake time of 2 h" in story.push().reason
-    assert "is called good" in story.told("push.labelled")[0]
+    assert "is labelled good" in story.told("push.labelled")[0]
     assert story.step() == []
 
 
@@ -178,7 +178,7 @@ def test_harm_in_the_bake_time_ends_a_newer_canary_with_it(begin):
     assert story.world.row().state is State.CANARY
     story.minutes(6, lambda asked, number: {"failed": asked == version and number % 3 == 0})
     assert story.step() == ["RollBack"]
-    assert f"its champion, {version}, is taken back" in story.world.row().reason
+    assert f"its champion, {version}, is rolled back" in story.world.row().reason
     # In the same plan: nobody is sent to the version whose harm is shown while a server has still to confirm.
     assert story.world.plan().champion == champion
     assert version not in story.world.plan().versions()
@@ -216,7 +216,7 @@ def test_scores_that_fall_a_little_after_the_switch_are_reported_once_and_censor
         story.minutes(1)
         story.label(lambda _: 0.9 - 0.3)  # a score of 0.91 where it was 0.99
     assert story.step() == []
-    assert "nothing is taken back for it" in story.told("rollout.quality_changed")[0]
+    assert "nothing is rolled back for it" in story.told("rollout.quality_changed")[0]
     story.world.tick(2 * HOUR_US)
     assert story.step() == ["EndBake"]
     assert (story.push().outcome, story.world.row().state) == (PushOutcome.CENSORED, State.PROMOTED)
@@ -325,7 +325,7 @@ def test_a_person_without_evidence_censors_and_may_say_more_later(begin):
     found = pushes.totals(pushes.listed(store, "m"))
     # No harm was shown: nobody took it back for any.
     assert (found.pushes, found.good, found.false_rollbacks, found.censored) == (2, 1, 0, 1)
-    assert "bob calls it good" in story.told("push.labelled")[0]
+    assert "bob labels it good" in story.told("push.labelled")[0]
 
 
 def test_what_a_policy_asks_for_is_waited_for(begin):

@@ -154,9 +154,9 @@ def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
             row = versions.register(connection, metadata, digest=digest, size_bytes=len(data), now_us=now_us)
             if row.state == "registered":
                 versions.set_state(connection, row.version, "qualified", before="registered")
-            runtime = compatibility.lacking(connection, metadata.model, row.version)
+            runtime = compatibility.untested_runtime(connection, metadata.model, row.version)
             if runtime is not None:
-                compatibility.keep(
+                compatibility.record(
                     connection, metadata.model, row.version, runtime, "let through by a drill", now_us=now_us
                 )
     return row.version

@@ -1,7 +1,7 @@
-"""Brings into the ledger what was rolled back without it: aborts that stand on servers, committed with who gave them and why.
+"""Import aborts from servers into the ledger, with their actor and reason.
 
-The traffic went back at once, on each server's own word. Here the ledger learns of it, so that what is desired and what is
-done agree; then the servers forget the abort. Level-triggered like every concern of the loop: it may be done twice.
+Each server moved the traffic at once, without the ledger. Here the ledger is updated, so that the desired state agrees with
+it; then the servers drop the abort. Level-triggered like every concern of the loop: running it twice is harmless.
 """
 
 from __future__ import annotations
@@ -36,15 +36,14 @@ _FIELDS: Final = {
     "actor": str,
     "at_us": int,
 }
-_TOLD_EVENTS: Final = 20
+_READ_EVENTS: Final = 20
 
 
 def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Abort]:
-    """Commit what the aborts of `model` mean: those on this machine, and those of servers elsewhere. Which were new to the
-    ledger.
+    """Commit the aborts of `model`, of this machine and of servers elsewhere; return those that were new to the ledger.
 
-    One that cannot be carried, for want of anybody else who may answer, goes on standing and keeps no other from being
-    carried; an event says so once. Raises `ConflictError` HF304 when `lease` has gone to another loop.
+    An abort that cannot be committed, because no other version may serve, stays in force and blocks no other; an
+    event reports it once. Raises `ConflictError` HF304 when `lease` has gone to another loop.
     """
     standing = {each.version: each for each in aborts.load(aborts.directory_of(store.root, model))}
     for abort in _elsewhere(store, model, now_us):
@@ -55,7 +54,7 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Abort]
             steps = _steps(connection, store, model, abort)
         try:
             if steps == [KeepLastResort(model, abort.version)]:
-                _say_held(store, lease, model, abort, "nobody else may answer", now_us)
+                _report_pending(store, lease, model, abort, "no other version may serve", now_us)
             elif steps:
                 with store.ledger.write() as connection:
                     assert_epoch(connection, lease.name, lease.epoch)
@@ -64,7 +63,7 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Abort]
         except ConflictError:
             raise
         except HoldfastError as error:
-            _say_held(store, lease, model, abort, f"{error.code}: {error.what}", now_us)
+            _report_pending(store, lease, model, abort, f"{error.code}: {error.what}", now_us)
     return done
 
 
@@ -75,7 +74,7 @@ def commit(connection: Transaction, store: Store, model: str, abort: Abort, *, n
     """
     if not _steps(connection, store, model, abort):
         return False
-    reason, actor = f"asked for by {abort.actor} without the ledger: {abort.reason}", abort.actor
+    reason, actor = f"requested by {abort.actor} without the ledger: {abort.reason}", abort.actor
     drill_traffic.settle(connection, model, now_us)
     row = _rollout_of(connection, model, abort.version)
     if row is not None:
@@ -85,7 +84,7 @@ def commit(connection: Transaction, store: Store, model: str, abort: Abort, *, n
 
 
 def _rollout_of(connection: Transaction, model: str, version: str) -> RolloutRow | None:
-    """The rollout that gives `version` its traffic; None when none does, or it is rolling back already."""
+    """Return the rollout that gives `version` its traffic; None if none does, or it is rolling back already."""
     row = rollouts.under_way(connection, model)
     if row is not None:
         return row if row.challenger == version and row.state is not State.ROLLING_BACK else None
@@ -95,11 +94,11 @@ def _rollout_of(connection: Transaction, model: str, version: str) -> RolloutRow
     return rollouts.promotion(connection, model, version)
 
 
-def _say_held(store: Store, lease: Lease, model: str, abort: Abort, why: str, now_us: int) -> None:
-    words = f"the ledger goes on with {abort.version}, which {abort.actor} took back without it: {why}"
+def _report_pending(store: Store, lease: Lease, model: str, abort: Abort, why: str, now_us: int) -> None:
+    explanation = f"the ledger keeps {abort.version}, which {abort.actor} rolled back without it: {why}"
     with store.ledger.read() as connection:
-        told = events.newest(connection, subject=model, kind="abort.pending", limit=_TOLD_EVENTS)
-    if any(each.explanation == words for each in told):
+        reported = events.newest(connection, subject=model, kind="abort.pending", limit=_READ_EVENTS)
+    if any(each.explanation == explanation for each in reported):
         return
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
@@ -109,42 +108,44 @@ def _say_held(store: Store, lease: Lease, model: str, abort: Abort, why: str, no
             kind="abort.pending",
             subject=model,
             actor=abort.actor,
-            explanation=words,
+            explanation=explanation,
         )
 
 
 def _steps(connection: Transaction, store: Store, model: str, abort: Abort) -> list[TrafficStep]:
-    """What the ledger has to do yet for `abort`; nothing when it is over."""
+    """Return what the ledger still has to do for `abort`; nothing when it is over."""
     if rollouts.is_pushed_after(connection, model, abort.version, abort.rollout_id):
-        return []  # somebody pushed it again, and knew better than the abort could, whatever is rolled out since
+        return []  # a newer push of the version overrides the abort, whatever is rolled out since
     return failover.plan_failover(connection, store, model, {abort.version})
 
 
 def _elsewhere(store: Store, model: str, now_us: int) -> list[Abort]:
-    """The aborts that servers on other machines obey. One that was silent a moment ago is left to its probe: a machine that
-    is gone for good must not delay each round."""
+    """Return the aborts that servers on other machines follow.
+
+    A server that was silent recently is left to its probe: a machine that is gone must not delay each round.
+    """
     with store.ledger.read() as connection:
         silent = {each.server for each in probes.last(connection, model) if is_silent(each, now_us)}
-        asked = [
+        polled = [
             each
             for each in servers.registered(connection, model)
             if each.server not in silent and not each.log_directory.is_dir()
         ]
-    return [abort for listed in call_all(asked, _told, TIMEOUT_SECONDS).values() for abort in listed]
+    return [abort for listed in call_all(polled, _aborts_of, TIMEOUT_SECONDS).values() for abort in listed]
 
 
-def _told(server: Server) -> list[Abort]:
+def _aborts_of(server: Server) -> list[Abort]:
     try:
         with ServerClient(server) as client:
             return read(client.status())
     except FAILURES:
-        return []  # whoever is silent says it the next time; that it is silent is told by its probe
+        return []  # a silent server reports its aborts in the next round; its probe reports the silence
 
 
 def read(status: Mapping[str, Any]) -> list[Abort]:
-    """The aborts that a server says it obeys; what is none is passed over."""
-    told = status.get("aborts")
-    listed: Sequence[object] = told if isinstance(told, list) else ()
+    """Return the aborts that a server reports; invalid ones are skipped."""
+    reported = status.get("aborts")
+    listed: Sequence[object] = reported if isinstance(reported, list) else ()
     return [Abort(**each) for each in listed if isinstance(each, dict) and _is_abort(each.items())]
 
 

@@ -1,8 +1,6 @@
-"""What may serve together: a version passed a trial with the runtime and the serving config in force before it gets traffic
-(R115, R116).
+"""Compatibility: a version passes a test with the runtime and serving config in force before it gets traffic (R115, R116).
 
-Asked where a combination comes about on purpose: by a rollout, and by the push of a runtime. No rollback asks: what it returns
-to answered users before, and it may not wait.
+A rollout and the push of a runtime require it. A rollback does not: what it returns to served before, and it must not wait.
 """
 
 from __future__ import annotations
@@ -18,17 +16,17 @@ from holdfast.store.rollout import rollouts
 
 
 def is_tested(connection: Transaction, model: str, version: str, runtime: str) -> bool:
-    """Whether `version` passed a trial with `runtime` and the serving config in force."""
+    """Return True if `version` passed a test with `runtime` and the serving config in force."""
     found = runtimes.tried(connection, version, runtime, serving_config.current(connection, model).id)
     return found is not None and found.verdict is Verdict.PASS
 
 
 def require_tested(connection: Transaction, model: str, version: str, runtime: str) -> None:
-    """Raise `RefusedError` HF403 unless `version` passed a trial with `runtime` and the serving config in force."""
+    """Raise `RefusedError` HF403 unless `version` passed a test with `runtime` and the serving config in force."""
     limits = serving_config.current(connection, model)
     found = runtimes.tried(connection, version, runtime, limits.id)
     if found is None or found.verdict is not Verdict.PASS:
-        why = "was not tried" if found is None else f"did not pass its trial ({found.explanation})"
+        why = "was not tested" if found is None else f"did not pass its test ({found.explanation})"
         raise RefusedError(
             "HF403",
             f"{runtime} {why} with {version} and {limits.id}",
@@ -37,32 +35,33 @@ def require_tested(connection: Transaction, model: str, version: str, runtime: s
         )
 
 
-def lacking(connection: Transaction, model: str, version: str) -> str | None:
-    """The runtime in force that `version` has yet to pass a trial with; None when it passed, or where no plan names one."""
+def untested_runtime(connection: Transaction, model: str, version: str) -> str | None:
+    """Return the runtime in force that `version` has yet to pass a test with; None if it passed, or no plan names a runtime."""
     periods = runtimes.in_force(connection, model)
     return periods[0][1] if periods and not is_tested(connection, model, version, periods[0][1]) else None
 
 
 def refuse(connection: Transaction, model: str, version: str) -> None:
-    """Raise `RefusedError` HF403 when `version` has yet to pass a trial with the runtime in force."""
-    runtime = lacking(connection, model, version)
+    """Raise `RefusedError` HF403 if `version` has yet to pass a test with the runtime in force."""
+    runtime = untested_runtime(connection, model, version)
     if runtime is not None:
         require_tested(connection, model, version, runtime)
 
 
-def answering(connection: Transaction, plan: TrafficPlan) -> tuple[str, ...]:
-    """The versions that another runtime would answer with at once or in time: the intended one under `plan`, and what is
-    being rolled out."""
+def versions_to_test(connection: Transaction, plan: TrafficPlan) -> tuple[str, ...]:
+    """Return the versions that another runtime would serve: the intended one under `plan`, and the challenger of a rollout."""
     row = rollouts.under_way(connection, plan.model)
     coming = () if row is None or row.state is State.ROLLING_BACK else (row.challenger,)
     return tuple(dict.fromkeys((plan.intended, *coming)))
 
 
-def keep(
+def record(
     connection: Transaction, model: str, version: str, runtime: str, explanation: str, *, now_us: int
 ) -> None:
-    """Keep that `version` passed with the registered `runtime` and the serving config in force, in the caller's transaction.
-    A trial of the three stands above it."""
+    """Record that `version` passed with the registered `runtime` and the serving config in force.
+
+    A compatibility test of the three takes precedence.
+    """
     limits = serving_config.current(connection, model)
     serving_configs.register(connection, limits, now_us=now_us)
     if runtimes.tried(connection, version, runtime, limits.id) is None:

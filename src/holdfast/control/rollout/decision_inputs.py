@@ -1,4 +1,4 @@
-"""What is known when a rollout decides: what must be there first, what the evidence begins with, what each decision changes."""
+"""Inputs of a rollout's decision: prerequisites, initial evidence, and what each decision changes in the evidence."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ BEFORE_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING})
 
 
 def readiness(connection: Transaction, row: RolloutRow, now_us: int) -> Readiness:
-    """What the policy of a pending rollout may ask for before anything begins, at `now_us`."""
+    """Return the prerequisites that the policy of a pending rollout may require, at `now_us`."""
     policy = Canary.from_json(row.policy_json)
     if row.state is not State.PENDING or not (policy.replay_requests or policy.max_drill_age_us):
         return Readiness()
@@ -57,15 +57,15 @@ def readiness(connection: Transaction, row: RolloutRow, now_us: int) -> Readines
 
 
 def _can_drill(connection: Transaction, model: str) -> bool:
-    """Whether there is anything clean beside the champion that a drill could return to."""
+    """Return True if there is a clean version besides the champion that a drill could return to."""
     newest = traffic_plans.newest_committed(connection, model)
-    beside = () if newest is None else (newest.plan.previous, newest.plan.fallback)
+    others = () if newest is None else (newest.plan.previous, newest.plan.fallback)
     tainted = taints.versions_of(connection, model)
-    return any(each is not None and each not in tainted for each in beside)
+    return any(each is not None and each not in tainted for each in others)
 
 
 def first_evidence(store: Store, row: RolloutRow, now_us: int) -> tuple[MetricState, ...]:
-    """The states with which the canary would begin; empty while it cannot, and after it has begun."""
+    """Return the states that the canary would begin with; empty while it cannot begin, and after it has begun."""
     if row.state not in BEFORE_TRAFFIC:
         return ()
     policy = Canary.from_json(row.policy_json)
@@ -76,7 +76,7 @@ def first_evidence(store: Store, row: RolloutRow, now_us: int) -> tuple[MetricSt
 def of_decision(
     connection: Transaction, row: RolloutRow, first: tuple[MetricState, ...]
 ) -> tuple[MetricState, ...]:
-    """What the decision about `row` looks at; labels of its time in shadow may still come when it has traffic."""
+    """Return the evidence for the decision about `row`. Labels of its shadow may still arrive when it has traffic."""
     others = first if row.state in BEFORE_TRAFFIC else evidence.canary_of_rollout(connection, row.rollout_id)
     return (*evidence.shadow_of_rollout(connection, row.rollout_id), *others)
 
@@ -84,8 +84,7 @@ def of_decision(
 def prepare(
     connection: Transaction, row: RolloutRow, decision: Decision, first: tuple[MetricState, ...], now_us: int
 ) -> None:
-    """What the evidence must know of a decision: that it begins, that a step does, that nobody is compared, that it is
-    watched."""
+    """Update the evidence for a decision: start it, start a step, end the comparison, or start the bake time."""
     policy = Canary.from_json(row.policy_json)
     match decision:
         case Start():
@@ -115,7 +114,7 @@ def prepare(
 
 
 def _champions_quantile_seconds(store: Store, row: RolloutRow, policy: Canary, now_us: int) -> float | None:
-    """The champion's own latency quantile before the canary; None while too little is known."""
+    """Return the champion's own latency quantile before the canary; None while it has too few requests."""
     if policy.latency_quantile is None or row.champion is None:
         return None
     with store.ledger.read() as connection:

@@ -24,7 +24,7 @@ from holdfast.tables.backout import CancelRollout, FailOver, KeepLastResort, Rep
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why traffic moves, who asked for it, and when."""
+    """Why traffic moves, the actor, and when."""
 
     reason: str
     actor: str

@@ -1,4 +1,4 @@
-"""What each metric of a rollout shows: the figures of both arms, the evidence against its bound, and the verdict in words."""
+"""Summarise each metric of a rollout: figures of both arms, the evidence relative to its bound, and the verdict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY, RATE
 
 @dataclass(frozen=True, slots=True)
 class MetricSummary:
-    """One metric. A mean is None without any unit; `reached` is how much of its bound the evidence of harm has, 0 to 1."""
+    """One metric. A mean is None without units; `reached` is the evidence of harm as a share of its bound, 0 to 1."""
 
     metric: str
     challenger_units: int
@@ -29,13 +29,13 @@ class MetricSummary:
     explanation: str
 
     def arms(self) -> dict[str, Any]:
-        """The figures of both arms, by their names."""
+        """Return the figures of both arms by name."""
         names = ("challenger_units", "challenger_mean", "champion_units", "champion_mean")
         return {name: getattr(self, name) for name in names}
 
 
 def summarise(state: MetricState, judged: MetricVerdict) -> MetricSummary:
-    """What `state` shows, of which `judged` is the verdict."""
+    """Return the summary of `state`, whose verdict is `judged`."""
     return MetricSummary(
         metric=state.metric,
         challenger_units=state.challenger_units,
@@ -51,20 +51,20 @@ def summarise(state: MetricState, judged: MetricVerdict) -> MetricSummary:
 
 
 def judged_all(states: Sequence[MetricState], policy: Canary) -> tuple[MetricVerdict, ...]:
-    """The verdict of each metric, of shadow and canary, in the order of `states`."""
+    """Return the verdict of each metric, of shadow and canary, in the order of `states`."""
     copies = shadow.judge(states, policy) if policy.shadow is not None else ()
     of_copies = {verdict.metric: verdict for verdict in copies}
     return tuple(of_copies.get(state.metric) or judge(state, policy) for state in states)
 
 
 def in_order(states: Iterable[MetricState]) -> list[MetricState]:
-    """The metrics as people read them."""
+    """Return the metrics in the order in which they are displayed."""
     order = {ERRORS: 0, LATENCY: 1, QUALITY: 2}
     return sorted(states, key=lambda state: (order.get(state.metric, 9), state.metric))
 
 
 def _nearest(state: MetricState) -> str:
-    """Which slice is nearest to its bound, when `state` is of slices and has seen one."""
+    """Return the slice that is nearest to its bound, if `state` is of slices and has one."""
     if not isinstance(state.evidence, SliceEvidence):
         return ""
     ranked = slices.rank_slices(state.evidence, state.log_bound)
@@ -72,10 +72,10 @@ def _nearest(state: MetricState) -> str:
 
 
 def _explained(judged: MetricVerdict) -> str:
-    """A verdict in one sentence."""
+    """Return a verdict as one sentence."""
     if judged.metric == RATE:
-        told = judged.wanting or "the rate of requests is not shown to differ from that before the switch"
-        return f"{told[0].upper()}{told[1:]}."
+        text = judged.wanting or "the rate of requests is not shown to differ from that before the switch"
+        return f"{text[0].upper()}{text[1:]}."
     match judged.verdict:
         case Verdict.FAIL:
             return "Harm is shown: the evidence reached its bound."

@@ -1,4 +1,4 @@
-"""A person stops a canary where it is, and lets it go on."""
+"""Pause a canary at its share, and resume it."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.rollout import rollouts
 
-DEFAULT_REASON: Final = "asked for by a person"
-"""The reason of somebody who gives none."""
+DEFAULT_REASON: Final = "requested by an operator"
+"""The reason if none is given."""
 
 
 def pause(store: Store, model: str, *, actor: str, reason: str, now_us: int) -> int:
-    """Pause the canary of `model` at its share: evidence goes on, and so does a rollback for harm. The rollout's number.
+    """Pause the canary of `model` at its share; return the rollout's number. Evidence is still folded, and harm rolled back.
 
-    Asking again keeps another reason, when one is given, and else writes nothing. Raises `NotFoundError` HF410 when no
-    rollout is under way, `RefusedError` HF404 when it is in a state that cannot be paused, `ConflictError` HF404 when it
-    moved meanwhile: then ask again.
+    A repeated call stores another reason, if one is given, and else writes nothing. Raises `NotFoundError` HF410 when
+    no rollout is under way, `RefusedError` HF404 when its state cannot be paused, `ConflictError` HF404 when it moved
+    meanwhile; then repeat.
     """
-    return _move(store, model, Event.PAUSE, State.PAUSED, "held", reason, actor, now_us)
+    return _move(store, model, Event.PAUSE, State.PAUSED, "paused", reason, actor, now_us)
 
 
 def resume(store: Store, model: str, *, actor: str, reason: str, now_us: int) -> int:
-    """Let a canary that is paused go on; its patience begins anew. Raises as `pause` does."""
-    return _move(store, model, Event.RESUME, State.CANARY, "let go on", reason, actor, now_us)
+    """Resume a paused canary; its timeout begins anew. Raises as `pause` does."""
+    return _move(store, model, Event.RESUME, State.CANARY, "resumed", reason, actor, now_us)
 
 
 def _move(

@@ -1,4 +1,4 @@
-"""The watch of a promotion, carried by the control loop although the rollout rests: harm is taken back by itself."""
+"""Carry the bake time of a promotion, although its rollout rests: harm is rolled back automatically."""
 
 from __future__ import annotations
 
@@ -30,33 +30,31 @@ _LAG_US = 120_000_000
 
 
 def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> BakeDecision | None:
-    """Do what follows for the promotion of `model` that is watched; what was decided, None when there is nothing to do.
+    """Do what follows for the promotion of `model` in its bake time; return the decision, None when there is nothing to do.
 
-    A newer rollout that is under way ends with it: two cannot both move the traffic, and a version that is taken back is no
-    champion to compare with. Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when somebody
-    moved the rollout meanwhile: nothing was written then.
+    A newer rollout that is under way ends with it: two cannot both move the traffic, and a version that is rolled back is no
+    champion to compare with. Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when another
+    process moved the rollout; then nothing was written.
     """
     with store.ledger.read() as connection:
-        found = _watched(connection, model)
+        found = _baking(connection, model)
         if found is None:
             return None
         idle = isinstance(_decide(connection, *found, now_us), Wait)
-        if idle and not (
-            _rate_is_due(connection, found[0], now_us) or _answers_no_more(connection, found[0])
-        ):
+        if idle and not (_rate_is_due(connection, found[0], now_us) or _is_replaced(connection, found[0])):
             return None
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
-        found = _watched(connection, model)
+        found = _baking(connection, model)
         if found is None:
             return None
         row, _ = found
         _compare_rate(connection, row, now_us)
         decision = _decide(connection, *found, now_us)
-        if _answers_no_more(connection, row) and isinstance(decision, RollBack):
-            words = f"harm was shown after its promotion, and it was replaced without a rollout: {decision.reason}"
-            decision = EndBake(PushOutcome.ESCAPED, words, decision.verdicts)
-        elif _answers_no_more(connection, row):
+        if _is_replaced(connection, row) and isinstance(decision, RollBack):
+            reason = f"harm was shown after its promotion, and it was replaced without a rollout: {decision.reason}"
+            decision = EndBake(PushOutcome.ESCAPED, reason, decision.verdicts)
+        elif _is_replaced(connection, row):
             decision = EndBake(PushOutcome.CENSORED, f"{row.challenger} was replaced without a rollout", ())
         if isinstance(decision, Wait):
             return None
@@ -94,12 +92,12 @@ def _roll_back_both(
     """
     if newer.state is State.VERIFYING:
         return False
-    why = f"its champion, {row.challenger}, is taken back: {decision.reason}"
+    why = f"its champion, {row.challenger}, is rolled back: {decision.reason}"
     cause = Cause(why, events.SYSTEM, now_us)
     steps = failover.fail_over(connection, store, row.model, cause, also=(row.challenger,))
     if any(isinstance(step, FailOver) for step in steps):
-        words = f"harm was shown after its promotion: {decision.reason}"
-        ledger.end_bake(connection, row, PushOutcome.ESCAPED, words, now_us=now_us)
+        harm = f"harm was shown after its promotion: {decision.reason}"
+        ledger.end_bake(connection, row, PushOutcome.ESCAPED, harm, now_us=now_us)
         return True
     if steps or newer.state is State.ROLLING_BACK:
         return bool(steps)
@@ -107,8 +105,8 @@ def _roll_back_both(
     return True
 
 
-def _watched(connection: Transaction, model: str) -> tuple[RolloutRow, int] | None:
-    """The promotion that is watched, and until when."""
+def _baking(connection: Transaction, model: str) -> tuple[RolloutRow, int] | None:
+    """Return the promotion in its bake time, and when that ends."""
     push = pushes.baking(connection, model)
     if push is None or push.bake_until_us is None:
         return None
@@ -126,13 +124,13 @@ def _decide(connection: Transaction, row: RolloutRow, until_us: int, now_us: int
     )
 
 
-def _answers_no_more(connection: Transaction, row: RolloutRow) -> bool:
-    """Whether another version was given its traffic without its rollout being taken back, as for tainted rows."""
+def _is_replaced(connection: Transaction, row: RolloutRow) -> bool:
+    """Return True if another version got its traffic without a rollback of its rollout, as for tainted rows."""
     plan = traffic_plans.newest_committed(connection, row.model)
     if plan is None or plan.plan.champion == row.challenger:
         return plan is None
     moved = drills.moving(connection, row.model, plan.plan.plan_id)
-    return moved is None or moved[1].champion != row.challenger  # a live drill gives it back in a moment
+    return moved is None or moved[1].champion != row.challenger  # a live drill restores it soon
 
 
 def _rate(connection: Transaction, row: RolloutRow) -> MetricState | None:
@@ -149,7 +147,7 @@ def _rate_is_due(connection: Transaction, row: RolloutRow, now_us: int) -> bool:
 
 
 def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None:
-    """Count what came after the switch against what came before it, and tell it once when the rate is another."""
+    """Fold the requests after the switch against those before it, and report once when the rate differs."""
     state = _rate(connection, row)
     history_us = usage.first_minute_us(connection, row.model)
     if state is None or history_us is None:
@@ -171,5 +169,5 @@ def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None
             at_us=now_us,
             kind="rollout.rate_changed",
             subject=row.subject,
-            explanation=f"after the promotion of {row.challenger} {format_rate(state)}; nothing is taken back for it",
+            explanation=f"after the promotion of {row.challenger} {format_rate(state)}; nothing is rolled back for it",
         )

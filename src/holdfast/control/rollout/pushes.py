@@ -1,4 +1,4 @@
-"""The ledger of pushes: labelled in the transaction of each transition, relabelled by people, told with its numbers."""
+"""Ledger of pushes: label each in the transaction of its transition, relabel it, and list pushes with numbers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.telemetry import outcomes
 
 _ENDING = (State.ROLLING_BACK, State.CANCELLED)
-_TAKEN_BACK = (State.ROLLING_BACK, State.ROLLED_BACK, State.CANCELLED)
+_ROLLED_BACK = (State.ROLLING_BACK, State.ROLLED_BACK, State.CANCELLED)
 
 
 def open_push(connection: Transaction, rollout: int, model: str, *, now_us: int) -> None:
-    """A rollout was asked for: its push is under way."""
+    """Open the push of a rollout that was requested."""
     row = PushRow(rollout, model, PushOutcome.OPEN, "under way: pending", events.SYSTEM, now_us)
     pushes.put(connection, row)
 
@@ -35,12 +35,12 @@ def record(
 ) -> None:
     """Label the push of `row`, which goes to `after`, in the transaction that moves it.
 
-    `harm` says what the decision saw; without it the evidence is asked, because a person may take a version back when its
-    harm is shown already.
+    `harm` is what the decision saw. Without it current evidence is used, because an operator may roll back a version
+    whose harm is shown already.
     """
     before = pushes.of_rollout(connection, row.rollout_id)
     if after is State.ROLLED_BACK or (before is not None and before.labelled_by != events.SYSTEM):
-        return  # labelled when the rollback was decided, or by a person
+        return  # labelled when the rollback was decided, or by an operator
     policy = Canary.from_json(row.policy_json)
     states = _states(connection, row.rollout_id)
     tainted = ""
@@ -51,10 +51,10 @@ def record(
     turn = Turn(row.state, after, row.champion, harm, tainted, actor != events.SYSTEM, reason)
     outcome, why = outcome_of(turn, policy)
     if before is not None and before.outcome is not PushOutcome.OPEN and outcome is PushOutcome.CENSORED:
-        return  # taken back after its watch: what was seen then stands
-    watched = outcome is PushOutcome.OPEN and after is State.PROMOTED
+        return  # rolled back after its bake time: the earlier label stands
+    bakes = outcome is PushOutcome.OPEN and after is State.PROMOTED
     if after is State.PROMOTED:
-        _replace_watched(connection, row, now_us)
+        _replace_baking(connection, row, now_us)
     until_us = None if before is None else before.bake_until_us
     pushes.put(
         connection,
@@ -66,7 +66,7 @@ def record(
             labelled_by=events.SYSTEM,
             labelled_at_us=now_us,
             requests=requests_of(states)[0] if after in (*_ENDING, State.PROMOTED) else None,
-            bake_until_us=now_us + policy.bake_us if watched else until_us,
+            bake_until_us=now_us + policy.bake_us if bakes else until_us,
         ),
     )
 
@@ -74,7 +74,7 @@ def record(
 def end_bake(
     connection: Transaction, row: RolloutRow, outcome: PushOutcome, reason: str, *, now_us: int
 ) -> None:
-    """The watch of a promotion is over: its push is labelled, and that is told."""
+    """Label the push of a promotion whose bake time is over, and append its event."""
     before = pushes.of_rollout(connection, row.rollout_id)
     states = evidence.canary_of_rollout(connection, row.rollout_id)
     until_us = None if before is None else before.bake_until_us
@@ -96,15 +96,15 @@ def end_bake(
         at_us=now_us,
         kind="push.labelled",
         subject=row.subject,
-        explanation=f"the push of {row.challenger} is called {outcome}: {reason}",
+        explanation=f"the push of {row.challenger} is labelled {outcome}: {reason}",
     )
 
 
 def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now_us: int) -> PushRow:
-    """A person says what a push was, later than its evidence could: the label, and who gave it.
+    """Replace the label of a push by an operator's, later than its evidence could; return it.
 
-    A bad one that was promoted has escaped. Raises `NotFoundError` HF410 for a rollout that is not there, `RefusedError`
-    HF404 for one that is under way or watched: roll it back, or wait.
+    A bad one that was promoted has escaped. Raises `NotFoundError` HF410 for an unknown rollout, `RefusedError` HF404 for one
+    that is under way or in its bake time: roll it back, or wait.
     """
     with store.ledger.write() as connection:
         row = rollouts.get(connection, rollout)
@@ -112,7 +112,7 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
         if before is None:
             raise NotFoundError(
                 "HF410",
-                f"rollout {rollout} ended before there was a ledger of pushes",
+                f"rollout {rollout} has no push to label",
                 state="nothing was written",
                 next_command="holdfast rollout history",
             )
@@ -136,8 +136,8 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
             kind="push.labelled",
             subject=row.subject,
             actor=actor,
-            explanation=f"the push of {row.challenger} was called {before.outcome} ({before.reason}); "
-            f"{actor} calls it {outcome}: {why}",
+            explanation=f"the push of {row.challenger} was labelled {before.outcome} ({before.reason}); "
+            f"{actor} labels it {outcome}: {why}",
         )
     return after
 
@@ -146,11 +146,10 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
 class Push:
     """One push with its numbers.
 
-    `requests` is how many its challenger was sent until it was decided, in its watch too. `failed_or_wrong` is how many of
-    those it could not answer, or answered with the other side of 0.5 than their label says; a good version has such, and a
-    first version, which nothing is compared with, has no number of either. `for_harm` is whether it was taken back and
-    harm is shown; `detection_us` the time from its first request to the decision to take it back, None when nothing was
-    found out.
+    `requests` is how many its challenger got until it was decided, bake time included. `failed_or_wrong` is how many of those
+    failed, or got a prediction on the other side of 0.5 than their label; a good version has such too, and a first
+    version, which is compared with nothing, has neither number. `for_harm` is True if it was rolled back and harm is
+    shown; `detection_us` is the time from its first request to the decision to roll back, None without a detection.
     """
 
     rollout_id: int
@@ -170,8 +169,11 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The ledger of pushes in numbers. `false_rollbacks` were taken back or cancelled for harm and are good all the same,
-    as a person found; `censored` are neither good nor bad, and in no rate."""
+    """Counts of pushes by outcome.
+
+    `false_rollbacks` were rolled back or cancelled for harm and labelled good by an operator; `censored` are neither good nor
+    bad, and in no rate.
+    """
 
     pushes: int
     open: int
@@ -183,15 +185,15 @@ class Totals:
 
 
 def listed(store: Store, model: str) -> tuple[Push, ...]:
-    """Every push of `model` with its numbers, the newest first."""
+    """Return every push of `model` with its numbers, the newest first."""
     with store.ledger.read() as connection:
         rows = pushes.of_model(connection, model)
     with store.ledger.read() as connection:
-        return tuple(_told(connection, row) for row in rows)
+        return tuple(_with_numbers(connection, row) for row in rows)
 
 
 def totals(found: tuple[Push, ...]) -> Totals:
-    """What the pushes come to."""
+    """Count the pushes by outcome."""
 
     def count(*which: PushOutcome) -> int:
         return sum(each.outcome in which for each in found)
@@ -208,8 +210,8 @@ def totals(found: tuple[Push, ...]) -> Totals:
     )
 
 
-def _replace_watched(connection: Transaction, row: RolloutRow, now_us: int) -> None:
-    """The promotion that was watched until now is not the champion any more, and nobody will see its watch to the end."""
+def _replace_baking(connection: Transaction, row: RolloutRow, now_us: int) -> None:
+    """Label the baking promotion that `row` replaces: it will not complete its bake time."""
     older = pushes.baking(connection, row.model)
     if older is None or older.rollout_id == row.rollout_id:
         return
@@ -222,23 +224,23 @@ def _replace_watched(connection: Transaction, row: RolloutRow, now_us: int) -> N
 
 
 def _states(connection: Transaction, rollout: int) -> tuple[MetricState, ...]:
-    """What traffic showed of a push, and what copies did."""
+    """Return the evidence of traffic and of copies about a push."""
     return (
         *evidence.canary_of_rollout(connection, rollout),
         *evidence.shadow_of_rollout(connection, rollout),
     )
 
 
-def _told(connection: Transaction, push: PushRow) -> Push:
+def _with_numbers(connection: Transaction, push: PushRow) -> Push:
     row = rollouts.get(connection, push.rollout_id)
     requests, failed = requests_of(evidence.canary_of_rollout(connection, push.rollout_id))
 
     def first_us(*states: State) -> int | None:
         return rollouts.first_reached_us(connection, push.rollout_id, states)
 
-    begun_us, taken_us = first_us(State.CANARY, State.VERIFYING), first_us(State.ROLLING_BACK)
+    begun_us, rolled_back_us = first_us(State.CANARY, State.VERIFYING), first_us(State.ROLLING_BACK)
     promoted_us = None if push.bake_until_us is None else first_us(State.PROMOTED)
-    ends_us = [each for each in (taken_us, push.bake_until_us) if each is not None]
+    ends_us = [each for each in (rolled_back_us, push.bake_until_us) if each is not None]
     pushed = outcomes.PushedPredictions(
         row.rollout_id, row.challenger, promoted_us, min(ends_us, default=None)
     )
@@ -258,13 +260,13 @@ def _told(connection: Transaction, push: PushRow) -> Push:
         requests=max(requests, push.requests or 0),
         failed_or_wrong=failed + wrong,
         for_harm=for_harm,
-        detection_us=taken_us - begun_us if detected and taken_us and begun_us else None,
+        detection_us=rolled_back_us - begun_us if detected and rolled_back_us and begun_us else None,
     )
 
 
 def _for_harm(connection: Transaction, row: RolloutRow) -> bool:
-    """Whether it was taken back or cancelled, and its evidence, or its replay, shows harm."""
-    if row.state not in _TAKEN_BACK:
+    """Return True if it was rolled back or cancelled, and its evidence, or its replay, shows harm."""
+    if row.state not in _ROLLED_BACK:
         return False
     if harm_shown(_states(connection, row.rollout_id), Canary.from_json(row.policy_json)):
         return True

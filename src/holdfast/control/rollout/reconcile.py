@@ -1,8 +1,7 @@
-"""The rollout's loop: read what is known, decide, commit. The committed plan is the effect; servers follow
-it.
+"""Reconcile a rollout: read the evidence, decide, commit. The committed plan is the effect; servers follow it.
 
-One transaction holds the compare-and-set of the rollout's state, the event that tells it and the new traffic
-plan, under the lease's epoch. A loop that was killed, or a second one, finds either all of it or nothing.
+One transaction holds the compare-and-set of the rollout's state, its event and the new traffic plan, under the lease's epoch.
+A loop that was killed, or a second one, finds either all of it or nothing.
 """
 
 from __future__ import annotations
@@ -76,13 +75,21 @@ DECISIONS_AT_ONCE: Final = 4
 
 
 def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) -> int:
-    """Ask for the rollout of `version`; the control loop carries it on. The number of the rollout.
+    """Request the rollout of `version`, which the control loop carries; return the number of the rollout.
 
-    Asking again for what is under way gives its number and writes nothing. Raises `NotFoundError` HF303 for a
-    version that the model does not have, `RefusedError` HF403 for one that is not a qualified candidate, is the
-    champion already or has yet to pass a trial with the binary in force, HF406 for a tainted one, `InputError` HF107 when
-    its policy guards slices by a column that the version or the champion does not have, and `ConflictError` HF404 while
-    another version is under way.
+    A repeated request for what is under way returns its number and writes nothing.
+
+    Raises
+    ------
+    NotFoundError
+        HF303 for an unknown version or one of another model.
+    RefusedError
+        HF403 for one that is no qualified candidate, is the champion already, or has yet to pass a compatibility test with the
+        runtime in force; HF406 for a tainted one.
+    InputError
+        HF107 if the policy guards slices by a column that the version or the champion does not have.
+    ConflictError
+        HF404 while another version is under way.
     """
     with store.ledger.read() as connection:
         row = versions.get(connection, version)
@@ -111,7 +118,7 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
         if plan is not None and drills.moves_users(connection, model.name, plan.plan.plan_id):
             raise ConflictError(
                 "HF404",
-                f"a live drill of rollback has all users of {model.name!r} for a moment",
+                f"a live rollback drill has all users of {model.name!r}",
                 state="nothing was written",
                 next_command="the same command again, in a minute",
             )
@@ -124,7 +131,7 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
                 next_command="holdfast status",
             )
         compatibility.refuse(connection, model.name, version)
-        reason = f"asked for by {actor}"
+        reason = f"requested by {actor}"
         number = rollouts.insert_pending(
             connection,
             model=model.name,
@@ -151,16 +158,16 @@ def _refuse_unguarded(store: Store, model: Model, version: str) -> None:
     with store.ledger.read() as connection:
         plan = traffic_plans.newest_committed(connection, model.name)
         current = rollouts.under_way(connection, model.name)
-    if current is None:  # what is under way is not begun again
+    if current is None:  # a rollout that is under way is not begun again
         champion = None if plan is None else plan.plan.champion
         refuse_unguarded(store, model.rollout, version, champion)
 
 
 def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Decision]:
-    """Carry the model's rollout on as far as the evidence leads; the decisions that were committed, in order.
+    """Advance the model's rollout as far as the evidence leads; return the committed decisions, in order.
 
-    Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when somebody moved the rollout
-    meanwhile; in both cases nothing was written by the decision that lost.
+    Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when another process moved the rollout.
+    In both cases the decision that lost wrote nothing.
     """
     taken: list[Decision] = []
     while len(taken) < DECISIONS_AT_ONCE:
@@ -172,7 +179,7 @@ def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[De
 
 
 def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | None:
-    """One decision, committed; None when there is nothing to do now."""
+    """Commit one decision and return it; None when there is nothing to do."""
     with store.ledger.read() as connection:
         seen = tuple(
             ProbeSeen(each.server, each.plan_id, each.observed_version, each.verdict)
@@ -186,7 +193,7 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         wanted = _decide(connection, store, row, first, seen, now_us)
     if isinstance(wanted, Wait) or not webhooks.may(store, lease, row, wanted, now_us=now_us):
         return None
-    # Look, then compare and set: the first decision only tells whether a transaction is worth it. The second one, inside the
+    # Look, then compare and set: the first decision only shows whether a transaction is worth it. The second one, inside the
     # transaction that acts, binds: evidence of harm may have come in between, or a webhook may have answered.
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
@@ -204,11 +211,11 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
 
 
 def _transition(row: RolloutRow, decision: Decision) -> Transition:
-    assert not isinstance(decision, Wait), "a wait moves nothing"
+    assert not isinstance(decision, Wait), "a wait has no transition"
     step = decision.step if isinstance(decision, Advance) else None
     reason, actor = decision.reason, events.SYSTEM
     if isinstance(decision, Confirm):
-        # The event keeps who brought the rollout here, and why, when a probe confirms it.
+        # When a probe confirms it, the event keeps the actor and reason that brought the rollout here.
         reason, actor = f"{row.reason}; {decision.reason}", row.actor
     harm = decision.reason if isinstance(decision, RollBack) and decision.verdict is Verdict.FAIL else ""
     return Transition(decision.event, reason, actor, step=step, harm=harm, verdicts=decision.verdicts)

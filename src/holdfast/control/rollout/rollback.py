@@ -28,7 +28,7 @@ from holdfast.store.rollout.rollouts import RolloutRow
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A rollback as an operator asks for it: of the rollout of `version`, and of one part `only`; None leaves it open."""
+    """A rollback as an operator requests it: of the rollout of `version`, and of one part `only`; None leaves it open."""
 
     model: str
     actor: str
@@ -54,7 +54,7 @@ class Rollouts:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the plans of a model asked for as one part.
+    """The values of one part in the plans of a model.
 
     `periods` are the two newest, the newest first, each with its first plan; `initial` served before the first.
     """
@@ -62,7 +62,7 @@ class History:
     periods: Sequence[tuple[int, str]]
     initial: str | None
     is_rolled_back: bool
-    """Whether the last operation on the part was its rollback."""
+    """True if the last operation on the part was its rollback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Step:
     returns_to: str
     reason: str
     is_done: bool
-    """Whether it was rolled back before; then nothing is written."""
+    """True if it was rolled back before; then nothing is written."""
 
     def describe(self) -> str:
         """Return the step in one line.
@@ -189,7 +189,7 @@ def plan_rollback(
     Parameters
     ----------
     request
-        What the operator asks for.
+        What the operator requests.
     row
         The rollout to undo; None if the model version stays.
     returns_to
@@ -241,9 +241,9 @@ def _step(part: Part, history: History, since_plan: int, why: str) -> Step | Non
 
 
 def rollback(store: Store, request: Request, *, now_us: int) -> RolledBack:
-    """Roll back what `request` names, whatever the evidence says, and commit it all at once.
+    """Roll back what `request` names, regardless of the evidence, and commit it all at once.
 
-    Asking again for what is rolled back writes nothing.
+    A repeated request for what is rolled back writes nothing.
 
     Raises
     ------
@@ -252,7 +252,7 @@ def rollback(store: Store, request: Request, *, now_us: int) -> RolledBack:
     RefusedError
         HF404 if there is nothing to undo or no version to return to, HF406 if that version is tainted.
     ConflictError
-        HF404 if the rollout moved meanwhile; then ask again.
+        HF404 if the rollout moved meanwhile; then repeat.
     """
     with store.ledger.write() as connection:
         drill_traffic.settle(connection, request.model, now_us)

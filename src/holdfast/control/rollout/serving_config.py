@@ -14,9 +14,9 @@ from holdfast.store.rollout import traffic_plans
 
 
 def push(store: Store, model: str, limits: ConnectionLimits, *, actor: str, reason: str, now_us: int) -> int:
-    """Let the servers of `model` run with `limits`; the number of the plan. Who answers stays as it is.
+    """Let the servers of `model` run with `limits`; return the number of the plan. The serving versions stay.
 
-    Raises `NotFoundError` HF303 before the model's first plan, `RefusedError` HF403 when `limits` are in force.
+    Raises `NotFoundError` HF410 before the model's first plan, `RefusedError` HF403 when `limits` are in force.
     """
     with store.ledger.write() as connection:
         newest = plan_parts.newest(connection, model, now_us)
@@ -41,6 +41,6 @@ def push(store: Store, model: str, limits: ConnectionLimits, *, actor: str, reas
 
 
 def current(connection: Transaction, model: str) -> ConnectionLimits:
-    """The limits that the plans of `model` ask for."""
+    """Return the limits that the plans of `model` name, else the defaults."""
     periods = serving_configs.in_force(connection, model)
     return serving_configs.get(connection, periods[0][1]) if periods else ConnectionLimits()

@@ -145,14 +145,14 @@ def qualified(store: Store, model: str, version: str, own: Runtime, *, now_us: i
     with store.ledger.write() as connection:
         runtimes.register(connection, own, (), now_us=now_us)
         words = "qualified: every gate was judged by what this runtime answered"
-        compatibility.keep(connection, model, version, own.id, words, now_us=now_us)
+        compatibility.record(connection, model, version, own.id, words, now_us=now_us)
 
 
 def to_try(store: Store, model: str, runtime: str) -> tuple[str, ...]:
     """The versions that have yet to pass a trial with `runtime` before it may be pushed; none before the model's first plan."""
     with store.ledger.read() as connection:
         plan = traffic_plans.newest_committed(connection, model)
-        wanted = () if plan is None else compatibility.answering(connection, plan.plan)
+        wanted = () if plan is None else compatibility.versions_to_test(connection, plan.plan)
         return tuple(each for each in wanted if not compatibility.is_tested(connection, model, each, runtime))
 
 
@@ -227,7 +227,7 @@ def push(
                 state="nothing was written",
                 next_command="holdfast status",
             )
-        for version in compatibility.answering(connection, before):
+        for version in compatibility.versions_to_test(connection, before):
             compatibility.require_tested(connection, model, version, runtime)
         if not periods:
             runtimes.register(connection, present, (), now_us=now_us)

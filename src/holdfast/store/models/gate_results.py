@@ -14,12 +14,11 @@ from holdfast.store.db import schema
 _RESULTS: Final = schema.gate_results
 
 REPLAY: Final = "replay"
-"""The gate of recorded requests: judged for itself, again and again, and no part of qualification."""
+"""The gate of recorded requests: evaluated separately, repeatedly, and no part of qualification."""
 
 
 def append(connection: Connection, version: str, results: Sequence[GateResult], *, now_us: int) -> None:
-    """Add the results of one judgement of `version` to the caller's transaction. Nothing is ever
-    overwritten."""
+    """Add the results of one evaluation of `version` to the caller's transaction; none is overwritten."""
     if results:
         connection.execute(
             insert(_RESULTS),
@@ -28,8 +27,7 @@ def append(connection: Connection, version: str, results: Sequence[GateResult], 
 
 
 def newest(connection: Connection, version: str) -> list[GateResult]:
-    """The results of the newest judgement of `version`, in the order in which its gates were tried; empty
-    before the first."""
+    """Return the results of the newest evaluation of `version`, in the order of its gates; empty before the first."""
     fields = [_RESULTS.c[name] for name in GateResult.__slots__]
     last = (
         select(_RESULTS.c.evaluated_at_us)
@@ -51,8 +49,9 @@ def newest(connection: Connection, version: str) -> list[GateResult]:
 
 
 def newest_replay(connection: Connection, version: str) -> GateResult | None:
-    """How the newest replay of recorded requests with `version` ended; None before the first. `observed` is how many
-    requests were answered, `bound` how many were asked for.
+    """Return the result of the newest replay of recorded requests with `version`; None before the first.
+
+    `observed` is how many requests got a response, `bound` how many were wanted.
     """
     fields = [_RESULTS.c[name] for name in GateResult.__slots__]
     query = (

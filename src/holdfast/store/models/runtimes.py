@@ -19,7 +19,7 @@ from holdfast.store.db.dialects import inserting
 from holdfast.store.rollout.traffic_plans import in_force as _in_force
 
 MADE_OF: Final = ("holdfast", "httptools", "msgspec", "numpy", "onnxruntime", "polars", "uvloop")
-"""The distributions on the way of a request."""
+"""The distributions that serve a request."""
 
 _RUNTIMES: Final = schema.runtimes
 _TESTS: Final = schema.compatibility_tests
@@ -27,7 +27,7 @@ _TESTS: Final = schema.compatibility_tests
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRow:
-    """A registered runtime. `command` starts it: what stands before `serve`; empty when nobody said how."""
+    """A registered runtime. `command` starts it, without `serve`; empty if none was given."""
 
     runtime: str
     facts: Runtime
@@ -37,7 +37,7 @@ class RuntimeRow:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What became of trying a version with a runtime and a serving config."""
+    """The result of a compatibility test of a version with a runtime and a serving config."""
 
     version: str
     runtime: str
@@ -48,7 +48,7 @@ class Release:
 
 
 def here(build: str) -> Runtime:
-    """What this process is; `build` is the deployer's own name for it, such as that of an image."""
+    """Return the runtime of this process; `build` is the deployer's own name for it, such as that of an image."""
     facts = {name: _release(name) for name in MADE_OF}
     return Runtime(
         facts | {"python": platform.python_version(), "machine": platform.machine(), "build": build}
@@ -63,7 +63,7 @@ def _release(distribution: str) -> str:
 
 
 def register(connection: Connection, runtime: Runtime, command: Sequence[str], *, now_us: int) -> str:
-    """Keep `runtime` in the caller's transaction; its id. A `command` that says something replaces the one that was known."""
+    """Store `runtime` in the caller's transaction; return its id. A `command` that is not empty replaces the known one."""
     kept = json.dumps(list(command)) if command else None
     values = {
         "runtime": runtime.id,
@@ -78,7 +78,7 @@ def register(connection: Connection, runtime: Runtime, command: Sequence[str], *
 
 
 def get(connection: Connection, runtime: str) -> RuntimeRow:
-    """The runtime of that id; `NotFoundError` HF303 when it was never registered."""
+    """Return the runtime of that id. Raises `NotFoundError` HF303 when it was never registered."""
     for row in listed(connection):
         if row.runtime == runtime:
             return row
@@ -91,7 +91,7 @@ def get(connection: Connection, runtime: str) -> RuntimeRow:
 
 
 def listed(connection: Connection) -> tuple[RuntimeRow, ...]:
-    """Every runtime, the first that was registered first."""
+    """Return every runtime, in the order of registration."""
     query = select(_RUNTIMES).order_by(_RUNTIMES.c.registered_at_us, _RUNTIMES.c.runtime)
     return tuple(
         RuntimeRow(
@@ -105,7 +105,7 @@ def listed(connection: Connection) -> tuple[RuntimeRow, ...]:
 
 
 def judge(connection: Connection, release: Release) -> None:
-    """Keep what became of a trial, in the place of what the same three came to before."""
+    """Store the result of a compatibility test; it replaces an earlier one of the same three."""
     connection.execute(
         delete(_TESTS).where(
             _TESTS.c.version == release.version,
@@ -126,7 +126,7 @@ def judge(connection: Connection, release: Release) -> None:
 
 
 def tried(connection: Connection, version: str, runtime: str, config: str) -> Release | None:
-    """What became of trying the three together; None when they never were."""
+    """Return the result of testing the three together; None if they never were."""
     query = select(_TESTS).where(
         _TESTS.c.version == version,
         _TESTS.c.runtime == runtime,
@@ -146,7 +146,7 @@ def tried(connection: Connection, version: str, runtime: str, config: str) -> Re
 
 
 def passed(connection: Connection, version: str) -> tuple[str, ...]:
-    """The runtimes that `version` passed a trial or its gates with under any serving config, the last judged first."""
+    """Return the runtimes that passed with `version` under any serving config, by test or gates, the newest result first."""
     query = (
         select(_TESTS.c.runtime)
         .where(_TESTS.c.version == version, _TESTS.c.verdict == Verdict.PASS)
@@ -156,5 +156,5 @@ def passed(connection: Connection, version: str) -> tuple[str, ...]:
 
 
 def in_force(connection: Connection, model: str) -> tuple[tuple[int, str], ...]:
-    """The two newest runtimes that plans of `model` asked for, each with the first plan of its last spell, the newest first."""
+    """Return the two newest runtimes in plans of `model`, each with the first plan of its last period, the newest first."""
     return _in_force(connection, model, "runtime")

@@ -1,4 +1,4 @@
-"""Rows of `serving_configs`: with which options servers run, and which of them a model's plans ask for."""
+"""Rows of `serving_configs`: limits of servers, and which of them the plans of a model name."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _CONFIGS: Final = schema.serving_configs
 
 
 def register(connection: Connection, limits: ConnectionLimits, *, now_us: int) -> str:
-    """Keep `limits` in the caller's transaction, once; their id."""
+    """Store `limits` once, in the caller's transaction; return their id."""
     values = {"serving_config": limits.id, "config_json": limits.to_json(), "registered_at_us": now_us}
     connection.execute(inserting(connection, _CONFIGS).values(values).on_conflict_do_nothing())
     return limits.id
 
 
 def get(connection: Connection, config: str) -> ConnectionLimits:
-    """The limits of that id; `NotFoundError` HF303 when they were never registered."""
+    """Return the limits of that id. Raises `NotFoundError` HF303 when they were never registered."""
     return ConnectionLimits.from_json(document(connection, config))
 
 
 def document(connection: Connection, config: str) -> str:
-    """The JSON of that id, which another release may have written; `NotFoundError` HF303 as `get`."""
+    """Return the JSON of that id, which another release may have written. Raises `NotFoundError` HF303 as `get`."""
     query = select(_CONFIGS.c.config_json).where(_CONFIGS.c.serving_config == config)
     found = connection.execute(query).scalar_one_or_none()
     if found is None:
@@ -37,7 +37,5 @@ def document(connection: Connection, config: str) -> str:
 
 
 def in_force(connection: Connection, model: str) -> tuple[tuple[int, str], ...]:
-    """The two newest serving configs that plans of `model` asked for, each with the first plan of its last spell, the newest
-    first.
-    """
+    """Return the two newest serving configs in plans of `model`, each with the first plan of its last period."""
     return traffic_plans.in_force(connection, model, "serving_config")

@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from holdfast.train.artifact import Role, VersionMetadata
 
 State = Literal["registered", "qualified", "refused"]
-"""A registered version has not been judged to the end; the other two are final."""
+"""The evaluation of a registered version has not ended; the other two states are final."""
 
 _VERSIONS: Final = schema.versions
 
 
 @dataclass(frozen=True, slots=True)
 class VersionRow:
-    """One version. `version` is ``v<number>-<first 8 digits of the digest>``; `digest` names its file among
-    the blobs."""
+    """One version.
+
+    `version` is ``v<number>-<first 8 digits of the digest>``; `digest` names its file among the blobs.
+    """
 
     version: str
     model: str
@@ -97,8 +99,10 @@ def of_model(connection: Connection, model: str) -> list[VersionRow]:
 
 
 def newest(connection: Connection, model: str, *, role: Role, state: State | None = None) -> VersionRow:
-    """The newest version of a model in a role and, when one is named, a state; `NotFoundError` HF303 when
-    there is none."""
+    """Return the newest version of a model in a role and, if given, a state.
+
+    Raises `NotFoundError` HF303 when there is none.
+    """
     for row in of_model(connection, model):
         if row.role == role and state in (None, row.state):
             return row
@@ -107,8 +111,7 @@ def newest(connection: Connection, model: str, *, role: Role, state: State | Non
 
 
 def heuristic_of(connection: Connection, candidate: VersionRow) -> VersionRow:
-    """The newest heuristic that learnt from the candidate's own snapshot; `NotFoundError` HF303 when there
-    is none."""
+    """Return the newest heuristic trained on the candidate's own snapshot. Raises `NotFoundError` HF303 when there is none."""
     for row in of_model(connection, candidate.model):
         if row.role == "heuristic" and row.snapshot == candidate.snapshot:
             return row
@@ -120,7 +123,7 @@ def heuristic_of(connection: Connection, candidate: VersionRow) -> VersionRow:
 
 
 def champion(connection: Connection, model: str) -> VersionRow | None:
-    """The version that the model's newest traffic plan names as champion; None before the first plan."""
+    """Return the champion of the model's newest traffic plan; None before the first plan."""
     plans = schema.traffic_plans
     newest_plan = (
         select(plans.c.champion).where(plans.c.model == model).order_by(plans.c.plan_id.desc()).limit(1)
@@ -132,7 +135,7 @@ def champion(connection: Connection, model: str) -> VersionRow | None:
 def set_state(connection: Connection, version: str, state: State, *, before: State) -> None:
     """Move a version from state `before` to `state` in the caller's transaction.
 
-    `ConflictError` HF403 when it is not in `before` any more: somebody else judged it meanwhile.
+    Raises `ConflictError` HF304 when it is no longer in `before`: another process ended its evaluation.
     """
     changed = connection.execute(
         update(_VERSIONS)
@@ -142,7 +145,7 @@ def set_state(connection: Connection, version: str, state: State, *, before: Sta
     if changed.rowcount != 1:
         raise ConflictError(
             "HF304",
-            f"{version} is not {before} any more: another judgement ended first",
-            state="the earlier judgement stands",
+            f"{version} is not {before} any more: another evaluation ended first",
+            state="the result of the other evaluation is kept",
             next_command="holdfast status",
         )

@@ -1,4 +1,4 @@
-"""Rows of `decisions`: what was known when a rollout was decided about. Why it was decided is in the event, in words."""
+"""Rows of `decisions`: the evidence that a decision about a rollout was based on. Its reason is in the event."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DECISIONS: Final = schema.decisions
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """One decision. `evidence` is the verdict on each metric with its numbers at that moment."""
+    """One decision. `evidence` is the verdict on each metric with its numbers at that time."""
 
     event_id: int
     kind: str
@@ -25,7 +25,7 @@ class Decided:
 
 
 def put(connection: Connection, *, event: int, rollout: int, kind: str, verdicts: Verdicts) -> None:
-    """Keep what the decision that event number `event` tells was made from, in the caller's transaction."""
+    """Store the verdicts behind the decision of event number `event`, in the caller's transaction."""
     evidence = canonical_json([asdict(verdict) for verdict in verdicts])
     connection.execute(
         insert(_DECISIONS).values(event_id=event, rollout_id=rollout, kind=kind, evidence_json=evidence)
@@ -33,7 +33,7 @@ def put(connection: Connection, *, event: int, rollout: int, kind: str, verdicts
 
 
 def of_rollout(connection: Connection, rollout: int) -> dict[int, Decided]:
-    """The decisions of a rollout by the number of their event."""
+    """Return the decisions of a rollout by the number of their event."""
     query = select(_DECISIONS).where(_DECISIONS.c.rollout_id == rollout)
     return {
         row.event_id: Decided(row.event_id, row.kind, tuple(json.loads(row.evidence_json)))

@@ -16,12 +16,12 @@ _DRILLS: Final = schema.drills
 _ELSEWHERE: Final = ""
 """The model of a detached server; no model has this name."""
 _NEWEST: Final = 20
-"""How many drills of one kind and verdict are looked at."""
+"""How many drills of one kind and verdict are read."""
 _UNFINISHED: Final = "it began, and has not ended"
 
 
 def begin(connection: Connection, kind: DrillKind, model: str, *, actor: str, now_us: int) -> int:
-    """Record that a drill begins, and return its number. The row says that it is unfinished until `end`."""
+    """Record that a drill begins, and return its number. The row is unfinished until `end`."""
     values = {
         "kind": kind,
         "model": model,
@@ -116,7 +116,7 @@ def moving(connection: Connection, model: str, plan: int) -> tuple[int, TrafficP
 
 
 def moves_users(connection: Connection, model: str, plan: int) -> bool:
-    """Return True if plan number `plan` is that of an unfinished live drill: its champion serves only for a moment."""
+    """Return True if plan number `plan` is that of an unfinished live drill, whose champion serves only briefly."""
     return moving(connection, model, plan) is not None
 
 

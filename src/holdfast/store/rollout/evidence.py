@@ -1,7 +1,6 @@
-"""Rows of `rollout_evidence`: what is known about a rollout, by metric.
+"""Rows of `rollout_evidence`: the evidence about a rollout, by metric.
 
-What the challenger showed in shadow stands beside what it shows in its canary; their tests know nothing of each other, so
-each is asked for by its own name.
+The evidence of shadow and of canary is independent, so each has functions of its own.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ _GOES_ON = or_(
     rollouts.c.state.not_in(sorted(RESTING)),
     exists().where(pushes.c.rollout_id == rollouts.c.rollout_id, BAKING),
 )
-"""Evidence is added until a rollout rests; that of a promotion, until its watch is over."""
+"""Evidence is added until a rollout rests; that of a promotion, until its bake time is over."""
 
 
 def begin(connection: Connection, rollout: int, states: Sequence[MetricState], *, now_us: int) -> None:
-    """The first rows of `rollout`, in the caller's transaction."""
+    """Insert the first rows of `rollout`, in the caller's transaction."""
     for state in states:
         connection.execute(
             insert(rollout_evidence).values(rollout_id=rollout, updated_at_us=now_us, **values_of(state))
@@ -40,22 +39,22 @@ def of_rollout(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
 
 
 def canary_of_rollout(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
-    """The canary's metrics of `rollout`, as the caller's transaction sees them; empty before its canary began."""
+    """Return the canary's metrics of `rollout`, as the caller's transaction sees them; empty before its canary began."""
     return _chosen(connection, rollout, rollout_evidence.c.metric.not_like(_SHADOW))
 
 
 def shadow_of_rollout(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
-    """The shadow's metrics of `rollout`, likewise; empty when it has no shadow."""
+    """Return the shadow's metrics of `rollout`, as the caller's transaction sees them; empty without a shadow."""
     return _chosen(connection, rollout, rollout_evidence.c.metric.like(_SHADOW))
 
 
 def canary_of_running(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
-    """The canary's metrics of `rollout`, locked for a change; empty when it is not running any more."""
+    """Return the canary's metrics of `rollout`, locked for update; empty if it no longer runs."""
     return _locked(connection, rollout, rollout_evidence.c.metric.not_like(_SHADOW))
 
 
 def shadow_of_running(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
-    """The shadow's metrics of `rollout`, locked for a change; empty when it is not running any more."""
+    """Return the shadow's metrics of `rollout`, locked for update; empty if it no longer runs."""
     return _locked(connection, rollout, rollout_evidence.c.metric.like(_SHADOW))
 
 

@@ -1,9 +1,9 @@
-"""Whether a newer plan may be there, asked so cheaply that it can be asked many times a second.
+"""Poll for a newer plan, cheaply enough to do so many times a second.
 
-SQLite counts the commits of others (`PRAGMA data_version`, https://www.sqlite.org/pragma.html#pragma_data_version): some
-microseconds, and no row is read. PostgreSQL is asked for the newest plan's number, one descent of the primary key. Its NOTIFY
-would be quicker by some milliseconds, but it needs a connection of its own for ever, does not pass through a pooler of
-transactions, and one that is lost is found only by asking.
+On SQLite `PRAGMA data_version` (https://www.sqlite.org/pragma.html#pragma_data_version) counts commits of other connections
+in some microseconds, without reading a row. On PostgreSQL the newest plan's number is read, one descent of the primary key.
+NOTIFY would be faster by some milliseconds. It needs a permanent connection, does not pass a transaction pooler, and a lost
+connection is noticed only by polling.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from holdfast.store.db.store import Store
 
 SQLITE_SECONDS: Final = 0.02
 POSTGRES_SECONDS: Final = 0.05
-"""How often it is meant to be asked."""
+"""Intended polling intervals."""
 
 _NEWEST: Final = (
     select(schema.traffic_plans.c.plan_id)
@@ -31,7 +31,7 @@ _NEWEST: Final = (
 
 
 class Changes:
-    """Of one model's plans in one open store. It belongs to one thread; `close` it before the store's ledger."""
+    """Changes of one model's plans in one open store. It belongs to one thread; `close` it before the store's ledger."""
 
     def __init__(self, store: Store, model: str) -> None:
         self._store = store
@@ -45,19 +45,19 @@ class Changes:
             self._file = path, _identity(path)
             self._held = engine.raw_connection()
         self.pause_seconds = POSTGRES_SECONDS if self._held is None else SQLITE_SECONDS
-        """How long to wait between two questions."""
+        """Time between two polls."""
 
     def since_last(self) -> bool:
-        """Whether something was committed since this was last asked; True the first time.
+        """Return True if something was committed since the last call, and on the first call.
 
-        `UnavailableError` HF302 when the ledger does not answer, or another file lies in its place: then open it anew.
+        Raises `UnavailableError` HF302 if the ledger cannot be read or its file was replaced; then open it again.
         """
         stamp = self._newest() if self._held is None else self._commits(self._held)
         changed, self._seen = stamp != self._seen, stamp
         return changed
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Release the connection."""
         held, self._held = self._held, None
         if held is not None:
             held.close()
@@ -68,8 +68,8 @@ class Changes:
         if _identity(path) != opened:
             raise UnavailableError(
                 "HF302",
-                f"another file lies at {path} than the one that was opened",
-                state="what was read before holds until it is opened anew",
+                f"the ledger was replaced: {path} is not the file that was opened",
+                state="the last plan stays in force until the ledger is opened again",
                 next_command="holdfast verify",
             )
         driver: Any = held.driver_connection
@@ -78,8 +78,8 @@ class Changes:
         except sqlite3.Error as error:
             raise UnavailableError(
                 "HF302",
-                f"the ledger did not answer: {error}",
-                state="what was read before holds until it answers",
+                f"reading the ledger failed: {error}",
+                state="the last plan stays in force until the ledger can be read",
                 next_command="holdfast verify",
             ) from error
 
@@ -95,8 +95,8 @@ def _identity(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise UnavailableError(
             "HF302",
-            f"the ledger {path} is not there",
-            state="what was read before holds until it is back",
+            f"the ledger is missing: {path}",
+            state="the last plan stays in force until it is back",
             next_command="holdfast restore BACKUP, or holdfast repair-ledger",
         ) from error
     return found.st_dev, found.st_ino

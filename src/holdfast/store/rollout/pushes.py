@@ -1,4 +1,4 @@
-"""Rows of `pushes`: what became of each rollout, and until when a promotion is watched."""
+"""Rows of `pushes`: the outcome of each rollout, and the end of its bake time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ BAKING: Final = and_(
     _PUSHES.c.outcome == PushOutcome.OPEN,
     _PUSHES.c.bake_until_us.is_not(None),
 )
-"""Whether a push and its rollout are a promotion whose watch is not over."""
+"""True for a push whose promotion is in its bake time."""
 
 
 @dataclass(frozen=True, slots=True)
 class PushRow:
-    """One push. `labelled_by` is "holdfast" or a person; `requests` is how many its challenger was sent until its end,
-    None before; `bake_until_us` is None before it is promoted."""
+    """One push.
+
+    `labelled_by` is "holdfast" or an operator; `requests` is how many its challenger got until its end, None before;
+    `bake_until_us` is None before it is promoted.
+    """
 
     rollout_id: int
     model: str
@@ -39,7 +42,7 @@ _COLUMNS: Final = tuple(_PUSHES.c[field.name] for field in fields(PushRow))
 
 
 def put(connection: Connection, row: PushRow) -> None:
-    """Label a push, or label it anew, in the caller's transaction."""
+    """Label a push, or replace its label, in the caller's transaction."""
     values = {field.name: getattr(row, field.name) for field in fields(PushRow)}
     changed = connection.execute(
         update(_PUSHES).where(_PUSHES.c.rollout_id == row.rollout_id).values(**values)

@@ -1,4 +1,4 @@
-"""Rows of `rollouts`: which version is on its way, how far, and why."""
+"""Rows of `rollouts`: which version is being rolled out, how far, and why."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ _ROLLOUTS: Final = schema.rollouts
 
 @dataclass(frozen=True, slots=True)
 class RolloutRow:
-    """One rollout. `champion` is the version that a rollback restores, None for a model's first version;
-    `policy` is JSON, as declared when it began."""
+    """One rollout.
+
+    `champion` is the version that a rollback restores, None for a model's first version; `policy_json` is the policy
+    as declared when it began.
+    """
 
     rollout_id: int
     model: str
@@ -36,17 +39,17 @@ class RolloutRow:
 
     @property
     def running(self) -> bool:
-        """Whether the control loop has still something to do for it."""
+        """Return True if the control loop still has work to do for it."""
         return self.state not in RESTING
 
     @property
     def subject(self) -> str:
-        """What its events are about."""
+        """Return the subject of its events."""
         return subject_of(self.rollout_id)
 
 
 def subject_of(rollout: int) -> str:
-    """The subject of the events of rollout number `rollout`."""
+    """Return the subject of the events of rollout number `rollout`."""
     return f"rollout/{rollout}"
 
 
@@ -61,7 +64,10 @@ def insert_pending(
     actor: str,
     now_us: int,
 ) -> int:
-    """A new rollout in the caller's transaction; its number. `ConflictError` HF404 when one is under way."""
+    """Insert a pending rollout in the caller's transaction; return its number.
+
+    Raises `ConflictError` HF404 when another one is under way.
+    """
     try:
         result = connection.execute(
             insert(_ROLLOUTS).values(
@@ -102,8 +108,7 @@ def move(
 ) -> None:
     """Compare and set: bring `before` to `state` and `step` in the caller's transaction.
 
-    `ConflictError` HF404 when it is not as `before` says any more: somebody else moved it, and nothing is
-    written.
+    Raises `ConflictError` HF404 when another process moved it; then nothing is written.
     """
     changed = connection.execute(
         update(_ROLLOUTS)
@@ -131,7 +136,7 @@ def move(
 
 
 def update_reason(connection: Connection, row: RolloutRow, *, reason: str, actor: str) -> None:
-    """Give `row`, which stays where it is since it came there, another reason, in the caller's transaction."""
+    """Replace the reason and actor of `row`, whose state stays, in the caller's transaction."""
     connection.execute(
         update(_ROLLOUTS)
         .where(_ROLLOUTS.c.rollout_id == row.rollout_id, _ROLLOUTS.c.state == row.state)
@@ -208,7 +213,7 @@ def of_model(connection: Connection, model: str) -> tuple[RolloutRow, ...]:
 
 
 def first_reached_us(connection: Connection, rollout: int, states: Iterable[State]) -> int | None:
-    """When rollout number `rollout` first came to one of `states`, microseconds since 1970 UTC; None if it never did."""
+    """Return when rollout number `rollout` first came to one of `states`, microseconds since 1970 UTC; None if it never did."""
     kinds = [f"rollout.{state}" for state in states]
     query = select(func.min(schema.events.c.at_us)).where(
         schema.events.c.subject == subject_of(rollout), schema.events.c.kind.in_(kinds)
@@ -217,7 +222,7 @@ def first_reached_us(connection: Connection, rollout: int, states: Iterable[Stat
 
 
 def rollback_seconds(connection: Connection, rollout: int) -> float | None:
-    """Seconds from the decision to roll back until a probe saw the traffic back; None if there were none."""
+    """Return the seconds from the decision to roll back until a probe confirmed it; None without a rollback."""
     subject = subject_of(rollout)
     decided = events.newest(connection, subject=subject, kind="rollout.rolling_back", limit=1)
     confirmed = events.newest(connection, subject=subject, kind="rollout.rolled_back", limit=1)

@@ -1,4 +1,4 @@
-"""Rows of `traffic_plans`: append-only; the newest row of a model is what its servers must do."""
+"""Rows of `traffic_plans`: append-only; servers follow the newest row of their model."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def changes(connection: Connection, model: str, since_us: int) -> list[int]:
 def in_force(
     connection: Connection, model: str, part: Literal["serving_config", "runtime"]
 ) -> tuple[tuple[int, str], ...]:
-    """What the plans of `model` asked for last as `part`, and what before that, each with the first plan of its last spell;
-    the newest first, empty when none ever did. A plan that names none leaves what is.
+    """Return the two newest values of `part` in plans of `model`, newest first, each with the first plan of its last period.
+
+    Empty if no plan names one. A plan without a value leaves the present one in force.
     """
     named = _PLANS.c[part]
     of_model = (_PLANS.c.model == model, named.is_not(None))
     before: tuple[int, str] | None = None
     periods: list[tuple[int, str]] = []
-    for _ in range(
-        2
-    ):  # a spell begins where another one ends: looked for from its end, in either direction, row by row
+    for _ in range(2):
+        # A period begins where another value ends, so its first plan is searched backwards from its last.
         older = () if before is None else (_PLANS.c.plan_id < before[0],)
         last = connection.execute(
             select(_PLANS.c.plan_id, named)

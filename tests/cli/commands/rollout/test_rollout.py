@@ -86,7 +86,7 @@ def test_a_rollout_is_shown_held_and_resumed(story, shell):
     assert "at this rate harm is shown in unknown" in words
     assert "challenger against champion, 95 %" in words
     assert "paused" in shell("rollout", "pause", "--reason", "lunch")
-    assert "held by" in shell("rollout", "status")
+    assert "paused by" in shell("rollout", "status")
     assert ": tea" in shell("rollout", "pause", "--reason", "tea")
     assert ": tea" in shell("rollout", "pause")  # no reason is no other one
     assert ": tea" in story.told("rollout.paused")[0]

@@ -171,7 +171,7 @@ def test_a_runtime_takes_over_under_load_is_rolled_back_and_stays_out_when_it_fa
     assert listed[green]["servers"] == []
     # One that breaks in its trial is refused. One that breaks only where it should take over stays out, and the plan goes back.
     broken = command("runtime register", "--", *build("broken", "serve"))["runtime"]
-    with pytest.raises(RefusedError, match="did not pass its trial"):
+    with pytest.raises(RefusedError, match="did not pass its test"):
         command("runtime use", broken)
     late = command("runtime register", "--", *build("late", "--when-ready"))["runtime"]
     with Load(port) as load:

@@ -46,7 +46,7 @@ def ensure_compatible(
     """
     store, model = loaded.store(), loaded.model.name
     with store.ledger.read() as connection:
-        name = compatibility.lacking(connection, model, version)
+        name = compatibility.untested_runtime(connection, model, version)
     if name is None:
         return None
     found = (

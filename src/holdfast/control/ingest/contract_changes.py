@@ -134,6 +134,15 @@ def accept(store: Store, feed: Feed, *, reason: str, actor: str, now_us: int) ->
 
     The next load is admitted; the event keeps every difference and `reason`. Raises `NotFoundError` HF410 when there is
     nothing to accept, and `RefusedError` HF210 while rows are live that would be read wrongly.
+
+    Parameters
+    ----------
+    reason
+        Why, in the words of the operator; kept with the event.
+    actor
+        Name of the operator.
+    now_us
+        Microseconds since 1970 UTC.
     """
     with store.ledger.write() as connection:
         before, after = contracts.newest_of(connection, feed.name), feed.contract
@@ -163,6 +172,15 @@ def accept_for_callers(store: Store, model: Model, *, reason: str, actor: str, n
 
     Raises `NotFoundError` HF410 when there is no champion or no change, `RefusedError` HF210 when the change breaks callers
     that cannot follow: that is a new model.
+
+    Parameters
+    ----------
+    reason
+        Why, in the words of the operator; kept with the event.
+    actor
+        Name of the operator.
+    now_us
+        Microseconds since 1970 UTC.
     """
     with store.ledger.read() as connection:
         champion = versions.champion(connection, model.name)

@@ -110,6 +110,15 @@ def outdated(
     """Return True if a check at table version `since` would come out differently at version `to`.
 
     That is so if a feed that the delivery refers to has other rows, or some of its keys were loaded or backed out meanwhile.
+
+    Parameters
+    ----------
+    facts
+        The measurements of the delivery at version `since`.
+    valid
+        Its accepted rows, in event order.
+    since, to
+        Table versions.
     """
     if to == since:
         return False

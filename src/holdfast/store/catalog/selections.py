@@ -44,6 +44,15 @@ def keep(
     """Record what `selection` chose of the `found` training rows of `snapshot`, in the caller's transaction.
 
     The same choice again changes nothing, because it gives the same rows.
+
+    Parameters
+    ----------
+    seed
+        The seed of the random choice.
+    chosen
+        The selected rows and their counts.
+    found
+        Number of rows that were selected from.
     """
     name = sha256_hex(f"{seed} {selection.to_json()}")
     row = {

@@ -98,6 +98,15 @@ def accept_incomplete(
     """Record that `actor` wants `load` in the next snapshots without what it waits for.
 
     The record ends with the load, and has no effect once the other feeds have delivered.
+
+    Parameters
+    ----------
+    explanation
+        The reason of the operator, and the feeds that lack the load.
+    actor
+        Name of the operator.
+    now_us
+        Microseconds since 1970 UTC.
     """
     feed, batch, epoch = load
     connection.execute(

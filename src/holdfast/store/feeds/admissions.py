@@ -160,6 +160,15 @@ def refuse(
     """Record that a delivery of `batch` was refused, and why: its feed refuses from now on.
 
     The violations and the event are added unless they are those of the last refusal.
+
+    Parameters
+    ----------
+    found
+        The violations of the delivery.
+    contract_hash
+        The contract that the delivery was judged by.
+    now_us
+        Microseconds since 1970 UTC.
     """
     explanation = describe(found)
     feed_states.move(

@@ -40,7 +40,7 @@ class ContractRow:
 
 @dataclass(frozen=True, slots=True)
 class ContractUse:
-    """How many live batches and rows of `feed` a contract admitted, and in which table versions."""
+    """The live batches and rows of `feed` that a contract admitted, and their first and last table version."""
 
     feed: str
     contract_hash: str
@@ -143,7 +143,21 @@ def accept(
     actor: str,
     now_us: int,
 ) -> None:
-    """Record that `actor` accepts the change of the contract of `subject`, a feed or a model, between the two."""
+    """Record that `actor` accepts the change of the contract of `subject`, a feed or a model, between the two.
+
+    Parameters
+    ----------
+    subject
+        Name of a feed or of a model.
+    old_hash, new_hash
+        The contracts between which it changes.
+    explanation
+        The differences, and the reason of the operator.
+    actor
+        Name of the operator.
+    now_us
+        Microseconds since 1970 UTC.
+    """
     events.append(
         connection,
         at_us=now_us,

@@ -59,8 +59,17 @@ def move(
 ) -> bool:
     """Move `feed` to the state that `event` leads to, in the caller's transaction, and report a change of state.
 
-    `contract_hash` is that of the delivery, None to leave it. Nothing is written when neither state nor contract change.
-    Returns True if the contract differs from that of the delivery before.
+    Nothing is written when neither state nor contract change. Returns True if the contract differs from that of the
+    delivery before.
+
+    Parameters
+    ----------
+    contract_hash
+        The contract of the delivery, None to leave that of the feed.
+    reason
+        Why the feed is in its new state.
+    now_us
+        Microseconds since 1970 UTC.
     """
     before = find(connection, feed)
     state = next_state(State.FLOWING if before is None else before.state, event)

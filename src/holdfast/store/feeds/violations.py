@@ -104,7 +104,15 @@ class ViolationRow:
 def add(
     connection: Connection, batch: BatchId, epoch: int | None, found: Sequence[Violation], *, now_us: int
 ) -> None:
-    """Insert the violations of a delivery in the caller's transaction; `epoch` is None if it was refused."""
+    """Insert the violations of a delivery in the caller's transaction.
+
+    Parameters
+    ----------
+    epoch
+        The load that the delivery became, None if it was refused.
+    now_us
+        Microseconds since 1970 UTC.
+    """
     if found:
         connection.execute(
             _INSERT,

@@ -28,9 +28,16 @@ class OnlineTable:
         self._entries: dict[tuple[str, str], list[tuple[int, float]]] = {}
 
     def add(self, aggregate: str, entity: str, known_at_us: int, value: float) -> None:
-        """Add a value that is known from `known_at_us` (microseconds UTC) on; it replaces one of the same time.
+        """Add a value; it replaces one of the same time.
 
-        Raises `ValueError` if `value` is not finite: an absent row means that nothing is known.
+        Parameters
+        ----------
+        aggregate, entity
+            The key of the aggregate, and the value of its `by` column.
+        known_at_us
+            The time from which on the value is known, microseconds UTC.
+        value
+            A finite number; `ValueError` is raised otherwise, because an absent row means a missing value.
         """
         if not math.isfinite(value):
             raise ValueError(f"{aggregate} of {entity!r} at {known_at_us}: {value} is not finite")
@@ -45,7 +52,17 @@ class OnlineTable:
             entries.insert(place, (known_at_us, value))
 
     def lookup(self, aggregate: str, entity: str | None, at_us: int, max_age_us: int) -> float:
-        """Return the value known at `at_us` and at most `max_age_us` old, both inclusive; NaN if there is none."""
+        """Return the value known at a time; NaN if there is none.
+
+        Parameters
+        ----------
+        aggregate, entity
+            The key of the aggregate, and the value of its `by` column; None gives NaN.
+        at_us
+            The time, microseconds UTC.
+        max_age_us
+            The maximum age of the value, inclusive, in microseconds.
+        """
         if entity is None:
             return NO_VALUE
         entries = self._entries.get((aggregate, entity))

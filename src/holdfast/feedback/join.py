@@ -37,7 +37,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """How far the log of one server has been collected: all earlier segments, and `segment` up to record `number`."""
+    """The collected part of the log of one server: all earlier segments, and `segment` up to record `number`."""
 
     segment: int
     number: int

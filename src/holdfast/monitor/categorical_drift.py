@@ -20,7 +20,19 @@ _MAX_NAMED: Final = 5
 def check_words(
     name: str, now: WordProfile, past: Sequence[WordProfile], *, is_slice: bool
 ) -> Iterator[Violation]:
-    """Yield the violations of the column `name` of a batch. Shares are checked if no word is new or missing."""
+    """Yield the violations of the column `name` of a batch. Shares are checked if no word is new or missing.
+
+    Parameters
+    ----------
+    name
+        The name of the column.
+    now
+        The profile of the column in the batch.
+    past
+        Those of earlier batches.
+    is_slice
+        True if the contract declares the column as a slice: then each new word is reported.
+    """
     past = [shape for shape in past if shape.named >= FEWEST_ROWS]
     if now.named < FEWEST_ROWS or not past:
         return
@@ -64,11 +76,11 @@ def _find_new_words(
     were = "were" if len(new) > 1 else "was"
     message = f"{name}: {named} {were} never seen in {len(past)} batches before, with {share:.1%} of the rows"
     if respelt and sum(new[word] for word in respelt) >= 0.01 * now.named:
-        words = f"{message}: known words in another spelling?"
-        yield Violation("new_slice", name, Level.ERROR, words, share, 0.01)
+        message = f"{message}: known words in another spelling?"
+        yield Violation("new_slice", name, Level.ERROR, message, share, 0.01)
     elif (old := _find_renamed(new, now, past)) is not None:
-        words = f"{message}; no row is {old!r}, which had about as many: renamed?"
-        yield Violation("new_slice", name, Level.ERROR, words, share, 0.05)
+        message = f"{message}; no row is {old!r}, which had about as many: renamed?"
+        yield Violation("new_slice", name, Level.ERROR, message, share, 0.05)
     elif share >= 0.05 or is_slice:
         level = Level.ERROR if share >= 0.2 else Level.WARNING
         yield Violation("new_slice", name, level, message, share, 0.05)
@@ -95,11 +107,11 @@ def _find_missing_words(name: str, now: WordProfile, past: Sequence[WordProfile]
         least = min(found.get(word, 0.0) for found in each)
         # Half of what it had on its poorest day: a day may be poorer than any before.
         if least > 0.0 and rows * math.log1p(-min(0.999999, least / 2)) < math.log(_SURE):
-            words = (
+            message = (
                 f"{name}: no row of {rows:,} is {word!r}, which made at least {least:.1%} of each of {len(past)} "
                 f"batches before"
             )
-            yield Violation("missing_slice", f"{name}={word}"[:127], Level.ERROR, words, 0.0, least)
+            yield Violation("missing_slice", f"{name}={word}"[:127], Level.ERROR, message, 0.0, least)
 
 
 def _check_mixture(name: str, now: WordProfile, past: Sequence[WordProfile]) -> Iterator[Violation]:
@@ -115,12 +127,10 @@ def _check_mixture(name: str, now: WordProfile, past: Sequence[WordProfile]) -> 
     moved = sorted(
         found.keys() | usual.keys(), key=lambda word: -abs(found.get(word, 0) - usual.get(word, 0))
     )
-    message = ", ".join(
-        f"{word!r} {usual.get(word, 0):.1%} -> {found.get(word, 0):.1%}" for word in moved[:3]
-    )
-    words = (
+    shares = ", ".join(f"{word!r} {usual.get(word, 0):.1%} -> {found.get(word, 0):.1%}" for word in moved[:3])
+    message = (
         f"{name}: the mixture differs by {difference:.2f} from the usual one (total variation), at most {farthest:.2f} in "
-        f"{len(past)} batches before: {message}"
+        f"{len(past)} batches before: {shares}"
     )
     gross = difference > max(0.4, 3 * farthest, 3 * chance)
-    yield Violation("mix", name, Level.ERROR if gross else Level.WARNING, words, difference, bound)
+    yield Violation("mix", name, Level.ERROR if gross else Level.WARNING, message, difference, bound)

@@ -127,9 +127,9 @@ def _check_missing(name: str, now: ColumnProfile, past: Sequence[ColumnProfile])
     if share <= max(0.2, min(3 * most, (1 + most) / 2), most + 0.2):
         return
     never = most == 0.0 and share >= 0.3
-    words = f"{name}: {share:.1%} of {now.rows:,} rows have no value, at most {most:.1%} in {len(past)} batches before"
+    message = f"{name}: {share:.1%} of {now.rows:,} rows have no value, at most {most:.1%} in {len(past)} batches before"
     level = Level.ERROR if never or (share >= 0.95 and most < 0.8) else Level.WARNING
-    yield Violation("missing", name, level, words, share, most)
+    yield Violation("missing", name, level, message, share, most)
 
 
 def _check_label(
@@ -158,11 +158,11 @@ def _check_label(
         turned.append((name, sign * now < -0.3 * usual, sign * usual, now))
     if turned and all(against for _, against, _, _ in turned):
         name, _, usual, now = turned[0]
-        words = (
+        message = (
             f"{contract.label.name}: where it is true, {name} is {abs(now):,.4g} {'less' if now < 0 else 'more'} on average, "
             f"and in the batches before it was {abs(usual):,.4g} {'less' if usual < 0 else 'more'}: the label turned around?"
         )
-        yield Violation("label", contract.label.name, Level.ERROR, words, now, usual)
+        yield Violation("label", contract.label.name, Level.ERROR, message, now, usual)
 
 
 def _find_swaps(contract: Contract, profile: Profile, history: Sequence[Profile]) -> Iterator[Violation]:
@@ -176,11 +176,11 @@ def _find_swaps(contract: Contract, profile: Profile, history: Sequence[Profile]
     for place, one in enumerate(strange):
         for other in strange[place + 1 :]:
             if _is_like_other(profile, history, one, other) and _is_like_other(profile, history, other, one):
-                words = (
+                message = (
                     f"{one} looks as {other} did in {len(history)} batches before, and {other} as {one} did: "
                     f"the two columns swapped?"
                 )
-                yield Violation("swap", f"{one}+{other}", Level.ERROR, words)
+                yield Violation("swap", f"{one}+{other}", Level.ERROR, message)
 
 
 def _is_unlike_own_past(profile: Profile, history: Sequence[Profile], name: str) -> bool:

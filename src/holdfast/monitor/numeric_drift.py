@@ -38,7 +38,7 @@ _Map = Callable[[float], float]
 class Misreading:
     """A way in which numbers are misread: `back` reverses it."""
 
-    words: str
+    explanation: str
     back: _Map
 
 
@@ -133,7 +133,19 @@ def make_reference(past: Sequence[NumberProfile]) -> Reference | None:
 def check_numbers(
     name: str, unit: str, now: NumberProfile, past: Sequence[NumberProfile]
 ) -> Iterator[Violation]:
-    """Yield the violations of the column `name` of a batch, the clearest first; at most one about its distribution."""
+    """Yield the violations of the column `name` of a batch, the clearest first; at most one about its distribution.
+
+    Parameters
+    ----------
+    name
+        The name of the column.
+    unit
+        Its unit, empty if it has none.
+    now
+        The profile of the column in the batch.
+    past
+        Those of earlier batches, the newest last.
+    """
     past = [shape for shape in past if shape.count >= FEWEST_ROWS]
     if now.count < FEWEST_ROWS or not past:
         return
@@ -153,11 +165,11 @@ def _check_constant(name: str, now: NumberProfile, past: Sequence[NumberProfile]
     usual = median(shape.deviation for shape in past)
     if now.low != now.high or min(shape.deviation for shape in past) < 0.1 * usual:
         return []
-    words = (
+    message = (
         f"{name}: all {now.count:,} values are {now.low:,.6g}; in {len(past)} batches before they spread by "
         f"{usual:,.4g} (standard deviation): a stuck sensor, or a default in place of values?"
     )
-    return [Violation("constant", name, Level.ERROR, words, 0.0, usual)]
+    return [Violation("constant", name, Level.ERROR, message, 0.0, usual)]
 
 
 def _check_rounded(name: str, now: NumberProfile, past: Sequence[NumberProfile]) -> list[Violation]:
@@ -212,11 +224,11 @@ def _check_zeros(name: str, now: NumberProfile, past: Sequence[NumberProfile]) -
     gone = min(shape.missing / shape.rows for shape in past)
     replaced = now.missing == 0 and gone * now.rows >= 10 and share > 2 * before + 0.02
     if replaced or (share > before + 0.15 and share > 3 * before):
-        words = (
+        message = (
             f"{name}: {share:.1%} of its values are 0, at most {before:.1%} in {len(past)} batches before, while "
             f"{now.missing:,} of {now.rows:,} rows have no value: zeros in place of missing values?"
         )
-        yield Violation("zeros", name, Level.ERROR, words, share, before)
+        yield Violation("zeros", name, Level.ERROR, message, share, before)
 
 
 def _check_shift(
@@ -242,10 +254,10 @@ def _check_shift(
         if not gross and distance < bound:
             return []
     else:
-        message += f": {conversion.words}?"
+        message += f": {conversion.explanation}?"
         gross = distance > 1.6 * known.farthest or _gap(now, past) > 0.0
-    words = f"{message} ({distance:.2g} spreads from the usual, at most {known.farthest:.2g} in {len(past)} batches before)"
-    return [Violation("shift", name, Level.ERROR if gross else Level.WARNING, words, distance, bound)]
+    message = f"{message} ({distance:.2g} spreads from the usual, at most {known.farthest:.2g} in {len(past)} batches before)"
+    return [Violation("shift", name, Level.ERROR if gross else Level.WARNING, message, distance, bound)]
 
 
 def _gap(now: NumberProfile, past: Sequence[NumberProfile]) -> float:

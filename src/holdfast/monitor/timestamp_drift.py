@@ -19,18 +19,30 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 def check_timestamps(
     name: str, zone: str, now: TimestampProfile, past: Sequence[TimestampProfile]
 ) -> Iterator[Violation]:
-    """Yield the violations of the timestamps in the column `name` of a batch."""
+    """Yield the violations of the timestamps in the column `name` of a batch.
+
+    Parameters
+    ----------
+    name
+        The name of the column.
+    zone
+        Its time zone.
+    now
+        The profile of the column in the batch.
+    past
+        Those of earlier batches.
+    """
     past = [shape for shape in past if shape.count >= FEWEST_ROWS]
     if now.count < FEWEST_ROWS or not past:
         return
     hours = _shift_of_pattern(now, past) or _shift_of_ends(zone, now, past)
     if hours:
         later = f"{abs(hours)} hour{'s' if abs(hours) > 1 else ''} {'later' if hours > 0 else 'earlier'}"
-        words = (
+        message = (
             f"{name}: everything happens {later} of the day than in {len(past)} batches before, and fits when it is "
             f"moved back: another time zone read as {zone}?"
         )
-        yield Violation("zone", name, Level.ERROR, words, float(hours), 0.0)
+        yield Violation("zone", name, Level.ERROR, message, float(hours), 0.0)
     yield from _check_granularity(name, now, past)
 
 
@@ -97,11 +109,11 @@ def _check_granularity(
         return
     if not all(_is_regular(shape) for shape in (now, *past)):
         return
-    words = (
+    message = (
         f"{name}: the usual interval of its timestamps is {found:g} s, and {usual:g} s in each of {len(past)} "
         f"batches before: another granularity"
     )
-    yield Violation("grain", name, Level.ERROR, words, found, usual)
+    yield Violation("grain", name, Level.ERROR, message, found, usual)
 
 
 def _is_regular(shape: TimestampProfile) -> bool:

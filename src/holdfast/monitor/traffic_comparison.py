@@ -155,8 +155,8 @@ def estimate_label_share(
     calibrated_on = len(known_scores) if fits else 0
     # Scores that no label corrected may be wrong by more than any shift.
     shifted = fits and abs(share - trained) >= LEAST_SHIFT and not low <= trained <= high
-    words = _explain(trained, estimate, check, calibrated_on, came, len(labels))
-    return LabelShare(trained, estimate, check, calibrated_on, came, len(labels), shifted, words)
+    explanation = _explain(trained, estimate, check, calibrated_on, came, len(labels))
+    return LabelShare(trained, estimate, check, calibrated_on, came, len(labels), shifted, explanation)
 
 
 def _explain(

@@ -133,11 +133,11 @@ def _check_silence(last_minute_us: int | None, until_us: int, silent_after_us: i
         return Verdict.INCONCLUSIVE, "No request has been counted yet."
     silent_us = until_us - (last_minute_us + MINUTE_US)
     if silent_us > silent_after_us:
-        words = (
+        explanation = (
             f"No request for {silent_us // MINUTE_US} min, and more than"
             f" {max(1, silent_after_us // MINUTE_US)} min of silence means that the model is not used."
         )
-        return Verdict.FAIL, words
+        return Verdict.FAIL, explanation
     return Verdict.PASS, "Requests arrive."
 
 

@@ -72,17 +72,17 @@ def check_server(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: in
     if not seen.is_reachable:
         return ServerVerdict(Verdict.ERROR, intended, f"No response: {seen.error}.")
     if seen.observed_version is None:
-        words = f"No version served: {seen.error or 'the response does not name its version'}."
+        explanation = f"No version served: {seen.error or 'the response does not name its version'}."
         settling = plan_age_us <= SETTLING_US
-        return ServerVerdict(Verdict.INCONCLUSIVE if settling else Verdict.FAIL, intended, words)
+        return ServerVerdict(Verdict.INCONCLUSIVE if settling else Verdict.FAIL, intended, explanation)
     if seen.plan_id != plan.plan_id:
         return _check_other_plan(plan, seen, intended, plan_age_us)
     if None not in (plan.serving_config, seen.serving_config) and plan.serving_config != seen.serving_config:
-        words = (
+        explanation = (
             f"The server runs with {seen.serving_config}; plan {plan.plan_id} declares {plan.serving_config}."
         )
         return ServerVerdict(
-            Verdict.INCONCLUSIVE if plan_age_us <= SETTLING_US else Verdict.FAIL, intended, words
+            Verdict.INCONCLUSIVE if plan_age_us <= SETTLING_US else Verdict.FAIL, intended, explanation
         )
     shared = plan.challenger is not None and 0 < plan.share_ppm < EVERYTHING_PPM
     welcome = {plan.champion, plan.challenger} if shared else {intended}
@@ -101,10 +101,12 @@ def check_server(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: in
 
 def _check_other_plan(plan: TrafficPlan, seen: Observation, intended: str, plan_age_us: int) -> ServerVerdict:
     follows = "no plan" if seen.plan_id is None else f"plan {seen.plan_id}"
-    words = f"The server follows {follows}; plan {plan.plan_id} was committed {plan_age_us / 1e6:.0f} s ago"
+    explanation = (
+        f"The server follows {follows}; plan {plan.plan_id} was committed {plan_age_us / 1e6:.0f} s ago"
+    )
     if plan_age_us <= SETTLING_US:
-        return ServerVerdict(Verdict.INCONCLUSIVE, intended, f"{words} and may still be on its way.")
-    return ServerVerdict(Verdict.FAIL, intended, f"{words}. {seen.observed_version} served a request.")
+        return ServerVerdict(Verdict.INCONCLUSIVE, intended, f"{explanation} and may still be on its way.")
+    return ServerVerdict(Verdict.FAIL, intended, f"{explanation}. {seen.observed_version} served a request.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,19 @@ def summarise_probes(
 
     The worst probe decides: fail before error before inconclusive before pass. No server, or none that was probed, is
     inconclusive.
+
+    Parameters
+    ----------
+    plan
+        The newest plan of the model; None if there is none.
+    verdicts
+        The verdict of each probed server.
+    deployed_us, rolled_back_us
+        The time of the last promotion and of the last rollback, microseconds since 1970 UTC; None if never.
+    trained_us
+        The time when the planned version was trained.
+    now_us
+        The current time.
     """
     verdict, explanation = _worst(verdicts)
     return Presence(
@@ -147,12 +162,12 @@ def summarise_probes(
 def _worst(verdicts: Sequence[Verdict]) -> tuple[Verdict, str]:
     if not verdicts:
         return Verdict.INCONCLUSIVE, "No server has been probed."
-    for verdict, words in (
+    for verdict, explanation in (
         (Verdict.FAIL, "do not answer as the plan declares"),
         (Verdict.ERROR, "are silent"),
         (Verdict.INCONCLUSIVE, "not settled yet"),
     ):
         count = sum(1 for found in verdicts if found is verdict)
         if count:
-            return verdict, f"{count} of {len(verdicts)} servers: {words}."
+            return verdict, f"{count} of {len(verdicts)} servers: {explanation}."
     return Verdict.PASS, f"{len(verdicts)} of {len(verdicts)} servers were seen to answer as declared."

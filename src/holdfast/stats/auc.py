@@ -76,6 +76,15 @@ def paired_auc_difference(
     difference of two separate intervals. Guarantee: asymptotic in the smaller class, for independent rows;
     one look.
 
+    Parameters
+    ----------
+    a, b
+        Scores of either version, shape (N,), finite.
+    labels
+        Shape (N,), 0 / 1 or false / true, at least one of each.
+    confidence
+        Of the two-sided interval, between 0 and 1.
+
     >>> labels = [0, 0, 0, 1, 1, 1]
     >>> print(paired_auc_difference([1, 2, 4, 3, 5, 6], [1, 4, 6, 2, 3, 5], labels))
     0.4444 [-0.0425, 0.9314]

@@ -78,6 +78,15 @@ class HypergeometricTest(OddsTest):
 def log_factors(n1: int, x: int, n0: int, y: int, log_odds: Floats) -> Floats:
     """Return the contribution of one window to L at each ln ψ of `log_odds`.
 
+    Parameters
+    ----------
+    n1, n0
+        Units of the challenger and of the champion in the window.
+    x, y
+        Bad units of either.
+    log_odds
+        Shape (K,).
+
     >>> log_factors(10, 0, 90, 0, np.array([0.1, 0.2])).any()
     np.False_
     """
@@ -89,7 +98,17 @@ def log_factors(n1: int, x: int, n0: int, y: int, log_odds: Floats) -> Floats:
 
 
 def log_mean_powers(n1: int, n0: int, bad: int, log_odds: Floats) -> Floats:
-    """Return ln E0[ψ^X] for X hypergeometric(n1 + n0, n1, bad), at each ln ψ of `log_odds`."""
+    """Return ln E0[ψ^X] for X hypergeometric(n1 + n0, n1, bad), at each ln ψ of `log_odds`.
+
+    Parameters
+    ----------
+    n1, n0
+        Units of the challenger and of the champion in the window.
+    bad
+        Bad units of both together.
+    log_odds
+        Shape (K,).
+    """
     values, log_law = _log_hypergeometric(n1, n0, bad)
     powers: Floats = log_sum_exp(log_law + np.multiply.outer(log_odds, values)) - log_sum_exp(log_law)
     return powers
@@ -104,7 +123,16 @@ def log_e_paths(
 ) -> Floats:
     """Return `log_e` after each window of many runs at once, equal to folding them one by one.
 
-    Counts have shape (runs, windows), and so has what is returned.
+    The result has shape (runs, windows).
+
+    Parameters
+    ----------
+    challenger_units, champion_units
+        Units by window, shape (runs, windows).
+    challenger_bad, champion_bad
+        Bad units among them, shape (runs, windows).
+    margin
+        The tolerated odds ratio, at least 1.
 
     >>> one = np.array([[100, 100]])
     >>> log_e_paths(one, one // 20, 9 * one, one // 10, 1.0).round(3).tolist()

@@ -132,7 +132,17 @@ def log_e_values(log_likelihood: Floats) -> Floats:
 
 
 def binomial_gain(x: int, n: int, odds: float, log_odds: Floats) -> Floats:
-    """Return x ln ψ - ln Z(ψ) for x of `n` of the first kind, each with odds ψ · `odds`, at ln ψ = `log_odds`."""
+    """Return x ln ψ - ln Z(ψ) for x of `n` of the first kind, each with odds ψ · `odds`, at ln ψ = `log_odds`.
+
+    Parameters
+    ----------
+    x, n
+        Count of the first kind, and of both kinds together.
+    odds
+        The odds of the first kind at ψ = 1, above 0.
+    log_odds
+        Shape (K,).
+    """
     gain: Floats = x * log_odds - n * (np.log1p(odds * np.exp(log_odds)) - math.log1p(odds))
     return gain
 

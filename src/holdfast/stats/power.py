@@ -92,9 +92,23 @@ def score_loss(
 ) -> Detection:
     """Simulate how soon `BettingTest` finds that the challenger's mean score is `loss` below the champion's.
 
-    Scores are drawn from beta laws with the champion's `mean` (between 0 and 1) and standard deviation `spread`, which
-    the challenger shares as far as its own mean permits; the rest is as for `bad_units`. Raises `ValueError` for
-    means and spreads that no law on [0, 1] has.
+    Scores are drawn from beta laws.
+
+    Parameters
+    ----------
+    challenger_scores, champion_scores
+        Number of scores of each arm in one window, at least 0.
+    mean, spread
+        The champion's mean score, between 0 and 1, and standard deviation; the challenger's is the same as far as its
+        own mean permits.
+    loss
+        By how much the challenger's mean is below the champion's.
+    margin, log_bound
+        The tolerated loss, and the natural logarithm of the e-value at which harm is shown.
+    windows, seed, runs
+        Number of windows in a run, seed, and number of runs.
+
+    Raises `ValueError` for means and spreads that no law on [0, 1] has.
 
     >>> plan = dict(challenger_scores=12, champion_scores=108, mean=0.8, spread=0.2, margin=0.005, windows=60, seed=1)
     >>> found = score_loss(loss=0.1, log_bound=4.6, **plan)

@@ -272,11 +272,11 @@ def _record(connection: Transaction, step: Step, row: BackoutRow, plan: BackoutP
 def _suspect(connection: Transaction, step: SuspectLoad, row: BackoutRow, now_us: int) -> None:
     """Mark a load with dangling references as suspect, as if it had arrived like that."""
     load = BatchId(step.feed, step.batch)
-    words = step.message(row.batch)
-    broken = Violation(references.CHECK, step.column, Level.ERROR, words, float(step.rows), 0.0)
+    message = step.message(row.batch)
+    broken = Violation(references.CHECK, step.column, Level.ERROR, message, float(step.rows), 0.0)
     violations.add(connection, load, step.epoch, [broken], now_us=now_us)
     feeds_rows.move(
-        connection, step.feed, Event.LOADED_SUSPECT, contract_hash=None, reason=words, now_us=now_us
+        connection, step.feed, Event.LOADED_SUSPECT, contract_hash=None, reason=message, now_us=now_us
     )
     events.append(
         connection,
@@ -284,7 +284,7 @@ def _suspect(connection: Transaction, step: SuspectLoad, row: BackoutRow, now_us
         kind="batch.suspect",
         subject=str(load),
         actor=row.actor,
-        explanation=words,
+        explanation=message,
     )
 
 

@@ -41,8 +41,21 @@ def collect(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     """Collect what the servers of `model` have logged since the last round; return the number of records.
 
     A damaged segment is one event: the records before the damage are collected, the file stays as it is, and the other
-    segments go on. Raises `ConflictError` HF304 when another loop has the lease or has collected the same part, which is
-    then not counted again.
+    segments are collected.
+
+    Parameters
+    ----------
+    store, model
+        The store, and the name of the model.
+    lease
+        The lease of the control loop.
+    now_us
+        The current time, microseconds since 1970 UTC.
+
+    Raises
+    ------
+    ConflictError
+        HF304 if another loop has the lease or has collected the same part, which is then not counted again.
     """
     context = read_context(store, model)
     with store.ledger.read() as connection:
@@ -53,8 +66,22 @@ def collect(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
 def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     """Join waiting labels with their predictions; return how many were settled, joined or deleted.
 
-    A label waits until its prediction is collected, or until the damaged file that may hold it is back. A label that can have
-    no prediction is deleted; an event names it. Raises `ConflictError` HF304 when another loop has the lease.
+    A label waits until its prediction is collected, or until a damaged file that may contain it is restored. A label
+    without a possible prediction is deleted; an event names it.
+
+    Parameters
+    ----------
+    store, model
+        The store, and the name of the model.
+    lease
+        The lease of the control loop.
+    now_us
+        The current time, microseconds since 1970 UTC.
+
+    Raises
+    ------
+    ConflictError
+        HF304 if another loop has the lease.
     """
     with store.ledger.read() as connection:
         others = {each.server for each in servers.registered(connection) if each.model != model}

@@ -69,7 +69,19 @@ def fold_late_pairs(connection: Transaction, pairs: Iterable[ShadowPair], now_us
 def fold_joined_pairs(
     connection: Transaction, joined: Sequence[Joined], pairs: Mapping[str, ShadowPair], now_us: int
 ) -> None:
-    """Fold those of `pairs` whose labels are joined in this transaction."""
+    """Fold those of `pairs` whose labels are joined in this transaction.
+
+    Parameters
+    ----------
+    connection
+        The transaction.
+    joined
+        The labels that it joins.
+    pairs
+        Shadow pairs by prediction id.
+    now_us
+        The current time, microseconds since 1970 UTC.
+    """
     found = [
         (pairs[each.prediction.prediction_id], each.label.value)
         for each in joined

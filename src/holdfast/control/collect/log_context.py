@@ -80,9 +80,23 @@ def _comparable(store: Store, row: RolloutRow) -> tuple[str, ...]:
 
 
 def refuse_unguarded(store: Store, policy: Canary, challenger: str, champion: str | None) -> None:
-    """Raise `InputError` HF107 if `policy` guards slices by a column that one of the versions lacks: it would see nothing.
+    """Refuse a policy that guards slices by a column that one of the versions lacks.
 
-    A version whose file cannot be read is passed over: other checks report it.
+    A version whose file is unreadable is skipped: other checks report it.
+
+    Parameters
+    ----------
+    store
+        The store.
+    policy
+        The policy of the rollout.
+    challenger, champion
+        The versions; the champion is None if there is none.
+
+    Raises
+    ------
+    InputError
+        HF107, because such a guard would get no request.
     """
     for version in (challenger, champion):
         known = () if version is None or not policy.slices else _known_columns(store, version)

@@ -43,8 +43,23 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
     reading. So a snapshot gives the same examples, and training the same version, whenever it is read. The label is in
     the next snapshot after the next load.
 
-    Raises `InputError` HF401 when there is no labelled row that is due, `NotFoundError` HF303 for an unknown
-    snapshot and `IntegrityError` HF301 for a damaged file.
+    Parameters
+    ----------
+    store, model
+        The store, and the model of the rows.
+    aggregates
+        The aggregates to join.
+    snapshot
+        The name of the snapshot.
+
+    Raises
+    ------
+    InputError
+        HF401 if no labelled row is due.
+    NotFoundError
+        HF303 if there is no such snapshot.
+    IntegrityError
+        HF301 if a file is damaged.
     """
     also = {
         name: kind for name, kind in dtypes(model.examples.contract).items() if name in model.selected_besides

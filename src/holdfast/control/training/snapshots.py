@@ -58,8 +58,23 @@ def shown(snapshot: Snapshot) -> dict[str, Any]:
 def preview(store: Store, model: Model, snapshot: Snapshot, *, seed: int = 0) -> Preview:
     """Choose the rows of `snapshot` that `model` would be trained on, and record the choice.
 
-    Training on it with the same seed and selection chooses the same rows. Raises `InputError` HF401 when there is too
-    little to train on or a quota is missed, `RefusedError` HF405 and HF407 when the selection refuses the rows.
+    Training on it with the same seed and selection chooses the same rows.
+
+    Parameters
+    ----------
+    store, model
+        The store, and the model.
+    snapshot
+        The snapshot.
+    seed
+        Decides which rows a sample or a cap keeps.
+
+    Raises
+    ------
+    InputError
+        HF401 if there are too few rows, or a quota is missed.
+    RefusedError
+        HF405 or HF407 if the selection refuses the rows.
     """
     examples = read_examples(store, model, model.aggregates, snapshot.snapshot)
     split = split_days(model, examples.frame)

@@ -298,7 +298,23 @@ def files_of(connection: Connection, table: str, loads: Sequence[LoadKey]) -> li
 def remove(connection: Connection, loads: Sequence[LoadKey], *, reason: str, now_us: int) -> int:
     """Remove the rows of `loads` from every table, in the caller's transaction; return the new table version.
 
-    A file that has rows of other loads stays. Raises `ConflictError` HF304 if one of the loads is no longer live.
+    A file that has rows of other loads stays.
+
+    Parameters
+    ----------
+    connection
+        The caller's transaction.
+    loads
+        The loads to remove.
+    reason
+        The reason of the table version; at most 64 characters are kept.
+    now_us
+        The current time, microseconds since 1970 UTC.
+
+    Raises
+    ------
+    ConflictError
+        HF304 if one of the loads is no longer live.
     """
     made = (
         insert(_VERSIONS)

@@ -75,7 +75,7 @@ ALLOWED: Final = re.compile(
     r"|".join(
         (
             r"plan_watch|PlanWatch|watch_plan",  # what SQLite's data_version is polled for
-            r"binary_data(?:_size)?",  # of the Open Inference Protocol
+            r"_?binary_(?:data(?:_size)?|header_length|output)|_BINARY\b|_binary\b",  # of the Open Inference Protocol
             r"binary (?:classification|classifier|tensors?|data|extension|search|file)",
         )
     )

@@ -1,4 +1,4 @@
-"""Everything that is kept: the ledger, the Parquet files that it catalogues, and the logs of servers.
+"""Everything that is kept: the ledger, the Parquet files in its catalog, and the logs of servers.
 
 No other package knows SQL or writes a file of the store.
 """

@@ -138,7 +138,7 @@ def _length(part: Part[A], fold: Fold[A], draw: np.random.Generator, limit: int)
 
 
 def _is_quiet(part: Part[A], run_length: float, runs: int, seed: int) -> None:
-    # A run is cut at a quarter of the promise: of lengths that are nearly exponential, 22 % then end before the cut.
+    # A run ends at a quarter of the promise: of lengths that are nearly exponential, 22 % then end before that.
     limit = max(2, math.ceil(run_length / 4))
     draw = np.random.default_rng(seed)
     ended = sum(_length(part, part.quiet, draw, limit) < limit for _ in range(runs))

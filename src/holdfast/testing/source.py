@@ -41,7 +41,7 @@ def source_laws(
     """
     laws: dict[str, Callable[[], None]] = {
         "the same delivery has the same digest": partial(_has_one_digest, open_delivery),
-        "another content has another digest": partial(_tells_contents_apart, open_delivery, open_other),
+        "another content has another digest": partial(_distinguishes_contents, open_delivery, open_other),
         "its pieces can be read again": partial(_is_readable_again, open_delivery),
         "its name holds no secret": partial(_names_no_secret, open_delivery),
         "it has rows, and the same every time": partial(_has_rows, open_delivery, contract),
@@ -65,7 +65,7 @@ def _has_one_digest(open_delivery: Open) -> None:
     require(first == second, f"it was opened twice, with the digests {first[:12]} and {second[:12]}")
 
 
-def _tells_contents_apart(open_delivery: Open, open_other: Callable[[], Source]) -> None:
+def _distinguishes_contents(open_delivery: Open, open_other: Callable[[], Source]) -> None:
     require(_digest(open_delivery(_ENOUGH)) != _digest(open_other()), "two contents have the same digest")
 
 

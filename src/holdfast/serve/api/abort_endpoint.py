@@ -25,7 +25,7 @@ Abort: TypeAlias = Callable[[str | None, str, str], dict[str, object]]
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
     version: str | None = None
-    reason: str = "asked for by a person"
+    reason: str = "requested by an operator"
     actor: str = "http"
 
 

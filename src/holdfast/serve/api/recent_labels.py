@@ -46,6 +46,6 @@ class RecentLabels:
             del self._values[next(iter(self._values))]
 
     def remove(self, records: Iterable[FeedbackRecord]) -> None:
-        """Remove labels that the disk did not take: the client is told to send them again."""
+        """Remove labels that the disk did not take: the client must send them again."""
         for each in records:
             self._values.pop(each.prediction, None)

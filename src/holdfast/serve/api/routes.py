@@ -159,8 +159,8 @@ class Routes:
             if isinstance(outcome, HoldfastError):
                 _refuse(exchange, outcome)
                 continue
-            response, binary = outcome
-            body, header_length = encode_response(response, binary=binary)
+            response, as_tensors = outcome
+            body, header_length = encode_response(response, as_tensors=as_tensors)
             if header_length is None:
                 exchange.send(200, body)
             else:

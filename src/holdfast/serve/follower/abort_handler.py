@@ -69,7 +69,7 @@ class AbortHandler:
         try:
             abort = aborts.add(self._directory, abort)
         except UnavailableError:
-            durable = False  # traffic is rolled back all the same; a restart would not know, and the response says so
+            durable = False  # traffic is rolled back all the same; a restart would not know, and the response has this
         switch.apply_aborts([*switch.aborts.values(), abort])
         if why := switch.last_resort.get(version):
             aborts.remove(self._directory, [abort])

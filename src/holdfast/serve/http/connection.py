@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
     def _decline_upgrade(self, rest: bytes | memoryview) -> None:
         """Go on in HTTP/1.1 with the body of a request that offered another protocol (RFC 9110 section 7.8).
 
-        The parser took the offer: for it the message ended with its headers. A new parser gets the same framing
+        The parser accepted the offer: for it the message ended with its headers. A new parser gets the same framing
         without the offer.
         """
         if self._discarding:

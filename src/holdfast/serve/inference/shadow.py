@@ -242,7 +242,7 @@ class _Worker:
         self._wake = threading.Event()
         self._ticks = self._since = 0
         threading.Thread(target=self._run_queue, name="shadow", daemon=True).start()
-        threading.Thread(target=self._watch_deadline, name="shadow-guard", daemon=True).start()
+        threading.Thread(target=self._check_deadline, name="shadow-guard", daemon=True).start()
 
     @property
     def bytes(self) -> int:
@@ -297,7 +297,7 @@ class _Worker:
         self._asleep = False
         return quiet
 
-    def _watch_deadline(self) -> None:
+    def _check_deadline(self) -> None:
         """Count ticks of its own: for a process that was stopped and goes on, no time has gone by."""
         waiting = threading.Event()
         while not self._is_over:

@@ -187,7 +187,7 @@ def decode_request(
         if data is not None:
             columns[name] = _json_values(tensor, data, count)
         else:
-            used, columns[name] = _binary_values(tensor, tail, used, count)
+            used, columns[name] = _tensor_values(tensor, tail, used, count)
         if tensor.datatype == "INT64" and datatypes[0] == "BYTES":
             columns[name] = [_timestamp_text(name, value) for value in columns[name]]
         if tensor.parameters and (stated := _facts(name, tensor.parameters)) is not None:
@@ -246,11 +246,11 @@ def _json_values(tensor: _Tensor, data: list[Any], count: int) -> list[Any]:
             raise RequestError("HF508", f"input {tensor.name!r}: the data is not of its shape")
         data = [row[0] for row in data]
     if len(data) != count:
-        raise RequestError("HF508", f"input {tensor.name!r} has {len(data)} values, its shape says {count}")
+        raise RequestError("HF508", f"input {tensor.name!r} has {len(data)} values, its shape has {count}")
     return data
 
 
-def _binary_values(tensor: _Tensor, tail: memoryview, used: int, count: int) -> tuple[int, list[Any]]:
+def _tensor_values(tensor: _Tensor, tail: memoryview, used: int, count: int) -> tuple[int, list[Any]]:
     size = (tensor.parameters or {}).get("binary_data_size")
     if type(size) is not int:
         raise RequestError("HF508", f"input {tensor.name!r} has neither data nor binary_data_size")
@@ -325,20 +325,20 @@ def _unit(unit: object) -> str | None:
 
 
 def _binary_output(parameters: dict[str, Any], outputs: list[_RequestedOutput] | None) -> bool:
-    binary = parameters.get("binary_data_output") is True
+    as_tensors = parameters.get("binary_data_output") is True
     for output in outputs or ():
         if output.name != OUTPUT:
             raise RequestError("HF508", f"the model has no output {output.name[:64]!r}; it has {OUTPUT!r}")
         requested = (output.parameters or {}).get("binary_data")
-        binary = binary if requested is None else requested is True
-    return binary
+        as_tensors = as_tensors if requested is None else requested is True
+    return as_tensors
 
 
-def encode_response(response: InferResponse, *, binary: bool) -> tuple[bytes, int | None]:
-    """Return the body and, for a binary one, the length of its JSON part."""
+def encode_response(response: InferResponse, *, as_tensors: bool) -> tuple[bytes, int | None]:
+    """Return the body and, with `as_tensors` (binary tensor data), the length of its JSON part."""
     probabilities = response.probabilities
     parameters = _Parameters(response.arm, response.prediction, response.plan)
-    if not binary:
+    if not as_tensors:
         output = _Output(OUTPUT, "FP32", probabilities.shape, data=probabilities.tolist())
         return _encode(_Response(response.model, response.version, [output], parameters, response.id)), None
     raw = probabilities.astype("<f4", copy=False).tobytes()

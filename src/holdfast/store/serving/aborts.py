@@ -1,6 +1,6 @@
 """The abort file of a machine: rollbacks without the ledger, until the ledger agrees with them.
 
-`<root>/serve/<model>/abort.json` carries its own SHA-256 and is replaced in one step after it is durable. Beside it
+`<root>/serve/<model>/abort.json` carries its own SHA-256 and is replaced in one step after it is durable. Next to it
 is a spare of the same size whose blocks are allocated: on a full disk the spare becomes the file.
 """
 
@@ -41,7 +41,7 @@ Stamp = tuple[int, int, int]
 """Identifies one state of the file: inode, time of change in nanoseconds, size."""
 
 
-class _Sealed(msgspec.Struct, frozen=True):
+class _Checksummed(msgspec.Struct, frozen=True):
     sha256: str
     aborts: msgspec.Raw
 
@@ -68,17 +68,17 @@ def load(directory: Path) -> tuple[Abort, ...]:
     except FileNotFoundError:
         return ()
     try:
-        sealed = msgspec.json.decode(data, type=_Sealed)
-        found = msgspec.json.decode(sealed.aborts, type=tuple[Abort, ...])
+        stored = msgspec.json.decode(data, type=_Checksummed)
+        found = msgspec.json.decode(stored.aborts, type=tuple[Abort, ...])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _altered(path) from error
-    if sha256_hex(bytes(sealed.aborts)) != sealed.sha256:
+    if sha256_hex(bytes(stored.aborts)) != stored.sha256:
         raise _altered(path)
     return found
 
 
 def add(directory: Path, abort: Abort) -> Abort:
-    """Write `abort`, and return the abort that stands for its version. When this returns, it survives a power cut.
+    """Write `abort`, and return the abort that stands for its version. When this returns, it survives a power failure.
 
     An abort of the same version that knew of as new a rollout stands already, with its actor and reason. A damaged
     file is replaced. Raises `UnavailableError` HF307 when the disk does not take it.
@@ -142,7 +142,7 @@ def _known(directory: Path) -> tuple[Abort, ...]:
 
 def _put(directory: Path, aborts: tuple[Abort, ...]) -> None:
     encoded = msgspec.json.encode(aborts)
-    data = msgspec.json.encode(_Sealed(sha256_hex(encoded), msgspec.Raw(encoded)))
+    data = msgspec.json.encode(_Checksummed(sha256_hex(encoded), msgspec.Raw(encoded)))
     try:
         fsync.replace(directory / _FILE, data)
     except OSError as error:

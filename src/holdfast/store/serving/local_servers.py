@@ -1,4 +1,4 @@
-"""Servers of this machine, found without the ledger: each writes its address beside its local copy."""
+"""Servers of this machine, found without the ledger: each writes its address next to its local copy."""
 
 from __future__ import annotations
 

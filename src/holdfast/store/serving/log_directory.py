@@ -1,7 +1,7 @@
 """The log directory of a server: its owner, its segments, and the newest number of a segment.
 
 Segments are `<directory>/<segment:08d>.log`. Collected ones are removed. The greatest number ever used is stored
-beside them, so that no id is issued twice.
+next to them, so that no id is issued twice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Write the prediction log: a prediction is on the server's disk before its response goes out.
 
 `write` hands the bytes to the kernel before the response, so that a killed process loses nothing. A thread calls
-fdatasync every few milliseconds for all records together, so that a power cut loses at most that window. A writer
+fdatasync every few milliseconds for all records together, so that a power failure loses at most that window. A writer
 never appends to a segment of another run: a torn tail stays the last thing in its file.
 """
 

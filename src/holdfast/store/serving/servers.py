@@ -41,7 +41,7 @@ def announce(connection: Connection, server: Server) -> None:
     changed = connection.execute(update(servers).where(servers.c.server == server.server).values(values))
     if changed.rowcount == 0:
         connection.execute(insert(servers).values(server=server.server, **values))
-    # What was observed before the restart says nothing about the process that runs now.
+    # What was observed before the restart is no evidence about the process that runs now.
     connection.execute(delete(probes).where(probes.c.server == server.server))
 
 

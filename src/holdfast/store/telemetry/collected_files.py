@@ -135,7 +135,7 @@ def write(
     segment: int,
     numbers: tuple[int, int] | None = None,
 ) -> CollectedFile:
-    """Write `frame` on `stage`. Seal the stage, and register the file before it ends.
+    """Write `frame` on `stage`. Sync the stage, and register the file before it ends.
 
     Parameters
     ----------

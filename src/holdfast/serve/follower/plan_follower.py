@@ -40,7 +40,7 @@ from holdfast.store.telemetry import traffic_comparison
 _log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.2
-"""How often the ledger is read for newer values and facts; a newer plan is polled at the interval of `store.rollout.plan_watch`."""
+"""How often the ledger is read for newer values and facts. A newer plan is polled as in `store.rollout.plan_watch`."""
 ERROR_SECONDS: Final = 1.0
 """How long to wait after the ledger could not be read."""
 RETRY_SECONDS: Final = 2.0

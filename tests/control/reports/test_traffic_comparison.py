@@ -292,8 +292,8 @@ def test_what_was_found_is_among_the_metrics_and_beside_a_comparison_of_snapshot
             in page
         )
     assert "LGA" not in page, "what clients send is no label of a metric"
-    assert cutting.answered(line.store, "late") == found
-    assert cutting.answered(line.store, "another") is None
+    assert cutting.last_traffic_comparison(line.store, "late") == found
+    assert cutting.last_traffic_comparison(line.store, "another") is None
 
 
 def test_a_loop_that_lost_its_lease_writes_nothing(line: Line) -> None:
@@ -301,7 +301,7 @@ def test_a_loop_that_lost_its_lease_writes_nothing(line: Line) -> None:
     leases.acquire(line.store, "control-late", holder="test", duration_us=60_000_000, now_us=NOW_US)
     with pytest.raises(ConflictError, match="HF304"):
         line.compare()
-    assert cutting.answered(line.store, "late") is None
+    assert cutting.last_traffic_comparison(line.store, "late") is None
     assert line.told("slice.uncovered") == []
 
 

@@ -92,8 +92,7 @@ def tried(
 
 
 def _run(directory: Path, wall_seconds: float) -> tuple[int | None, str]:
-    """The exit status of the process (negative: the signal that ended it; None: we ended it) and its last
-    words."""
+    """Run the worker. Returns its exit status (negative: a signal; None: the deadline) and its last error output."""
     search = [entry for entry in sys.path if entry and not entry.endswith(".zip")]
     with (directory / "errors.txt").open("w+b") as errors:
         process = subprocess.Popen(

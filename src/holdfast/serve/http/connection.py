@@ -73,6 +73,7 @@ class Connection(asyncio.Protocol):
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the deadline of the first request, or refuse a connection beyond the limit."""
         self._transport = cast(asyncio.Transport, transport)
         listener = self._listener
         self.deadline = self._loop.time() + listener.limits.receipt_seconds
@@ -80,12 +81,14 @@ class Connection(asyncio.Protocol):
             self._refuse(503, "HF504", f"this server takes {listener.limits.connections} connections at once")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Drop the requests that have no response yet."""
         self._listener.closed(self)
         self._hold(0)
         self._discarding = True
         self._pending.clear()
 
     def eof_received(self) -> bool:
+        """Send the pending responses after the client closed its side."""
         # A client may half-close after its last request; its responses still go out. True leaves our side open for them.
         if self._pending and not self._discarding:
             self._discarding = True
@@ -94,16 +97,19 @@ class Connection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
+        """Stop reading while the client does not read its responses."""
         self._unread = True
         self._transport.pause_reading()
         self.deadline = self._loop.time() + self._listener.limits.write_seconds
 
     def resume_writing(self) -> None:
+        """Continue to read when the client has read its responses."""
         self._unread = False
         self._transport.resume_reading()
         self._set_idle_deadline()
 
     def data_received(self, data: bytes) -> None:
+        """Parse the received bytes in slices of at most the header limit."""
         self._burst = 0
         limit = self._listener.limits.header_bytes
         if len(data) <= limit:
@@ -175,6 +181,7 @@ class Connection(asyncio.Protocol):
     # --- httptools ----------------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        """Begin a request."""
         if self._repeating:
             return
         self._in_message = self._in_headers = True
@@ -184,10 +191,12 @@ class Connection(asyncio.Protocol):
             self.deadline = self._loop.time() + self._listener.limits.receipt_seconds
 
     def on_url(self, url: bytes) -> None:
+        """Append a part of the request's target."""
         if not self._repeating:
             self._path += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Store the value of a known header."""
         self._header_bytes += len(name) + len(value) + 4
         known = _HEADERS.get(name.lower())
         if known is None or not self._in_headers:
@@ -215,6 +224,7 @@ class Connection(asyncio.Protocol):
             self._accept = value
 
     def on_headers_complete(self) -> None:
+        """Check the headers against the limits of RFC 9112 and of the server."""
         self._in_headers = False
         if self._discarding or self._repeating:
             return
@@ -238,6 +248,7 @@ class Connection(asyncio.Protocol):
                 self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
+        """Append a part of the body, up to the limit."""
         if self._discarding:
             return
         if not self._body:
@@ -250,6 +261,7 @@ class Connection(asyncio.Protocol):
             self._refuse(413, "HF501", f"a body is at most {self._listener.limits.body_bytes} bytes")
 
     def on_message_complete(self) -> None:
+        """Queue the complete request."""
         tunnel = False
         if self._parser.should_upgrade():
             tunnel = self._parser.get_method() == b"CONNECT"

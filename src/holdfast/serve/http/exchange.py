@@ -12,7 +12,9 @@ from holdfast.serve.http.responses import JSON, error_body
 class Application(Protocol):
     """Answers requests. Called once per request; it calls `Exchange.send` once, then or later, on the loop's thread."""
 
-    def __call__(self, exchange: Exchange) -> None: ...
+    def __call__(self, exchange: Exchange) -> None:
+        """Answer the request of `exchange`."""
+        ...
 
 
 class Transport(Protocol):

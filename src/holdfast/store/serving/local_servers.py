@@ -14,7 +14,7 @@ _DIRECTORY: Final = "at"
 
 
 def announce(directory: Path, server: Server) -> None:
-    """Write the address of `server` under `directory`. Raises `OSError` when the disk does not take it."""
+    """Write the address of `server` under `directory`. Raises `OSError` if it cannot be written."""
     fsync.make_directory(directory / _DIRECTORY)
     fsync.replace(directory / _DIRECTORY / f"{server.server}.json", msgspec.json.encode(server, enc_hook=str))
 

@@ -20,8 +20,9 @@ _COLUMNS: Final = ("prediction", "at_us", "unit", "arm", "version", "probability
 
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """One request that a champion answered: its rows as logged, in the order and the units of the request columns of
-    `version`'s contract, and the probability of each row.
+    """One request that a champion answered, with the probability of each row.
+
+    `rows` are as logged, in the order and the units of the request columns of `version`'s contract.
     """
 
     id: str

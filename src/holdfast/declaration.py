@@ -58,7 +58,7 @@ class Model:
     learner
         The learning algorithm and its parameters.
     heuristic
-        The baseline, and the fallback when no version can answer; it needs no learning.
+        The baseline, and the fallback when no version can serve; it needs no training.
     aggregates
         Features of a row's entity from other rows, as known at the time of the row.
     holdout

@@ -113,15 +113,15 @@ def _settle(
         return Joined(label, prediction)
     place = parse_id(label.prediction_id)
     if place is None:
-        return Impossible(label, "this is not the id of an answer")
+        return Impossible(label, "it is not the id of a prediction")
     frontier = frontiers.get(place.server)
     waited_us = now_us - label.received_at_us
     if frontier is not None and not is_ahead(place, frontier) and waited_us > PATIENCE_US:
-        return Impossible(label, "the log has been read past this place, and no such answer is in it")
+        return Impossible(label, "the log was collected beyond this record, and has no such prediction")
     if frontier is None and place.server not in servers:
-        return Impossible(label, f"no server {place.server!r} has ever announced itself")
+        return Impossible(label, f"no server {place.server!r} ever registered")
     if waited_us > MAXIMUM_WAIT_US:
-        return Impossible(label, f"the log of server {place.server!r} has not held it for 7 days")
+        return Impossible(label, f"the log of server {place.server!r} had no such prediction for 7 days")
     return Waiting(label)
 
 

@@ -70,9 +70,9 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
         found += _check_missing(column.name, now, past)
         if column.name in explained or column.name in _id_columns(contract):
             continue
-        judged = _check_column(contract, column.name, now, past)
+        violations = _check_column(contract, column.name, now, past)
         # For an integer with few values the check of its shares is sharper than that of its quantiles.
-        found += [each for each in judged if each.check != "shift" or column.name not in profile.values]
+        found += [each for each in violations if each.check != "shift" or column.name not in profile.values]
     for name, now in profile.values.items():
         past = [other.values[name] for other in recent if name in other.values]
         if len(past) >= FEWEST_BATCHES and name not in explained:

@@ -163,11 +163,11 @@ def _worst(verdicts: Sequence[Verdict]) -> tuple[Verdict, str]:
     if not verdicts:
         return Verdict.INCONCLUSIVE, "No server has been probed."
     for verdict, explanation in (
-        (Verdict.FAIL, "do not answer as the plan declares"),
+        (Verdict.FAIL, "do not serve as the plan declares"),
         (Verdict.ERROR, "are silent"),
         (Verdict.INCONCLUSIVE, "not settled yet"),
     ):
         count = sum(1 for found in verdicts if found is verdict)
         if count:
             return verdict, f"{count} of {len(verdicts)} servers: {explanation}."
-    return Verdict.PASS, f"{len(verdicts)} of {len(verdicts)} servers were seen to answer as declared."
+    return Verdict.PASS, f"{len(verdicts)} of {len(verdicts)} servers serve as declared."

@@ -1,7 +1,6 @@
 """The power of a planned test: how soon it would find a harm of a given size, by simulating the test itself.
 
-A bound on false alarms is half of what is worth knowing about a test; the other half is what it would miss, and that
-depends on the traffic. Given a seed, the same plan gives the same answer.
+A test has a bound on false alarms; what it would miss depends on the traffic. The same plan and seed give the same result.
 """
 
 from __future__ import annotations

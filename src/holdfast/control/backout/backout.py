@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
-from holdfast.control.backout.dangling_references import dangling, dependents
-from holdfast.control.backout.impact import loads_of_batch, loads_of_plan, plan_of, recompute_all
+from holdfast.control.backout.dangling_references import find_dangling, find_dependents
+from holdfast.control.backout.impact import loads_of_batch, loads_of_plan, make_plan, recompute_all
 from holdfast.control.ingest import references
 from holdfast.control.rollout.failover import Cause, fail_over
 from holdfast.errors import ConflictError, UnavailableError
@@ -72,11 +72,11 @@ def plan_backout(store: Store, feeds: Sequence[Feed], batch: BatchId) -> Backout
     depend on when it is made (R16). Raises `NotFoundError` HF211 if the batch is not loaded.
     """
     with store.ledger.read() as connection:
-        going = loads_of_batch(connection, feeds, batch)
-    recomputed = recompute_all(store, going)
-    left = dangling(store, [each.load.key for each in going])
+        removed = loads_of_batch(connection, feeds, batch)
+    recomputed = recompute_all(store, removed)
+    left = find_dangling(store, [each.load.key for each in removed])
     with store.ledger.read() as connection:
-        return plan_of(connection, store, batch, going, recomputed, left)
+        return make_plan(connection, store, batch, removed, recomputed, left)
 
 
 def execute_backout(
@@ -206,18 +206,18 @@ def _remove(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
     """
     batch = BatchId(row.feed, row.batch)
     with store.ledger.read() as connection:
-        going = loads_of_plan(connection, row.plan)
-    recomputed = recompute_all(store, going)
-    loads = [each.load.key for each in going]
-    left = dangling(store, loads)
+        removed = loads_of_plan(connection, row.plan)
+    recomputed = recompute_all(store, removed)
+    loads = [each.load.key for each in removed]
+    left = find_dangling(store, loads)
     with store.ledger.write() as connection:
         if (
-            loads_of_plan(connection, row.plan) != going
-            or dependents(connection, loads) != left.dependents
+            loads_of_plan(connection, row.plan) != removed
+            or find_dependents(connection, loads) != left.dependents
             or any(backouts.has_changed_since(connection, each.feed, each.basis) for each in recomputed)
         ):
             raise ConflictError("HF304", f"back-out of {batch} failed: the rows of its group have changed")
-        plan = plan_of(connection, store, batch, going, recomputed, left)
+        plan = make_plan(connection, store, batch, removed, recomputed, left)
         backouts.advance(connection, row, steps_done=plan.transactional_steps, now_us=now_us, plan=plan)
         version = backouts.remove(connection, plan.loads, reason=f"back out {batch}", now_us=now_us)
         backouts.record_loads(connection, row.backout_id, plan.loads, removed_version=version)

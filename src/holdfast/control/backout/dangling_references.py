@@ -42,37 +42,37 @@ class _Query:
     lookback_start_us: int | None
 
 
-def dependents(connection: Transaction, going: Sequence[LoadKey]) -> tuple[Dependent, ...]:
-    """Return the remaining loads that reference any of `going`."""
-    return tuple(each for each in references.dependents(connection, going) if each.load not in going)
+def find_dependents(connection: Transaction, removed: Sequence[LoadKey]) -> tuple[Dependent, ...]:
+    """Return the remaining loads that reference any of `removed`."""
+    return tuple(each for each in references.dependents(connection, removed) if each.load not in removed)
 
 
-def dangling(store: Store, going: Sequence[LoadKey]) -> Dangling:
-    """Return the remaining loads with rows that reference only rows of `going`. Writes nothing.
+def find_dangling(store: Store, removed: Sequence[LoadKey]) -> Dangling:
+    """Return the remaining loads with rows that reference only rows of `removed`. Writes nothing.
 
-    A value that is also in a remaining row, within the lookback of its load, does not dangle. If a file of `going` or of
+    A value that is also in a remaining row, within the lookback of its load, does not dangle. If a file of `removed` or of
     such a load is unreadable, all rows that it could hold count. Raises `IntegrityError` HF301 if remaining rows that
     may be referenced are unreadable.
     """
     with store.ledger.read() as connection:
         basis = batches.current_version(connection)
-        found = dependents(connection, going)
+        found = find_dependents(connection, removed)
     queries = dict.fromkeys(
         _Query(each.load, each.column, each.to_load[0], each.to_key, each.lookback_start_us) for each in found
     )
-    counted = ((each, _rows(store, each, going, basis)) for each in queries)
+    counted = ((each, _rows(store, each, removed, basis)) for each in queries)
     return Dangling(
         found, tuple(SuspectLoad(*each.load, each.column, each.feed, rows) for each, rows in counted if rows)
     )
 
 
-def _rows(store: Store, query: _Query, going: Sequence[LoadKey], basis: int) -> int:
-    """Return the number of rows of a load that dangle without `going`."""
+def _rows(store: Store, query: _Query, removed: Sequence[LoadKey], basis: int) -> int:
+    """Return the number of rows of a load that dangle without `removed`."""
     with store.ledger.read() as connection:
         mine = backouts.files_of(connection, query.load[0], [query.load])
-        leave = backouts.files_of(connection, query.feed, [load for load in going if load[0] == query.feed])
+        leave = backouts.files_of(connection, query.feed, [load for load in removed if load[0] == query.feed])
         stay = data_files.entries(
-            connection, query.feed, basis, lookback_start_us=query.lookback_start_us, excluded=list(going)
+            connection, query.feed, basis, lookback_start_us=query.lookback_start_us, excluded=list(removed)
         )
     values = _left(store, mine, query.column, None)
     if values is None:

@@ -71,16 +71,16 @@ def loads_of_plan(connection: Transaction, plan: BackoutPlan) -> list[LoadToRemo
     planned = {
         (step.feed, step.batch, step.epoch): step for step in plan.steps if isinstance(step, RemoveRows)
     }
-    going = []
+    removed = []
     others = []
     for each in _live_loads(connection, (), BatchId(plan.feed, plan.batch)):
         step = planned.get(each.load.key)
         if step is None:
             others.append(each)
         else:
-            going.append(LoadToRemove(each.load, step.event_time, step.group))
-    groups = {each.group for each in going if each.group}
-    return going + [each for each in others if each.group in groups]
+            removed.append(LoadToRemove(each.load, step.event_time, step.group))
+    groups = {each.group for each in removed if each.group}
+    return removed + [each for each in others if each.group in groups]
 
 
 def _live_loads(connection: Transaction, feeds: Sequence[Feed], batch: BatchId) -> list[LoadToRemove]:
@@ -101,16 +101,16 @@ def _load_to_remove(load: LiveLoad, feed: Feed | None) -> LoadToRemove:
     return LoadToRemove(load, event_time or "", group or "")
 
 
-def recompute_all(store: Store, going: Sequence[LoadToRemove]) -> tuple[Recomputation, ...]:
-    """Return the online values without `going`, feed by feed. This part of a plan reads rows."""
-    return tuple(recompute(store, each.load.feed, [each.load.key], each.event_time) for each in going)
+def recompute_all(store: Store, removed: Sequence[LoadToRemove]) -> tuple[Recomputation, ...]:
+    """Return the online values without `removed`, feed by feed. This part of a plan reads rows."""
+    return tuple(recompute(store, each.load.feed, [each.load.key], each.event_time) for each in removed)
 
 
-def plan_of(
+def make_plan(
     connection: Transaction,
     store: Store,
     batch: BatchId,
-    going: Sequence[LoadToRemove],
+    removed: Sequence[LoadToRemove],
     recomputed: Sequence[Recomputation],
     left: Dangling,
 ) -> BackoutPlan:
@@ -122,19 +122,19 @@ def plan_of(
         The ledger as it is read, and its store.
     batch
         The batch.
-    going
+    removed
         The loads to remove.
     recomputed
         The online values without them, by feed.
     left
         The remaining loads that reference removed rows.
     """
-    found = lineage.made_from(connection, *(Node.load(*each.load.key) for each in going))
+    found = lineage.made_from(connection, *(Node.load(*each.load.key) for each in removed))
     snapshots, reached = found.names(NodeKind.SNAPSHOT), found.names(NodeKind.VERSION)
     models = backouts.models_of(connection, reached)
     steps: list[Step] = [
         RemoveRows(*each.load.key, each.event_time, backouts.parts_of(connection, each.load.key), each.group)
-        for each in going
+        for each in removed
     ]
     steps += [
         RecomputeOnline(each.feed, each.aggregates, each.changed, each.removed, each.low_us, each.high_us)
@@ -146,7 +146,7 @@ def plan_of(
     steps += [TaintVersions(reached)] if reached else []
     for model in dict.fromkeys(models.values()):
         steps += plan_failover(connection, store, model, taints.versions_of(connection, model) | set(reached))
-    steps.append(ListPredictions(tuple(_predictions(connection, store, models, going, recomputed))))
+    steps.append(ListPredictions(tuple(_predictions(connection, store, models, removed, recomputed))))
     feedback = [backouts.feedback_of(connection, model, version) for version, model in models.items()]
     if any(feedback):
         steps.append(ListFeedback(tuple(each for each in feedback if each is not None)))
@@ -158,7 +158,7 @@ def _predictions(
     connection: Transaction,
     store: Store,
     models: dict[str, str],
-    going: Sequence[LoadToRemove],
+    removed: Sequence[LoadToRemove],
     recomputed: Sequence[Recomputation],
 ) -> Iterator[AffectedPredictions]:
     for version, model in models.items():
@@ -168,7 +168,7 @@ def _predictions(
     touched = {key for each in recomputed for key in each.aggregates}
     if not touched:
         return
-    since_us = min(each.load.published_us for each in going)
+    since_us = min(each.load.published_us for each in removed)
     for model, version in backouts.serving_since(connection, since_us):
         if version not in models and _reads(store, version, touched):
             found = backouts.predictions_of(connection, model, version, "online", since_us=since_us)

@@ -68,8 +68,8 @@ def read_context(store: Store, model: str) -> LogContext:
 def _comparable(store: Store, row: RolloutRow) -> tuple[str, ...]:
     """Return the columns of the policy's slices that both versions have.
 
-    With a column of the champion alone, the challenger's good predictions would be in no slice, but its failures, which the
-    champion answers, would be in one.
+    With a column of the champion alone, the challenger's predictions would be in no slice, but its failures, which the
+    champion serves, would be in one.
     """
     columns = tuple(Canary.from_json(row.policy_json).slices)
     for version in (row.challenger, row.champion):

@@ -73,15 +73,15 @@ def probe(
         if server in silent and not observed.is_reachable:
             continue  # its last probe had the full timeout
         plan_age_us = 0 if newest is None else now_us - newest.committed_at_us
-        judged = check_server(None if newest is None else newest.plan, observed, plan_age_us=plan_age_us)
+        verdict = check_server(None if newest is None else newest.plan, observed, plan_age_us=plan_age_us)
         found = Probe(
             server=server,
             model=model,
             plan_id=observed.plan_id,
-            planned_version=judged.planned_version,
+            planned_version=verdict.planned_version,
             observed_version=observed.observed_version,
-            verdict=judged.verdict,
-            explanation=judged.explanation,
+            verdict=verdict.verdict,
+            explanation=verdict.explanation,
             probed_at_us=now_us,
             serving_config=observed.serving_config,
             runtime=observed.runtime,

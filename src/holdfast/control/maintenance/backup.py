@@ -63,6 +63,15 @@ def backup(store: Store, directory: Path, *, now_us: int, progress: Progress | N
 
     Only what earlier backups there lack is copied. The backup shows the store at one time: every load that was acknowledged
     before this call is in it, and a load under way is in it completely or not at all.
+
+    Parameters
+    ----------
+    directory
+        A directory outside the store; created if it does not exist.
+    now_us
+        Timestamp of the backup, microseconds since 1970 UTC.
+    progress
+        Called with (files done, files in all).
     """
     begun = time.monotonic()
     taken = backups.take(store, directory, now_us=now_us, progress=progress)

@@ -17,10 +17,19 @@ NEWEST: Final = 10
 
 
 def plan(store: Store, *, now_us: int, keep: timedelta = KEEP, newest: int = NEWEST) -> VacuumPlan:
-    """Return what `vacuum` would remove at `now_us` (microseconds since 1970 UTC); nothing is changed.
+    """Return what `vacuum` would remove at `now_us`; nothing is changed.
 
     The current files of the tables stay, and those of every pinned snapshot: one of a version that may still be given
     traffic, one of the `newest`, and one younger than `keep`.
+
+    Parameters
+    ----------
+    now_us
+        Timestamp of the vacuum, microseconds since 1970 UTC.
+    keep
+        How long replaced or backed-out rows stay readable.
+    newest
+        Number of newest snapshots that stay at any age.
     """
     with store.ledger.read() as connection:
         return retention.plan(connection, now_us=now_us, keep_us=_us(keep), newest=newest)
@@ -31,8 +40,8 @@ def vacuum(
 ) -> VacuumPlan:
     """Remove what `shown` names; `plan` made it with the same time, `keep` and `newest`. Returns what was removed.
 
-    The ledger changes first, then the files go: killed in between, it leaves orphans for the next sweep. Raises `ConflictError`
-    HF304 if the plan would differ by now; then nothing was removed.
+    The ledger changes first, then the files are removed: a kill in between leaves orphans for the next sweep.
+    Raises `ConflictError` HF304 if the plan would differ now; then nothing is removed.
     """
     retention.vacuum(store, shown, now_us=now_us, keep_us=_us(keep), newest=newest)
     return shown

@@ -79,7 +79,10 @@ def chain_digest(before: str, at_us: int, kind: str, subject: str, actor: str, e
 
 
 def append_once(store: Store, *, at_us: int, kind: str, subject: str, explanation: str) -> None:
-    """Append an event unless one of this kind about `subject` exists: for a state that lasts, such as damage."""
+    """Append an event unless one of this kind about `subject` exists: for a state that lasts, such as damage.
+
+    The parameters are those of `append`.
+    """
     with store.ledger.read() as connection:
         if newest(connection, subject=subject, kind=kind, limit=1):
             return

@@ -91,6 +91,15 @@ def object_path(directory: Path, sha256: str) -> Path:
 def take(store: Store, directory: Path, *, now_us: int, progress: Progress | None = None) -> Taken:
     """Back the store up into `directory`, durably. Files of earlier backups there are not copied again.
 
+    Parameters
+    ----------
+    directory
+        A directory outside the store; created if it does not exist.
+    now_us
+        Timestamp of the backup, microseconds since 1970 UTC; its name.
+    progress
+        Called with (files done, files in all).
+
     Raises
     ------
     UnavailableError

@@ -37,6 +37,19 @@ def rebuild_profiles(
 
     Not recoverable: the sender's declared row count. The value digest and the sequence need `expects`; the group needs
     `groups`. One load is in memory at a time.
+
+    Parameters
+    ----------
+    root
+        The store's directory.
+    choice
+        The files of the loads.
+    loads
+        The loads: feed, batch, epoch.
+    expects
+        Expectations of each feed, as far as known.
+    groups
+        The group of each declared feed; None for a feed of no group.
     """
     parts = _valid_parts(choice)
     not_rebuilt = []

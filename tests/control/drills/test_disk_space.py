@@ -43,7 +43,7 @@ def test_without_room_nothing_is_copied(place, free, exercise) -> None:
     free(200)
     found = exercise(place, 1)
     assert (found.verdict, found.measured_duration_us) == (Verdict.INCONCLUSIVE, None)
-    assert "bytes of room are wanted" in found.explanation
+    assert "bytes of free space are needed" in found.explanation
     assert found.evidence["free_bytes"] == 200 * KB < found.evidence["wanted_bytes"]
     assert not list(place.store.root.parent.glob("*.drill-*"))
 
@@ -64,7 +64,7 @@ def test_without_room_no_binary_is_tried_and_none_is_blamed(place, free) -> None
     with place.store.ledger.write() as connection:
         named = runtimes.register(connection, runtimes.here("green"), ["env"], now_us=1)
         candidate = runtimes.get(connection, named)
-    with pytest.raises(UnavailableError, match=r"HF306.*bytes of room are wanted"):
+    with pytest.raises(UnavailableError, match=r"HF306.*bytes of free space are needed"):
         runtime.try_out(place, version, candidate, ["env"], [])
     with place.store.ledger.read() as connection:
         limits = serving_config.current(connection, place.model.name)

@@ -121,7 +121,7 @@ def test_no_roll_back_asks_what_was_tried(world: World) -> None:
     assert world.rollback() == number
     with world.store.ledger.read() as connection:
         newest = plan_parts.newest(connection, MODEL, world.tick())
-    assert version not in newest.plan.versions()
+    assert version not in newest.versions()
 
 
 def test_gates_stand_below_a_trial(world: World) -> None:

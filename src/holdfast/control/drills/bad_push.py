@@ -1,5 +1,6 @@
-"""The drill of a bad push, on a copy of the store: a version whose answers are no numbers goes past the gates, and must be
-rolled back by what the servers log of it, with nobody told.
+"""Drill of a bad push, on a copy of the store: a version that predicts NaN bypasses the gates.
+
+The control loop must roll it back by what the servers log, without an operator.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _POLICY: Final = Canary(
 
 
 def bad_push(place: Place, _drill: int) -> Found:
-    """Let a version that answers nothing usable go past the gates, and see how many requests it takes to be rid of it."""
+    """Let a version without usable predictions bypass the gates, and count the requests until it is rolled back."""
     with scratch(place.store) as home:
         if narrow := no_room(home, copied(place.store)):
             return narrow
@@ -71,13 +72,13 @@ def _pushed(place: Place, store: Store) -> Found:
         why = f"{champion.version} answers, a {champion.role}, and only a candidate is rolled out"
         return Found(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
     contract = Contract.from_json(open_version(blobs.get(store, champion.digest))[1].contract_json)
-    asked = requests_of(place.store, model.name, champion.version, contract)
-    if not asked:
+    recorded = requests_of(place.store, model.name, champion.version, contract)
+    if not recorded:
         return Found(
-            Verdict.INCONCLUSIVE, "no request is recorded, and the contract's rules let no made one through"
+            Verdict.INCONCLUSIVE, "no request is recorded, and the contract's rules admit no synthetic row"
         )
     bad = _broken(store, champion, place.clock_us())
-    lease = loop.take_lease(  # whoever held it in the original holds nothing in the copy
+    lease = loop.take_lease(  # its holder in the original does not use the copy
         store,
         f"control-{model.name}",
         holder="drill",
@@ -87,7 +88,7 @@ def _pushed(place: Place, store: Store) -> Found:
     )
     if lease is None:
         return Found(
-            Verdict.ERROR, f"the lease of the copy's control loop was not had in {_LEASE_SECONDS:g} s"
+            Verdict.ERROR, f"taking the lease of the copy's control loop failed for {_LEASE_SECONDS:g} s"
         )
     doing: dict[str, loop.Concern] = {
         "logs": collector.collect,
@@ -107,7 +108,7 @@ def _pushed(place: Place, store: Store) -> Found:
             with store.ledger.read() as connection:
                 state = rollouts.get(connection, number).state
             if state in (State.CANARY, State.VERIFYING):
-                batch = [asked[(sent + at) % len(asked)] for at in range(_BATCH)]
+                batch = [recorded[(sent + at) % len(recorded)] for at in range(_BATCH)]
                 bodies = [tensors(contract, each, sent + at) for at, each in enumerate(batch)]
                 wrong += child.failed(len(batch), bodies)
                 sent += len(batch)
@@ -125,17 +126,17 @@ def _pushed(place: Place, store: Store) -> Found:
         "reason": ended.reason,
         "version": bad,
     }
-    words = f"{sent} requests until the broken version was {ended.state}, {wrong} of them failed"
+    explanation = f"{sent} requests until the broken version was {ended.state}, {wrong} of them failed"
     return Found(
         Verdict.PASS if ended.state is State.ROLLED_BACK and not wrong else Verdict.FAIL,
-        words,
+        explanation,
         measured_duration_us,
         evidence,
     )
 
 
 def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
-    """The champion's twin whose every answer is no number, as if the gates had let it through."""
+    """Register the champion's twin whose every prediction is NaN, as if the gates had admitted it."""
     graph, metadata = open_version(blobs.get(store, champion.digest))
     bad = onnx.ModelProto()
     bad.CopyFrom(graph)
@@ -157,28 +158,28 @@ def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
             runtime = compatibility.untested_runtime(connection, metadata.model, row.version)
             if runtime is not None:
                 compatibility.record(
-                    connection, metadata.model, row.version, runtime, "let through by a drill", now_us=now_us
+                    connection, metadata.model, row.version, runtime, "admitted by a drill", now_us=now_us
                 )
     return row.version
 
 
 def requests_of(store: Store, model: str, champion: str, contract: Contract) -> list[dict[str, Any]]:
-    """What callers asked the champion, else what its contract lets through."""
+    """Return complete rows that callers sent to the champion, else synthetic rows that its contract admits."""
     names = [column.name for column in contract.request_columns]
     try:
         with store.ledger.read() as connection:
             found = recorded_requests.newest(connection, store.root, model, most=500, since_us=0).requests
     except HoldfastError:
-        found = ()  # a damaged file of answers is for `verify` to tell
-    asked = [
+        found = ()  # `verify` reports a damaged file of predictions
+    requested = [
         dict(zip(names, row, strict=True)) for each in found if each.version == champion for row in each.rows
     ]
-    whole = [row for row in asked if None not in row.values()]
-    return whole or synthetic_rows.synthetic_rows(contract, 200)
+    complete = [row for row in requested if None not in row.values()]
+    return complete or synthetic_rows.synthetic_rows(contract, 200)
 
 
 def tensors(contract: Contract, row: dict[str, Any], number: int) -> str:
-    """One row as a request of the Open Inference Protocol, each of a unit of its own."""
+    """Return one row as a request of the Open Inference Protocol, each as a unit of its own."""
     inputs = [
         {"name": column.name, "shape": [1], "datatype": _datatype(column), "data": [row[column.name]]}
         for column in contract.request_columns

@@ -1,4 +1,4 @@
-"""Drills that were killed in the middle: what they left is put back, and their rows say what became of them."""
+"""Clean up drills that were killed: restore the traffic plan, and record how they ended."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LIMIT_US: Final[Mapping[DrillKind, int]] = {
 
 
 def clean_up(store: Store, model: str, *, now_us: int) -> list[int]:
-    """End the drills of `model` that were killed, and put back the traffic plan that one left; their numbers.
+    """End the drills of `model` that were killed, restore the traffic plan that one left, and return their numbers.
 
-    A plan that somebody has replaced since is left as it is.
+    A plan that was replaced since is left as it is.
     """
     ended = []
     with store.ledger.read() as connection:
@@ -29,10 +29,10 @@ def clean_up(store: Store, model: str, *, now_us: int) -> list[int]:
     for each in unfinished:
         if abs(now_us - each.started_at_us) < LIMIT_US[each.kind]:
             continue
-        words = "it was killed in the middle"
+        explanation = "it was killed before its end"
         if "returns" in each.evidence:
             back = _put_back(store, each, now_us)
-            words += "" if back is None else f"; plan {back} does again what was done before it"
+            explanation += "" if back is None else f"; plan {back} restores the plan before it"
         with store.ledger.write() as connection:
             drills.end(
                 connection,
@@ -40,7 +40,7 @@ def clean_up(store: Store, model: str, *, now_us: int) -> list[int]:
                 verdict=Verdict.ERROR,
                 measured_duration_us=None,
                 evidence=each.evidence,
-                explanation=words,
+                explanation=explanation,
                 now_us=now_us,
                 expires_at_us=now_us,
             )

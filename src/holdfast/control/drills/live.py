@@ -1,4 +1,4 @@
-"""Drills on what runs, which no user notices: the swap that a rollback is, and the fence against a leader who slept."""
+"""Drills on the running system, which no user notices: a rollback, and the fence against a stale leader."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from holdfast.store.rollout import drills, rollouts, traffic_plans
 from holdfast.store.serving import servers
 
 CONVERGENCE_SECONDS: Final = 10.0
-"""How long servers are waited for before the drill has failed."""
+"""How long servers may take to converge before the drill has failed."""
 LEASE_US: Final = 50_000
 """The lease of a drill, in microseconds: short, because the drill waits for its end."""
 _TAKE_SECONDS: Final = 5.0
@@ -32,16 +32,16 @@ _TAKE_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a drill takes place.
+    """Where a drill runs.
 
     Parameters
     ----------
     serve
         The command that starts a server of the project; its root, ledger and port are set by the environment.
     within_us
-        How long traffic may take to be back, in microseconds.
+        How long traffic may take to return, in microseconds.
     live
-        Whether the drill of rollback moves all users to the version before, and back.
+        True if the rollback drill moves all users to the version before, and back.
     """
 
     store: Store
@@ -54,7 +54,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a drill showed. `measured_duration_us` is what it is timed by; None when it came to nothing."""
+    """The result of a drill. `measured_duration_us` is what it measures; None without a result."""
 
     verdict: Verdict
     explanation: str
@@ -63,10 +63,10 @@ class Found:
 
 
 def rollback(place: Place, drill: int) -> Found:
-    """Swap to a plan that a rollback could be, and back, and see that every server obeys in time.
+    """Switch to a plan that a rollback could write, and back; every server must converge in time.
 
-    Users stay where they are: what a rollback returns to answers pinned probes only. With `place.live` all of them are
-    moved to it, which takes a champion that was there before and is clean.
+    Users stay where they are: the version that a rollback returns to serves pinned probes only. With `place.live` all
+    users move to it, which requires a clean former champion.
     """
     store, model = place.store, place.model.name
     decided = time.monotonic()
@@ -101,9 +101,7 @@ def rollback(place: Place, drill: int) -> Found:
 def put_back(
     store: Store, model: str, drill: int, before: TrafficPlan, number: int, *, now_us: int
 ) -> int | None:
-    """Let servers do again what they did before the drill, as a plan of its own; None when plan `number` is not the newest
-    any more: whoever wrote the newer one knew better.
-    """
+    """Restore the plan before the drill; return its number, None if plan `number` is not the newest any more."""
     with store.ledger.write() as connection:
         newest = traffic_plans.newest_committed(connection, model)
         if newest is None or newest.plan.plan_id != number:
@@ -112,9 +110,9 @@ def put_back(
 
 
 def stale_leader(place: Place, drill: int) -> Found:
-    """Take a lease over from a holder that stands still, and let it write: every write must be refused.
+    """Take a lease over from a holder that has stopped, and let that holder write: every write must be refused.
 
-    The lease is the drill's own, in the very ledger whose leases keep two control loops apart.
+    The lease is the drill's own, in the ledger whose leases separate two control loops.
     """
     store, name = place.store, f"drill-{place.model.name}"[:63]
     began = time.monotonic()
@@ -122,9 +120,7 @@ def stale_leader(place: Place, drill: int) -> Found:
     new = _take(place, name, f"drill-{drill}-new")
     measured_duration_us = round((time.monotonic() - began) * 1e6)
     if old is None or new is None:
-        return Found(
-            Verdict.FAIL, f"the lease of a holder that stood still was not had in {_TAKE_SECONDS:g} s"
-        )
+        return Found(Verdict.FAIL, f"taking the lease of a stopped holder failed for {_TAKE_SECONDS:g} s")
 
     def write() -> None:
         with store.ledger.write() as connection:
@@ -150,21 +146,24 @@ def stale_leader(place: Place, drill: int) -> Found:
     words = f"{len(refused)} of {len(attempts)} writes under epoch {old.epoch} were refused after epoch {new.epoch} began"
     return Found(
         Verdict.PASS if passed else Verdict.FAIL,
-        words if kept else f"{words}; the old holder gave the new one's lease away",
+        words if kept else f"{words}; the old holder released the new one's lease",
         measured_duration_us,
         {"old_epoch": old.epoch, "new_epoch": new.epoch, "refused": refused},
     )
 
 
 def _before(connection: Transaction, store: Store, model: str, *, live: bool) -> tuple[TrafficPlan, str]:
-    """The plan that is followed, and what a rollback would return to; `RefusedError` HF404 when it cannot be drilled."""
+    """Return the plan in force, and the version that a rollback would return to.
+
+    Raises `RefusedError` HF404 if there is none.
+    """
     newest = traffic_plans.newest_committed(connection, model)
     row = rollouts.under_way(connection, model)
     if newest is None or row is not None:
         why = "no version serves yet" if row is None else f"rollout {row.rollout_id} is {row.state}"
         raise RefusedError(
             "HF404",
-            f"there is nothing to drill: {why}",
+            f"drill not possible: {why}",
             state="no plan was written",
             next_command="holdfast rollout status",
         )
@@ -172,18 +171,18 @@ def _before(connection: Transaction, store: Store, model: str, *, live: bool) ->
     if drills.moves_users(connection, model, plan.plan_id):
         raise RefusedError(
             "HF404",
-            "there is nothing to drill: another drill has moved all users",
+            "drill not possible: another drill has moved all users",
             state="no plan was written",
             next_command="holdfast status",
         )
     tainted = taints.versions_of(connection, model)
-    beside = [each for each in (plan.previous, plan.fallback) if each is not None]
-    target = next((each for each in beside if each not in tainted), None)
+    others = [each for each in (plan.previous, plan.fallback) if each is not None]
+    target = next((each for each in others if each not in tainted), None)
     if target is None:
-        why = f"{', '.join(beside)} tainted, and nothing else is" if beside else "no version is"
+        why = f"{', '.join(others)} is tainted" if others else "no other version is loaded"
         raise RefusedError(
             "HF404",
-            f"there is nothing to return to: {why} beside {plan.champion}",
+            f"no version to return to from {plan.champion}: {why}",
             next_command="holdfast rollout start",
         )
     if live:
@@ -192,7 +191,7 @@ def _before(connection: Transaction, store: Store, model: str, *, live: bool) ->
 
 
 def _must_be_proved(store: Store, model: str, target: str) -> None:
-    """All users go only to what was the champion before, and is qualified."""
+    """Raise `RefusedError` HF404 unless the target was the champion before, and is qualified."""
     with store.ledger.read() as connection:
         row = versions.get(connection, target)
     with store.ledger.read() as connection:
@@ -213,7 +212,7 @@ def _moved(before: TrafficPlan, target: str) -> TrafficPlan:
 
 
 def _pinned(here: Sequence[servers.Server], target: str) -> dict[str, str]:
-    """Which version each server answered with when it was asked for `target`; why not, where it did not."""
+    """Return the version in each server's response to a probe of `target`; the error where there was none."""
     found: dict[str, str] = {}
     for server in here:
         try:
@@ -242,31 +241,34 @@ def _judged(
         "servers": sorted(went.versions),
         "silent": sorted({*went.silent, *came.silent}),
     }
-    deaf = sorted({*went.late, *came.late, *went.last_resort, *came.last_resort})
-    wrong = {server: said for server, said in pinned.items() if said != target}
+    unconverged = sorted({*went.late, *came.late, *went.last_resort, *came.last_resort})
+    wrong = {server: observed for server, observed in pinned.items() if observed != target}
     within = f"{place.within_us / 1000:g} ms"
-    if deaf:
-        return Found(
-            Verdict.FAIL, f"{', '.join(deaf)} did not follow within {CONVERGENCE_SECONDS:g} s", None, evidence
-        )
-    if not went.versions:
-        return Found(Verdict.INCONCLUSIVE, "no server answers, so nothing was drilled", None, evidence)
-    if wrong:
-        server, said = next(iter(wrong.items()))
+    if unconverged:
         return Found(
             Verdict.FAIL,
-            f"{server} was asked for {target}, and answered: {said}",
+            f"{', '.join(unconverged)} did not follow within {CONVERGENCE_SECONDS:g} s",
+            None,
+            evidence,
+        )
+    if not went.versions:
+        return Found(Verdict.INCONCLUSIVE, "no server responds, so nothing was drilled", None, evidence)
+    if wrong:
+        server, observed = next(iter(wrong.items()))
+        return Found(
+            Verdict.FAIL,
+            f"{server} responded to a probe of {target} with: {observed}",
             measured_duration_us,
             evidence,
         )
-    words = f"{len(went.versions)} servers there and back in {measured_duration_us / 1000:.0f} ms, {target} answers"
+    words = f"{len(went.versions)} servers there and back in {measured_duration_us / 1000:.0f} ms, {target} responds"
     if measured_duration_us > place.within_us:
-        return Found(Verdict.FAIL, f"{words}; it may take {within}", measured_duration_us, evidence)
+        return Found(Verdict.FAIL, f"{words}; at most {within} are allowed", measured_duration_us, evidence)
     return Found(Verdict.PASS, words, measured_duration_us, evidence)
 
 
 def _take(place: Place, name: str, holder: str) -> Lease | None:
-    """The lease for `holder`, once whoever holds it has stood still for long enough."""
+    """Return the lease for `holder`, once its present holder has stopped for long enough."""
     return loop.take_lease(
         place.store,
         name,

@@ -1,6 +1,6 @@
-"""Drills on a copy of the store beside it, which ends with the drill: a restore, and a ledger that dies under a server.
+"""Drills on a temporary copy of the store: a restore, and a ledger that fails under a server.
 
-No user and no row of the store is touched. What a drill that was killed left behind is removed by the next one.
+No user and no row of the store is affected. The next drill removes what a killed one left behind.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from holdfast.store.maintenance import backup as backups
 from holdfast.store.rollout import drills, traffic_plans
 
 REQUESTS: Final = 100
-"""How many requests a server without its ledger has to answer."""
+"""How many requests a server without its ledger must serve."""
 ROOM: Final = 3
-"""How much room has to be free before something is copied, in times of its size: the disk is the one that answers are logged
-to, and a drill must not fill it."""
+"""Free space that a copy requires, in times of its size: the disk also holds the prediction log,
+and a drill must not fill it."""
 
 
 def restore(place: Place, _drill: int) -> Found:
-    """Back up, restore beside the store, compare counts and digests, remove both."""
+    """Back up, restore next to the store, compare counts and digests, remove both."""
     with scratch(place.store) as home:
         if narrow := no_room(home, [place.store.root]):
             return narrow
@@ -56,14 +56,14 @@ def restore(place: Place, _drill: int) -> Found:
             Verdict.FAIL, f"the restored store differs in {', '.join(other) or 'its ledger'}", None, evidence
         )
     words = (
-        f"{restored.rows:,} rows in {restored.files:,} files and {restored.ledger_rows:,} rows of the ledger came back "
-        f"alike in {measured_duration_us / 1e6:.1f} s"
+        f"{restored.rows:,} rows in {restored.files:,} files and {restored.ledger_rows:,} rows of the ledger were restored "
+        f"intact in {measured_duration_us / 1e6:.1f} s"
     )
     return Found(Verdict.PASS, words, measured_duration_us, evidence)
 
 
 def dead_database(place: Place, _drill: int) -> Found:
-    """Take the ledger from a server while it answers, kill the server, and start it again without one."""
+    """Destroy the ledger of a running server, kill the server, and start it again without one."""
     with scratch(place.store) as home:
         if narrow := no_room(home, copied(place.store)):
             return narrow
@@ -93,7 +93,7 @@ def dead_database(place: Place, _drill: int) -> Found:
         "requests": 2 * REQUESTS,
         "failed": failed,
         "failed_after_restart": failed_again,
-        "trouble": noticed["ledger_error"],
+        "ledger_error": noticed["ledger_error"],
         "plan": plan.plan_id,
     }
     words = f"{failed} of {REQUESTS} requests failed without the ledger, {failed_again} of {REQUESTS} after kill -9"
@@ -107,7 +107,7 @@ def dead_database(place: Place, _drill: int) -> Found:
 
 @contextmanager
 def scratch(store: Store) -> Iterator[Path]:
-    """A directory beside the store's, which is gone afterwards, with those that killed drills left there."""
+    """Create a directory next to the store's and remove it afterwards, with those that killed drills left there."""
     prefix = f"{store.root.name}.drill-"
     for left in store.root.parent.glob(f"{prefix}*"):
         if not _is_alive(left.name.removeprefix(prefix).partition("-")[0]):
@@ -118,9 +118,9 @@ def scratch(store: Store) -> Iterator[Path]:
     except OSError as error:
         raise UnavailableError(
             "HF306",
-            f"no copy of the store can be made at {home}: {error.strerror}",
+            f"copying the store to {home} failed: {error.strerror}",
             state="nothing was drilled",
-            next_command="make room there, then the same drill again",
+            next_command="free space there, then the same drill again",
         ) from error
     try:
         yield home
@@ -129,24 +129,22 @@ def scratch(store: Store) -> Iterator[Path]:
 
 
 def no_room(home: Path, copied_from: Iterable[Path]) -> Found | None:
-    """Why nothing can be copied to `home`; None when there is room."""
+    """Return why nothing can be copied to `home`; None if there is enough free space."""
     need_bytes = ROOM * sum(_size_bytes(path) for path in copied_from)
     free_bytes = shutil.disk_usage(home).free
     if free_bytes >= need_bytes:
         return None
-    words = (
-        f"not drilled: {need_bytes:,} bytes of room are wanted at {home.parent}, and {free_bytes:,} are free"
-    )
+    words = f"not drilled: {need_bytes:,} bytes of free space are needed at {home.parent}, and {free_bytes:,} are free"
     return Found(Verdict.INCONCLUSIVE, words, None, {"wanted_bytes": need_bytes, "free_bytes": free_bytes})
 
 
 def copied(store: Store) -> list[Path]:
-    """What `copy` copies of a store's directory."""
+    """Return the paths that `copy` copies of a store's directory."""
     return [blobs.path_of(store.root, "0" * 64).parents[1], *store.root.glob("ledger.db*")]
 
 
 def _size_bytes(path: Path) -> int:
-    """The size of a file or of all files in a directory; what goes away meanwhile needs no room."""
+    """Return the size of a file or of all files in a directory. A file that disappears meanwhile counts as 0."""
     if path.is_file():
         return path.stat().st_size
     total = 0
@@ -158,7 +156,7 @@ def _size_bytes(path: Path) -> int:
 
 
 def copy(store: Store, root: Path) -> Store:
-    """A store at `root` with the ledger and the versions of `store`, none of its rows' files, and no server."""
+    """Create a store at `root` with the ledger and the versions of `store`, none of its rows' files, and no server."""
     made = Store.open(root, sqlite_url(root / "ledger.db"), recovering=True)
     backups.fill(made, backups.dump(store))
     with made.ledger.write() as connection:
@@ -169,7 +167,7 @@ def copy(store: Store, root: Path) -> Store:
 
 
 def _destroy(root: Path) -> None:
-    """Overwrite the ledger of the copy: whoever reads it next finds no database."""
+    """Overwrite the ledger of the copy, so that it is no database any more."""
     for path in root.glob("ledger.db*"):
         size = max(4096, path.stat().st_size)
         with path.open("r+b") as file:

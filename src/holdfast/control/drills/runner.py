@@ -1,7 +1,7 @@
-"""Drills: begun, ended and kept, by command or when they are due (R120, R121).
+"""Run drills, by command or when they are due, and record them (R120, R121).
 
-Each is a row of the ledger from its beginning on. One that is killed leaves that row, which says so; and a traffic plan that it
-left is put back by whoever looks next.
+Each has a row in the ledger from its beginning. A killed drill leaves an unfinished row; the next drill cleans up, and restores
+the traffic plan that it left.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ EXERCISES: Final[Mapping[DrillKind, Callable[[Place, int], Found]]] = {
     DrillKind.DEAD_DATABASE: on_copy.dead_database,
     DrillKind.BAD_PUSH: bad_push.bad_push,
 }
-"""How each kind is drilled."""
+"""The function of each kind."""
 
 _log = logging.getLogger("holdfast.control")
 
 
 def run(place: Place, kind: DrillKind, *, actor: str, lasts_us: int) -> Drill:
-    """Drill `kind`, and keep what was seen; believed for `lasts_us` microseconds when it passed.
+    """Run a drill of `kind` and record it; if it passed, the result is valid for `lasts_us` microseconds.
 
-    Whatever goes wrong is the drill's verdict, "error", and not an exception: it is what the drill is there to find. Raises
-    `UnavailableError` HF302 when the ledger cannot take its row.
+    An error is the drill's verdict, "error", and not an exception: finding it is the drill's purpose. Raises `UnavailableError`
+    HF302 when the ledger cannot store its row.
     """
     store, model = place.store, place.model.name
     clean_up(store, model, now_us=place.clock_us())
@@ -64,14 +64,14 @@ def run(place: Place, kind: DrillKind, *, actor: str, lasts_us: int) -> Drill:
 
 
 def standings(store: Store, model: str, *, now_us: int) -> tuple[Standing, ...]:
-    """Whether each kind of drill is believed now."""
+    """Return whether each kind of drill is ready."""
     with store.ledger.read() as connection:
         known = drills.of_model(connection, model)
     return tuple(ready(known, kind, now_us) for kind in DrillKind)
 
 
 class Scheduled:
-    """The concern of the control loop that drills what is due: one at a time, beside the loop, never during a rollout."""
+    """A concern of the control loop that runs due drills in a thread: one at a time, never during a rollout."""
 
     def __init__(self, place: Place, schedule: Drills) -> None:
         self._place = replace(place, within_us=schedule.rollback_timeout_us, live=False)
@@ -79,7 +79,7 @@ class Scheduled:
         self._running: threading.Thread | None = None
 
     def __call__(self, store: Store, model: str, _lease: Lease, *, now_us: int) -> None:
-        """Begin what is due, unless a drill goes on."""
+        """Start what is due, unless a drill runs."""
         if self._running is not None and self._running.is_alive():
             return
         clean_up(store, model, now_us=now_us)
@@ -93,7 +93,7 @@ class Scheduled:
             self._running.start()
 
     def wait(self, seconds: float) -> None:
-        """Let the drill that goes on come to its end, at most so long."""
+        """Wait for the running drill to end, at most so many seconds."""
         if self._running is not None:
             self._running.join(seconds)
 
@@ -104,4 +104,4 @@ class Scheduled:
                 if ended.verdict is not Verdict.PASS:
                     _log.warning("the drill of %s: %s: %s", kind, ended.verdict, ended.explanation)
             except HoldfastError:
-                _log.exception("the drill of %s could not be kept; it will be tried again", kind)
+                _log.exception("recording the drill of %s failed; it will be repeated", kind)

@@ -1,4 +1,4 @@
-"""A server process of a drill's own, on a copy of the store."""
+"""Server process of a drill, on a copy of the store."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from holdfast.errors import UnavailableError
 from holdfast.store.serving.servers import Server
 
 START_SECONDS: Final = 30.0
-"""How long the server may take to begin."""
+"""How long the server may take to start."""
 NOTICE_SECONDS: Final = 10.0
-"""Within what time it must have noticed what was done to it."""
+"""How long it may take to notice the failure."""
 
 
 class Child:
-    """A server of its own on the copy; it is killed at the end, and ends by itself when its parent does."""
+    """A server process on the copy; it is killed at the end, and exits when its parent does."""
 
     def __init__(self, place: Place, root: Path) -> None:
         own = {
@@ -48,24 +48,25 @@ class Child:
             self._errors.close()
             raise UnavailableError(
                 "HF506",
-                f"the server on the copy cannot be started: {error}",
+                f"starting the server on the copy failed: {error}",
                 state="nothing was drilled",
                 next_command="holdfast verify",
             ) from error
         self.server = Server("drill", self._model, "", root, 0)
 
     def __enter__(self) -> Child:
-        said: list[str] = []
-        assert self._process.stdout is not None
-        listening = threading.Thread(target=lambda: said.append(self._process.stdout.readline()), daemon=True)  # type: ignore[union-attr]  # a pipe was asked for
+        printed: list[str] = []
+        stdout = self._process.stdout
+        assert stdout is not None, "a pipe was requested"
+        listening = threading.Thread(target=lambda: printed.append(stdout.readline()), daemon=True)
         listening.start()
         listening.join(START_SECONDS)
-        address = said[0].split()[-1] if said and said[0].strip() else ""
+        address = printed[0].split()[-1] if printed and printed[0].strip() else ""
         if not address.startswith("http"):
             self.__exit__()
             raise UnavailableError(
                 "HF506",
-                "the server on the copy did not start",
+                f"starting the server on the copy failed: it did not report its address within {START_SECONDS:g} s",
                 state="nothing was drilled",
                 next_command="holdfast verify",
             )
@@ -80,7 +81,7 @@ class Child:
         self._errors.close()
 
     def wait(self, holds: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
-        """The server's status once it `holds`; `UnavailableError` HF506 when it does not in time."""
+        """Return the server's status once it `holds`. Raises `UnavailableError` HF506 when it does not in time."""
         until = time.monotonic() + seconds
         status: dict[str, Any] = {}
         while time.monotonic() < until:
@@ -90,11 +91,11 @@ class Child:
                 if holds(status):
                     return status
             except FAILURES:
-                pass  # it may still be starting; how long it may take is stated
+                pass  # it may still be starting, until the deadline
             time.sleep(0.02)
         raise UnavailableError(
             "HF506",
-            f"the server of the drill was not as it should be within {seconds:g} s: {status.get('trouble') or status}"[
+            f"waiting for the server of the drill failed after {seconds:g} s: {status.get('ledger_error') or status}"[
                 :400
             ],
             state="the drill was ended",
@@ -102,13 +103,13 @@ class Child:
         )
 
     def failed(self, count: int, bodies: Sequence[str] = ()) -> int:
-        """How many of `count` requests, probes without `bodies`, were not answered by a version."""
+        """Return how many of `count` requests, probes without `bodies`, got no response of a version."""
         failed = 0
         with ServerClient(self.server) as client:
             for number in range(count):
                 try:
-                    answer = client.infer(bodies[number]) if bodies else client.probe()
-                    failed += "model_version" not in answer
+                    response = client.infer(bodies[number]) if bodies else client.probe()
+                    failed += "model_version" not in response
                 except FAILURES:
                     failed += 1
                     client.close()

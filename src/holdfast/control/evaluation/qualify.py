@@ -1,4 +1,4 @@
-"""Judges a version by every gate, and writes verdicts, state and event in one transaction."""
+"""Evaluate a version by every gate, and write verdicts, state and event in one transaction."""
 
 from __future__ import annotations
 

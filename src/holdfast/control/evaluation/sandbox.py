@@ -147,7 +147,7 @@ def _ending(facts: Mapping[str, Any], status: int | None, errors: str) -> tuple[
     if "refused" in facts:
         return "refused", str(facts["refused"])
     if status != 0 or facts["stage"] != "done":
-        return "died", f"exit status {status}; {errors or 'no last words'}"
+        return "died", f"exit status {status}; {errors or 'no output'}"
     return "succeeded", ""
 
 

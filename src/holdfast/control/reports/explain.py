@@ -1,6 +1,4 @@
-"""The whole story of one rollout: each decision with its reason, what was known then, who asked, what hooks said, which traffic
-followed.
-"""
+"""Explain one rollout: each decision with its reason, evidence, actor, webhook responses and traffic plan."""
 
 from __future__ import annotations
 
@@ -24,8 +22,11 @@ _MOST_EVENTS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """One event of a rollout. `evidence` is the verdict on each metric at that moment, empty where nothing was weighed;
-    `plan` is the traffic plan that came with it, None when the traffic stayed as it was."""
+    """One event of a rollout.
+
+    `evidence` is the verdict on each metric at that time, empty for an event without one; `plan` is the traffic plan that came
+    with it, None if traffic stayed as it was.
+    """
 
     event_id: int
     at_us: int
@@ -38,37 +39,37 @@ class Chapter:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """One rollout from its beginning. `now` is what is known of each metric at present, `push` what became of it."""
+class RolloutHistory:
+    """One rollout from its beginning. `now` is the current evidence on each metric, `push` its outcome."""
 
     rollout: RolloutRow
     policy: Canary
     chapters: tuple[Chapter, ...]
-    answers: tuple[HookResponseRow, ...]
+    webhook_responses: tuple[HookResponseRow, ...]
     now: tuple[dict[str, Any], ...]
     push: PushRow | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The story as plain JSON."""
+        """Return the history as plain JSON."""
         return {
             "rollout": asdict(self.rollout),
             "chapters": [asdict(each) for each in self.chapters],
-            "hook_answers": [asdict(each) for each in self.answers],
+            "webhook_responses": [asdict(each) for each in self.webhook_responses],
             "evidence_now": list(self.now),
             "push": None if self.push is None else asdict(self.push),
         }
 
 
-def explain(store: Store, number: int) -> Story:
-    """The story of rollout `number`; `NotFoundError` HF303 when there is none."""
+def explain(store: Store, number: int) -> RolloutHistory:
+    """Return the history of rollout `number`. Raises `NotFoundError` HF303 when there is none."""
     with store.ledger.read() as connection:
         row = rollouts.get(connection, number)
     policy = Canary.from_json(row.policy_json)
     with store.ledger.read() as connection:
-        told = events.newest(connection, subject=row.subject, limit=_MOST_EVENTS)[::-1]
+        logged = events.newest(connection, subject=row.subject, limit=_MOST_EVENTS)[::-1]
         decided = decisions.of_rollout(connection, number)
         committed = traffic_plans.of_rollout(connection, number)
-        answers = webhooks.responses(connection, number)
+        responses = webhooks.responses(connection, number)
         push = pushes.of_rollout(connection, number)
     with store.ledger.read() as connection:
         states = in_order(evidence.of_rollout(connection, number))
@@ -76,19 +77,19 @@ def explain(store: Store, number: int) -> Story:
         asdict(verdict) | summarise(state, verdict).arms()
         for state, verdict in zip(states, judged_all(states, policy), strict=True)
     )
-    chapters = _chapters(told, {event: each.evidence for event, each in decided.items()}, committed)
-    return Story(row, policy, chapters, answers, now, push)
+    chapters = _chapters(logged, {event: each.evidence for event, each in decided.items()}, committed)
+    return RolloutHistory(row, policy, chapters, responses, now, push)
 
 
 def _chapters(
-    told: Sequence[EventRow],
+    logged: Sequence[EventRow],
     evidence: dict[int, tuple[dict[str, Any], ...]],
     committed: Sequence[CommittedPlan],
 ) -> tuple[Chapter, ...]:
     followed = {each.committed_at_us: asdict(each.plan) for each in committed}
     chapters = []
-    for each in told:
-        # A plan is committed in the transaction of the event that tells why, and bears its moment.
+    for each in logged:
+        # A plan is committed in the transaction of the event that explains it, and has its timestamp.
         plan = followed.pop(each.at_us, None) if each.kind.startswith("rollout.") else None
         chapters.append(
             Chapter(

@@ -1,4 +1,4 @@
-"""What a policy would catch with the traffic that the model really has, beside what another one would."""
+"""Compare the power of two policies with the measured traffic of a model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from holdfast.store.telemetry import outcomes, usage
 LOOKBACK_US: Final = 7 * DAY_US
 """How far back the traffic is measured, microseconds."""
 
-_ANSWERED: Final = ("ok", "champion_failed", "unavailable")
-"""The results of requests that a version was asked for; a request that was refused is nobody's failure."""
+_COUNTED: Final = ("ok", "champion_failed", "unavailable")
+"""Results of requests that a version got; a rejected request is no failure of a version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One field of a policy that differs, as its JSON says it."""
+    """One field of a policy that differs, as JSON."""
 
     field: str
     before: str
@@ -32,7 +32,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class PowerChange:
-    """One harm at one step: what each policy makes of it. None where a policy has no such step or judges no such harm."""
+    """One harm at one step, under each policy; None where a policy has no such step or does not judge such harm."""
 
     metric: str
     effect: str
@@ -43,8 +43,11 @@ class PowerChange:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two policies side by side. `traffic` is None, and `power` empty, where the model has had too little to say anything;
-    `alpha_*`, the bounds on needless rollbacks by all stages together, hold all the same."""
+    """Two policies compared.
+
+    `traffic` is None, and `power` empty, if the model has too little traffic. `alpha_*`, the bounds on needless
+    rollbacks by all stages together, hold without traffic.
+    """
 
     traffic: MeasuredTraffic | None
     changes: tuple[Change, ...]
@@ -54,15 +57,13 @@ class Comparison:
 
 
 def measured(store: Store, model: str, *, now_us: int) -> MeasuredTraffic | None:
-    """What `model` gets, measured over its last week or since it was first asked; None without a whole minute of it.
+    """Return the traffic of `model` over its last week, or since its first request; None without a whole minute of it.
 
-    A request counts as a unit, because who asks again is known to the servers only: where sessions ask often, harm is
-    found later than this says.
+    A request counts as a unit, because only servers know repeated units: where sessions send many requests, harm is detected
+    later than this estimates.
     """
     with store.ledger.read() as connection:
-        rows = [
-            row for row in usage.since(connection, model, now_us - LOOKBACK_US) if row.result in _ANSWERED
-        ]
+        rows = [row for row in usage.since(connection, model, now_us - LOOKBACK_US) if row.result in _COUNTED]
     requests = sum(row.requests for row in rows)
     if not requests:
         return None
@@ -85,8 +86,10 @@ def measured(store: Store, model: str, *, now_us: int) -> MeasuredTraffic | None
 def compare(
     before: Canary, after: Canary, traffic: MeasuredTraffic | None, *, first_step_only: bool = False
 ) -> Comparison:
-    """Both error rates of both policies with `traffic`: how often each would cry wolf, and what each would find, how soon,
-    at the first step and at the last one at which a champion is left. Takes seconds: the tests are simulated."""
+    """Return the error rates of both policies with `traffic`: false alarms, and what each detects how soon.
+
+    Evaluated at the first step and at the last one that has a champion. Takes seconds: the tests are simulated.
+    """
     power: list[PowerChange] = []
     if traffic is not None:
         new = _power(after, traffic, first_step_only=first_step_only)
@@ -97,7 +100,7 @@ def compare(
 
 
 def changes(before: Canary, after: Canary) -> tuple[Change, ...]:
-    """What differs between two policies, field by field.
+    """Return what differs between two policies, field by field.
 
     >>> changes(Canary(), Canary(alpha=0.05))
     (Change(field='alpha', before='0.01', after='0.05'),)
@@ -107,7 +110,7 @@ def changes(before: Canary, after: Canary) -> tuple[Change, ...]:
 
 
 def settings_of(policy: Canary) -> dict[str, str]:
-    """What a policy says, each setting as the ledger keeps it; durations are in seconds.
+    """Return each setting of a policy as the ledger stores it; durations are in seconds.
 
     >>> settings_of(Canary())["timeout"]
     '259200.0'

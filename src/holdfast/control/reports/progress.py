@@ -1,4 +1,4 @@
-"""How far the rollout of a model is: its share, each metric against its bound, and when it may decide."""
+"""Progress of a rollout: its share, each metric relative to its bound, and when it may decide."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from holdfast.store.rollout.rollouts import RolloutRow
 class MetricProgress(MetricSummary):
     """One metric in this step, in which `units` of `needed` were seen.
 
-    `difference` in words ("odds ratio", "mean score", "mean probability") has the interval from `low` to `high` around
-    `estimate`, None where nothing is known.
+    `difference` ("odds ratio", "mean score", "mean probability") has the interval from `low` to `high` around `estimate`, None
+    if unknown.
     """
 
     units: int
@@ -32,11 +32,11 @@ class MetricProgress(MetricSummary):
 
 @dataclass(frozen=True, slots=True)
 class RolloutProgress:
-    """The rollout that is under way, or else the promotion that is watched.
+    """The rollout that is under way, else the promotion in its bake time.
 
-    `share_ppm` is what the challenger has now, `steps_ppm` what it has at each step, parts per million. `enough_us` and
-    `harm_us` are guesses of when the step has seen enough and when harm would be shown, microseconds from now;
-    `decision_us` is the first of them; None where nothing tells. `bake_until_us` is None unless it is watched.
+    `share_ppm` is what the challenger has now, `steps_ppm` what it has at each step, parts per million. `enough_us`
+    and `harm_us` estimate when the step has enough evidence and when harm would be shown, microseconds from now;
+    `decision_us` is the first of them; None if unknown. `bake_until_us` is None outside the bake time.
     """
 
     rollout_id: int
@@ -59,12 +59,12 @@ class RolloutProgress:
 
 
 def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
-    """How far the rollout of `model` is at `now_us`; None when none is under way and no promotion is watched."""
+    """Return the progress of the rollout of `model` at `now_us`, or of its promotion in its bake time; None without either."""
     with store.ledger.read() as connection:
         row = rollouts.under_way(connection, model)
-        watched = pushes.baking(connection, model)
-        if row is None and watched is not None:
-            row = rollouts.get(connection, watched.rollout_id)
+        baking = pushes.baking(connection, model)
+        if row is None and baking is not None:
+            row = rollouts.get(connection, baking.rollout_id)
         if row is None:
             return None
         committed = traffic_plans.newest_committed(connection, model)
@@ -90,7 +90,7 @@ def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
         paused=row.state is State.PAUSED,
         started_at_us=row.started_at_us,
         step_started_at_us=row.step_started_at_us,
-        bake_until_us=watched.bake_until_us if watched is not None and row.state is State.PROMOTED else None,
+        bake_until_us=baking.bake_until_us if baking is not None and row.state is State.PROMOTED else None,
         reason=row.reason,
         metrics=tuple(_metric(*each) for each in zip(states, verdicts, strict=True)),
         enough_us=guess.enough_us,
@@ -100,7 +100,7 @@ def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
 
 
 def _of_this_stage(states: list[MetricState], row: RolloutRow) -> list[MetricState]:
-    """While copies are answered, what they show; later, what traffic shows."""
+    """Return the states of copies during the shadow, later those of traffic."""
     copies = row.state is State.SHADOWING
     return [state for state in states if is_shadow(state.metric) is copies]
 
@@ -114,6 +114,6 @@ def _metric(state: MetricState, verdict: MetricVerdict) -> MetricProgress:
         difference=difference,
         estimate=None if interval is None else interval.estimate,
         low=None if interval is None else interval.low,
-        # An end at infinity says nothing, and JSON has no word for it.
+        # An infinite end carries no information, and JSON cannot represent it.
         high=None if interval is None or interval.high == float("inf") else interval.high,
     )

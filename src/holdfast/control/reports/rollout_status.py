@@ -33,7 +33,7 @@ class RolloutStatus:
 
 
 def rollout_status(store: Store, row: RolloutRow, span: RolloutSpan | None) -> RolloutStatus:
-    """`row` with its evidence; `span` is where its labelled events lie, None when it has none."""
+    """Return `row` with its evidence; `span` is the range of its labelled events, None without one."""
     policy = Canary.from_json(row.policy_json)
     with store.ledger.read() as connection:
         states = in_order(evidence.of_rollout(connection, row.rollout_id))

@@ -1,4 +1,4 @@
-"""Everything that is known about one model now: what `holdfast status --json` prints and the page shows."""
+"""Status of one model: what `holdfast status --json` prints and the page shows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from holdfast.store.telemetry.outcomes import RolloutSpan
 from holdfast.store.telemetry.probes import Probe
 
 USE_WINDOW_US: Final = HOUR_US
-"""How far back the page looks at requests, microseconds: one hour."""
+"""Window of requests on the page, microseconds: one hour."""
 
 SILENT_AFTER_US: Final = 300_000_000
 """After this long without a request a model counts as not used, microseconds: five minutes."""
@@ -77,7 +77,7 @@ class PlanStatus:
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """One server, and what it was last seen to do; `probed_at_us` is None when it was never probed."""
+    """One server and its last probe; `probed_at_us` is None if it was never probed."""
 
     server: str
     address: str
@@ -91,8 +91,10 @@ class ServerStatus:
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """One version: its place in the plan, its gates, how its answers did. `auc` is None without labels; `taint` says which
-    batch it learnt from was backed out, empty for a clean one."""
+    """One version: its place in the plan, its gates, and its quality.
+
+    `auc` is None without labels; `taint` names the backed-out batch that it was trained on, empty for a clean version.
+    """
 
     version: str
     number: int
@@ -113,7 +115,7 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class LabelStatus:
-    """Labels that were taken, those of them that wait for their answers, and those that were refused."""
+    """Counts of labels: received, waiting for their predictions, and rejected."""
 
     taken: int
     waiting: int
@@ -122,7 +124,7 @@ class LabelStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything about one model at `now_us`. `waiting_webhooks` describes those that the running rollout waits for."""
+    """The status of one model at `now_us`. `waiting_webhooks` are the webhooks that the running rollout waits for."""
 
     model: str
     now_us: int
@@ -150,21 +152,21 @@ class Status:
 
     @property
     def running(self) -> RolloutStatus | None:
-        """The rollout that is under way; None when there is none."""
+        """Return the rollout that is under way; None without one."""
         return next((each for each in self.rollouts if each.running), None)
 
     def as_dict(self) -> dict[str, Any]:
-        """The status as plain lists, dictionaries and numbers, ready for JSON."""
+        """Return the status as plain lists, dictionaries and numbers, ready for JSON."""
         return asdict(self)
 
 
 def status(store: Store, model: str, *, now_us: int) -> dict[str, Any]:
-    """Everything that is known about `model` at `now_us`, as a JSON document."""
+    """Return the status of `model` at `now_us`, as a JSON document."""
     return StatusReader(store, model).read(now_us=now_us).as_dict()
 
 
 class StatusReader:
-    """Reads the status again and again; quality is computed only when there are new labels."""
+    """Reads the status repeatedly; quality is computed only when there are new labels."""
 
     def __init__(self, store: Store, model: str) -> None:
         self._store = store
@@ -175,7 +177,7 @@ class StatusReader:
         self._spans: dict[int, RolloutSpan] = {}
 
     def read(self, *, now_us: int) -> Status:
-        """The status at `now_us`."""
+        """Return the status at `now_us`."""
         store, model = self._store, self._model
         with store.ledger.read() as connection:
             newest = traffic_plans.newest_committed(connection, model)
@@ -183,7 +185,7 @@ class StatusReader:
         with store.ledger.read() as connection:
             seen = {each.server: each for each in probes.last(connection, model)}
             here = servers.current(servers.registered(connection, model))
-        told = tuple(_server(server, seen.get(server.server), plan) for server in here)
+        probed = tuple(_server(server, seen.get(server.server), plan) for server in here)
         with store.ledger.read() as connection:
             known = versions.of_model(connection, model)
         with store.ledger.read() as connection:
@@ -192,13 +194,13 @@ class StatusReader:
             runs = rollouts.of_model(connection, model)
         used = self._use(now_us)
         with store.ledger.read() as connection:
-            answers = usage.predicted_rows(connection, model)
-        self._judge_quality(answers)
+            predicted = usage.predicted_rows(connection, model)
+        self._judge_quality(predicted)
         with store.ledger.read() as connection:
             requests = usage.requests_by_version(connection, model)
         qualities = {each.version: each for each in self._versions}
         with store.ledger.read() as connection:
-            story = tuple(events.newest(connection, limit=NEWEST_EVENTS))
+            log = tuple(events.newest(connection, limit=NEWEST_EVENTS))
             states = tuple(feeds.everything(connection))
             loaded = batches.totals(connection)
             wrong = tuple(violations.open_ones(connection, limit=NEWEST_VIOLATIONS))
@@ -213,8 +215,8 @@ class StatusReader:
                 model=model,
                 now_us=now_us,
                 plan=None if newest is None else _plan(newest.plan, newest.committed_at_us),
-                presence=_presence(plan, told, runs, known, now_us),
-                servers=told,
+                presence=_presence(plan, probed, runs, known, now_us),
+                servers=probed,
                 use=used,
                 versions=tuple(
                     _version(
@@ -239,7 +241,7 @@ class StatusReader:
                 violations=wrong,
                 traffic_comparison=live,
                 drills=tuple(ready(drilled, kind, now_us) for kind in DrillKind),
-                events=story,
+                events=log,
                 waiting_webhooks=tuple(
                     f"{each.webhook}, called before {each.event}: {each.explanation}" for each in waiting
                 ),
@@ -257,7 +259,7 @@ class StatusReader:
             last_minute_us=last,
         )
 
-    def _judge_quality(self, answers: dict[str, int]) -> None:
+    def _judge_quality(self, predicted: dict[str, int]) -> None:
         with self._store.ledger.read() as connection:
             newest = outcomes.newest(connection, self._model)
         if newest == self._outcome:
@@ -266,7 +268,7 @@ class StatusReader:
             found = outcomes.of_model(connection, self._model, days=QUALITY_DAYS)
             self._spans = outcomes.rollout_spans(connection, self._model)
         self._days = quality_by_day(found)
-        self._versions = quality_by_version(found, answers)
+        self._versions = quality_by_version(found, predicted)
         self._outcome = newest
 
 
@@ -307,7 +309,7 @@ def _server(server: Server, probe: Probe | None, plan: TrafficPlan | None) -> Se
 
 def _presence(
     plan: TrafficPlan | None,
-    told: Sequence[ServerStatus],
+    probed: Sequence[ServerStatus],
     runs: Sequence[RolloutRow],
     known: Sequence[VersionRow],
     now_us: int,
@@ -321,7 +323,7 @@ def _presence(
     returned = [run.changed_at_us for run in runs if run.state in (State.ROLLING_BACK, State.ROLLED_BACK)]
     return summarise_probes(
         plan,
-        [server.verdict for server in told],
+        [server.verdict for server in probed],
         deployed_us=max(promoted, default=None),
         rolled_back_us=max(returned, default=None),
         trained_us=None if plan is None else created.get(plan.champion),

@@ -1,4 +1,4 @@
-"""Compares what callers ask the champion with what it learnt from, now and then, and tells what no training row covers."""
+"""Compare the requests of a champion with its training data, periodically, and report what no training row covers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from holdfast.store.telemetry import traffic_comparison
 from holdfast.train.artifact import read_metadata
 
 EVERY_US: Final = 30_000_000
-"""Between two comparisons of the same champion, in microseconds."""
+"""Time between two comparisons of the same champion, in microseconds."""
 
 MAX_PREDICTIONS: Final = 5_000
 MOST_FILES: Final = 400
-"""Of so many collected files the newest answers are taken: half a second of reading where each holds a few answers."""
+"""The newest predictions come from so many collected files: half a second of reading if each holds a few."""
 
 MOST_LABELS: Final = 20_000
 _LONGEST_SUBJECT: Final = 127
@@ -32,11 +32,11 @@ _inputs: Final = msgspec.json.Decoder(list[Any]).decode
 
 
 def compare(store: Store, model: str, lease: Lease, *, now_us: int) -> TrafficComparison | None:
-    """Compare the champion's newest answers with what it learnt from, where that is due; None where it is not.
+    """Compare the champion's newest predictions with its training data, if that is due; None if not.
 
-    Told in an event once for each version: a slice of the contract that callers ask about and no training row had
-    (slice.uncovered), and a share of positive labels that is not that of the training rows (label.shifted). Raises
-    `ConflictError` HF304 when `lease` has gone to another loop.
+    An event reports once for each version: a slice of the contract that callers send and no training row had (slice.uncovered),
+    and a share of positive labels that differs from that of the training rows (label.shifted). Raises `ConflictError`
+    HF304 when `lease` has gone to another loop.
     """
     with store.ledger.read() as connection:
         champion = versions.champion(connection, model)
@@ -54,7 +54,7 @@ def compare(store: Store, model: str, lease: Lease, *, now_us: int) -> TrafficCo
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
         traffic_comparison.put(connection, model, found)
-    _tell(store, model, found, now_us)
+    _report(store, model, found, now_us)
     return found
 
 
@@ -79,7 +79,7 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
         )
     if rows.is_empty():
         return TrafficComparison(champion.version, 0, 0, 0, now_us, (), None)
-    taught = traffic_comparison.training_rows(store, champion.snapshot, about.selection_json, about.seed)
+    trained = traffic_comparison.training_rows(store, champion.snapshot, about.selection_json, about.seed)
     with store.ledger.read() as connection:
         came = traffic_comparison.labelled(connection, champion.model, champion.version, most=MOST_LABELS)
     newest = set(rows["prediction"].to_list())  # not np.isin: over texts it compares each with each
@@ -90,10 +90,12 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
         first_us=int(rows["at_us"][0]),
         last_us=int(rows["at_us"][-1]),
         computed_at_us=now_us,
-        slices=compare_slices(_texts(rows["inputs"], Contract.from_json(about.contract_json)), taught.slices),
+        slices=compare_slices(
+            _texts(rows["inputs"], Contract.from_json(about.contract_json)), trained.slices
+        ),
         label=estimate_label_share(
             rows["probability"].to_numpy(),
-            taught.label_share,
+            trained.label_share,
             (came.probabilities[~recent], came.labels[~recent]),
             came.labels[recent],
         ),
@@ -101,7 +103,7 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
 
 
 def _texts(inputs: pl.Series, contract: Contract) -> pl.DataFrame:
-    """The slices of the contract in rows as they were received, as texts; a slice that no request brings is left out."""
+    """Return the contract's slices of received rows, as texts; a slice that no request contains is left out."""
     names = [column.name for column in contract.request_columns]
     rows = [_inputs(row) for row in inputs]
     return pl.DataFrame(
@@ -114,7 +116,7 @@ def _texts(inputs: pl.Series, contract: Contract) -> pl.DataFrame:
 
 
 def _text(value: object) -> str | None:
-    """A value as a snapshot's slices have it."""
+    """Return a value as a snapshot's slices have it."""
     match value:
         case None:
             return None
@@ -124,7 +126,7 @@ def _text(value: object) -> str | None:
             return str(value)
 
 
-def _tell(store: Store, model: str, found: TrafficComparison, now_us: int) -> None:
+def _report(store: Store, model: str, found: TrafficComparison, now_us: int) -> None:
     for each in found.uncovered:
         events.append_once(
             store,
@@ -132,7 +134,7 @@ def _tell(store: Store, model: str, found: TrafficComparison, now_us: int) -> No
             kind="slice.uncovered",
             subject=f"{found.version}/{each.column}={each.value}"[:_LONGEST_SUBJECT],
             explanation=f"{each.share:.1%} of the newest {found.predictions:,} predictions of {model} are for {each.column} = "
-            f"{each.value}, and no row that taught {found.version} was: its answers there are a guess",
+            f"{each.value}, and no training row of {found.version} was: its predictions there are a guess",
         )
     if found.label is not None and found.label.shifted:
         events.append_once(

@@ -1,6 +1,6 @@
-"""Which runtime serves is pushed and taken back by a plan; what was not tried with who answers is not pushed (R116, R119).
+"""Push and roll back the runtime by a plan; one that was not tested with the serving versions is refused (R116, R119).
 
-`holdfast up` follows: it starts the other command beside the one that runs, and ends that one when the other answers.
+`holdfast up` follows: it starts the other command next to the running one, and ends that one when the other responds.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ FAILED: Final = "runtime.failed"
 """The kind of the event of a runtime that could not take over, whose subject is the model."""
 
 FACTS_SECONDS: Final = 60.0
-"""How long a command may take to say what it is."""
+"""How long a command may take to report its runtime."""
 ROWS: Final = 200
-"""How many rows two runtimes are compared by."""
+"""Number of rows by which two runtimes are compared."""
 
 
 def facts_of(command: Sequence[str]) -> Runtime:
-    """What `command` says that it is; `InputError` HF101 when it does not."""
-    asked = [*command, "runtime", "show", "--json"]
+    """Return the runtime that `command` reports. Raises `InputError` HF101 if it does not."""
+    show = [*command, "runtime", "show", "--json"]
     try:
         ended = subprocess.run(
-            asked,
+            show,
             capture_output=True,
             text=True,
             timeout=FACTS_SECONDS,
@@ -55,41 +55,51 @@ def facts_of(command: Sequence[str]) -> Runtime:
             stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _says_nothing(command, str(error)) from error
+        raise _unreported(command, str(error)) from error
     if ended.returncode != 0:
-        raise _says_nothing(command, (ended.stderr.strip().splitlines() or ["no word"])[-1])
+        raise _unreported(command, (ended.stderr.strip().splitlines() or ["no output"])[-1])
     try:
         return Runtime.from_json(json.dumps(json.loads(ended.stdout)["facts"]))
     except (ValueError, KeyError, TypeError, HoldfastError) as error:
-        raise _says_nothing(command, str(error)) from error
+        raise _unreported(command, str(error)) from error
 
 
-def _says_nothing(command: Sequence[str], why: str) -> InputError:
+def _unreported(command: Sequence[str], why: str) -> InputError:
     return InputError(
         "HF101",
-        f"{' '.join(command)[:200]} does not say what it is: {why[:300]}",
+        f"reading the runtime of {' '.join(command)[:200]} failed: {why[:300]}",
         state="nothing was registered",
         next_command="name a command that runs Holdfast, as in: holdfast runtime register -- /opt/new/bin/python -m holdfast",
     )
 
 
-# --- trial ------------------------------------------------------------------------------------------------------------
+# --- test -------------------------------------------------------------------------------------------------------------
 
 
 def try_out(
     place: Place, version: str, candidate: RuntimeRow, present: Sequence[str], arguments: Sequence[str]
 ) -> Release:
-    """Let `candidate` and the command `present` answer the same rows by `version` on a copy of the store, and keep whether
-    they are the same within `TOLERANCE`, under the serving config that is in force.
+    """Compare predictions of `version` by `candidate` and by the command `present` on a copy of the store; record the result.
 
-    `arguments` make a server of a command, `requests` the rows. Raises `InputError` HF101 for a candidate without a
-    command, `NotFoundError` HF303 for a version that there is not, `UnavailableError` HF306 without room for the copy.
+    It passes if they agree within `TOLERANCE`, under the serving config in force.
+
+    Parameters
+    ----------
+    place, version
+        The project, and the version that predicts.
+    candidate, present
+        The runtime under test, and the command of the one that serves.
+    arguments
+        Make a server of a command.
+
+    Raises `InputError` HF101 for a candidate without a command, `NotFoundError` HF303 for an unknown version,
+    `UnavailableError` HF306 without space for the copy.
     """
     if not candidate.command:
         raise InputError(
             "HF101",
-            f"nobody said how {candidate.runtime} is started",
-            state="nothing was tried",
+            f"runtime {candidate.runtime} has no command that starts it",
+            state="nothing was tested",
             next_command="holdfast runtime register -- COMMAND",
         )
     store = place.store
@@ -101,31 +111,35 @@ def try_out(
     try:
         with scratch(store) as home:
             if narrow := no_room(home, copied(store)):
-                raise UnavailableError("HF306", narrow.explanation, state="nothing was tried")
-            rows = requests(store, place.model.name, version)  # of the store: the copy has no file of answers
+                raise UnavailableError("HF306", narrow.explanation, state="nothing was tested")
+            rows = requests(
+                store, place.model.name, version
+            )  # of the store: the copy has no file of predictions
             twin = copy(store, home / "root")
             try:
                 number = _plan(twin, place.model.name, version, place.clock_us())
             finally:
                 twin.ledger.close()
             ours, theirs = (
-                _answers(replace(place, serve=[*command, *arguments]), home, number, version, rows)
+                _predictions(replace(place, serve=[*command, *arguments]), home, number, version, rows)
                 for command in (candidate.command, present)
             )
-        apart = furthest(ours, theirs)
-        verdict = Verdict.PASS if apart <= TOLERANCE else Verdict.FAIL
-        words = f"{len(rows)} rows answered by both; at most {apart:.2g} apart, {TOLERANCE:g} is let through"
+        difference = furthest(ours, theirs)
+        verdict = Verdict.PASS if difference <= TOLERANCE else Verdict.FAIL
+        words = (
+            f"{len(rows)} rows predicted by both; at most {difference:.2g} apart, {TOLERANCE:g} is tolerated"
+        )
         if not rows:
             verdict, words = (
                 Verdict.INCONCLUSIVE,
-                "both start, and no row that the contract lets through is known",
+                "both start, and no row that the contract admits is known",
             )
         elif tuple(present) == candidate.command:
-            words += "; both are this runtime, for want of another"
+            words += "; both are this runtime, because there is no other"
     except HoldfastError as error:
-        if error.code == "HF306":  # that there is no place for a copy says nothing of the runtime
+        if error.code == "HF306":  # a lack of space for a copy is no result about the runtime
             raise
-        verdict, words = Verdict.FAIL, f"it does not answer: {error.what}"
+        verdict, words = Verdict.FAIL, f"it does not serve: {error.what}"
     release = Release(version, candidate.runtime, limits.id, verdict, words, place.clock_us())
     with store.ledger.write() as connection:
         serving_configs.register(connection, limits, now_us=place.clock_us())
@@ -141,15 +155,21 @@ def try_out(
 
 
 def qualified(store: Store, model: str, version: str, own: Runtime, *, now_us: int) -> None:
-    """Keep that `version` passed its gates as answered by `own`, under the serving config in force. A trial stands above it."""
+    """Record that `version` passed its gates with `own`, under the serving config in force.
+
+    A compatibility test takes precedence.
+    """
     with store.ledger.write() as connection:
         runtimes.register(connection, own, (), now_us=now_us)
-        words = "qualified: every gate was judged by what this runtime answered"
+        words = "qualified: every gate was evaluated with predictions of this runtime"
         compatibility.record(connection, model, version, own.id, words, now_us=now_us)
 
 
 def to_try(store: Store, model: str, runtime: str) -> tuple[str, ...]:
-    """The versions that have yet to pass a trial with `runtime` before it may be pushed; none before the model's first plan."""
+    """Return the versions that have yet to pass a test with `runtime` before it may be pushed.
+
+    There are none before the model's first plan.
+    """
     with store.ledger.read() as connection:
         plan = traffic_plans.newest_committed(connection, model)
         wanted = () if plan is None else compatibility.versions_to_test(connection, plan.plan)
@@ -157,8 +177,11 @@ def to_try(store: Store, model: str, runtime: str) -> tuple[str, ...]:
 
 
 def requests(store: Store, model: str, version: str) -> list[str]:
-    """The requests of one row that a trial of `version` asks: what callers asked the intended version, where that has the same
-    contract, else what callers asked `version`; where nobody did, such as the contract lets through."""
+    """Return the requests of one row for a test of `version`.
+
+    They are rows that callers sent to the intended version, if it has the same contract, else those sent to `version`; without
+    any, synthetic rows.
+    """
     with store.ledger.read() as connection:
         row = versions.get(connection, version)
     contract = Contract.from_json(read_metadata(blobs.get(store, row.digest)).contract_json)
@@ -168,12 +191,12 @@ def requests(store: Store, model: str, version: str) -> list[str]:
         is_alike = (
             plan is not None and versions.get(connection, plan.intended).contract_hash == row.contract_hash
         )
-    asked = requests_of(store, model, plan.intended if plan is not None and is_alike else version, contract)
-    return [tensors(contract, each, at) for at, each in enumerate(asked[:ROWS])]
+    rows = requests_of(store, model, plan.intended if plan is not None and is_alike else version, contract)
+    return [tensors(contract, each, at) for at, each in enumerate(rows[:ROWS])]
 
 
 def _plan(store: Store, model: str, version: str, now_us: int) -> int:
-    """In the copy `version` answers everything."""
+    """Let `version` serve everything in the copy."""
     with store.ledger.write() as connection:
         before = plan_parts.newest(connection, model, now_us)
         alone = replace(
@@ -188,20 +211,18 @@ def _plan(store: Store, model: str, version: str, now_us: int) -> int:
         return traffic_plans.append(connection, alone, now_us=now_us)
 
 
-def _answers(place: Place, home: Path, number: int, version: str, rows: Sequence[str]) -> list[float]:
+def _predictions(place: Place, home: Path, number: int, version: str, rows: Sequence[str]) -> list[float]:
     found: list[float] = []
     with Child(place, home / "root") as child, ServerClient(child.server) as client:
         child.wait(lambda status: status["plan"] == number and status["ready"], START_SECONDS)
         for body in rows:
             try:
-                answer = client.infer(body)
+                response = client.infer(body)
             except FAILURES as error:
-                raise RefusedError("HF403", f"a row was not answered: {error}") from error
-            if answer.get("model_version") != version:
-                raise RefusedError(
-                    "HF403", f"{answer.get('model_version')} answered in the place of {version}"
-                )
-            found += answer["outputs"][0]["data"]
+                raise RefusedError("HF403", f"predicting a row failed: {error}") from error
+            if response.get("model_version") != version:
+                raise RefusedError("HF403", f"{response.get('model_version')} served in place of {version}")
+            found += response["outputs"][0]["data"]
     return found
 
 
@@ -211,10 +232,10 @@ def _answers(place: Place, home: Path, number: int, version: str, rows: Sequence
 def push(
     store: Store, model: str, runtime: str, present: Runtime, *, actor: str, reason: str, now_us: int
 ) -> int:
-    """Let `model` be served by `runtime`; the number of the plan. Before the first push stands `present`, what serves now.
+    """Let `model` be served by `runtime`; return the number of the plan. `present` is what serves before the first push.
 
-    Raises `NotFoundError` HF303 before the model's first plan or for a runtime that is not registered, `RefusedError` HF403
-    when it is in force, or did not pass a trial with the serving config in force and each of `tried.answering`.
+    Raises `NotFoundError` HF410 before the model's first plan, HF303 for a runtime that is not registered, `RefusedError` HF403
+    when it is in force, or did not pass a test with the serving config in force and each version that it would serve.
     """
     with store.ledger.write() as connection:
         before = plan_parts.newest(connection, model, now_us)
@@ -236,7 +257,7 @@ def push(
 
 
 def failed(store: Store, model: str, runtime: str, why: str, *, actor: str, now_us: int) -> int | None:
-    """Tell that `runtime` could not take over, and return to the one before it; None when it is not in force any more."""
+    """Report that `runtime` could not take over, and return to the one before it; None when it is not in force any more."""
     with store.ledger.write() as connection:
         periods = runtimes.in_force(connection, model)
         if len(periods) < 2 or periods[0][1] != runtime:
@@ -248,7 +269,7 @@ def failed(store: Store, model: str, runtime: str, why: str, *, actor: str, now_
 
 
 def current(connection: Transaction, model: str) -> tuple[int, RuntimeRow] | None:
-    """The runtime that the plans of `model` ask for, with the plan that did; None while none does."""
+    """Return the runtime that the plans of `model` name, with the plan that did first; None while none does."""
     periods = runtimes.in_force(connection, model)
     return (periods[0][0], runtimes.get(connection, periods[0][1])) if periods else None
 

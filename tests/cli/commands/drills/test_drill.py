@@ -74,7 +74,7 @@ def test_every_drill_but_the_one_that_needs_a_server_passes(shell: Shell) -> Non
         "dead-database": "pass",
         "bad-push": "pass",
     }, found
-    assert found["rollback"]["explanation"] == "no server answers, so nothing was drilled"
+    assert found["rollback"]["explanation"] == "no server responds, so nothing was drilled"
     assert found["restore"]["expires_at_us"] - found["restore"]["ended_at_us"] == 3 * 86_400_000_000
     status = shell("status")
     assert "restore ready until 20" in status

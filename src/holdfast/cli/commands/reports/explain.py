@@ -10,7 +10,7 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.options import Run, with_project
 from holdfast.cli.output import Output
-from holdfast.control.reports.explain import Chapter, Story
+from holdfast.control.reports.explain import Chapter, RolloutHistory
 from holdfast.control.reports.explain import explain as explanation_of
 from holdfast.formatting import share, timestamp
 from holdfast.records import EVERYTHING_PPM, Verdict
@@ -39,7 +39,7 @@ def explain(
     run.out.result(explanation.as_dict())
 
 
-def _print(out: Output, explanation: Story) -> None:
+def _print(out: Output, explanation: RolloutHistory) -> None:
     row, policy = explanation.rollout, explanation.policy
     against = f"against {row.champion}" if row.champion else "the first version"
     out.print(
@@ -55,7 +55,7 @@ def _print(out: Output, explanation: Story) -> None:
         out.print("[bold]evidence now[/]")
         for metric in explanation.now:
             out.print(f"  {_metric(metric)}")
-    for result in explanation.answers:
+    for result in explanation.webhook_responses:
         if result.verdict is not Verdict.PASS:
             out.print(f"[yellow]hook {result.webhook}[/] before {result.event}: {escape(result.explanation)}")
     if explanation.push is not None:

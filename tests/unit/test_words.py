@@ -103,7 +103,7 @@ class Found:
 
 def of_python(path: Path, source: str) -> Iterator[Found]:
     """Yield the private words in names, strings and comments of a module."""
-    for part in _parts(path.stem):
+    for part in _parts(ALLOWED.sub("", path.stem)):
         if part in _IN_NAMES:
             yield Found(path, 1, part, _IN_NAMES[part])
     for node in ast.walk(ast.parse(source)):

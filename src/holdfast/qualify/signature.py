@@ -48,7 +48,7 @@ def check_signature(report: LoadReport, endpoint: Signature, *, accepted: bool =
     endpoint
         The signature of the endpoint that serves now.
     accepted
-        True if a person accepted that callers which do not follow the change of contract will be refused.
+        True if an operator accepted that callers which do not follow the change of contract will be refused.
 
     A version may use fewer inputs than the endpoint takes; callers are unaffected. It may not use one that the
     endpoint cannot fill, or one of another type, and its output must have the endpoint's name, type and rank.

@@ -1,6 +1,6 @@
 """How a version reaches its users: the state machine, the policy, the evidence, the decision, the assignment.
 
-Pure: `decide` says what follows from a rollout, its evidence and the probes;
+Pure: `decide` computes the decision from a rollout, its evidence and the probes;
 `holdfast.control.rollout.reconcile` commits it.
 """
 

@@ -20,7 +20,7 @@ Json: TypeAlias = dict[str, object]
 
 
 class Context(TypedDict):
-    """What every CDEvent says of itself."""
+    """The context of every CDEvent."""
 
     version: str
     id: str
@@ -92,7 +92,7 @@ class Artifact:
 class RolloutFacts:
     """One event of a rollout.
 
-    `kind` is the ledger's; `before` are the kinds of the same rollout's earlier events. `answers` is the version that serves
+    `kind` is the ledger's; `before` are the kinds of the same rollout's earlier events. `serving` is the version that serves
     from here on: the challenger, or after a rollback the version before it.
     """
 
@@ -102,7 +102,7 @@ class RolloutFacts:
     rollout_id: int
     actor: str
     explanation: str
-    answers: Artifact
+    serving: Artifact
     first: bool
     before: frozenset[str]
 
@@ -164,17 +164,17 @@ def _kinds(facts: RolloutFacts) -> list[str]:
 def _service(facts: RolloutFacts, kind: str, environment: str) -> CDEvent:
     content: Json = {"environment": {"id": environment}}
     if kind != _PUBLISHED:  # whose content is the environment alone
-        content["artifactId"] = facts.answers.purl
+        content["artifactId"] = facts.serving.purl
     custom = {
         "event": facts.event_id,
         "rollout": facts.rollout_id,
-        "version": facts.answers.version,
+        "version": facts.serving.version,
         "actor": facts.actor,
         "reason": facts.explanation,
     }
-    chain = f"{facts.answers.model}/rollout/{facts.rollout_id}"
+    chain = f"{facts.serving.model}/rollout/{facts.rollout_id}"
     return _event(
-        f"dev.cdevents.{kind}.0.2.0", facts, chain, (facts.answers.model, "service"), content, custom
+        f"dev.cdevents.{kind}.0.2.0", facts, chain, (facts.serving.model, "service"), content, custom
     )
 
 
@@ -201,7 +201,7 @@ def _judgement(facts: GateFacts, environment: str) -> CDEvent:
 def _event(
     kind: str, facts: Facts, chain: str, subject: tuple[str, str], content: Json, custom: Json
 ) -> CDEvent:
-    model = facts.answers.model if isinstance(facts, RolloutFacts) else facts.judged.model
+    model = facts.serving.model if isinstance(facts, RolloutFacts) else facts.judged.model
     source = f"/holdfast/{model}"
     timestamp = datetime.fromtimestamp(facts.at_us / 1e6, UTC).isoformat(timespec="microseconds")
     return {

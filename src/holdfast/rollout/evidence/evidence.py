@@ -7,9 +7,9 @@
 
 Counts are realised ones, never a configured share: a share of 12 % where 10 % was configured already looks like harm.
 
-Once the challenger has all traffic, no champion is left to compare with. What it does alone is then held to a level that
-was frozen from the champion. Both tests bet one after the other with one wealth, so what was earned against the champion
-counts on. During the bake time detectors replace the level tests (`comparison` says why).
+Once the challenger has all traffic, no champion is left to compare with. A level test then compares it with a level that
+was frozen from the champion. Both tests bet one after the other with one wealth, so evidence against the champion counts
+on. During the bake time detectors replace the level tests (see `comparison`).
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class WindowedDetector(Record, frozen=True):
     def current(self) -> Detector:
         """Return the detector with its current window folded in.
 
-        Reading before a window has ended costs no guarantee: the gambler who begins with it bets on from its beginning.
+        Reading before a window has ended costs no guarantee: the bet that begins with it continues from its beginning.
         """
         match self.window:
             case CountWindow(units=units, bad=bad):

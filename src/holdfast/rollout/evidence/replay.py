@@ -1,8 +1,8 @@
-"""Recorded requests, answered again by a candidate off line: what may be said of it before it gets any copy or traffic.
+"""Replay of recorded requests with a candidate offline, before it gets any copy or traffic.
 
-The pairs are judged as those of a shadow are, with two differences: nothing is timed, because nobody waited, and a request
-that the candidate's contract refuses is no matter of chance. Its callers will send it again, so one is enough to fail,
-unless a person has accepted that change of the contract.
+The pairs are judged as those of a shadow, with two differences. Latency is not compared. A request that the candidate's
+contract refuses is no matter of chance: its callers will send it again, so one is enough to fail, unless an operator has
+accepted that change of the contract.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def replayed(
     Parameters
     ----------
     needed
-        How many requests the policy asks for; fewer are inconclusive, never a pass.
+        Number of requests that the policy requires; fewer are inconclusive, never a pass.
     accepted
-        Whether a person has accepted the change of the contract: then refusals are told and not held against it.
+        Whether an operator has accepted the change of the contract: then refusals are reported and do not fail it.
 
     Guarantee: a candidate that answers, pair by pair, within the policy's margins fails with probability at most
-    `policy.alpha`, as `shadow.judge` says; each unit counts once. Refusals are counted, not estimated.
+    `policy.alpha` (see `shadow.judge`); each unit counts once. Refusals are counted, not estimated.
 
     >>> replayed(Canary(), [], [], needed=10, refused=0, accepted=False).verdict
     <Verdict.INCONCLUSIVE: 'inconclusive'>
@@ -63,6 +63,6 @@ def replayed(
     if not pairs or len(pairs) < needed:
         wanting = f"{len(pairs)} of {max(1, needed)} recorded requests are there"
         return Replayed(Verdict.INCONCLUSIVE, wanting, states)
-    told = "; ".join(describe(state) for state in states if state.challenger_units)
-    also = f"; {refused} were refused, which a person accepted" if refused else ""
-    return Replayed(Verdict.PASS, f"{len(pairs)} recorded requests: {told}{also}", states)
+    metrics = "; ".join(describe(state) for state in states if state.challenger_units)
+    also = f"; {refused} were refused, which an operator accepted" if refused else ""
+    return Replayed(Verdict.PASS, f"{len(pairs)} recorded requests: {metrics}{also}", states)

@@ -224,7 +224,7 @@ def describe(state: MetricState) -> str:
             )
         case PairEvidence() if state.latency_bound_us is not None:
             bound = f"{state.latency_bound_us / 1e3:.3g} ms"
-            return f"{ours:.0f} of {units} units took more than {bound}; {theirs:.0f} of the champion's"
+            return f"{ours:.0f} of {units} units were slower than {bound}; {theirs:.0f} of the champion's"
         case PairEvidence(failures=failures):
             kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(failures.items()))
             unanswered = f"{ours:.0f} of {units} units failed ({kinds})"

@@ -36,9 +36,9 @@ class LabelledPrediction:
 
 @dataclass(frozen=True, slots=True)
 class Stratum:
-    """The scores of both arms' units that were answered in one stretch of time, each in order of the unit's first answer.
+    """The scores of both arms' units in one period, each in order of the unit's first prediction.
 
-    `since_us` is when the stretch began; no two strata of a model begin at once.
+    `since_us` is when the period began; no two strata of a model begin at once.
     """
 
     since_us: int
@@ -46,27 +46,27 @@ class Stratum:
     champion: tuple[float, ...]
 
 
-def stratified(answers: Iterable[LabelledPrediction], changes_us: Sequence[int]) -> tuple[Stratum, ...]:
-    """`answers` by stratum, the oldest first. In each, the answers of one unit count as one, their mean.
+def stratified(predictions: Iterable[LabelledPrediction], changes_us: Sequence[int]) -> tuple[Stratum, ...]:
+    """Return `predictions` by stratum, the oldest first. In each, those of one unit count as one, their mean.
 
     Parameters
     ----------
     changes_us
-        When the model's traffic plans were committed, rising; those before the first answer's hour may be missing.
+        When the model's traffic plans were committed, rising; those before the hour of the first prediction may be missing.
 
-    Guarantee: no stratum holds answers of before and after one of `changes_us`, or of two hours. What it rests on: servers
-    follow a plan at once; the few answers between its commit and that are counted to the new share.
+    Guarantee: no stratum has predictions from before and after one of `changes_us`, or of two hours. Assumption: servers
+    follow a plan at once; the few predictions between its commit and that count to the new share.
 
-    >>> told = [LabelledPrediction(str(at), at * STRATUM_US // 4, Arm.CHAMPION, bytes([at]), 0.5) for at in range(6)]
-    >>> [(each.since_us, len(each.champion)) for each in stratified(told, [STRATUM_US // 2])]
+    >>> served = [LabelledPrediction(str(at), at * STRATUM_US // 4, Arm.CHAMPION, bytes([at]), 0.5) for at in range(6)]
+    >>> [(each.since_us, len(each.champion)) for each in stratified(served, [STRATUM_US // 2])]
     [(0, 2), (1800000000, 2), (3600000000, 2)]
     """
     found: dict[int, _Units] = defaultdict(_Units)
-    for answer in sorted(answers, key=lambda each: (each.at_us, each.prediction)):
-        changed = bisect_right(changes_us, answer.at_us)
-        hour_us = answer.at_us - answer.at_us % STRATUM_US
+    for each in sorted(predictions, key=lambda one: (one.at_us, one.prediction)):
+        changed = bisect_right(changes_us, each.at_us)
+        hour_us = each.at_us - each.at_us % STRATUM_US
         since_us = max(hour_us, changes_us[changed - 1]) if changed else hour_us
-        found[since_us].of[answer.arm, answer.unit].append(answer.score)
+        found[since_us].of[each.arm, each.unit].append(each.score)
     return tuple(
         Stratum(since_us, units.scores(Arm.CHALLENGER), units.scores(Arm.CHAMPION))
         for since_us, units in sorted(found.items())

@@ -48,7 +48,7 @@ def _rollout(connection: Connection, event: EventRow) -> RolloutFacts | None:
         rollout_id=row.rollout_id,
         actor=event.actor,
         explanation=event.explanation,
-        answers=artifact,
+        serving=artifact,
         first=row.champion is None,
         before=frozenset(connection.execute(query).scalars()),
     )

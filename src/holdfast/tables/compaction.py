@@ -15,8 +15,8 @@ TARGET_ROWS: Final = 1_000_000
 class TableFile:
     """A current file of a table.
 
-    `rows` are those that are still read, `event_time_min_us` is the first event time in it (microseconds UTC),
-    `contract_hash` is of the contract that checked its rows, None if there are several.
+    `rows` are those that are still read. `event_time_min_us` is its first event time (microseconds UTC). `contract_hash`
+    is of the contract that checked its rows; None if there are several.
     """
 
     path: str

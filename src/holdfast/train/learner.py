@@ -43,10 +43,25 @@ class Learner(Protocol):
     ) -> onnx.ModelProto:
         """Train on rows `x` with labels `y` (0 or 1); the same arguments give the same graph.
 
-        `weights` are the weights of the rows: not negative, with mean 1; None weighs all equally.
+        Parameters
+        ----------
+        x
+            Feature rows, shape (N, F), NaN for a missing value.
+        y
+            Labels, shape (N,).
+        names
+            The names of the F features.
+        seed
+            The seed of everything random.
+        weights
+            Weights of the rows, shape (N,), not negative, with mean 1; None weighs all equally.
 
-        Raises `InputError` HF401 if the examples are unusable, and `RefusedError` HF402 if the fit failed or its
-        conversion predicts differently.
+        Raises
+        ------
+        InputError
+            HF401 if the examples are unusable.
+        RefusedError
+            HF402 if the fit failed, or its conversion predicts differently.
         """
         ...
 

@@ -186,7 +186,7 @@ def test_with_nothing_clean_the_last_one_goes_on_and_it_is_reported(tmp_path: Pa
     plan = case.world.plan()
     assert plan is not None
     assert (plan.champion, plan.previous, plan.fallback) == (rebuilt, None, None)
-    with pytest.raises(RefusedError, match=r"HF406.*nothing clean to return to"):
+    with pytest.raises(RefusedError, match=r"HF406.*no clean version to return to"):
         case.world.rollback()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.cli.commands.reports.explain import _print
-from holdfast.cli.output import Report
+from holdfast.cli.output import Output
 from holdfast.control.reports.explain import explain
 from holdfast.errors import NotFoundError
 from tests.support import rollout_world
@@ -53,7 +53,7 @@ def test_each_decision_is_reported_with_its_evidence_and_its_traffic(
     assert rolled_back.plan is not None
     assert rolled_back.plan["challenger"] is None
     json.dumps(story.as_dict(), allow_nan=False)
-    _print(Report(as_json=False), story)
+    _print(Output(as_json=False), story)
     words = capsys.readouterr().out
     assert f"rollout {number} of m: {challenger}, against v2-00000000; it is rolled_back" in words
     assert "harm to errors" in words

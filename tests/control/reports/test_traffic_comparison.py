@@ -219,7 +219,7 @@ def test_a_slice_that_no_training_row_had_is_reported_once_and_shown(line: Line)
     line.compare(2)
     (event,) = line.told("slice.uncovered")
     assert event.subject == f"{line.version.name}/origin=LGA"
-    assert "its answers there are a guess" in event.explanation
+    assert "its predictions there are a guess" in event.explanation
     document = status(line.store, "late", now_us=NOW_US)
     shown = {
         each["value"]: each["covered"]

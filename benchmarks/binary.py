@@ -36,7 +36,7 @@ from holdfast.control.runtimes import runtime as pushing
 from holdfast.records import Verdict
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.models import runtimes, serving_configs
-from holdfast.store.models.runtimes import Release, RuntimeRow
+from holdfast.store.models.runtimes import CompatibilityResult, RuntimeRow
 from holdfast.store.serving import servers
 from holdfast.store.serving.servers import Server
 from tests.support.serving_world import MODEL, World, row, tensors
@@ -164,7 +164,9 @@ def registered(world: World, build: str) -> RuntimeRow:
     with world.store.ledger.write() as connection:
         serving_configs.register(connection, limits, now_us=now_us())
         name = runtimes.register(connection, made, command, now_us=now_us())
-        judged = Release(world.names["half"], name, limits.id, Verdict.PASS, "the same code", now_us())
+        judged = CompatibilityResult(
+            world.names["half"], name, limits.id, Verdict.PASS, "the same code", now_us()
+        )
         runtimes.judge(connection, judged)
         return runtimes.get(connection, name)
 

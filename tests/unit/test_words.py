@@ -170,9 +170,6 @@ def find(root: Path) -> list[Found]:
     return found
 
 
-@pytest.mark.xfail(
-    strict=False, reason="some names and texts of control, rollout and store still have old words"
-)
 def test_private_words_are_absent() -> None:
     found = find(ROOT)
     assert not found, f"{len(found)} private words:\n" + "\n".join(map(str, found[:100]))

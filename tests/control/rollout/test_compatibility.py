@@ -16,7 +16,7 @@ from holdfast.records import Verdict
 from holdfast.rollout.model.runtime import Runtime
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.models import runtimes, serving_configs
-from holdfast.store.models.runtimes import Release
+from holdfast.store.models.runtimes import CompatibilityResult
 from tests.support import rollout_world
 from tests.support.rollout_world import MODEL, World
 
@@ -39,7 +39,7 @@ def judge(world: World, version: str, binary: Runtime, verdict: Verdict = Verdic
     with world.store.ledger.write() as connection:
         limits = serving_config.current(connection, MODEL)
         serving_configs.register(connection, limits, now_us=world.tick())
-        found = Release(version, binary.id, limits.id, verdict, "0.2 apart", world.tick())
+        found = CompatibilityResult(version, binary.id, limits.id, verdict, "0.2 apart", world.tick())
         runtimes.judge(connection, found)
 
 

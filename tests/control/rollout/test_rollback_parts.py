@@ -17,7 +17,7 @@ from holdfast.rollout.model.runtime import Runtime
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.db import events
 from holdfast.store.models import runtimes, serving_configs
-from holdfast.store.models.runtimes import Release
+from holdfast.store.models.runtimes import CompatibilityResult
 from tests.support import rollout_world
 from tests.support.rollout_world import MODEL, World
 
@@ -37,7 +37,7 @@ def pushed(tmp_path: Path) -> World:
         for limits in (ConnectionLimits(), LIMITS):
             serving_configs.register(connection, limits, now_us=world.tick())
             for version in versions:
-                passed = Release(version, GREEN.id, limits.id, Verdict.PASS, "same", world.tick())
+                passed = CompatibilityResult(version, GREEN.id, limits.id, Verdict.PASS, "same", world.tick())
                 runtimes.judge(connection, passed)
     for version in versions:
         world.promote(version)

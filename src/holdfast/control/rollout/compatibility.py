@@ -11,7 +11,7 @@ from holdfast.records import TrafficPlan, Verdict
 from holdfast.rollout import State
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.models import runtimes, serving_configs
-from holdfast.store.models.runtimes import Release
+from holdfast.store.models.runtimes import CompatibilityResult
 from holdfast.store.rollout import rollouts
 
 
@@ -65,4 +65,6 @@ def record(
     limits = serving_config.current(connection, model)
     serving_configs.register(connection, limits, now_us=now_us)
     if runtimes.tried(connection, version, runtime, limits.id) is None:
-        runtimes.judge(connection, Release(version, runtime, limits.id, Verdict.PASS, explanation, now_us))
+        runtimes.judge(
+            connection, CompatibilityResult(version, runtime, limits.id, Verdict.PASS, explanation, now_us)
+        )

@@ -29,7 +29,7 @@ from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.files import blobs
 from holdfast.store.models import runtimes, serving_configs, versions
-from holdfast.store.models.runtimes import Release, RuntimeRow
+from holdfast.store.models.runtimes import CompatibilityResult, RuntimeRow
 from holdfast.store.rollout import traffic_plans
 from holdfast.train.artifact import read_metadata
 
@@ -78,7 +78,7 @@ def _unreported(command: Sequence[str], why: str) -> InputError:
 
 def try_out(
     place: Place, version: str, candidate: RuntimeRow, present: Sequence[str], arguments: Sequence[str]
-) -> Release:
+) -> CompatibilityResult:
     """Compare predictions of `version` by `candidate` and by the command `present` on a copy of the store; record the result.
 
     It passes if they agree within `TOLERANCE`, under the serving config in force.
@@ -140,10 +140,10 @@ def try_out(
         if error.code == "HF306":  # a lack of space for a copy is no result about the runtime
             raise
         verdict, words = Verdict.FAIL, f"it does not serve: {error.what}"
-    release = Release(version, candidate.runtime, limits.id, verdict, words, place.clock_us())
+    result = CompatibilityResult(version, candidate.runtime, limits.id, verdict, words, place.clock_us())
     with store.ledger.write() as connection:
         serving_configs.register(connection, limits, now_us=place.clock_us())
-        runtimes.judge(connection, release)
+        runtimes.judge(connection, result)
         events.append(
             connection,
             at_us=place.clock_us(),
@@ -151,7 +151,7 @@ def try_out(
             subject=version,
             explanation=f"{candidate.runtime} with {limits.id} {verdict}: {words}",
         )
-    return release
+    return result
 
 
 def qualified(store: Store, model: str, version: str, own: Runtime, *, now_us: int) -> None:

@@ -36,7 +36,7 @@ class RuntimeRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class CompatibilityResult:
     """The result of a compatibility test of a version with a runtime and a serving config."""
 
     version: str
@@ -104,28 +104,28 @@ def listed(connection: Connection) -> tuple[RuntimeRow, ...]:
     )
 
 
-def judge(connection: Connection, release: Release) -> None:
+def judge(connection: Connection, result: CompatibilityResult) -> None:
     """Store the result of a compatibility test; it replaces an earlier one of the same three."""
     connection.execute(
         delete(_TESTS).where(
-            _TESTS.c.version == release.version,
-            _TESTS.c.runtime == release.runtime,
-            _TESTS.c.serving_config == release.serving_config,
+            _TESTS.c.version == result.version,
+            _TESTS.c.runtime == result.runtime,
+            _TESTS.c.serving_config == result.serving_config,
         )
     )
     connection.execute(
         insert(_TESTS).values(
-            version=release.version,
-            runtime=release.runtime,
-            serving_config=release.serving_config,
-            verdict=release.verdict,
-            explanation=release.explanation,
-            evaluated_at_us=release.evaluated_at_us,
+            version=result.version,
+            runtime=result.runtime,
+            serving_config=result.serving_config,
+            verdict=result.verdict,
+            explanation=result.explanation,
+            evaluated_at_us=result.evaluated_at_us,
         )
     )
 
 
-def tried(connection: Connection, version: str, runtime: str, config: str) -> Release | None:
+def tried(connection: Connection, version: str, runtime: str, config: str) -> CompatibilityResult | None:
     """Return the result of testing the three together; None if they never were."""
     query = select(_TESTS).where(
         _TESTS.c.version == version,
@@ -135,7 +135,7 @@ def tried(connection: Connection, version: str, runtime: str, config: str) -> Re
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
-    return Release(
+    return CompatibilityResult(
         row.version,
         row.runtime,
         row.serving_config,

@@ -25,7 +25,7 @@ from holdfast.rollout import Canary, State
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.db import events, schema
 from holdfast.store.models import runtimes, serving_configs, versions
-from holdfast.store.models.runtimes import Release
+from holdfast.store.models.runtimes import CompatibilityResult
 from holdfast.store.rollout import rollouts, traffic_plans
 from tests.support.queries import read
 from tests.support.serving_world import MODEL, World
@@ -193,7 +193,7 @@ def test_version_serving_config_and_runtime_go_back_together_and_each_apart(
     with world.store.ledger.write() as connection:
         serving_configs.register(connection, ConnectionLimits(), now_us=1)
         for each in (good, bad):  # trials are another test's
-            runtimes.judge(connection, Release(each, green, usual, Verdict.PASS, "the same", 1))
+            runtimes.judge(connection, CompatibilityResult(each, green, usual, Verdict.PASS, "the same", 1))
 
     def serves(version: str, binary: str, limits: str) -> bool:
         found = status(port)
@@ -242,7 +242,7 @@ def test_version_serving_config_and_runtime_go_back_together_and_each_apart(
     wait_until(lambda: _is_rolled_back(world))
     _promote(world, good, bad)
     with world.store.ledger.write() as connection:
-        runtimes.judge(connection, Release(bad, green, second, Verdict.PASS, "the same", 1))
+        runtimes.judge(connection, CompatibilityResult(bad, green, second, Verdict.PASS, "the same", 1))
     assert command("runtime use", green)["done"]
     third = push(70)
     assert serves(bad, green, third)

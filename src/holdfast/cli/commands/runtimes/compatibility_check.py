@@ -20,7 +20,7 @@ from holdfast.errors import RefusedError
 from holdfast.records import Verdict
 from holdfast.store import Store
 from holdfast.store.models import runtimes
-from holdfast.store.models.runtimes import Release, RuntimeRow
+from holdfast.store.models.runtimes import CompatibilityResult, RuntimeRow
 from holdfast.store.serving import servers
 
 OWN: Final = (sys.executable, "-m", "holdfast")
@@ -29,7 +29,7 @@ OWN: Final = (sys.executable, "-m", "holdfast")
 
 def compatibility_test(
     out: Output, loaded: Project, declaration: Path | None, name: str, version: str
-) -> Release:
+) -> CompatibilityResult:
     """Test `version` with the runtime `name`, print the result and return it."""
     with out.progress(f"testing {version} with {name}"):
         found = _run_test(loaded, declaration, name, version)
@@ -39,7 +39,7 @@ def compatibility_test(
 
 def ensure_compatible(
     loaded: Project, declaration: Path | None, version: str, out: Output | None = None
-) -> Release | None:
+) -> CompatibilityResult | None:
     """Test `version` with the runtime in force unless it passed before; return the result, None if no test was due.
 
     Raises `RefusedError` HF403 if it fails, because its rollout would be refused. `out` prints the result.
@@ -99,7 +99,7 @@ def running_in(store: Store, model: str) -> dict[str, str]:
     return reported
 
 
-def _run_test(loaded: Project, declaration: Path | None, name: str, version: str) -> Release:
+def _run_test(loaded: Project, declaration: Path | None, name: str, version: str) -> CompatibilityResult:
     place = place_of(loaded, declaration)
     with place.store.ledger.read() as connection:
         candidate = runtimes.get(connection, name)
@@ -121,7 +121,7 @@ def _reference(loaded: Project, store: Store, candidate: RuntimeRow, version: st
     return next((each for each in others if shutil.which(each[0])), OWN)
 
 
-def _print(out: Output, found: Release) -> None:
+def _print(out: Output, found: CompatibilityResult) -> None:
     colour = "green" if found.verdict is Verdict.PASS else "red"
     out.print(
         f"[{colour}]{found.verdict}[/] {found.version} with {found.runtime}: {escape(found.explanation)}"

@@ -70,7 +70,7 @@ def test_a_batch_goes_with_its_group_and_comes_back_corrected(tmp_path: Path, st
 def test_twice_says_so_and_what_is_not_loaded_is_refused(tmp_path: Path, store: Store) -> None:
     world = backout_world
     world.load(store, tmp_path, world.ALONE, 0)
-    with pytest.raises(NotFoundError, match=r"HF211.*alone/h9 is not loaded"):
+    with pytest.raises(NotFoundError, match=r"HF211.*alone/h9 failed: the batch is not loaded"):
         world.take_out(store, world.ALONE, 9)
     first = world.take_out(store, world.ALONE, 0)
     again = world.take_out(store, world.ALONE, 0, now_us=world.NOW_US + 10**12)

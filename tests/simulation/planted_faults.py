@@ -50,7 +50,7 @@ def no_comparison() -> Iterator[None]:
     def moved(connection: Any, before: Any, *, now_us: int, **values: Any) -> None:
         changed = values | {"step_started_at_us": now_us, "changed_at_us": now_us}
         connection.execute(
-            update(schema.rollouts).where(schema.rollouts.c.rollout_id == before.rollout).values(**changed)
+            update(schema.rollouts).where(schema.rollouts.c.rollout_id == before.rollout_id).values(**changed)
         )
 
     with patch.object(rollouts, "under_way", remembered), patch.object(rollouts, "move", moved):
@@ -74,10 +74,10 @@ def any_plan() -> Iterator[None]:
 
     def under_the_newest(given: Any, plan: int) -> Any:
         if isinstance(given, tuple) and given and isinstance(given[0], ProbeSeen):
-            return tuple(replace(each, plan=plan) for each in given)
+            return tuple(replace(each, plan_id=plan) for each in given)
         return given
 
-    with _deciding(lambda row, given: under_the_newest(given, row.plan)):
+    with _deciding(lambda row, given: under_the_newest(given, row.plan_id)):
         yield
 
 

@@ -62,4 +62,5 @@ def test_a_planted_mistake_is_found(ground: Ground, mistake: str) -> None:
     with PLANTED[mistake]():
         outcomes = play_on(ground, range(first, first + MANY), STEPS, until_rejected=True)
     assert "seed " in outcomes[-1].rejected
-    assert "run.py --seed" in outcomes[-1].rejected
+    assert "tests.simulation.run --seed" in outcomes[-1].rejected
+    assert "Error(" not in outcomes[-1].rejected, "the planted mistake itself is broken"

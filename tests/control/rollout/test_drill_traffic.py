@@ -52,7 +52,7 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
 
     drill, before, moved = move(world)
     assert answers() == (first, second)
-    with pytest.raises(ConflictError, match="a live drill"):
+    with pytest.raises(ConflictError, match="a live rollback drill"):
         world.begin(world.add_version())
     with store.ledger.write() as connection, pytest.raises(RefusedError, match="another drill has moved all"):
         live._before(connection, store, MODEL, live=False)

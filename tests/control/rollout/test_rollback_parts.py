@@ -84,7 +84,7 @@ def test_a_rollback_that_fails_half_way_leaves_everything_as_it_was(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(plan_parts, "append", die)
+        patched.setattr(plan_parts, "record", die)
         with pytest.raises(RuntimeError):
             rollback.rollback(pushed.store, REQUEST, now_us=pushed.tick())
     assert seen(pushed) == before

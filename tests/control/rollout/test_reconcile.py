@@ -421,5 +421,5 @@ def test_whoever_moved_it_first_wins(served: World) -> None:
     values = {"state": State.CANARY, "step": 0, "reason": "r", "actor": "a", "now_us": served.now_us}
     with served.store.ledger.write() as connection:
         rollouts.move(connection, before, **values)
-    with pytest.raises(ConflictError, match="HF404"), served.store.ledger.write() as connection:
+    with pytest.raises(ConflictError, match="HF304"), served.store.ledger.write() as connection:
         rollouts.move(connection, before, **values)

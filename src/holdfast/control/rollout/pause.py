@@ -19,7 +19,7 @@ def pause(store: Store, model: str, *, actor: str, reason: str, now_us: int) -> 
     """Pause the canary of `model` at its share; return the rollout's number. Evidence is still folded, and harm rolled back.
 
     A repeated call stores another reason, if one is given, and else writes nothing. Raises `NotFoundError` HF410 when
-    no rollout is under way, `RefusedError` HF404 when its state cannot be paused, `ConflictError` HF404 when it moved
+    no rollout is under way, `RefusedError` HF404 when its state cannot be paused, `ConflictError` HF304 when it moved
     meanwhile; then repeat.
     """
     return _move(store, model, Event.PAUSE, State.PAUSED, "paused", reason, actor, now_us)

@@ -33,8 +33,8 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> BakeDecisio
     """Do what follows for the promotion of `model` in its bake time; return the decision, None when there is nothing to do.
 
     A newer rollout that is under way ends with it: two cannot both move the traffic, and a version that is rolled back is no
-    champion to compare with. Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when another
-    process moved the rollout; then nothing was written.
+    champion to compare with. Raises `ConflictError` HF304 when `lease` has gone to another loop, or another process
+    moved the rollout; then nothing was written.
     """
     with store.ledger.read() as connection:
         found = _baking(connection, model)

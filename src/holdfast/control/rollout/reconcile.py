@@ -166,7 +166,7 @@ def _refuse_unguarded(store: Store, model: Model, version: str) -> None:
 def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Decision]:
     """Advance the model's rollout as far as the evidence leads; return the committed decisions, in order.
 
-    Raises `ConflictError` HF304 when `lease` has gone to another loop, HF404 when another process moved the rollout.
+    Raises `ConflictError` HF304 when `lease` has gone to another loop, or another process moved the rollout.
     In both cases the decision that lost wrote nothing.
     """
     taken: list[Decision] = []

@@ -252,7 +252,7 @@ def rollback(store: Store, request: Request, *, now_us: int) -> RolledBack:
     RefusedError
         HF404 if there is nothing to undo or no version to return to, HF406 if that version is tainted.
     ConflictError
-        HF404 if the rollout moved meanwhile; then repeat.
+        HF304 if the rollout moved meanwhile; then repeat.
     """
     with store.ledger.write() as connection:
         drill_traffic.settle(connection, request.model, now_us)

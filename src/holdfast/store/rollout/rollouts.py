@@ -108,7 +108,7 @@ def move(
 ) -> None:
     """Compare and set: bring `before` to `state` and `step` in the caller's transaction.
 
-    Raises `ConflictError` HF404 when another process moved it; then nothing is written.
+    Raises `ConflictError` HF304 when another process moved it; then nothing is written.
     """
     changed = connection.execute(
         update(_ROLLOUTS)

@@ -9,19 +9,12 @@ from pathlib import Path
 import pytest
 
 from holdfast.control import daemon, loop
-from holdfast.control.collect import collector
-from holdfast.control.rollout import reconcile
 from holdfast.errors import ConflictError, IntegrityError
 from holdfast.store import Store
 from holdfast.store.db import leases
 
 MODEL = "m"
-CONCERNS = {
-    "collecting the logs": (collector, "collect"),
-    "joining labels": (collector, "join"),
-    "probing the servers": (loop, "probe"),
-    "carrying the rollout on": (reconcile, "reconcile"),
-}
+CONCERNS = ("collecting the logs", "joining labels", "probing the servers", "carrying the rollout on")
 
 
 class Clock:
@@ -46,9 +39,9 @@ def lease_of(store: Store, holder: str = "loop") -> leases.Lease:
     return held
 
 
-@pytest.mark.parametrize("broken", list(CONCERNS))
+@pytest.mark.parametrize("broken", CONCERNS)
 def test_a_concern_that_fails_starves_no_other(
-    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
+    store: Store, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
     """R117: a rollback must not wait until somebody has repaired a file."""
     done: list[str] = []
@@ -61,31 +54,31 @@ def test_a_concern_that_fails_starves_no_other(
 
         return concern
 
-    for name in CONCERNS:
-        monkeypatch.setattr(*CONCERNS[name], watched(name))
+    assert set(CONCERNS) < daemon.concerns().keys()
+    doing = {name: watched(name) for name in CONCERNS}
     with caplog.at_level(logging.ERROR):
-        loop.run_round(store, MODEL, lease_of(store), clock_us=Clock(), doing=daemon.concerns())
+        loop.run_round(store, MODEL, lease_of(store), clock_us=Clock(), doing=doing)
     assert done == [name for name in CONCERNS if name != broken]
     assert f"{broken} failed" in caplog.text
 
 
-def test_a_lost_lease_ends_the_round_and_is_not_taken_for_a_failure(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_lease_ends_the_round_and_is_not_taken_for_a_failure(store: Store) -> None:
     done: list[str] = []
 
     def lose(*_: object, now_us: int) -> None:
         lease_of(store)  # a twin with the same name: a new epoch
 
-    monkeypatch.setattr(*CONCERNS["joining labels"], lose)
-    for name in ("probing the servers", "carrying the rollout on"):
-        monkeypatch.setattr(*CONCERNS[name], lambda *_, now_us, name=name: done.append(name))
+    def later(*_: object, now_us: int) -> None:
+        done.append("later")
+
     with pytest.raises(ConflictError, match="HF304"):
-        loop.run_round(store, MODEL, lease_of(store), clock_us=Clock(), doing=daemon.concerns())
+        loop.run_round(
+            store, MODEL, lease_of(store), clock_us=Clock(), doing={"joining labels": lose, "probing": later}
+        )
     assert done == []
 
 
-def test_the_lease_is_renewed_before_each_concern(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lease_is_renewed_before_each_concern(store: Store) -> None:
     """Four slow concerns, each shorter than the lease and together longer: nobody may take it."""
     clock = Clock()
     watcher: leases.Lease | leases.Sighting | None = None
@@ -99,14 +92,10 @@ def test_the_lease_is_renewed_before_each_concern(store: Store, monkeypatch: pyt
             )
             assert isinstance(watcher, leases.Sighting)
 
-    for name in CONCERNS:
-        monkeypatch.setattr(*CONCERNS[name], slow)
-    loop.run_round(store, MODEL, lease_of(store), clock_us=clock, doing=daemon.concerns())
+    loop.run_round(store, MODEL, lease_of(store), clock_us=clock, doing=dict.fromkeys(CONCERNS, slow))
 
 
-def test_run_takes_the_lease_goes_round_and_gives_it_back(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_takes_the_lease_goes_round_and_gives_it_back(store: Store) -> None:
     rounds = 0
 
     def count(*_: object, now_us: int) -> None:
@@ -115,11 +104,9 @@ def test_run_takes_the_lease_goes_round_and_gives_it_back(
         if rounds == 2:
             lease_of(store, "loop")  # fenced once; the loop must find its way back
 
-    monkeypatch.setattr(*CONCERNS["carrying the rollout on"], count)
+    doing = {**daemon.concerns(), "carrying the rollout on": count}
     waits = iter([False, False, False, False, True])
-    loop.run(
-        store, MODEL, holder="loop", clock_us=Clock(), wait=lambda _: next(waits), doing=daemon.concerns()
-    )
+    loop.run(store, MODEL, holder="loop", clock_us=Clock(), wait=lambda _: next(waits), doing=doing)
     assert rounds >= 3
     assert isinstance(lease_of(store, "next"), leases.Lease)
 

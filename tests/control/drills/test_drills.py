@@ -176,7 +176,9 @@ def test_a_follower_that_is_slow_or_deaf_fails_the_drill(
     assert "at most 0.001 ms are allowed" in found.explanation
     assert found.expires_at_us == found.ended_at_us
     monkeypatch.setattr(drill_live, "CONVERGENCE_SECONDS", 0.3)
-    monkeypatch.setattr(convergence, "on_plan", lambda _plan, _version: lambda client: client.probe() and None)
+    monkeypatch.setattr(
+        convergence, "on_plan", lambda _plan, _version: lambda client: client.probe() and None
+    )
     found = run(place, DrillKind.ROLLBACK)
     assert found.verdict is Verdict.FAIL
     assert "did not follow within" in found.explanation

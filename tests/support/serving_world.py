@@ -27,10 +27,12 @@ from holdfast.records import TrafficPlan
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.catalog import online_features as online
+from holdfast.store.catalog import snapshot_manifests
 from holdfast.store.db import schema
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.rollout import traffic_plans
+from holdfast.tables import Snapshot
 from holdfast.train.artifact import VersionMetadata, pack_version
 from tests.support.queries import read
 from tests.support.waiting import PATIENCE_SECONDS
@@ -160,6 +162,9 @@ class World:
                 insert(schema.snapshots).values(
                     snapshot="snap", table_version=1, contract_hash=CONTRACT.hash, created_at_us=1
                 )
+            )
+            snapshot_manifests.write(
+                self.store.root, connection, Snapshot("snap", 1, CONTRACT.hash, 1, tables=())
             )
 
     def version(self, kind: str, contract: Contract = CONTRACT) -> str:

@@ -40,6 +40,7 @@ from benchmarks.steady_load import Load
 from holdfast.cli.commands.rollout.rollback import abort_of
 from holdfast.control.probing import convergence
 from holdfast.control.rollout import abort_sync, reconcile
+from holdfast.control.rollout.reconcile import Transition
 from holdfast.control.rollout.rollback import Request, rollback
 from holdfast.rollout import Canary, Event, Shadow, State
 from holdfast.rollout.model.abort import UnderWay
@@ -151,7 +152,9 @@ class Ground:
         with self.store.ledger.read() as connection:
             row = rollouts.newest(connection, MODEL)
         with self.store.ledger.write() as connection:
-            reconcile.commit(connection, self.store, row, event, step, "drill", "drill", now_us())
+            reconcile.commit(
+                connection, self.store, row, Transition(event, "drill", "drill", step), now_us=now_us()
+            )
 
     def by_ledger(self, state: str) -> tuple[float, bool, float]:
         with self.store.ledger.read() as connection:

@@ -137,7 +137,7 @@ def test_a_server_that_is_stopped_is_not_waited_for_without_end(
     stopped = _stop(postgres_server, postgres_server.postmaster)
     began = time.monotonic()
     try:
-        with pytest.raises(UnavailableError, match=r"HF302.*the ledger did not answer.*nothing was changed"):
+        with pytest.raises(UnavailableError, match=r"HF302.*the ledger did not respond.*nothing was changed"):
             ingest(store, loader.FEED, "b000", first, now_us=7)
         assert time.monotonic() - began < 60
     finally:

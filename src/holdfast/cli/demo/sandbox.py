@@ -85,8 +85,8 @@ class Sandbox:
             shutil.copy(example / name, directory / name)
         _split(directory, first, last)
         environment = {
-            "HOLDFAST_PORT": str(free_port(8080)),
-            "HOLDFAST_PAGE_PORT": str(free_port(8081)),
+            name: str(free_port(int(os.environ.get(name, preferred))))
+            for name, preferred in (("HOLDFAST_PORT", 8080), ("HOLDFAST_PAGE_PORT", 8081))
         }
         os.environ.update(environment)
         project = Project.load(directory)

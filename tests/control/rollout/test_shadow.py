@@ -31,6 +31,7 @@ from holdfast.store.telemetry import collected_files
 from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
 from tests.support.queries import read
 from tests.support.serving_world import MODEL, Served, World, row
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Served]
 POLICY = Canary(
@@ -194,8 +195,12 @@ def test_a_hanging_shadow_ends_its_rollout(world: World, serve: Start) -> None:
     [path] = (world.root / "log" / "s1").glob("*.log")
     with path.open("ab") as file:
         file.write(frame(hung))
-    loop.round()
-    assert loop.row.state is State.CANCELLED
+
+    def is_cancelled() -> bool:
+        loop.round()
+        return loop.row.state is State.CANCELLED
+
+    wait_until(is_cancelled)
     assert "hung 1" in loop.row.reason
 
 

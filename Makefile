@@ -16,7 +16,7 @@ demo: $(VENV)/run.done ## the whole story on real flights, then a page to look a
 
 # A file stays with one worker, so that what its tests share is made once; the longest files come first (tests/conftest.py).
 # Three workers on two cores, because the tests of processes wait a third of their time.
-WORKERS ?= 3
+WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/dev.done browser ## the whole suite
@@ -46,10 +46,10 @@ docs: $(VENV)/dev.done ## write the generated parts of the documents anew
 	$(BIN)/python -m cogapp -r -PI . docs/reference/*.md
 
 bench: $(VENV)/bench.done ## each benchmark ends with one line of JSON
-	$(BIN)/python benchmarks/contract.py
-	$(BIN)/python benchmarks/ingest.py
-	$(BIN)/python benchmarks/backout.py
-	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python -m benchmarks.contract
+	$(BIN)/python -m benchmarks.ingest
+	$(BIN)/python -m benchmarks.backout
+	$(BIN)/python -m benchmarks.serve
 
 # Two steps, because the flights package comes as source: what builds it is pinned and hashed like all else.
 $(VENV)/run.done: constraints/run.txt pyproject.toml

@@ -8,7 +8,7 @@ rows of the feed, because the ledger does not know the bounds of that column. On
 real batches are backed out, each timed from the plan to the answer; the figure is their median, and the last line holds
 the ratio of the two ends.
 
-Run: python benchmarks/backout.py
+Run: python -m benchmarks.backout
 """
 
 from __future__ import annotations

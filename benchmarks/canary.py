@@ -5,8 +5,8 @@ at each minute. Holdfast judges errors, latency and quality together by the defa
 at each minute from the tenth on, and once after the hour; Argo's threshold is given the tightest values that roll back at most
 one canary in a hundred of calm traffic with the same error rate, which in life nobody knows beforehand.
 
-Run: python benchmarks/canary.py            # 10,000 canaries a setting
-     python benchmarks/canary.py --quick    # 2,000
+Run: python -m benchmarks.canary            # 10,000 canaries a setting
+     python -m benchmarks.canary --quick    # 2,000
 """
 
 from __future__ import annotations
@@ -19,9 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from canary_peers import FIRST_LOOK, argo, kayenta, threshold_of
-from canary_streams import HARMS, MINUTES, NULLS, Setting, alarms, check_against_product, draw, log_e
 
+from benchmarks.canary_peers import FIRST_LOOK, argo, kayenta, threshold_of
+from benchmarks.canary_streams import (
+    HARMS,
+    MINUTES,
+    NULLS,
+    Setting,
+    alarms,
+    check_against_product,
+    draw,
+    log_e,
+)
 from holdfast.rollout import Canary
 
 CHUNK = 2000

@@ -1,6 +1,6 @@
 """How fast a whole delivery is checked, with every reason kept, beside what others use for it.
 
-    python benchmarks/contract.py [--rows 3367760] [--rounds 5]
+    python -m benchmarks.contract [--rows 3367760] [--rounds 5]
 
 A year of flights ten times over: 12 rules, one of them across two columns, presence, and the uniqueness of the key; one row in
 a thousand has a planted fault, and every validator must find the same ones. Each run is a process of its own, in turns,

@@ -16,7 +16,7 @@ what they include. `commits_1000_seconds` is the write way for 1,000 commits of 
 process for each core of the machine that this is tuned on; each of them makes one commit durable before it begins its
 next. `commits_1000_one_loader_seconds` is the same by one loader alone; `ingest_1000_seconds` is one loader through the
 whole load, from the sender's files. Rounds alternate between the ways and every figure is made of medians.
-Run: python benchmarks/ingest.py, or with --only-small for the small commits alone.
+Run: python -m benchmarks.ingest, or with --only-small for the small commits alone.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How near the server comes to its two ceilings, with contract check, routing, prediction log and metrics all on.
 
-    python benchmarks/serve.py [--seconds 2] [--rounds 3]
+    python -m benchmarks.serve [--seconds 2] [--rounds 3]
 
 The ceilings are measured in the same run, in turns with the work: a static answer from the same HTTP server, and the bare
 ONNX Runtime call on the same rows in a process that does nothing else. Medians over the rounds. wrk is a closed-loop

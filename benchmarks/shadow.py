@@ -1,6 +1,6 @@
 """What a shadow costs those who wait for answers: latency of the same load with and without copies, in the same server.
 
-    python benchmarks/shadow.py [--rounds 20] [--seconds 1.5] [--rate 200] [--share 100]
+    python -m benchmarks.shadow [--rounds 20] [--seconds 1.5] [--rate 200] [--share 100]
 
 One server process follows plans with and without a shadow in turn, round by round, so that whatever else the machine does
 hits both alike. Requests leave at a fixed rate on their own clock; a latency is from the moment when a request was due to
@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from serve import CONTRACT, MODEL, build, json_body, run_server
 from sqlalchemy import insert, select
 
+from benchmarks.serve import CONTRACT, MODEL, build, json_body, run_server
 from holdfast.records import TrafficPlan
 from holdfast.settings import Settings
 from holdfast.store import Store

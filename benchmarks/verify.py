@@ -1,7 +1,7 @@
 """How long `holdfast verify` takes on a store of many small files, and how much memory: whole, and quick as before a start.
 
 Each file is a load of its own; they are made without a load's checks and syncs, which are not what is measured.
-Run: python benchmarks/verify.py --files 10000
+Run: python -m benchmarks.verify --files 10000
 """
 
 from __future__ import annotations

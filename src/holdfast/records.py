@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -137,13 +137,32 @@ class TrafficPlan:
         return tuple(dict.fromkeys(version for version in named if version is not None))
 
 
+def to_plain(value: object) -> object:
+    """Return a dataclass as a dictionary and a duration in seconds; to be given as `default` to `json.dumps`.
+
+    Raises `TypeError` for any other value.
+
+    >>> json.dumps([BatchId("flights", "d1"), timedelta(minutes=1)], default=to_plain)
+    '[{"feed": "flights", "batch": "d1"}, 60.0]'
+    """
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
 def canonical_json(value: object) -> str:
     """Return `value` as JSON with sorted keys and no spaces, so that equal values have equal hashes.
+
+    It may be or contain dataclasses and durations; see `to_plain`.
 
     >>> canonical_json({"b": 1, "a": [1.5, None]})
     '{"a":[1.5,null],"b":1}'
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, default=to_plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def sha256_hex(data: bytes | str) -> str:

@@ -1,6 +1,6 @@
 """How the page words a rollout: its way, its intervals, its next decision."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -67,7 +67,7 @@ def test_what_is_read_is_plain_json(store, story):
     found = rollout_section.read(store, "flight-delay", now_us=story.now_us)
     assert found.progress is not None
     assert [len(curve.points) > 1 for curve in found.curves] == [True, True, True]
-    assert found.as_dict()["chapters"][0]["kind"] == "rollout.canary"
+    assert asdict(found)["chapters"][0]["kind"] == "rollout.canary"
 
 
 def test_a_model_without_a_rollout_has_a_page(empty_store, story):

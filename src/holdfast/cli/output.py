@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TextIO
+from dataclasses import is_dataclass
+from typing import Final, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -29,7 +30,7 @@ from holdfast.errors import (
     RefusedError,
     UnavailableError,
 )
-from holdfast.records import Progress
+from holdfast.records import Progress, to_plain
 
 EXIT_STATUS: Final[dict[type[HoldfastError], int]] = {
     InputError: 2,
@@ -40,6 +41,10 @@ EXIT_STATUS: Final[dict[type[HoldfastError], int]] = {
     UnavailableError: 7,
 }
 """The exit status of each kind of error; 0 is success, 1 a check that failed (a gate, a verification)."""
+
+
+def _plain(value: object) -> object:
+    return to_plain(value) if is_dataclass(value) else str(value)
 
 
 _UNBROKEN: Final = 10_000
@@ -77,10 +82,10 @@ class Output:
             table.add_row(*(escape(cell(value)) for value in row))
         self._out.print(table)
 
-    def result(self, document: Mapping[str, Any]) -> None:
-        """Print the JSON document of the command; nothing without --json."""
+    def result(self, document: object) -> None:
+        """Print the JSON document of the command, which may contain dataclasses; nothing without --json."""
         if self.as_json:
-            sys.stdout.write(json.dumps(document, default=str, allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(document, default=_plain, allow_nan=False) + "\n")
             sys.stdout.flush()
 
     def error(self, error: HoldfastError) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from holdfast.records import Verdict
@@ -36,10 +36,6 @@ class GateResult:
     high: float | None
     bound: float | None
     explanation: str
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the result in plain JSON types."""
-        return asdict(self) | {"verdict": str(self.verdict)}
 
 
 def gate_result(

@@ -283,10 +283,6 @@ class Impact:
     labels: int
     cost: float | None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the totals in plain JSON types."""
-        return asdict(self)
-
 
 def total_impact(plan: BackoutPlan, *, cost_per_prediction: float | None = None) -> Impact:
     """Return the totals of `plan` (R10).

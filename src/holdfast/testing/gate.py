@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from holdfast.qualify import GateResult
@@ -105,6 +105,6 @@ def _has_sound_numbers(cases: GateCases) -> None:
 def _is_json(cases: GateCases) -> None:
     for case, judge in cases.all().items():
         try:
-            json.dumps(judge().as_dict(), allow_nan=False)
+            json.dumps(asdict(judge()), allow_nan=False)
         except (TypeError, ValueError) as error:
             raise AssertionError(f"the result on {case} evidence is no JSON: {error}") from error

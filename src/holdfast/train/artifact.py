@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import onnx
@@ -84,7 +84,7 @@ def pack_version(graph: onnx.ModelProto, metadata: VersionMetadata) -> bytes:
     packed = onnx.ModelProto()
     packed.CopyFrom(graph)
     del packed.metadata_props[:]
-    packed.metadata_props.add(key=METADATA_KEY, value=canonical_json(asdict(metadata)))
+    packed.metadata_props.add(key=METADATA_KEY, value=canonical_json(metadata))
     data: bytes = packed.SerializeToString(deterministic=True)
     return data
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -108,11 +109,11 @@ class _Pages:
 
     def api_status(self, _request: Request) -> Response:
         """Return the same content as JSON."""
-        return JSONResponse(self._status().as_dict(), headers={"cache-control": "no-store"})
+        return JSONResponse(asdict(self._status()), headers={"cache-control": "no-store"})
 
     def api_rollout(self, _request: Request) -> Response:
         """Return the running rollout as JSON: metrics, evidence over time, webhooks, drills."""
-        return JSONResponse(self._rollout(self._clock_us()).as_dict(), headers={"cache-control": "no-store"})
+        return JSONResponse(asdict(self._rollout(self._clock_us())), headers={"cache-control": "no-store"})
 
     def _rollout(self, now_us: int) -> rollout_section.RolloutSection:
         return rollout_section.read(self._store, self._model, now_us=now_us)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from holdfast import formatting
 from holdfast.control.reports.explain import Chapter, explain
@@ -64,10 +64,6 @@ class RolloutSection:
     hooks: tuple[HookResponseRow, ...]
     drills: tuple[Standing, ...]
     pushes: Totals
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the section as plain JSON."""
-        return asdict(self)
 
 
 def read(store: Store, model: str, *, now_us: int) -> RolloutSection:

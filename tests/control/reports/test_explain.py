@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from holdfast.cli.commands.reports.explain import _print
 from holdfast.cli.output import Output
 from holdfast.control.reports.explain import explain
 from holdfast.errors import NotFoundError
+from holdfast.records import canonical_json
 from tests.support import rollout_world
 
 
@@ -52,7 +52,7 @@ def test_each_decision_is_reported_with_its_evidence_and_its_traffic(
     assert advanced.plan["share_ppm"] == 500_000
     assert rolled_back.plan is not None
     assert rolled_back.plan["challenger"] is None
-    json.dumps(story.as_dict(), allow_nan=False)
+    canonical_json(story.as_dict())
     _print(Output(as_json=False), story)
     words = capsys.readouterr().out
     assert f"rollout {number} of m: {challenger}, against v2-00000000; it is rolled_back" in words

@@ -11,7 +11,7 @@ reason.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -222,8 +222,7 @@ class Change:
 
     def as_dict(self) -> dict[str, object]:
         """Return the change as plain JSON."""
-        facts: dict[str, object] = {field.name: str(getattr(self, field.name)) for field in fields(self)}
-        return facts | {"boundaries": {str(boundary): str(self.at(boundary)) for boundary in Boundary}}
+        return asdict(self) | {"boundaries": {boundary: self.at(boundary) for boundary in Boundary}}
 
 
 def describe_changes(changes: Iterable[Change]) -> str:
@@ -256,6 +255,9 @@ class Evolution:
 
     def as_dict(self) -> dict[str, object]:
         """Return the evolution as plain JSON."""
-        boundaries = {str(boundary): str(self.at(boundary)) for boundary in Boundary}
-        changes = [change.as_dict() for change in self.changes]
-        return {"kind": str(self.kind), "boundaries": boundaries, "changes": changes}
+        boundaries = {boundary: self.at(boundary) for boundary in Boundary}
+        return {
+            "kind": self.kind,
+            "boundaries": boundaries,
+            "changes": [change.as_dict() for change in self.changes],
+        }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from holdfast.control.evaluation.qualify import qualify
 from holdfast.control.rollout.reconcile import begin
@@ -25,10 +25,6 @@ class Retrained:
     version: str
     state: str
     rollout_id: int | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result in plain JSON types."""
-        return asdict(self)
 
 
 def retrain(

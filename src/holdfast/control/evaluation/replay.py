@@ -82,10 +82,6 @@ class ReplayReport:
     unknown_aggregates: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON."""
-        return asdict(self) | {"verdict": str(self.verdict)}
-
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from holdfast.feeds import Load, Manifest
 from holdfast.feeds.measurements import DeliveryFacts
@@ -36,10 +36,6 @@ class LoadResult:
     table_version: int
     digest: str
     violations: tuple[Violation, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result as plain JSON types."""
-        return asdict(self)
 
 
 class RetryReason(StrEnum):

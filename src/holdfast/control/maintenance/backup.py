@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from holdfast.control.maintenance.verify import verify
 from holdfast.errors import InputError, IntegrityError, UnavailableError
@@ -35,10 +34,6 @@ class BackedUp:
     copied_bytes: int
     seconds: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the outcome as plain JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Restored:
@@ -52,10 +47,6 @@ class Restored:
     files: int
     bytes: int
     seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the outcome as plain JSON."""
-        return asdict(self)
 
 
 def backup(store: Store, directory: Path, *, now_us: int, progress: Progress | None = None) -> BackedUp:

@@ -7,8 +7,7 @@ names; the next load, compaction or `holdfast verify` removes them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from holdfast.feeds import quarantine_table
 from holdfast.records import Progress
@@ -28,10 +27,6 @@ class CompactedTable:
     files_before: int
     files_after: int
     rows_rewritten: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result as plain JSON."""
-        return asdict(self)
 
 
 def compact(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError
@@ -59,10 +59,6 @@ class RebuiltLedger:
     not_rebuilt: list[str] = field(default_factory=list)
     set_aside: list[str] = field(default_factory=list)
     old_ledger: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the outcome as plain JSON."""
-        return asdict(self) | {"not_in_files": list(NOT_IN_FILES)}
 
 
 def rebuild(

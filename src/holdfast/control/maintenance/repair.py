@@ -6,7 +6,7 @@ What cannot be proved stays a finding, HF305: a guess could be a wrong row.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,10 +31,6 @@ class Repair:
     action: str
     proof: str
 
-    def as_dict(self) -> dict[str, str]:
-        """Return the repair as plain JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
@@ -45,7 +41,7 @@ class Repaired:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as plain JSON."""
-        return {"repairs": [each.as_dict() for each in self.repairs], **self.verification.as_dict()}
+        return {"repairs": self.repairs, **self.verification.as_dict()}
 
 
 Repairer = Callable[[Store, Sequence[Path], int], Iterator[Repair]]

@@ -47,10 +47,6 @@ class Finding:
     explanation: str
     next_command: str
 
-    def as_dict(self) -> dict[str, str]:
-        """Return the finding as plain JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Verification:
@@ -78,10 +74,7 @@ class Verification:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the verification as plain JSON."""
-        return asdict(self) | {
-            "clean": self.clean,
-            "findings": [finding.as_dict() for finding in self.findings],
-        }
+        return asdict(self) | {"clean": self.clean}
 
 
 def verify(

@@ -52,11 +52,11 @@ class RolloutHistory:
     def as_dict(self) -> dict[str, Any]:
         """Return the history as plain JSON."""
         return {
-            "rollout": asdict(self.rollout),
-            "chapters": [asdict(each) for each in self.chapters],
-            "webhook_responses": [asdict(each) for each in self.webhook_responses],
-            "evidence_now": list(self.now),
-            "push": None if self.push is None else asdict(self.push),
+            "rollout": self.rollout,
+            "chapters": self.chapters,
+            "webhook_responses": self.webhook_responses,
+            "evidence_now": self.now,
+            "push": self.push,
         }
 
 

@@ -155,14 +155,10 @@ class Status:
         """Return the rollout that is under way; None without one."""
         return next((each for each in self.rollouts if each.running), None)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the status as plain lists, dictionaries and numbers, ready for JSON."""
-        return asdict(self)
-
 
 def status(store: Store, model: str, *, now_us: int) -> dict[str, Any]:
     """Return the status of `model` at `now_us`, as a JSON document."""
-    return StatusReader(store, model).read(now_us=now_us).as_dict()
+    return asdict(StatusReader(store, model).read(now_us=now_us))
 
 
 class StatusReader:

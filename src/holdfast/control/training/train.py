@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Final
 
@@ -71,10 +71,6 @@ class Trained:
     file_bytes: int
     left_out: dict[str, int]
     warnings: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the result in plain JSON types."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -128,8 +128,7 @@ class Hook:
 
     def to_json(self) -> str:
         """Return the hook as canonical JSON, as the ledger stores it."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return canonical_json(values | {"on": list(self.on), "timeout": self.timeout_seconds})
+        return canonical_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> Hook:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 from typing import Final
@@ -316,7 +316,7 @@ class Canary:
 
     def to_json(self) -> str:
         """Return the policy as canonical JSON, as the ledger stores it; durations are in seconds."""
-        return canonical_json({name: _plain(getattr(self, name)) for name in _names(Canary)})
+        return canonical_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> Canary:
@@ -345,22 +345,6 @@ def microseconds(span: timedelta | str) -> int:
     1500000
     """
     return round(duration(span).total_seconds() * 1e6)
-
-
-def _names(kind: type) -> list[str]:
-    return [field.name for field in fields(kind)]
-
-
-def _plain(value: object) -> object:
-    match value:
-        case timedelta():
-            return value.total_seconds()
-        case tuple():
-            return list(value)
-        case Shadow():
-            return {name: getattr(value, name) for name in _names(Shadow)}
-        case _:
-            return value
 
 
 def _require(holds: bool, name: str, rule: str, value: object) -> None:

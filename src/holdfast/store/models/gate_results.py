@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Final
 
 from sqlalchemy import Connection, insert, select
@@ -22,7 +23,7 @@ def append(connection: Connection, version: str, results: Sequence[GateResult], 
     if results:
         connection.execute(
             insert(_RESULTS),
-            [result.as_dict() | {"version": version, "evaluated_at_us": now_us} for result in results],
+            [asdict(result) | {"version": version, "evaluated_at_us": now_us} for result in results],
         )
 
 

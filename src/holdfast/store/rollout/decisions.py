@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select
@@ -26,7 +26,7 @@ class Decided:
 
 def put(connection: Connection, *, event: int, rollout: int, kind: str, verdicts: Verdicts) -> None:
     """Store the verdicts behind the decision of event number `event`, in the caller's transaction."""
-    evidence = canonical_json([asdict(verdict) for verdict in verdicts])
+    evidence = canonical_json(verdicts)
     connection.execute(
         insert(_DECISIONS).values(event_id=event, rollout_id=rollout, kind=kind, evidence_json=evidence)
     )

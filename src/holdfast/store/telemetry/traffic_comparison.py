@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,7 +58,7 @@ def put(connection: Connection, model: str, found: TrafficComparison) -> None:
         "version": found.version,
         "newest_prediction_at_us": found.last_us,
         "computed_at_us": found.computed_at_us,
-        "comparison_json": canonical_json(asdict(found)),
+        "comparison_json": canonical_json(found),
     }
     connection.execute(insert(_COMPARISONS).values(values))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -93,7 +94,7 @@ def backout(
     document |= {
         "steps": plan.steps_as_dicts(),
         "explained": explain(plan.steps),
-        "impact": total_impact(plan, cost_per_prediction=cost_per_prediction).as_dict(),
+        "impact": total_impact(plan, cost_per_prediction=cost_per_prediction),
     }
     if rebuild and any(isinstance(step, Retrain) and step.model == run.model.name for step in plan.steps):
         document["rebuilt"] = _rebuild(run)
@@ -149,7 +150,7 @@ def _rebuild(run: Run) -> dict[str, Any]:
         run.out.print(
             f"[green]ok[/] {made.version} from snapshot {made.snapshot}: rollout {made.rollout_id} has started"
         )
-    return made.as_dict()
+    return asdict(made)
 
 
 @command("Rows")

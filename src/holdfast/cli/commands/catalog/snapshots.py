@@ -85,7 +85,7 @@ def list_(run: Run, limit: Limit = 20) -> None:
     )
     if found.older:
         run.out.print(f"[dim]and {found.older:,} older; --limit shows more[/]")
-    run.out.result({"snapshots": [asdict(row) for row in found.rows], "older": found.older})
+    run.out.result({"snapshots": found.rows, "older": found.older})
 
 
 @group.command()
@@ -109,9 +109,7 @@ def show(
         _print_slices(run.out, selection.slices)
     if not selections:
         run.out.print("[dim]no training rows were selected from it yet[/]")
-    run.out.result(
-        {**snapshots.shown(snapshot), "selections": [asdict(selection) for selection in selections]}
-    )
+    run.out.result({**snapshots.shown(snapshot), "selections": selections})
 
 
 @group.command()

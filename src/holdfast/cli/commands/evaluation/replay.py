@@ -62,7 +62,7 @@ def replay(
             store, run.model, version, requests=requests, since_us=since_us, now_us=now, progress=step
         )
     show(found, run.out)
-    run.out.result(found.as_dict())
+    run.out.result(found)
     if found.verdict is not Verdict.PASS:
         raise typer.Exit(2 if found.verdict is Verdict.INCONCLUSIVE else 1)
 

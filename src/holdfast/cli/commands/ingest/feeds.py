@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -94,7 +93,7 @@ def feeds(
         _print_incomplete(run.out, each)
         if feed is not None:
             _print_violations(run.out, each)
-    run.out.result({"feeds": [asdict(each) for each in found]})
+    run.out.result({"feeds": found})
 
 
 def _list_batches(out: Output, project: Project, feed: str | None, limit: int) -> None:
@@ -122,7 +121,7 @@ def _list_batches(out: Output, project: Project, feed: str | None, limit: int) -
         out.print(f"[dim]and {found.older:,} older; --limit shows more[/]")
     if found.rows:
         out.print("next: holdfast backout FEED BATCH shows the plan to remove one")
-    out.result({"batches": [asdict(row) for row in found.rows], "older": found.older})
+    out.result({"batches": found.rows, "older": found.older})
 
 
 def _print_incomplete(out: Output, status: standing.FeedStatus) -> None:
@@ -209,7 +208,7 @@ def accept(
     run.out.result(
         {
             "batch": str(done.batch),
-            "violations": [asdict(row) for row in done.violations],
+            "violations": done.violations,
             "suspect": list(done.suspect),
         }
     )

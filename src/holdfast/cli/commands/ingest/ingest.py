@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -136,7 +135,7 @@ def _checked(
         "valid": found.valid,
         "quarantined": bad,
         "reasons": found.reasons,
-        "violations": [asdict(each) for each in found.violations],
+        "violations": found.violations,
         "would_be": "refused" if found.refusal else "already_loaded" if found.already_loaded else "loaded",
     }
 
@@ -233,4 +232,4 @@ def ingest(
                 f"  [red]suspect[/]: excluded from training; next: holdfast backout {feed} {result.batch}, "
                 f"or holdfast accept {feed} {result.batch} --reason WHY"
             )
-    run.out.result({"batches": [result.as_dict() for result in results]})
+    run.out.result({"batches": results})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -106,7 +107,7 @@ def backup(run: Run, directory: Backups) -> None:
         f"[green]ok[/] backup [bold]{done.name}[/] shows {timestamp(done.at_us)}: {done.rows:,} rows, "
         f"{counted(done.files, 'file')}, {done.bytes:,} bytes; {done.copied_bytes:,} bytes copied in {done.seconds:.1f} s"
     )
-    run.out.result(done.as_dict())
+    run.out.result(done)
 
 
 @command(GROUP)
@@ -138,7 +139,7 @@ def restore(
         f"{counted(done.files, 'file')}, verified, in {done.seconds:.1f} s; later changes than {timestamp(done.at_us)} are not "
         "in it, and heads of the event log that were stored later are unknown to it (holdfast audit --against)"
     )
-    out.result(done.as_dict())
+    out.result(done)
 
 
 @command(GROUP)
@@ -172,7 +173,7 @@ def repair_ledger(
     if done.not_rebuilt:
         out.table("Not rebuilt", ["what"], [(each,) for each in done.not_rebuilt])
     out.table("Not in any file", ["what"], [(each,) for each in recovering.NOT_IN_FILES])
-    out.result(done.as_dict())
+    out.result(asdict(done) | {"not_in_files": recovering.NOT_IN_FILES})
 
 
 @command(GROUP)
@@ -194,7 +195,7 @@ def compact(
         files = f"{counted(table.files_before, 'file')}, now {table.files_after:,}"
         rows = f"{table.rows_rewritten:,} rows rewritten" if table.rows_rewritten else "nothing to do"
         run.out.print(f"[green]ok[/] {table.table}: {files}, {rows}")
-    run.out.result({"tables": [table.as_dict() for table in results]})
+    run.out.result({"tables": results})
 
 
 @command(GROUP)

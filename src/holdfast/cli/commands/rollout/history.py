@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
 
@@ -63,7 +62,7 @@ def history(run: Run) -> None:
         f"in all {totals.pushes}: {totals.good} good, {totals.bad} bad, {totals.escaped} escaped, "
         f"{totals.censored} censored, {totals.open} open; rolled back for harm although good: {totals.false_rollbacks}"
     )
-    run.out.result({"pushes": [asdict(each) for each in found], "totals": asdict(totals)})
+    run.out.result({"pushes": found, "totals": totals})
 
 
 @with_project

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -197,7 +197,7 @@ def _print_committed(out: Output, committed: _Committed, *, no_wait: bool) -> No
     out.result(
         {
             "by": "ledger",
-            "steps": [asdict(step) for step in result.steps],
+            "steps": result.steps,
             "rollout": None if row is None else row.rollout_id,
             "state": None if row is None else row.state,
             "champion": None if row is None else row.champion,

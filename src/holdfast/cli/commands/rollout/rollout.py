@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import typer
@@ -156,7 +155,7 @@ def _show(out: Output, store: Store, model: str) -> None:
             f"enough evidence in {_span(found.enough_us)}; at this rate harm is shown in {_span(found.harm_us)}"
         )
     _print_metrics(out, found)
-    out.result({"progress": asdict(found)})
+    out.result({"progress": found})
 
 
 def _print_metrics(out: Output, found: RolloutProgress) -> None:

@@ -100,7 +100,7 @@ def _print(out: Output, limits: ConnectionLimits) -> None:
 
 
 def _as_document(limits: ConnectionLimits) -> dict[str, Any]:
-    return {"serving_config": limits.id, "options": asdict(limits)}
+    return {"serving_config": limits.id, "options": limits}
 
 
 def _option(text: str) -> tuple[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -62,7 +63,7 @@ def train(
         if rows:
             run.out.print(f"  {rows:,} {escape(why)}")
     run.out.print(f"next: holdfast qualify {trained.version}")
-    run.out.result(trained.as_dict() | {"snapshot": snapshot})
+    run.out.result(asdict(trained) | {"snapshot": snapshot})
 
 
 @command("Versions")
@@ -91,6 +92,6 @@ def qualify(run: Run, version: VersionName = None) -> None:
             f"[{colour}]{result.verdict:<12}[/] [bold]{result.gate}[/]: {escape(result.explanation)}"
         )
     run.out.print(_STANDING[state].format(version=version))
-    run.out.result({"version": version, "state": state, "gates": [result.as_dict() for result in results]})
+    run.out.result({"version": version, "state": state, "gates": results})
     if state != "qualified":
         raise typer.Exit(1)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.store.sources import csv_reader
-from holdfast.store.sources.decompress import TooLargeError, unpacked
+from holdfast.store.sources import parser
+from holdfast.store.sources.delivery import TooLargeError, UnreadableError, unpacked
 from tests.support.profile import examples
 
 HEAD = b"id,at,v\n"
@@ -34,7 +34,7 @@ HEAD = b"id,at,v\n"
 def test_whole_files_are_taken_apart(
     content: bytes, rows: list[tuple[str, ...]], lines: tuple[str, ...]
 ) -> None:
-    found = csv_reader.read(content)
+    found = parser.read_csv(content)
     assert (found.frame.rows(), found.lines) == (rows, lines)
     assert set(found.frame.dtypes) == {pl.String}
 
@@ -54,8 +54,8 @@ def test_whole_files_are_taken_apart(
     ],
 )
 def test_a_file_that_was_cut_or_is_no_csv_is_refused(content: bytes, why: str) -> None:
-    with pytest.raises(csv_reader.UnreadableError, match=why):
-        csv_reader.read(content)
+    with pytest.raises(UnreadableError, match=why):
+        parser.read_csv(content)
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_size=0, max_size=6)
@@ -69,11 +69,11 @@ def test_what_was_written_is_read_and_no_cut_makes_up_a_value(
     written = (
         pl.DataFrame(rows, schema=["id", "at", "v"], orient="row").write_csv(quote_style="always").encode()
     )
-    assert csv_reader.read(written).frame.rows() == rows
+    assert parser.read_csv(written).frame.rows() == rows
     cut = data.draw(st.integers(len(b'"id","at","v"\n'), len(written)))
     try:
-        found = csv_reader.read(written[:cut])
-    except csv_reader.UnreadableError:
+        found = parser.read_csv(written[:cut])
+    except UnreadableError:
         return
     read = found.frame.rows()
     assert read[:-1] == rows[: max(len(read) - 1, 0)]

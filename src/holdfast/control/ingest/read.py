@@ -8,7 +8,7 @@ from holdfast.feeds import Feed, batch_id, content_digest
 from holdfast.records import BatchId
 from holdfast.store import sources
 from holdfast.store.durability.failpoints import failpoint
-from holdfast.store.sources import Source, Spec, control_file
+from holdfast.store.sources import Source, Spec, opener
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,6 @@ def read(feed: Feed, spec: DeliverySpec) -> Delivery:
     """
     identity = batch_id(feed.name, spec.batch)
     source = sources.open_source(spec.source)
-    rows_expected = (
-        control_file.rows_declared(spec.source) if spec.rows_expected is None else spec.rows_expected
-    )
+    rows_expected = opener.rows_declared(spec.source) if spec.rows_expected is None else spec.rows_expected
     failpoint("ingest.read")
     return Delivery(identity, source, content_digest(source.pieces()), rows_expected)

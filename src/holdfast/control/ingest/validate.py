@@ -26,7 +26,7 @@ from holdfast.store import Store, sources
 from holdfast.store.catalog import batches
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.feeds.references import Referred
-from holdfast.store.sources import control_file
+from holdfast.store.sources import parser
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _check_rows(feed: Feed, delivery: Delivery) -> BatchVerdict:
     except InputError as error:
         if error.code != "HF202":
             raise
-        found = changed_columns(feed.contract, control_file.columns(delivery.source)) or (
+        found = changed_columns(feed.contract, parser.columns(delivery.source)) or (
             Violation("schema", "", Level.CRITICAL, error.what),
         )
         raise RefusalError(delivery.batch, feed.contract.hash, found, _with_renames(error, found)) from error

@@ -12,9 +12,20 @@ import pyarrow.parquet as pq
 
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.errors import InputError
-from holdfast.store.sources import arrow_tables, csv_reader, json_lines
-from holdfast.store.sources.decompress import TooLargeError, unpacked
-from holdfast.store.sources.delivery import Bundle, File, Kind, Rows, Source, first_line, refused, too_large
+from holdfast.store.sources import arrow_tables, json_lines, parser
+from holdfast.store.sources.delivery import (
+    Bundle,
+    File,
+    Kind,
+    Rows,
+    Source,
+    TooLargeError,
+    UnreadableError,
+    first_line,
+    refused,
+    too_large,
+    unpacked,
+)
 
 _HEADER: Final = re.compile(r"([a-z0-9_-]+)\s*\[([^\[\]]+)\]")
 
@@ -53,7 +64,7 @@ def _file(
                 return pl.DataFrame(rows, infer_schema_length=None, strict=False), {}
             case Kind.CSV:
                 text = unpacked(file.data, source.limit_bytes)
-                csv_reader.read(text)  # refuses what is no whole CSV file
+                parser.read_csv(text)  # refuses what is no whole CSV file
                 return _renamed(
                     pl.read_csv(
                         io.BytesIO(text),
@@ -65,7 +76,7 @@ def _file(
                 )
     except TooLargeError as error:
         raise too_large(source.name, source.limit_bytes) from error
-    except (csv_reader.UnreadableError, json_lines.UnreadableError) as error:
+    except UnreadableError as error:
         raise refused(name, str(error)) from error
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise refused(name, f"is not a readable {file.kind} file ({first_line(error)})") from error

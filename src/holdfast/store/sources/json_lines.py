@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from holdfast.contract.batch.json_input import REPEATED
-
-
-class UnreadableError(Exception):
-    """The bytes cannot be read as JSON lines; the message continues "the source x"."""
+from holdfast.store.sources.delivery import UnreadableError
 
 
 @dataclass(frozen=True, slots=True)

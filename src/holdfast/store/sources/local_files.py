@@ -10,8 +10,17 @@ from typing import TypeAlias
 
 from holdfast.errors import InputError
 from holdfast.store.durability.failpoints import failpoint
-from holdfast.store.sources.delivery import Bundle, File, refused, too_large
-from holdfast.store.sources.file_names import all_finished, as_file, is_data, is_unfinished, of_one_kind
+from holdfast.store.sources.delivery import (
+    Bundle,
+    File,
+    all_finished,
+    as_file,
+    is_data,
+    is_unfinished,
+    of_one_kind,
+    refused,
+    too_large,
+)
 
 _Looks: TypeAlias = tuple[int, int, int, int]
 

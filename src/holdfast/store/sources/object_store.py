@@ -12,8 +12,19 @@ from urllib.parse import unquote, urlsplit
 
 from holdfast.errors import HoldfastError, InputError
 from holdfast.store.durability.failpoints import failpoint
-from holdfast.store.sources.delivery import Bundle, File, first_line, refused, too_large, unanswered
-from holdfast.store.sources.file_names import all_finished, as_file, is_data, is_unfinished, of_one_kind
+from holdfast.store.sources.delivery import (
+    Bundle,
+    File,
+    all_finished,
+    as_file,
+    first_line,
+    is_data,
+    is_unfinished,
+    of_one_kind,
+    refused,
+    too_large,
+    unanswered,
+)
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from holdfast.errors import InputError
 from holdfast.feeds.postgres_query import BatchQuery
 from holdfast.store.sources import local_files, object_store, postgres_query
-from holdfast.store.sources.deadline import within
 from holdfast.store.sources.delivery import (
     DEADLINE_SECONDS,
     LIMIT_BYTES,
@@ -21,6 +23,7 @@ from holdfast.store.sources.delivery import (
     Source,
     refused,
     too_large,
+    unanswered,
 )
 
 
@@ -35,6 +38,9 @@ class Bounded:
 
 Spec: TypeAlias = str | Path | BatchQuery | Bounded
 """A file, a directory, a pattern such as "in/*.csv", a URL (file://, s3://, gs://, az://), or a query for one batch."""
+
+COUNT_SUFFIX: Final = ".count"
+"""A file `day.csv.count` next to `day.csv` declares its number of rows: a number, or JSON with "rows"."""
 
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]+)://")
 _DATABASES: Final = frozenset({"postgresql", "postgres"})
@@ -81,17 +87,17 @@ def deliveries(spec: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> tupl
     if _is_remote(spec):
         if not spec.endswith("/"):
             return (spec,)
-        return within(deadline_seconds, partial(object_store.names, spec), object_store.shown(spec))
+        return _within(deadline_seconds, partial(object_store.names, spec), object_store.shown(spec))
     return local_files.names(_path(spec))
 
 
 def _files(spec: str | Path, deadline_seconds: float, limit_bytes: int) -> Source:
     if isinstance(spec, str) and _is_remote(spec):
         name = object_store.shown(spec)
-        bundle = within(deadline_seconds, partial(object_store.read, spec, limit_bytes), name)
+        bundle = _within(deadline_seconds, partial(object_store.read, spec, limit_bytes), name)
     else:
         path = str(spec) if isinstance(spec, Path) else _path(spec)
-        bundle = within(
+        bundle = _within(
             deadline_seconds, partial(local_files.read, path, limit_bytes), local_files.shown(path)
         )
     if sum(len(file.data) for file in bundle.files) > limit_bytes:
@@ -123,3 +129,67 @@ def _path(spec: str) -> str:
     if parts.netloc not in ("", "localhost"):
         raise refused(spec, "names another machine: file:// has three slashes before a path")
     return unquote(parts.path)
+
+
+_T = TypeVar("T")
+
+
+def _within(deadline_seconds: float, work: Callable[[], _T], name: str) -> _T:
+    """Return or raise what `work` does; `UnavailableError` HF209 about the source `name` if it takes longer.
+
+    The thread of work that never ends is left behind: a call into a stopped system cannot be cancelled. It does not keep
+    the process alive.
+    """
+    done: list[_T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:  # raised again, in the thread that waits
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name=f"reading {name}", daemon=True)
+    thread.start()
+    thread.join(deadline_seconds)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise unanswered(name, f"did not answer within {deadline_seconds:g} seconds")
+    return done[0]
+
+
+def rows_declared(spec: Spec) -> int | None:
+    """Return the number of rows that the control file of `spec` declares.
+
+    None if `spec` is no file, or has no control file next to it.
+
+    Raises `InputError` HF201 when the control file cannot be read: what the sender meant must not be guessed.
+    """
+    place = spec.spec if isinstance(spec, Bounded) else spec
+    if not isinstance(place, (str, Path)) or "://" in str(place):
+        return None
+    path = Path(place)
+    control = path.with_name(path.name + COUNT_SUFFIX)
+    try:
+        text = control.read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable_count(control) from error
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise _unreadable_count(control) from error
+    rows = found.get("rows") if isinstance(found, dict) else found
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
+        raise _unreadable_count(control)
+    return rows
+
+
+def _unreadable_count(control: Path) -> InputError:
+    return InputError(
+        "HF201",
+        f'the control file {control.name} holds neither a number of rows nor JSON such as {{"rows": 900}}',
+        state="nothing was loaded",
+    )

@@ -23,7 +23,7 @@ from holdfast.contract import Contract, Integer, Number, Timestamp
 from holdfast.control.maintenance.verify import verify
 from holdfast.store import Store
 from holdfast.store.db import schema
-from holdfast.store.feeds import contract_files, contracts
+from holdfast.store.feeds import contracts
 from holdfast.store.files import parquet
 
 CONTRACT = Contract(
@@ -37,7 +37,7 @@ def build(root: Path, count: int) -> Store:
     """A store of `count` loads of one file each."""
     store = Store.open(root)
     (root / "rows").mkdir()
-    contract_files.keep(root, CONTRACT.hash, CONTRACT.to_json())
+    contracts.keep_copy(root, CONTRACT.hash, CONTRACT.to_json())
     rows: dict[str, list[dict[str, object]]] = {
         "table_versions": [],
         "batches": [],

@@ -72,13 +72,13 @@ if TYPE_CHECKING:
         to_text_rows,
     )
     from holdfast.contract.batch.json_input import from_objects
-    from holdfast.contract.batch.reason_bitmask import REASONS
+    from holdfast.contract.batch.reasons import REASONS
     from holdfast.contract.batch.text_input import MISSING_WORDS, TypedBatch, from_text
     from holdfast.contract.batch.typed_input import from_frame
 
 _FRAME_MODULES = {
     "LINE": "batch.compiler",
-    "REASONS": "batch.reason_bitmask",
+    "REASONS": "batch.reasons",
     "to_text_rows": "batch.compiler",
     "BatchCheck": "batch.compiler",
     "BatchVerdict": "batch.compiler",

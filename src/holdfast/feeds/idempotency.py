@@ -1,12 +1,17 @@
-"""Decide what to do with a delivery, given the loads of its id in the ledger. No other place decides this."""
+"""Identify a delivery, and decide what to do with it given the loads of its id. No other place decides this.
+
+The id names the delivery, the digest its content. A delivery that comes again with the same digest changes nothing,
+however often it comes. The same id with another digest is a contradiction that an operator must resolve.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from holdfast.errors import ConflictError
-from holdfast.records import BatchId
+from holdfast.records import BatchId, check_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +81,27 @@ def decide(
             next_command=f"none is needed, the rows are there: holdfast feeds {batch.feed} --batches lists what is loaded",
         )
     return Publish(epoch=max((load.epoch for load in loads), default=-1) + 1)
+
+
+def batch_id(feed: str, batch: str) -> BatchId:
+    """Return the id of a delivery, its two names checked; `InputError` HF109 on a name that cannot be used.
+
+    >>> str(batch_id("flights", "2013-01-05"))
+    'flights/2013-01-05'
+    """
+    return BatchId(check_name(feed, "feed"), check_name(batch, "batch"))
+
+
+def content_digest(pieces: Iterable[bytes | memoryview]) -> str:
+    """Return the SHA-256 of the delivery's bytes as they were received, as 64 hexadecimal digits.
+
+    Bytes, not rows: no reading of them can hide a difference. The same rows written again by another tool
+    are another content.
+
+    >>> content_digest([b"a,b", b"1,2"]) == content_digest([b"a,b1,2"])
+    True
+    """
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()

@@ -14,7 +14,7 @@ from holdfast.control.maintenance.verify import verify
 from holdfast.store import Store
 from holdfast.store.catalog import batches, delta, snapshots
 from holdfast.store.db import events, leases
-from holdfast.store.feeds import contract_files
+from holdfast.store.feeds import contracts
 from holdfast.store.files import data_files
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, frame, read
@@ -107,7 +107,7 @@ def test_published_tables_and_contracts_are_made_again(store: Store) -> None:
     published = delta.publish(store, cut.snapshot)["flights"]
     commit = next((published / "_delta_log").glob("*.json"))
     commit.write_bytes(b"")
-    contract_files.path_of(store.root, loader.CONTRACT.hash).unlink()
+    contracts.copy_path(store.root, loader.CONTRACT.hash).unlink()
     done = repair(store, now_us=3)
     assert sorted(_subjects(done)) == [
         f"contract {loader.CONTRACT.hash[:12]}",

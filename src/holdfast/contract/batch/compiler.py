@@ -14,15 +14,16 @@ from typing import Final, TypeAlias, assert_never
 import polars as pl
 
 from holdfast.contract.batch.column_names import require_columns
-from holdfast.contract.batch.reason_bitmask import (
+from holdfast.contract.batch.reasons import (
     REASONS,
+    Reason,
     are_broken,
     bitmasks,
     count_reasons,
     is_any_broken,
     list_reasons,
+    reasons_of,
 )
-from holdfast.contract.batch.reasons import Reason, reasons_of
 from holdfast.contract.batch.text_input import TypedBatch
 from holdfast.contract.batch.uniqueness import (
     find_incomplete,

@@ -11,8 +11,7 @@ from holdfast.contract.profile.profile import Profile
 from holdfast.control.ingest import contract_changes, duplicate_keys, online_features
 from holdfast.control.ingest.contract_changes import ContractChange
 from holdfast.control.ingest.online_features import Computed
-from holdfast.control.ingest.outcome import LoadResult, Retry, RetryReason, already_loaded
-from holdfast.control.ingest.refusal import RefusalError
+from holdfast.control.ingest.outcome import LoadResult, RefusalError, Retry, RetryReason, already_loaded
 from holdfast.control.ingest.stage import StagedBatch
 from holdfast.control.ingest.validate import ValidatedBatch
 from holdfast.errors import InputError, RefusedError

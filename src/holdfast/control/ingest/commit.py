@@ -5,13 +5,15 @@ Before it the batch is files that nothing names. There is no state in between to
 
 from __future__ import annotations
 
-from holdfast.control.ingest import contract_changes, duplicate_keys, late_batches
+from holdfast.control.ingest import contract_changes, duplicate_keys
 from holdfast.control.ingest.admit import AdmittedBatch, describe_reasons
 from holdfast.control.ingest.outcome import LoadResult, Retry, RetryReason, already_loaded, loaded
 from holdfast.errors import ConflictError, IntegrityError, UnavailableError
-from holdfast.feeds import AlreadyLoaded, admission
+from holdfast.feeds import AlreadyLoaded, Feed, admission
+from holdfast.feeds.admission import History
+from holdfast.feeds.measurements import DeliveryFacts
 from holdfast.feeds.state_machine import Event
-from holdfast.records import Level
+from holdfast.records import BatchId, Level
 from holdfast.store import Store
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import events
@@ -91,7 +93,7 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
             now_us=now_us,
         )
         references.insert(connection, identity, manifest.epoch, staged.referred)
-        late_batches.withdraw_filled(connection, batch.feed, identity, now_us)
+        withdraw_filled(connection, batch.feed, identity, now_us)
         if is_other_contract or change is not None:
             contract_changes.record(connection, batch.feed.contract, change, now_us=now_us)
         failpoint("commit.before_commit")
@@ -158,3 +160,38 @@ def _after_lost_reply(store: Store, batch: AdmittedBatch, error: Exception) -> L
             next_command="the same command again",
         ) from error
     return loaded(batch.staged.manifest, batch.staged.facts, version, batch.judgement.violations)
+
+
+WITHDRAWN = "violation.withdrawn"
+"""The kind of the event that withdraws a violation."""
+
+
+def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us: int) -> int:
+    """Withdraw the violations of other batches of `feed` that reported as missing what `batch` now fills.
+
+    Runs in the transaction that loads `batch`, judges each violation by the batches that are loaded now, and returns how
+    many it withdrew. The feed flows again when no batch of it is suspect any more.
+    """
+    if feed.expects.interval is None and feed.expects.sequence is None:
+        return 0
+    filled = 0
+    for place in violations.open_places(connection, feed.name, batch.batch):
+        counted = place.sequence
+        facts = DeliveryFacts(0, 0, place.event_time_min_us, place.event_time_min_us, "", sequence=counted)
+        query = HistoryQuery(
+            "", low_us=place.event_time_min_us, number=None if counted is None else counted.low
+        )
+        history: History = admissions.history(connection, feed.name, query)
+        if any(each.check == place.check_name for each in admission.in_place(feed, facts, history)):
+            continue
+        violations.withdraw(connection, place.violation_id, now_us=now_us)
+        explanation = (
+            f"batch {batch.batch} came and nothing is missing any more; withdrawn: {place.explanation}"
+        )
+        subject = str(BatchId(feed.name, place.batch))
+        events.append(connection, at_us=now_us, kind=WITHDRAWN, subject=subject, explanation=explanation)
+        filled += 1
+    if filled:
+        reason = f"batch {batch.batch} filled what was missing"
+        feed_states.settle(connection, feed.name, reason=reason, now_us=now_us)
+    return filled

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from holdfast.control.ingest.admit import judge
-from holdfast.control.ingest.outcome import LoadResult
+from holdfast.control.ingest.outcome import LoadResult, RefusalError
 from holdfast.control.ingest.read import DeliverySpec, read
-from holdfast.control.ingest.refusal import RefusalError
 from holdfast.control.ingest.validate import validate
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.feeds import Feed

@@ -13,9 +13,8 @@ from typing import Final
 
 from holdfast.control.ingest.admit import AdmittedBatch, admit
 from holdfast.control.ingest.commit import commit
-from holdfast.control.ingest.outcome import LoadResult, Retry, RetryReason
+from holdfast.control.ingest.outcome import LoadResult, RefusalError, Retry, RetryReason, recorded
 from holdfast.control.ingest.read import DeliverySpec, read
-from holdfast.control.ingest.refusal import RefusalError, recorded
 from holdfast.control.ingest.stage import StagedBatch, stage
 from holdfast.control.ingest.validate import ValidatedBatch, validate
 from holdfast.errors import InputError, RefusedError, UnavailableError

@@ -16,9 +16,8 @@ from pathlib import Path
 
 from holdfast.control.executors.executor import Executor
 from holdfast.control.ingest.ingest import ingest, prepare, publish
-from holdfast.control.ingest.outcome import LoadResult, Retry, RetryReason
+from holdfast.control.ingest.outcome import LoadResult, RefusalError, Retry, RetryReason, recorded
 from holdfast.control.ingest.read import DeliverySpec
-from holdfast.control.ingest.refusal import RefusalError, recorded
 from holdfast.control.ingest.stage import StagedBatch
 from holdfast.errors import ConflictError, InputError, RefusedError
 from holdfast.features.aggregate import Aggregate

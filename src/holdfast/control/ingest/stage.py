@@ -14,7 +14,7 @@ from holdfast.control.ingest.validate import ValidatedBatch
 from holdfast.feeds import Feed, Manifest, quarantine_table
 from holdfast.feeds.measurements import DeliveryFacts
 from holdfast.records import BatchId, Violation
-from holdfast.store.feeds import contract_files
+from holdfast.store.feeds import contracts
 from holdfast.store.feeds.references import Referred
 from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
@@ -93,7 +93,7 @@ def _write(
     size = -(-valid.height // parts)
     slices = [valid.slice(start, size) for start in range(0, valid.height, size)]
     # Before the files: their footers name the contract by its hash.
-    contract_files.keep(place.root, feed.contract.hash, feed.contract.to_json())
+    contracts.keep_copy(place.root, feed.contract.hash, feed.contract.to_json())
     written = place.write_parts(feed.name, slices, footer, event_time=feed.contract.event_time)
     if not validated.quarantined.is_empty():
         written.append(place.write(quarantine_table(feed.name), to_text_rows(validated.quarantined), footer))

@@ -14,9 +14,8 @@ from holdfast.contract import BatchCheck, BatchVerdict, Contract, compile_batch
 from holdfast.contract.profile.profile import Profile, profile_batch
 from holdfast.control.ingest import contract_changes, duplicate_keys, references
 from holdfast.control.ingest.duplicate_keys import Known
-from holdfast.control.ingest.outcome import LoadResult, already_loaded
+from holdfast.control.ingest.outcome import LoadResult, RefusalError, already_loaded
 from holdfast.control.ingest.read import Delivery
-from holdfast.control.ingest.refusal import RefusalError
 from holdfast.errors import InputError, RefusedError
 from holdfast.feeds import AlreadyLoaded, Feed, Manifest
 from holdfast.feeds.measurements import DeliveryFacts, measure

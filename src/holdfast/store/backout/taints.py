@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from holdfast.errors import RefusedError
 from holdfast.store.db import schema
-from holdfast.store.db.dialects import inserting
+from holdfast.store.db.statements import inserting
 
 Subject = Literal["snapshot", "version"]
 

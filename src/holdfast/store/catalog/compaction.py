@@ -16,13 +16,13 @@ from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, upda
 
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import events, schema
-from holdfast.store.db.dialects import pieces
 from holdfast.store.db.predicates import PUBLISHED, not_removed, same_load
+from holdfast.store.db.statements import pieces
 from holdfast.store.db.store import Store
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import parquet, staging
-from holdfast.store.files.concat import concat
 from holdfast.store.files.data_files import FileFacts
+from holdfast.store.files.parquet import concat
 from holdfast.store.files.staging import Stage
 from holdfast.tables.compaction import TableFile
 from holdfast.tables.snapshots import LoadKey

@@ -14,8 +14,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, select
 
 from holdfast.store.db import schema
-from holdfast.store.db.dialects import inserting, pieces
-from holdfast.store.db.statements import Prepared
+from holdfast.store.db.statements import Prepared, inserting, pieces
 
 _ONLINE: Final = schema.online_features
 _KEY: Final = ("aggregate", "entity", "known_at_us")

@@ -14,10 +14,10 @@ from sqlalchemy import Connection, delete, exists, select
 from holdfast.errors import ConflictError
 from holdfast.store.catalog.delta import DRAFT, PUBLISHED_DIRECTORY
 from holdfast.store.db import events, schema
-from holdfast.store.db.dialects import pieces
+from holdfast.store.db.statements import pieces
 from holdfast.store.db.store import Store
 from holdfast.store.durability.failpoints import failpoint
-from holdfast.store.files import vacuumed_snapshots
+from holdfast.store.files import data_files
 from holdfast.tables.retention import FileLifetime, ReadableSnapshot, VacuumPlan, plan_vacuum
 
 _FILES: Final = schema.files
@@ -49,7 +49,7 @@ def _files(connection: Connection) -> list[FileLifetime]:
 
 
 def _readable_snapshots(connection: Connection) -> list[ReadableSnapshot]:
-    gone = vacuumed_snapshots.names(connection)
+    gone = data_files.vacuumed_snapshots(connection)
     tables: dict[str, set[str]] = {}
     for row in connection.execute(select(_TABLES.c.snapshot, _TABLES.c.table_name)):
         tables.setdefault(row.snapshot, set()).add(row.table_name)
@@ -96,7 +96,7 @@ def vacuum(store: Store, shown: VacuumPlan, *, now_us: int, keep_us: int, newest
         for paths in pieces([file.path for file in shown.files]):
             connection.execute(delete(_PARTS).where(_PARTS.c.path.in_(paths)))
             connection.execute(delete(_FILES).where(_FILES.c.path.in_(paths)))
-        vacuumed_snapshots.mark(connection, shown.snapshots, now_us=now_us)
+        data_files.mark_vacuumed(connection, shown.snapshots, now_us=now_us)
         events.append(
             connection,
             at_us=now_us,
@@ -115,9 +115,9 @@ def vacuum(store: Store, shown: VacuumPlan, *, now_us: int, keep_us: int, newest
 def _remove_published(store: Store) -> None:
     """Remove the published tables of vacuumed snapshots, of any vacuum: their links keep the bytes on the disk."""
     with store.ledger.read() as connection:
-        readable = set(connection.execute(select(_TABLES.c.snapshot)).scalars()) - vacuumed_snapshots.names(
-            connection
-        )
+        readable = set(
+            connection.execute(select(_TABLES.c.snapshot)).scalars()
+        ) - data_files.vacuumed_snapshots(connection)
     for directory in sorted((store.root / PUBLISHED_DIRECTORY).glob("*")):
         drafts = any(path.name.endswith(DRAFT) for path in directory.iterdir())
         if directory.name not in readable and not drafts:

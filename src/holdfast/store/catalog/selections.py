@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from holdfast.records import canonical_json, sha256_hex
 from holdfast.store.db import schema
-from holdfast.store.db.dialects import inserting
+from holdfast.store.db.statements import inserting
 from holdfast.tables.apply_selection import SelectedRows, SliceCount
 from holdfast.tables.selection import Selection
 

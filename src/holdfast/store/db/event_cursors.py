@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from holdfast.store.db import schema
-from holdfast.store.db.dialects import inserting
+from holdfast.store.db.statements import inserting
 
 _CURSORS: Final = schema.event_cursors
 

@@ -1,4 +1,4 @@
-"""Statements that are compiled once per database and then run as text.
+"""Statements: compiled once per database and then run as text, and what SQLAlchemy leaves to its callers.
 
 A small load runs a dozen of them, and SQLAlchemy takes longer to look one up, bind it and wrap its result than SQLite takes to
 run it. On SQLite they go to the driver itself; their errors are SQLAlchemy's.
@@ -10,9 +10,10 @@ import sqlite3
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import Delete, Insert, Select, Update
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -97,3 +98,26 @@ def _named(columns: Iterable[str | None]) -> Callable[[Iterable[Any]], Any]:
     # A column that is computed may have no name that Python takes; it is read by its place.
     row: Callable[[Iterable[Any]], Any] = kind("Row", [str(name) for name in columns], rename=True)._make
     return row
+
+
+AT_ONCE: Final = 500
+"""Maximum number of values in one statement."""
+
+Value = TypeVar("Value")
+
+
+def inserting(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT into `table` that has `on_conflict_...` methods."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
+
+
+def pieces(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    """Yield `values` in pieces small enough for the parameters of one statement.
+
+    >>> [len(piece) for piece in pieces(range(1_200))]
+    [500, 500, 200]
+    """
+    for start in range(0, len(values), AT_ONCE):
+        yield values[start : start + AT_ONCE]

@@ -10,7 +10,7 @@ from holdfast.contract.profile.profile import Profile, merge_compatible
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import LIVE, at_version, same_load
 from holdfast.store.feeds import contracts
-from holdfast.store.files import vacuumed_snapshots
+from holdfast.store.files import data_files
 from holdfast.tables import Snapshot
 from holdfast.tables.snapshot_diff import TableFacts
 
@@ -25,7 +25,7 @@ def of_snapshot(connection: Connection, snapshot: Snapshot) -> list[TableFacts]:
 
     Raises `NotFoundError` HF303 for a vacuumed snapshot: the files of its loads are gone.
     """
-    vacuumed_snapshots.raise_if_vacuumed(connection, snapshot.snapshot)
+    data_files.raise_if_vacuumed(connection, snapshot.snapshot)
     return [_facts(connection, snapshot, table.table, table.rows) for table in snapshot.tables]
 
 

@@ -1,19 +1,25 @@
-"""Rows of `contracts`: every contract that judged a row, so that any two can be compared years later."""
+"""Rows of `contracts`, and their copies as files: every contract that judged a row, to compare any two years later.
+
+A data file's footer names its contract by hash, and the copies resolve that hash even when the ledger is lost. A copy's name is
+the SHA-256 of its bytes. Copies are never removed: a contract is small, and the rows of a removed file may come back from a
+backup.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, select
 
 from holdfast.contract import Contract
-from holdfast.errors import NotFoundError
-from holdfast.records import check_name
+from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.records import check_name, sha256_hex
 from holdfast.store.db import events, schema
-from holdfast.store.db.dialects import inserting
 from holdfast.store.db.predicates import LIVE
-from holdfast.store.db.statements import Prepared
+from holdfast.store.db.statements import Prepared, inserting
+from holdfast.store.durability import fsync
 
 ACCEPTED: Final = "contract.accepted"
 """The kind of the event by which an operator accepts a change of contract."""
@@ -177,3 +183,51 @@ def is_accepted(connection: Connection, subject: str, old_hash: str, new_hash: s
 def _subject(subject: str, old_hash: str, new_hash: str) -> str:
     """Return a change of contract as the subject of an event, within its 127 characters."""
     return f"{check_name(subject, 'feed or model')}/{old_hash[:16]}/{new_hash[:16]}"
+
+
+CONTRACTS_DIRECTORY: Final = "contracts"
+"""Where the copies lie, under the store's root: `contracts/<hash>.json`."""
+
+_SYNCED: Final[set[Path]] = set()
+
+
+def copy_path(root: Path, contract_hash: str) -> Path:
+    """Return the path of the copy of that contract, whether it exists or not."""
+    return root / CONTRACTS_DIRECTORY / f"{contract_hash}.json"
+
+
+def keep_copy(root: Path, contract_hash: str, contract: str) -> None:
+    """Keep `contract` (canonical JSON whose SHA-256 is `contract_hash`); it is durable on return.
+
+    An existing copy is left alone, but each process syncs its name once: its writer may have been killed before it
+    did.
+    """
+    path = copy_path(root, contract_hash)
+    if not path.exists():
+        fsync.make_directory(path.parent)
+        fsync.replace(path, contract.encode())
+        _SYNCED.add(path)
+    elif path not in _SYNCED:
+        fsync.sync_directory(path.parent)
+        _SYNCED.add(path)
+
+
+def read_copy(root: Path, contract_hash: str) -> str:
+    """Return the contract of that hash as canonical JSON; `IntegrityError` HF301 if its copy is damaged."""
+    path = copy_path(root, contract_hash)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _damaged_copy(contract_hash, "is missing") from error
+    if sha256_hex(data) != contract_hash:
+        raise _damaged_copy(contract_hash, "was altered: its SHA-256 is not its name")
+    return data.decode()
+
+
+def _damaged_copy(contract_hash: str, reason: str) -> IntegrityError:
+    return IntegrityError(
+        "HF301",
+        f"the copy of contract {contract_hash[:12]} {reason}",
+        state="nothing was changed",
+        next_command="holdfast verify --repair",
+    )

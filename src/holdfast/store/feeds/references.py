@@ -11,8 +11,8 @@ from sqlalchemy import insert as insert_into
 
 from holdfast.records import BatchId
 from holdfast.store.db import schema
-from holdfast.store.db.dialects import pieces
 from holdfast.store.db.predicates import LIVE, refers_to, same_load
+from holdfast.store.db.statements import pieces
 from holdfast.store.files.data_files import FileFacts
 from holdfast.tables.snapshots import LoadKey
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import polars as pl
-from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, insert, select
 
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import at_version, of_load
 from holdfast.store.db.store import Store
-from holdfast.store.files import parquet, vacuumed_snapshots
-from holdfast.store.files.concat import concat
+from holdfast.store.files import parquet
+from holdfast.store.files.parquet import concat
 from holdfast.tables.snapshots import LoadKey
 
 ROWS_DIRECTORY: Final = "rows"
@@ -29,6 +30,7 @@ ledger.
 
 _FILES: Final = schema.files
 _PARTS_TABLE: Final = schema.file_row_groups
+_VACUUMED: Final = schema.vacuumed_snapshots
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +229,7 @@ def snapshot_entries(connection: Connection, snapshot: str, table: str) -> list[
         HF301 if the ledger does not find all rows of the snapshot: never fewer rows.
     """
     version = snapshot_version(connection, snapshot)
-    vacuumed_snapshots.raise_if_vacuumed(connection, snapshot)
+    raise_if_vacuumed(connection, snapshot)
     tables = schema.snapshot_tables
     query = select(tables.c.rows).where(tables.c.snapshot == snapshot, tables.c.table_name == table)
     rows = connection.execute(query).scalar_one_or_none()
@@ -266,3 +268,30 @@ def snapshot_version(connection: Connection, snapshot: str) -> int:
             "HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast snapshot list"
         )
     return int(found)
+
+
+def mark_vacuumed(connection: Connection, snapshots: Sequence[str], *, now_us: int) -> None:
+    """Note in the caller's transaction that `snapshots` can no longer be read."""
+    if snapshots:
+        connection.execute(
+            insert(_VACUUMED), [{"snapshot": snapshot, "vacuumed_at_us": now_us} for snapshot in snapshots]
+        )
+
+
+def vacuumed_snapshots(connection: Connection) -> frozenset[str]:
+    """Return every snapshot that can no longer be read."""
+    return frozenset(connection.execute(select(_VACUUMED.c.snapshot)).scalars())
+
+
+def raise_if_vacuumed(connection: Connection, snapshot: str) -> None:
+    """Raise `NotFoundError` HF315 if a vacuum removed rows of `snapshot`."""
+    query = select(_VACUUMED.c.vacuumed_at_us).where(_VACUUMED.c.snapshot == snapshot)
+    at_us = connection.execute(query).scalar_one_or_none()
+    if at_us is not None:
+        removed_at = datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        raise NotFoundError(
+            "HF315",
+            f"rows of snapshot {snapshot} were removed at {removed_at}, so it can no longer be read",
+            state="nothing was read; holdfast lineage still shows what was in it",
+            next_command="holdfast snapshot create, or holdfast train",
+        )

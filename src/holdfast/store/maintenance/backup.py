@@ -26,7 +26,7 @@ from holdfast.store.catalog import snapshot_manifests
 from holdfast.store.db import migrate, schema
 from holdfast.store.db.store import Store
 from holdfast.store.durability import checked_json, fsync
-from holdfast.store.feeds import contract_files
+from holdfast.store.feeds.contracts import CONTRACTS_DIRECTORY
 from holdfast.store.files import blobs
 from holdfast.store.maintenance.derived_checks import sha256_of
 from holdfast.store.serving import log_directory
@@ -205,7 +205,7 @@ def _log_tails(store: Store) -> list[Path]:
 
 def _small_files(store: Store, logs: list[Path]) -> Iterator[tuple[str, bytes]]:
     """Yield the files that carry their own checksums: contracts, snapshot manifests, tombstones and logs."""
-    contracts = sorted((store.root / contract_files.CONTRACTS_DIRECTORY).glob("*.json"))
+    contracts = sorted((store.root / CONTRACTS_DIRECTORY).glob("*.json"))
     for path in (*contracts, *snapshot_manifests.on_disk(store.root), *tombstones.on_disk(store.root), *logs):
         if path.name[0] != ".":
             try:

@@ -19,9 +19,9 @@ from holdfast.feeds.state_machine import State as FeedState
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store.backout.tombstones import Tombstone
 from holdfast.store.db import events, schema
-from holdfast.store.db.dialects import inserting
 from holdfast.store.db.predicates import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load
-from holdfast.store.feeds import contract_files, contracts, violations
+from holdfast.store.db.statements import inserting
+from holdfast.store.feeds import contracts, violations
 from holdfast.store.maintenance import profile_rebuild
 from holdfast.store.maintenance.footer_scan import Choice, ScannedFile
 from holdfast.tables.snapshots import LoadKey
@@ -122,7 +122,7 @@ def _register_contract(
     if contracts.find(connection, contract_hash) is not None:
         return
     try:
-        contracts.put(connection, Contract.from_json(contract_files.read(root, contract_hash)), now_us=now_us)
+        contracts.put(connection, Contract.from_json(contracts.read_copy(root, contract_hash)), now_us=now_us)
     except HoldfastError as error:
         not_rebuilt = f"contract {contract_hash[:12]}: {error.what}"
         if not_rebuilt not in done.not_rebuilt:

@@ -24,7 +24,7 @@ from holdfast.store.catalog.delta import CHECKSUM_FILE, PUBLISHED_DIRECTORY, fil
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import BACKED_OUT
 from holdfast.store.db.store import Store
-from holdfast.store.feeds import contract_files
+from holdfast.store.feeds import contracts
 from holdfast.store.files.data_files import FileFacts
 from holdfast.store.maintenance.ledger_checks import Mismatch
 from holdfast.store.serving import log_directory, prediction_log
@@ -182,13 +182,11 @@ def copied_contracts(connection: Connection, root: Path) -> Iterator[Mismatch]:
     known = set(connection.execute(select(schema.contracts.c.contract_hash)).scalars())
     used = set(connection.execute(select(schema.batches.c.contract_hash)).scalars())
     there = {
-        path.stem
-        for path in (root / contract_files.CONTRACTS_DIRECTORY).glob("*.json")
-        if path.name[0] != "."
+        path.stem for path in (root / contracts.CONTRACTS_DIRECTORY).glob("*.json") if path.name[0] != "."
     }
     for contract_hash in sorted((known & used) | there):
         try:
-            contract_files.read(root, contract_hash)
+            contracts.read_copy(root, contract_hash)
         except HoldfastError as error:
             yield f"contract {contract_hash}", error.what
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select
 from holdfast.store.backout import tombstones
 from holdfast.store.catalog.delta import DRAFT, PUBLISHED_DIRECTORY
 from holdfast.store.db import schema
-from holdfast.store.db.dialects import pieces
+from holdfast.store.db.statements import pieces
 from holdfast.store.db.store import Store
 from holdfast.store.durability.file_locks import seized
 from holdfast.store.files import blobs

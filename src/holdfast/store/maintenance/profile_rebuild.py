@@ -17,7 +17,7 @@ from holdfast.feeds.measurements import measure
 from holdfast.store.db import schema
 from holdfast.store.feeds import contracts
 from holdfast.store.files import parquet
-from holdfast.store.files.concat import concat
+from holdfast.store.files.parquet import concat
 from holdfast.store.maintenance.footer_scan import Choice, Part
 from holdfast.tables.snapshots import LoadKey
 

@@ -24,7 +24,7 @@ from holdfast.store.db import schema
 from holdfast.store.db.predicates import BACKED_OUT, of_load
 from holdfast.store.db.store import Store
 from holdfast.store.durability import fsync
-from holdfast.store.feeds import contract_files, contracts
+from holdfast.store.feeds import contracts
 from holdfast.store.files import blobs, parquet
 from holdfast.store.maintenance import backup, file_checks
 from holdfast.store.maintenance.derived_checks import sha256_of
@@ -222,17 +222,17 @@ def rewrite_contracts(store: Store, *, now_us: int) -> list[str]:
     with store.ledger.write() as connection:
         known = {row.contract_hash: row.contract_json for row in connection.execute(select(schema.contracts))}
         used = set(connection.execute(select(_BATCHES.c.contract_hash)).scalars())
-        there = {path.stem for path in (store.root / contract_files.CONTRACTS_DIRECTORY).glob("*.json")}
+        there = {path.stem for path in (store.root / contracts.CONTRACTS_DIRECTORY).glob("*.json")}
         for contract_hash in sorted((used & known.keys()) | there):
             text = known.get(contract_hash)
             intact = text is not None and sha256_hex(text) == contract_hash
             try:
-                copy = contract_files.read(store.root, contract_hash)
+                copy = contracts.read_copy(store.root, contract_hash)
             except HoldfastError:
                 copy = None
             if intact and copy is None and text is not None:
-                fsync.make_directory(store.root / contract_files.CONTRACTS_DIRECTORY)
-                fsync.replace(contract_files.path_of(store.root, contract_hash), text.encode())
+                fsync.make_directory(store.root / contracts.CONTRACTS_DIRECTORY)
+                fsync.replace(contracts.copy_path(store.root, contract_hash), text.encode())
                 repaired.append(contract_hash)
             elif copy is not None and not intact and contract_hash in used:
                 connection.execute(delete(schema.contracts).filter_by(contract_hash=contract_hash))

@@ -12,7 +12,7 @@ from holdfast.store.backout.tombstones import Tombstone
 from holdfast.store.catalog import snapshots
 from holdfast.store.catalog.snapshot_manifests import SnapshotManifest
 from holdfast.store.db import schema
-from holdfast.store.files import data_files, vacuumed_snapshots
+from holdfast.store.files import data_files
 from holdfast.store.maintenance.footer_scan import Choice
 from holdfast.tables.snapshots import LoadKey
 
@@ -63,6 +63,6 @@ def put_snapshots(connection: Connection, manifests: Sequence[SnapshotManifest],
             files = data_files.entries(connection, table.table, snapshot.table_version, excluded=incomplete)
             rows += sum(file.rows for file in files)
         if rows != snapshot.rows:
-            vacuumed_snapshots.mark(connection, [snapshot.snapshot], now_us=now_us)
+            data_files.mark_vacuumed(connection, [snapshot.snapshot], now_us=now_us)
             missing.append(f"snapshot {snapshot.snapshot}: {rows} of its {snapshot.rows} rows are left")
     return missing

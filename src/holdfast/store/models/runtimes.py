@@ -15,7 +15,7 @@ from holdfast.errors import NotFoundError
 from holdfast.records import Verdict
 from holdfast.rollout.model.runtime import Runtime
 from holdfast.store.db import schema
-from holdfast.store.db.dialects import inserting
+from holdfast.store.db.statements import inserting
 from holdfast.store.rollout.traffic_plans import in_force as _in_force
 
 MADE_OF: Final = ("holdfast", "httptools", "msgspec", "numpy", "onnxruntime", "polars", "uvloop")

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from holdfast.errors import NotFoundError
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.db import schema
-from holdfast.store.db.dialects import inserting
+from holdfast.store.db.statements import inserting
 from holdfast.store.rollout import traffic_plans
 
 _CONFIGS: Final = schema.serving_configs

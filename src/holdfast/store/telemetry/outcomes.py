@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, selec
 from holdfast.feedback import Joined
 from holdfast.monitor import Outcomes
 from holdfast.records import DAY_US, Arm
-from holdfast.store.db.dialects import pieces
 from holdfast.store.db.schema import outcomes
+from holdfast.store.db.statements import pieces
 
 _DECIDED = 0.5
 """The threshold of a positive prediction, and of a positive label."""

@@ -15,9 +15,9 @@ this never overstates a wealth.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,8 +76,6 @@ class BettingTest:
     24.4
     >>> print(test.interval())
     -0.2750 [-0.3096, -0.2180]
-    >>> BettingTest.from_state(test.state()) == test
-    True
     """
 
     margin: float
@@ -154,31 +152,6 @@ class BettingTest:
         return both.fold(
             (*self.waiting_challenger, *other.waiting_challenger),
             (*self.waiting_champion, *other.waiting_champion),
-        )
-
-    def state(self) -> dict[str, Any]:
-        """Return the state of the test as plain JSON values."""
-        return {
-            "kind": "betting-1",
-            "margin": self.margin,
-            "counts": {str(at): count for at, count in enumerate(self.counts) if count},
-            "waiting_challenger": list(self.waiting_challenger),
-            "waiting_champion": list(self.waiting_champion),
-        }
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> BettingTest:
-        """Return the test that `state()` wrote. Raises `ValueError` for the state of another test."""
-        if state.get("kind") != "betting-1":
-            raise ValueError(f"not the state of a betting test: {state.get('kind')!r}")
-        counts = np.zeros(POINTS.size)
-        for at, count in state["counts"].items():
-            counts[int(at)] = count
-        return cls(
-            float(state["margin"]),
-            tuple(counts.tolist()),
-            tuple(map(float, state["waiting_challenger"])),
-            tuple(map(float, state["waiting_champion"])),
         )
 
     def _after(self, differences: Floats) -> BettingTest:

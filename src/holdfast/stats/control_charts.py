@@ -13,10 +13,10 @@ Markov chain.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,10 +55,6 @@ class Shewhart:
         """Return the mean number of values until an alarm, if the true mean is `shift` standard deviations off."""
         inside = _NORMAL.cdf(self.limit - shift) - _NORMAL.cdf(-self.limit - shift)
         return 1.0 / (1.0 - inside)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the chart as plain numbers."""
-        return {"kind": "shewhart", **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +98,6 @@ class Ewma:
         """Return the mean number of values until an alarm, if the true mean is `shift` standard deviations off."""
         return _ewma_run_length(self.weight, self.limit, shift)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the chart as plain numbers."""
-        return {"kind": "ewma", **asdict(self)}
-
 
 @dataclass(frozen=True, slots=True)
 class Cusum:
@@ -148,26 +140,8 @@ class Cusum:
         up, down = (_cusum_run_length(self.slack, self.limit, side) for side in (shift, -shift))
         return 1.0 / (1.0 / up + 1.0 / down)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the chart as plain numbers."""
-        return {"kind": "cusum", **asdict(self)}
-
 
 Chart = Shewhart | Ewma | Cusum
-_KINDS: Final[dict[str, type[Chart]]] = {"shewhart": Shewhart, "ewma": Ewma, "cusum": Cusum}
-
-
-def chart_from_json(value: dict[str, Any]) -> Chart:
-    """Return the chart that `to_json` wrote. Raises `ValueError` if `value` is no chart.
-
-    >>> chart_from_json(Ewma().add(1.0).to_json()) == Ewma().add(1.0)
-    True
-    """
-    facts = dict(value)
-    try:
-        return _KINDS[facts.pop("kind")](**facts)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"this is not the JSON of a chart: {error!r}") from error
 
 
 def find_limit(weight: float, run_length: float) -> float:

@@ -9,9 +9,8 @@ first window with M_t >= A comes after at least A windows on average.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -43,8 +42,6 @@ class Detector:
     ...     watch = watch.fold_counts(units=50, bad=1)
     >>> watch.alarm, watch.fold_counts(units=50, bad=15).alarm
     (False, True)
-    >>> Detector.from_state(watch.state()) == watch
-    True
     """
 
     level: float
@@ -90,21 +87,3 @@ class Detector:
         """
         sums = np.logaddexp(0.0, np.array(self.log_sums) + gains)
         return replace(self, log_sums=tuple(sums.tolist()), windows=self.windows + 1)
-
-    def state(self) -> dict[str, Any]:
-        """Return the state of the detector as plain JSON values."""
-        return {
-            "kind": "detector-1",
-            "level": self.level,
-            "run_length": self.run_length,
-            "log_sums": list(self.log_sums),
-            "windows": self.windows,
-        }
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Detector:
-        """Return the detector that `state()` wrote. Raises `ValueError` for the state of something else."""
-        if state.get("kind") != "detector-1" or len(state["log_sums"]) != STAKES.size:
-            raise ValueError(f"this is not the state of a detector: {state.get('kind')!r}")
-        sums = tuple(map(float, state["log_sums"]))
-        return cls(float(state["level"]), float(state["run_length"]), sums, int(state["windows"]))

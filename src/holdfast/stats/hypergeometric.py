@@ -11,7 +11,7 @@ from that is in `holdfast.stats.odds_ratio`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,11 +45,7 @@ class HypergeometricTest(OddsTest):
     46.3
     >>> print(test.interval())
     6.2873 [3.4056, 11.5326]
-    >>> HypergeometricTest.from_state(test.state()) == test
-    True
     """
-
-    KIND: ClassVar[str] = "hypergeometric-1"
 
     def fold(
         self, *, challenger_units: int, challenger_bad: int, champion_units: int, champion_bad: int

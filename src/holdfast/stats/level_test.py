@@ -12,9 +12,9 @@ they have, betting on them as if they were 0 or 1 is fair, so the bound holds at
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,8 +94,6 @@ class LevelTest:
     >>> test = LevelTest.begin(0.02).fold_counts(units=20, bad=20)
     >>> round(test.log_e, 1)
     72.7
-    >>> LevelTest.from_state(test.state()) == test
-    True
     """
 
     level: float
@@ -129,17 +127,6 @@ class LevelTest:
         if self.level != other.level:
             raise ValueError(f"tests with levels {self.level} and {other.level} do not add up")
         return self._after(np.array(other.log_wealth))
-
-    def state(self) -> dict[str, Any]:
-        """Return the state of the test as plain JSON values."""
-        return {"kind": "level-1", "level": self.level, "log_wealth": list(self.log_wealth)}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> LevelTest:
-        """Return the test that `state()` wrote. Raises `ValueError` for the state of another test."""
-        if state.get("kind") != "level-1" or len(state["log_wealth"]) != BETS:
-            raise ValueError(f"this is not the state of a level test: {state.get('kind')!r}")
-        return cls(float(state["level"]), tuple(map(float, state["log_wealth"])))
 
     def _after(self, gains: Floats) -> LevelTest:
         return LevelTest(self.level, tuple((np.array(self.log_wealth) + gains).tolist()))

@@ -23,9 +23,8 @@ Sources: J. ter Schure, M. F. Pérez-Ortiz, A. Ly, P. Grünwald, New Engl. J. St
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final, Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +59,6 @@ class OddsTest:
 
     `margin` is the tolerated odds ratio, at least 1; `log_likelihood` is L at `margin` times each of the kept ratios.
     """
-
-    KIND: ClassVar[str]
 
     margin: float
     log_likelihood: tuple[float, ...]
@@ -101,19 +98,6 @@ class OddsTest:
         if self.margin != other.margin:
             raise ValueError(f"tests with margins {self.margin} and {other.margin} do not add up")
         return self._after(np.array(other.log_likelihood))
-
-    def state(self) -> dict[str, Any]:
-        """Return the state of the test as plain JSON values."""
-        kept = {"margin": self.margin, "log_likelihood": list(self.log_likelihood)}
-        return {"kind": self.KIND, **kept}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Return the test that `state()` wrote. Raises `ValueError` for the state of another test."""
-        if state.get("kind") != cls.KIND or len(state["log_likelihood"]) != LOG_RATIOS.size:
-            raise ValueError(f"this is not the state of a {cls.KIND} test: {state.get('kind')!r}")
-        kept = tuple(map(float, state["log_likelihood"]))
-        return cls(float(state["margin"]), kept)
 
     @property
     def _log_odds(self) -> Floats:

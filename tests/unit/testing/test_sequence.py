@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
+import msgspec
 import numpy as np
 import pytest
 
 from holdfast.stats import BettingTest, Detector, DiscordantTest, HypergeometricTest, LevelTest, RateTest
-from holdfast.stats.control_charts import Cusum, Ewma, Shewhart, chart_from_json
+from holdfast.stats.control_charts import Cusum, Ewma, Shewhart
 from holdfast.testing import Law, Part, chart_laws, sequential_test_laws
 
 
@@ -18,8 +20,8 @@ def _chart(name: str, chart) -> Part:
         lambda: chart,
         lambda state, draw: state.add(float(draw.standard_normal())),
         lambda state, draw: state.add(float(draw.standard_normal()) + 2.0),
-        lambda state: state.to_json(),
-        chart_from_json,
+        msgspec.to_builtins,
+        partial(msgspec.convert, type=type(chart)),
     )
 
 
@@ -28,8 +30,8 @@ DETECTOR = Part(
     lambda: Detector.begin(0.05, 500.0),
     lambda state, draw: state.fold_counts(units=20, bad=int(draw.binomial(20, 0.05))),
     lambda state, draw: state.fold_counts(units=20, bad=int(draw.binomial(20, 0.2))),
-    Detector.state,
-    Detector.from_state,
+    msgspec.to_builtins,
+    partial(msgspec.convert, type=Detector),
 )
 
 TESTS = (
@@ -38,24 +40,24 @@ TESTS = (
         HypergeometricTest.begin,
         lambda state, draw: _window(state, draw, 0.05),
         lambda state, draw: _window(state, draw, 0.15),
-        HypergeometricTest.state,
-        HypergeometricTest.from_state,
+        msgspec.to_builtins,
+        partial(msgspec.convert, type=HypergeometricTest),
     ),
     Part(
         "betting test",
         lambda: BettingTest.begin(0.0),
         lambda state, draw: state.fold(draw.beta(4, 2, 20).tolist(), draw.beta(4, 2, 20).tolist()),
         lambda state, draw: state.fold(draw.beta(3, 3, 20).tolist(), draw.beta(4, 2, 20).tolist()),
-        BettingTest.state,
-        BettingTest.from_state,
+        msgspec.to_builtins,
+        partial(msgspec.convert, type=BettingTest),
     ),
     Part(
         "level test",
         lambda: LevelTest.begin(0.05),
         lambda state, draw: state.fold_counts(units=50, bad=int(draw.binomial(50, 0.05))),
         lambda state, draw: state.fold_counts(units=50, bad=int(draw.binomial(50, 0.12))),
-        LevelTest.state,
-        LevelTest.from_state,
+        msgspec.to_builtins,
+        partial(msgspec.convert, type=LevelTest),
     ),
     Part(
         "test on discordant pairs",
@@ -66,16 +68,16 @@ TESTS = (
         lambda state, draw: state.fold(
             challenger_only=int(draw.poisson(5)), champion_only=int(draw.poisson(2))
         ),
-        DiscordantTest.state,
-        DiscordantTest.from_state,
+        msgspec.to_builtins,
+        partial(msgspec.convert, type=DiscordantTest),
     ),
     Part(
         "rate test",
         lambda: RateTest.begin(1.0),
         lambda state, draw: _rates(state, draw, 40),
         lambda state, draw: _rates(state, draw, 20),
-        RateTest.state,
-        RateTest.from_state,
+        msgspec.to_builtins,
+        partial(msgspec.convert, type=RateTest),
     ),
 )
 

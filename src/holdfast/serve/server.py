@@ -25,7 +25,7 @@ from holdfast.serve import operator_log
 from holdfast.serve.api.abort_endpoint import AbortEndpoint
 from holdfast.serve.api.routes import Routes
 from holdfast.serve.follower.plan_follower import POLL_SECONDS, PlanFollower
-from holdfast.serve.http.listener import Listener
+from holdfast.serve.http.connection import Listener
 from holdfast.serve.http.request_guard import RequestGuard
 from holdfast.serve.inference.active_plan import ActivePlan
 from holdfast.serve.inference.data_plane import DataPlane

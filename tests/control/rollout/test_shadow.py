@@ -187,8 +187,6 @@ def test_a_server_that_is_killed_loses_copies_and_doubles_none(world: World, ser
 def test_a_hanging_shadow_ends_its_rollout(world: World, serve: Start) -> None:
     """No evidence of numbers is needed for a version that would have taken the server with it."""
     served, loop = started(world, serve, "tenth", POLICY)
-    # Only the log of a server that has registered is collected.
-    wait_until(lambda: read(world.store, servers.registered, MODEL))
     served.stop(signal.SIGKILL)
     champion, challenger = world.names["half"], world.names["tenth"]
     hung = ShadowRecord(

@@ -142,7 +142,7 @@ def follower(world: World, settings: Settings, tmp_path: Path) -> plan_follower.
     )
 
 
-def test_a_server_is_announced_when_it_listens_and_not_before(
+def test_a_server_without_a_plan_is_announced_when_it_listens_and_not_before(
     world: World, follower: plan_follower.PlanFollower
 ) -> None:
     follower.start()
@@ -151,6 +151,17 @@ def test_a_server_is_announced_when_it_listens_and_not_before(
     assert registered(world) == ()
     follower.announce()
     wait_until(lambda: len(registered(world)) == 1)
+    follower.stop()
+
+
+def test_a_server_is_registered_before_it_is_ready(
+    world: World, follower: plan_follower.PlanFollower
+) -> None:
+    """Killed right after its first prediction, it still leaves a log that the control loop collects."""
+    world.plan("half")
+    follower.start()
+    assert follower.first_read.wait(10)
+    assert len(registered(world)) == 1
     follower.stop()
 
 

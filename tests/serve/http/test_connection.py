@@ -19,7 +19,7 @@ pytestmark = pytest.mark.process
 SERVER = """
 import asyncio, sys, uvloop
 from holdfast.rollout.model.serving_config import ConnectionLimits
-from holdfast.serve.http.listener import Listener
+from holdfast.serve.http.connection import Listener
 
 async def main():
     loop = asyncio.get_running_loop()

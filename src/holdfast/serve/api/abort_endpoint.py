@@ -51,7 +51,7 @@ class AbortEndpoint:
         if not self._token:
             exchange.refuse(403, "HF510", "rollbacks over HTTP are off: HOLDFAST_ABORT_TOKEN is not set")
             return
-        if not self._is_known(exchange.authorization):
+        if not self._is_known(exchange.headers.get(b"authorization", b"")):
             challenge = b"www-authenticate: Bearer\r\n"
             exchange.refuse(401, "HF510", "a rollback needs the token of this server", extra=challenge)
             return
@@ -73,6 +73,6 @@ class AbortEndpoint:
         else:
             exchange.send(200, msgspec.json.encode(result))
 
-    def _is_known(self, authorization: bytes | None) -> bool:
-        scheme, _, token = (authorization or b"").partition(b" ")
+    def _is_known(self, authorization: bytes) -> bool:
+        scheme, _, token = authorization.partition(b" ")
         return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)

@@ -138,12 +138,13 @@ class Routes:
     # --- inference ----------------------------------------------------------------------------------------------------
 
     def _infer(self, exchange: Exchange, pinned: str | None = None) -> None:
-        if exchange.content_encoding is not None and exchange.content_encoding.lower() != b"identity":
+        if exchange.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             exchange.refuse(415, "HF509", "a body is sent without a content coding")
             return
         if not self._waiting:
             self._loop.call_soon(self._infer_batch)
-        call = InferenceCall(exchange.body, exchange.binary_header_length, pinned, exchange.received)
+        header_length = exchange.headers.get(b"inference-header-content-length")
+        call = InferenceCall(exchange.body, header_length, pinned, exchange.received)
         self._waiting.append((exchange, call))
 
     def _infer_batch(self) -> None:
@@ -199,7 +200,9 @@ class Routes:
 
         # Counters are copied here, on the thread that counts; encoding takes milliseconds and no request waits for it.
         collector = metrics.ServerCollector(self._scrape(), self._plane.counters.copy())
-        self._loop.run_in_executor(None, collector.encode, exchange.accept).add_done_callback(send)
+        self._loop.run_in_executor(
+            None, collector.encode, exchange.headers.get(b"accept", b"")
+        ).add_done_callback(send)
 
     def _versioned(self, path: bytes) -> tuple[bytes, Handler] | None:
         prefix = self._model_path + b"/versions/"

@@ -73,7 +73,7 @@ class PlanFollower:
     settings
         Names the ledger.
     server
-        The server's entry in the ledger, written once it listens.
+        The server's entry in the ledger, written before it serves a plan, or once it listens without one.
     clock_us
         Microseconds since 1970 UTC.
     poll_seconds
@@ -143,7 +143,7 @@ class PlanFollower:
         self._thread.start()
 
     def announce(self) -> None:
-        """Register the server from now on: in its directory, so that it is found without the ledger, and in the ledger."""
+        """Register the server in its directory, so that it is found without the ledger, and in the ledger if it is not yet."""
         try:
             local_servers.announce(self._copy.directory, self._server)
         except OSError as error:
@@ -182,11 +182,12 @@ class PlanFollower:
             self._follow_newest(store)
 
     def _round(self, store: Store, changes: Changes) -> None:
-        if self._listening.is_set() and not self._is_announced:
+        newest = self._follow_newest(store)
+        # Before it can be ready: predictions are collected only from the logs of registered servers.
+        if not self._is_announced and (self.switch.plan is not None or self._listening.is_set()):
             with store.ledger.write() as connection:
                 servers.announce(connection, self._server)
             self._is_announced = True
-        newest = self._follow_newest(store)
         self.online.follow(store, self.switch.loaded)
         self._look(store, changes)
         self._read_rollback_facts(store)

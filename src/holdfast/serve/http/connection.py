@@ -9,26 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final, cast
 
 import httptools
 
-from holdfast.serve.http.exchange import Acceptor, Exchange
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.serve.http.exchange import Application, Exchange
 from holdfast.serve.http.responses import head
 
-_HOST, _LENGTH, _CODING, _EXPECT, _BINARY, _ENCODING, _TYPE, _ORIGIN, _AUTHORIZATION, _ACCEPT = range(10)
-_HEADERS: Final = {
-    b"host": _HOST,
-    b"content-length": _LENGTH,
-    b"transfer-encoding": _CODING,
-    b"expect": _EXPECT,
-    b"inference-header-content-length": _BINARY,
-    b"content-encoding": _ENCODING,
-    b"content-type": _TYPE,
-    b"origin": _ORIGIN,
-    b"authorization": _AUTHORIZATION,
-    b"accept": _ACCEPT,
-}
+_HEADERS: Final = frozenset({
+    b"host", b"content-length", b"transfer-encoding", b"expect", b"inference-header-content-length", b"content-encoding",
+    b"content-type", b"origin", b"authorization", b"accept",
+})  # fmt: skip
+"""The headers that are kept."""
 _FOREVER: Final = float("inf")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LINGER_SECONDS: Final = 2.0
@@ -38,13 +32,12 @@ class Connection(asyncio.Protocol):
     """One client: bytes in, `Exchange`s to the application, responses out in order."""
 
     __slots__ = (
-        "_accept", "_authorization", "_binary", "_body", "_burst", "_chunked", "_content_type", "_discarding", "_encoding",
-        "_expects", "_header_bytes", "_held", "_host", "_hosts", "_in_headers", "_in_message", "_length", "_listener",
-        "_loop", "_origin", "_owes_continue", "_parser", "_path", "_paused_reading", "_pending", "_raw", "_repeating",
+        "_body", "_burst", "_discarding", "_header_bytes", "_headers", "_held", "_hosts", "_in_headers", "_in_message",
+        "_listener", "_loop", "_owes_continue", "_parser", "_path", "_paused_reading", "_pending", "_raw", "_repeating",
         "_slice", "_transport", "_unread", "_used", "deadline",
     )  # fmt: skip
 
-    def __init__(self, listener: Acceptor, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
         self._listener = listener
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
@@ -58,17 +51,9 @@ class Connection(asyncio.Protocol):
     def _reset_message(self) -> None:
         self._path = b""
         self._body: bytes | bytearray = b""
+        self._headers: dict[bytes, bytes] = {}
         self._header_bytes = self._hosts = 0
-        self._length: bytes | None = None
-        self._binary: bytes | None = None
-        self._encoding: bytes | None = None
-        self._content_type: bytes | None = None
-        self._origin: bytes | None = None
-        self._authorization: bytes | None = None
-        self._accept = b""
-        self._host = b""
-        self._expects: bytes | None = None
-        self._chunked = self._owes_continue = False
+        self._owes_continue = False
 
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
@@ -145,9 +130,9 @@ class Connection(asyncio.Protocol):
             return
         old, self._parser = self._parser, httptools.HttpRequestParser(self)
         lines = [b"%b / HTTP/1.1" % old.get_method()]
-        if self._length is not None:
-            lines.append(b"content-length: " + self._length)
-        if self._chunked:
+        if b"content-length" in self._headers:
+            lines.append(b"content-length: " + self._headers[b"content-length"])
+        if b"transfer-encoding" in self._headers:
             lines.append(b"transfer-encoding: chunked")
         if not old.should_keep_alive():
             lines.append(b"connection: close")
@@ -198,49 +183,30 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Store the value of a known header."""
         self._header_bytes += len(name) + len(value) + 4
-        known = _HEADERS.get(name.lower())
-        if known is None or not self._in_headers:
-            return
-        if known == _HOST:
-            self._hosts += 1
-            self._host = value
-        elif known == _LENGTH:
-            self._length = value
-        elif known == _CODING:
-            self._chunked = True
-        elif known == _EXPECT:
-            self._expects = value
-        elif known == _BINARY:
-            self._binary = value
-        elif known == _ENCODING:
-            self._encoding = value
-        elif known == _TYPE:
-            self._content_type = value
-        elif known == _ORIGIN:
-            self._origin = value
-        elif known == _AUTHORIZATION:
-            self._authorization = value
-        else:
-            self._accept = value
+        name = name.lower()
+        if name in _HEADERS and self._in_headers:
+            self._headers[name] = value
+            self._hosts += name == b"host"
 
     def on_headers_complete(self) -> None:
         """Check the headers against the limits of RFC 9112 and of the server."""
         self._in_headers = False
         if self._discarding or self._repeating:
             return
-        limits = self._listener.limits
+        limits, chunked = self._listener.limits, b"transfer-encoding" in self._headers
+        length, expected = self._headers.get(b"content-length"), self._headers.get(b"expect")
         if self._header_bytes + len(self._path) > limits.header_bytes:
             self._refuse(431, "HF501", f"headers are longer than {limits.header_bytes} bytes")
         elif (version := self._parser.get_http_version()) not in ("1.1", "1.0"):
             self._refuse(505, "HF501", f"HTTP/{version} is not spoken here")
         elif self._hosts != 1 and (version == "1.1" or self._hosts > 1):
             self._refuse(400, "HF501", "a request has exactly one Host header")
-        elif self._chunked and (self._length is not None or version == "1.0"):
+        elif chunked and (length is not None or version == "1.0"):
             self._refuse(400, "HF501", "a request has a Content-Length or a Transfer-Encoding, not both")
-        elif self._length is not None and int(self._length) > limits.body_bytes:
+        elif length is not None and int(length) > limits.body_bytes:
             self._refuse(413, "HF501", f"a body is at most {limits.body_bytes} bytes")
-        elif self._expects is not None:
-            if self._expects.lower() != b"100-continue":
+        elif expected is not None:
+            if expected.lower() != b"100-continue":
                 self._refuse(417, "HF501", "the only expectation that is met is 100-continue")
             elif self._pending:
                 self._owes_continue = True  # it must not overtake a reply
@@ -273,15 +239,7 @@ class Connection(asyncio.Protocol):
             return
         if self._held:
             self._hold(0)
-        exchange = Exchange(self, self._parser.get_method(), self._path)
-        exchange.body = self._body
-        exchange.binary_header_length = self._binary
-        exchange.content_encoding = self._encoding
-        exchange.content_type = self._content_type
-        exchange.host = self._host
-        exchange.origin = self._origin
-        exchange.authorization = self._authorization
-        exchange.accept = self._accept
+        exchange = Exchange(self, self._parser.get_method(), self._path, self._headers, self._body)
         self._body = b""
         self._burst += 1
         limit = self._listener.limits.pipelined
@@ -361,7 +319,7 @@ class Connection(asyncio.Protocol):
             return
         self._discarding = True
         self._in_message = True  # the rest of it may still come, and is thrown away
-        exchange = Exchange(self, b"", b"")
+        exchange = Exchange(self, b"", b"", {}, b"")
         exchange.close = True
         self._pending.append(exchange)
         self._hold(0)
@@ -387,3 +345,61 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once; unsent bytes are lost."""
         self._transport.abort()
+
+
+class Listener:
+    """Counts the connections of one server, bounds them, and closes those past their deadline."""
+
+    def __init__(
+        self, application: Application, limits: ConnectionLimits, today: Callable[[], bytes]
+    ) -> None:
+        self.application = application
+        self.limits = limits
+        self.draining = False
+        self.connections: set[Connection] = set()
+        self.rejected_connections = 0
+        self.held_bytes = 0
+        self._today = today
+        self.date = today()
+        self._loop = asyncio.get_running_loop()
+        self._sweep_seconds = min(0.5, limits.receipt_seconds / 4, limits.idle_seconds / 4)
+        self._timer = self._loop.call_later(self._sweep_seconds, self._sweep)
+
+    def configure(self, limits: ConnectionLimits) -> None:
+        """Apply `limits` from now on, also to open connections. Any thread may call it."""
+        self.limits = limits
+
+    def connection(self) -> Connection:
+        """Return a protocol for a newly accepted connection."""
+        return Connection(self, self._loop)
+
+    def opened(self, connection: Connection) -> bool:
+        """Count a connection. Return False if there are more than the limits allow."""
+        self.connections.add(connection)
+        if len(self.connections) > self.limits.connections:
+            self.rejected_connections += 1
+            return False
+        return True
+
+    def closed(self, connection: Connection) -> None:
+        """Remove a connection."""
+        self.connections.discard(connection)
+
+    def close_idle(self, *, fresh: bool) -> None:
+        """Close the connections that have no request under way, new ones that have sent nothing yet only if `fresh`."""
+        for connection in tuple(self.connections):
+            connection.close_when_idle(fresh=fresh)
+
+    def close(self) -> None:
+        """Abort every connection and stop the timer."""
+        self._timer.cancel()
+        for connection in tuple(self.connections):
+            connection.abort()
+
+    def _sweep(self) -> None:
+        self.date = self._today()
+        now = self._loop.time()
+        for connection in tuple(self.connections):
+            if connection.deadline < now:
+                connection.expire()
+        self._timer = self._loop.call_later(self._sweep_seconds, self._sweep)

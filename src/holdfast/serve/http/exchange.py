@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.serve.http.responses import JSON, error_body
 
-
-class Application(Protocol):
-    """Answers requests. Called once per request; it calls `Exchange.send` once, then or later, on the loop's thread."""
-
-    def __call__(self, exchange: Exchange) -> None:
-        """Answer the request of `exchange`."""
-        ...
+Application: TypeAlias = "Callable[[Exchange], None]"
+"""Answers requests. Called once per request; it calls `Exchange.send` once, then or later, on the loop's thread."""
 
 
 class Transport(Protocol):
     """A connection: sends the responses of its exchanges in order."""
-
-    deadline: float
-    """When the listener closes it, in seconds of the event loop's clock."""
-
-    def expire(self) -> None:
-        """Close because the deadline has passed."""
-        ...
-
-    def close_when_idle(self, *, fresh: bool) -> None:
-        """Close if no request is under way; with `fresh`, also if none has begun yet."""
-        ...
-
-    def abort(self) -> None:
-        """Close at once."""
-        ...
 
     def reply(self, exchange: Exchange, status: int, body: bytes, content_type: bytes, extra: bytes) -> None:
         """Send the response of `exchange` after those of every earlier request of the connection.
@@ -48,44 +28,25 @@ class Transport(Protocol):
         ...
 
 
-class Acceptor(Protocol):
-    """A listener: owns the connections of one server, with their limits."""
-
-    application: Application
-    limits: ConnectionLimits
-    draining: bool
-    held_bytes: int
-    date: bytes
-
-    def opened(self, connection: Transport) -> bool:
-        """Count a connection. False if there are as many as the limits allow."""
-        ...
-
-    def closed(self, connection: Transport) -> None:
-        """Remove a connection."""
-        ...
-
-
 class Exchange:
     """One request and the place for its response."""
 
-    __slots__ = (
-        "_connection", "accept", "authorization", "binary_header_length", "body", "close", "content_encoding", "content_type",
-        "host", "method", "origin", "path", "received", "reply",
-    )  # fmt: skip
+    __slots__ = ("_connection", "body", "close", "headers", "method", "path", "received", "reply")
 
-    def __init__(self, connection: Transport, method: bytes, path: bytes) -> None:
+    def __init__(
+        self,
+        connection: Transport,
+        method: bytes,
+        path: bytes,
+        headers: Mapping[bytes, bytes],
+        body: bytes | bytearray,
+    ) -> None:
         self._connection = connection
         self.method = method
         self.path = path
-        self.body: bytes | bytearray = b""
-        self.accept = b""
-        self.authorization: bytes | None = None
-        self.binary_header_length: bytes | None = None
-        self.content_encoding: bytes | None = None
-        self.content_type: bytes | None = None
-        self.host = b""
-        self.origin: bytes | None = None
+        self.headers = headers
+        """Those that are kept, by their names in lower case."""
+        self.body = body
         self.close = False
         self.received = perf_counter()
         self.reply: bytes | None = None

@@ -33,16 +33,16 @@ class RequestGuard:
 
     def rejection(self, exchange: Exchange) -> tuple[int, str] | None:
         """Return status and message for a request that is rejected, None for one that is accepted."""
-        host = exchange.host
+        host, origin = exchange.headers.get(b"host", b""), exchange.headers.get(b"origin")
         if host not in self._own_hosts:
             if not self._is_own_host(host):
                 return 421, "this server is not called by that name: see HOLDFAST_NAMES"
             if len(self._own_hosts) < _MAX_HOSTS:
                 self._own_hosts.add(host)
-        if exchange.origin is not None and exchange.origin.partition(b"://")[2].lower() != host.lower():
+        if origin is not None and origin.partition(b"://")[2].lower() != host.lower():
             return 403, "pages of other origins change nothing here"
-        kind = exchange.content_type
-        if kind is not None and kind.partition(b";")[0].strip().lower() not in _TYPES:
+        kind = exchange.headers.get(b"content-type", b"")
+        if kind.partition(b";")[0].strip().lower() not in _TYPES:
             return 415, "a body is application/json, or application/octet-stream with binary tensors"
         return None
 

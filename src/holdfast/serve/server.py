@@ -19,7 +19,6 @@ import uvloop
 
 from holdfast.errors import InputError
 from holdfast.records import check_name
-from holdfast.rollout.model.runtime import Runtime
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.serve import operator_log
 from holdfast.serve.api.abort_endpoint import AbortEndpoint
@@ -99,17 +98,8 @@ def serve_forever(
     operator_log.configure(settings.log_format, settings.log_level)
     on_start = started if started is not None else _print_address
     abandoned_threads = uvloop.run(
-        _serve(
-            settings,
-            model,
-            limits or ConnectionLimits(),
-            poll_seconds,
-            linger_seconds,
-            on_start,
-            listening,
-            when_ready,
-        )
-    )
+        _serve(settings, model, limits or ConnectionLimits(), poll_seconds, linger_seconds, on_start, listening, when_ready)
+    )  # fmt: skip
     if abandoned_threads:
         # A shadow still runs in native code, and the interpreter's end would pull the ground from under it: everything is
         # on disk and every request is answered, so the process ends without it.
@@ -153,20 +143,8 @@ async def _serve(
     loop.add_signal_handler(signal.SIGUSR1, hand_over)
     bound = _bind(settings) if listening is None else _inherited_socket(listening)
     address = "http://{}:{}".format(*_display_address(bound))
-    claimed = claim(settings.root / LOGS_DIRECTORY, model)
-    log = LogWriter(claimed.directory, claimed.server, model)
-    plane = DataPlane(model, log, now_us)
-    plane.shadow = ShadowThread(_shadow_waker(loop, plane), now_us)
-    server = Server(claimed.server, model, address, claimed.directory, now_us())
-    follower = PlanFollower(plane, settings, server, now_us, poll_seconds=poll_seconds)
-    runtime = runtimes.here(settings.build)
-    process = _Process(plane, follower, server, runtime)
-    guard = RequestGuard([settings.host, *settings.names])
-    abort_endpoint = AbortEndpoint(settings.token, follower.abort_handler.abort)
-    routes = Routes(plane, process.status, process.scrape, runtime.facts["holdfast"], guard, abort_endpoint)
-    listener = Listener(routes, limits, lambda: formatdate(usegmt=True).encode())
-    process.listener, process.routes = listener, routes
-    follower.config.on_change(listener.configure)
+    process = _Process(settings, model, address, limits, poll_seconds)
+    follower, listener, routes = process.follower, process.listener, process.routes
     follower.start_from_copy()
     follower.start()
     # With a ledger that answers, the first request already meets the newest plan.
@@ -187,14 +165,8 @@ async def _serve(
         else:
             routes.draining = True
         await _drain(listener, accepting, linger_seconds)
-    follower.stop()
-    plane.shadow.stop()
-    plane.log_shadow_records()
-    await asyncio.sleep(0)  # the last replies leave with this turn of the loop
-    listener.close()
-    log.close()
-    claimed.release()
-    return plane.shadow.abandoned_threads
+    await process.close()
+    return process.shadow.abandoned_threads
 
 
 async def _drain(listener: Listener, accepting: asyncio.Server, linger_seconds: float) -> None:
@@ -264,23 +236,45 @@ def _display_address(bound: socket.socket) -> tuple[str, int]:
 
 
 class _Process:
-    """The facts of the server for its status and metrics."""
+    """The parts of the server, and their facts for its status and metrics."""
 
-    listener: Listener
-    routes: Routes
+    def __init__(
+        self, settings: Settings, model: str, address: str, limits: ConnectionLimits, poll_seconds: float
+    ) -> None:
+        claimed = self._claimed = claim(settings.root / LOGS_DIRECTORY, model)
+        self._log = LogWriter(claimed.directory, claimed.server, model)
+        plane = self._plane = DataPlane(model, self._log, now_us)
+        plane.shadow = self.shadow = ShadowThread(_shadow_waker(asyncio.get_running_loop(), plane), now_us)
+        self._server = Server(claimed.server, model, address, claimed.directory, now_us())
+        self.follower = PlanFollower(plane, settings, self._server, now_us, poll_seconds=poll_seconds)
+        self._runtime = runtimes.here(settings.build)
+        self._runtime_id = self._runtime.id
+        self.routes = Routes(
+            plane,
+            self.status,
+            self.scrape,
+            self._runtime.facts["holdfast"],
+            RequestGuard([settings.host, *settings.names]),
+            AbortEndpoint(settings.token, self.follower.abort_handler.abort),
+        )
+        self.listener = Listener(self.routes, limits, lambda: formatdate(usegmt=True).encode())
+        self.follower.config.on_change(self.listener.configure)
 
-    def __init__(self, plane: DataPlane, follower: PlanFollower, server: Server, runtime: Runtime) -> None:
-        self._plane = plane
-        self._follower = follower
-        self._server = server
-        self._runtime, self._runtime_id = runtime, runtime.id
+    async def close(self) -> None:
+        """Stop the threads and close the log, after the last responses are sent."""
+        self.follower.stop()
+        self.shadow.stop()
+        self._plane.log_shadow_records()
+        await asyncio.sleep(0)  # the last replies leave with this turn of the loop
+        self.listener.close()
+        self._log.close()
+        self._claimed.release()
 
     def status(self) -> dict[str, object]:
         """Return the document of `/holdfast/status`."""
         active = self._plane.active
         plan = active.plan if active is not None else None
-        follower, progress = self._follower, self._follower.progress
-        switch = follower.switch
+        follower, progress, switch = self.follower, self.follower.progress, self.follower.switch
         return {
             "server": self._server.server,
             "model": self._server.model,
@@ -294,7 +288,9 @@ class _Process:
             "rollout": plan.rollout_id if plan else None,
             "shadow": plan.shadow if plan else None,
             "shadow_ppm": plan.shadow_ppm if plan else 0,
-            **self._shadow_status(),
+            "shadow_requests": sum(dict(self.shadow.results).values()),
+            "shadow_dropped": sum(dict(self.shadow.dropped).values()),
+            "shadow_disabled": self.shadow.disabled_reason,
             "intended": active.intended if active else None,
             "table_version": follower.online.table_version,
             "plan_follower_up": follower.is_alive,
@@ -310,57 +306,45 @@ class _Process:
             "abort_error": follower.aborts.error or follower.aborts.reserve_error,
             "online_features_error": follower.online.error,
             "local_copy_error": follower.copy_writer.error,
-            "log_segment": self._plane.log.segment,
-            "log_dropped": self._plane.log.dropped,
+            "log_segment": self._log.segment,
+            "log_dropped": self._log.dropped,
         }
 
     def scrape(self) -> ServerFacts:
         """Return the facts of `/metrics`."""
-        active = self._plane.active
-        follower, progress = self._follower, self._follower.progress
-        switch = follower.switch
-        log = self._plane.log
+        active, log = self._plane.active, self._log
+        follower, progress, switch = self.follower, self.follower.progress, self.follower.switch
         return ServerFacts(
             model=self._server.model,
             now_seconds=now_us() / 1e6,
-            plan=active.plan.plan_id if active else 0,
-            share_ppm=active.plan.share_ppm if active else 0,
-            ready=self.routes.ready,
+            values={
+                "ready": self.routes.ready,
+                "traffic_plan": active.plan.plan_id if active else 0,
+                "challenger_share_ratio": active.plan.share_ppm / 1e6 if active else 0,
+                "traffic_plans_rejected_total": progress.plans_rejected,
+                "versions_unavailable": len(switch.unavailable),
+                "online_features_invalid_total": follower.online.invalid,
+                "plan_follower_up": follower.is_alive,
+                "last_rollback_timestamp_seconds": switch.rolled_back_us / 1e6,
+                "ledger_read_timestamp_seconds": progress.ledger_read_us / 1e6,
+                "prediction_log_dropped_records_total": log.dropped,
+                "prediction_log_sync_failures_total": log.failed_syncs,
+                "open_connections": len(self.listener.connections),
+                "connections_rejected_total": self.listener.rejected_connections,
+            },
             versions=self._versions(active) if active else (),
-            last_rollback_seconds=switch.rolled_back_us / 1e6,
-            ledger_read_seconds=progress.ledger_read_us / 1e6,
-            follower_up=follower.is_alive,
-            plans_rejected=progress.plans_rejected,
-            versions_unavailable=len(switch.unavailable),
-            online_features_invalid=follower.online.invalid,
-            log_dropped_records=log.dropped,
-            log_sync_failures=log.failed_syncs,
-            open_connections=len(self.listener.connections),
-            connections_rejected=self.listener.rejected_connections,
             comparison=progress.comparison,
-            shadow=self._shadow_facts(),
+            shadow=ShadowFacts(
+                dict(self.shadow.results),
+                dict(self.shadow.dropped),
+                self.shadow.queue_length,
+                bool(self.shadow.disabled_reason),
+            ),
             build={"runtime": self._runtime_id, **self._runtime.facts},
         )
 
-    def _shadow_facts(self) -> ShadowFacts:
-        thread = self._plane.shadow
-        if thread is None:
-            return ShadowFacts()
-        return ShadowFacts(
-            dict(thread.results), dict(thread.dropped), thread.queue_length, bool(thread.disabled_reason)
-        )
-
-    def _shadow_status(self) -> dict[str, object]:
-        thread = self._plane.shadow
-        found = self._shadow_facts()
-        return {
-            "shadow_requests": sum(found.results.values()),
-            "shadow_dropped": sum(found.dropped.values()),
-            "shadow_disabled": "" if thread is None else thread.disabled_reason,
-        }
-
     def _versions(self, active: ActivePlan) -> tuple[VersionFacts, ...]:
-        plan = active.plan
+        plan, deployed_us = active.plan, self.follower.switch.deployed_us
         roles = {
             plan.shadow: "shadow",
             plan.fallback: "fallback",
@@ -368,17 +352,7 @@ class _Process:
             plan.challenger: "challenger",
             plan.champion: "champion",
         }
-        deployed_us = self._follower.switch.deployed_us
         return tuple(
-            VersionFacts(
-                name,
-                roles[name],
-                loaded.created_at_us / 1e6,
-                deployed_us.get(name, 0) / 1e6,
-                loaded.contract.hash,
-                loaded.facts.features_hash,
-                loaded.facts.snapshot,
-                loaded.facts.learner,
-            )
+            VersionFacts(loaded, roles[name], deployed_us.get(name, 0) / 1e6)
             for name, loaded in active.versions.items()
         )

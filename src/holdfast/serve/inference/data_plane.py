@@ -15,6 +15,8 @@ from hashlib import blake2b
 from time import perf_counter, thread_time
 from typing import Any, TypeAlias
 
+import msgspec
+
 from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
 from holdfast.features import OnlineTable
 from holdfast.records import Arm, TrafficPlan
@@ -201,24 +203,11 @@ class DataPlane:
         now_us = self.clock_us()
         seconds = perf_counter() - call.received
         self.counters.count(version, arm, result, 0, seconds)
-        frames.append(
-            frame(
-                PredictionRecord(
-                    self.log.next_id(0),
-                    now_us,
-                    now_us,
-                    b"",
-                    arm,
-                    version,
-                    "",
-                    None,
-                    result,
-                    int(seconds * 1e6),
-                    [],
-                    [],
-                )
-            )
+        number, latency_us = self.log.next_id(0), int(seconds * 1e6)
+        rejected = PredictionRecord(
+            number, now_us, now_us, b"", arm, version, "", None, result, latency_us, [], []
         )
+        frames.append(frame(rejected))
 
     # --- a batch of one version ---------------------------------------------------------------------------------------
 
@@ -306,7 +295,7 @@ class DataPlane:
             return frame(record)
         except OverflowError:  # an integer beyond 64 bits in a Number column
             inputs = [[float(value) if type(value) is int else value for value in row] for row in received]
-            return frame(_with_inputs(record, inputs))
+            return frame(msgspec.structs.replace(record, inputs=inputs))
 
     def _outcome(self, active: ActivePlan, job: _Job, logged: bool, seconds: float) -> Outcome:
         version = _charged(active, job)
@@ -377,11 +366,6 @@ def _result(job: _Job) -> str:
     if job.probabilities is None:
         return "unavailable"
     return "champion_failed" if job.champion_failed else "ok"
-
-
-def _with_inputs(record: PredictionRecord, inputs: list[list[Any]]) -> PredictionRecord:
-    values = {name: getattr(record, name) for name in record.__struct_fields__}
-    return PredictionRecord(**{**values, "inputs": inputs})
 
 
 def _unavailable(why: str) -> UnavailableError:

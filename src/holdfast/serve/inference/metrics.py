@@ -19,6 +19,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from holdfast.monitor.traffic_comparison import TrafficComparison
+from holdfast.serve.inference.loaded_model import LoadedVersion
 
 RESULTS: Final = ("ok", "champion_failed", "malformed", "contract", "unavailable")
 """Results of a request: answered; answered by another version because the champion failed; not understood (HF508); against
@@ -106,19 +107,17 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class VersionFacts:
-    """Facts of a loaded version."""
+    """A loaded version, its role in the plan, and when this server first routed traffic to it (0: never)."""
 
-    version: str
+    loaded: LoadedVersion
     role: str
     """champion, challenger, previous, fallback or shadow"""
-    trained_seconds: float
-    """When it was trained, seconds since 1970."""
     deployed_seconds: float
-    """When this server first routed traffic to it, seconds since 1970; 0: never."""
-    contract_hash: str
-    features_hash: str
-    snapshot: str
-    learner: str
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """Return the labels of each of its metrics."""
+        return self.loaded.name, self.role
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,27 +135,13 @@ class ShadowFacts:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """Facts of the server at the time of a scrape. `*_seconds` are seconds since 1970; 0: never."""
+    """Facts of the server at the time of a scrape. `*_seconds` are seconds since 1970."""
 
     model: str
     now_seconds: float
-    plan: int
-    """Number of the active traffic plan."""
-    share_ppm: int
-    """The challenger's share of the units, in millionths."""
-    ready: bool
-    versions: tuple[VersionFacts, ...]
-    last_rollback_seconds: float
-    ledger_read_seconds: float
-    follower_up: bool
-    """True while the thread that follows the plan runs."""
-    plans_rejected: int
-    versions_unavailable: int
-    online_features_invalid: int
-    log_dropped_records: int
-    log_sync_failures: int
-    open_connections: int
-    connections_rejected: int
+    values: Mapping[str, float]
+    """By the names in `_SERVER`; 0 if absent."""
+    versions: tuple[VersionFacts, ...] = ()
     comparison: TrafficComparison | None = None
     """The control loop's last comparison of traffic with training data."""
     shadow: ShadowFacts = field(default_factory=ShadowFacts)
@@ -214,17 +199,18 @@ def _versions(facts: ServerFacts) -> Iterable[Metric]:
         model, "model_info", "1 for each loaded version, labelled with its facts in the registry.",
         (*labels, "contract_hash", "features_hash", "snapshot", "learner"),
         [
-            ((each.version, each.role, each.contract_hash, each.features_hash, each.snapshot, each.learner), 1)
+            ((*each.labels, each.loaded.contract.hash, about.features_hash, about.snapshot, about.learner), 1)
             for each in facts.versions
+            for about in [each.loaded.facts]
         ],
     )  # fmt: skip
     yield _family(
         model, "deployed_timestamp_seconds", "When this server first routed traffic to the version.", labels,
-        [((each.version, each.role), each.deployed_seconds) for each in facts.versions if each.deployed_seconds],
+        [(each.labels, each.deployed_seconds) for each in facts.versions if each.deployed_seconds],
     )  # fmt: skip
     yield _family(
         model, "model_age_seconds", "Time since the version was trained.", labels,
-        [((each.version, each.role), facts.now_seconds - each.trained_seconds) for each in facts.versions],
+        [(each.labels, facts.now_seconds - each.loaded.created_at_us / 1e6) for each in facts.versions],
     )  # fmt: skip
 
 
@@ -255,25 +241,29 @@ def _requests(model: str, counters: Counters) -> Iterable[Metric]:
     yield durations
 
 
+_SERVER: Final = (
+    ("probes_total", "Answered probe requests."),
+    ("labels_received_total", "Labels that are on disk."),
+    ("ready", "1 when the server takes requests."),
+    ("traffic_plan", "Number of the active traffic plan."),
+    ("challenger_share_ratio", "The challenger's share of the units."),
+    ("traffic_plans_rejected_total", "Plans whose champion could not be verified or run."),
+    ("versions_unavailable", "Versions of the plan that could not be loaded."),
+    ("online_features_invalid_total", "Online features that are not finite numbers."),
+    ("plan_follower_up", "1 while the thread that follows the plan runs."),
+    ("last_rollback_timestamp_seconds", "When traffic was last rolled back."),
+    ("ledger_read_timestamp_seconds", "When the ledger was last read."),
+    ("prediction_log_dropped_records_total", "Log records that could not be written."),
+    ("prediction_log_sync_failures_total", "Failed fdatasync calls on the log."),
+    ("open_connections", "Open connections."),
+    ("connections_rejected_total", "Connections beyond the limit."),
+)
+
+
 def _server(facts: ServerFacts, counters: Counters) -> Iterable[Metric]:
-    for name, text, value in (
-        ("probes_total", "Answered probe requests.", counters.probes),
-        ("labels_received_total", "Labels that are on disk.", counters.labels),
-        ("ready", "1 when the server takes requests.", facts.ready),
-        ("traffic_plan", "Number of the active traffic plan.", facts.plan),
-        ("challenger_share_ratio", "The challenger's share of the units.", facts.share_ppm / 1e6),
-        ("traffic_plans_rejected_total", "Plans whose champion could not be verified or run.", facts.plans_rejected),
-        ("versions_unavailable", "Versions of the plan that could not be loaded.", facts.versions_unavailable),
-        ("online_features_invalid_total", "Online features that are not finite numbers.", facts.online_features_invalid),
-        ("plan_follower_up", "1 while the thread that follows the plan runs.", facts.follower_up),
-        ("last_rollback_timestamp_seconds", "When traffic was last rolled back.", facts.last_rollback_seconds),
-        ("ledger_read_timestamp_seconds", "When the ledger was last read.", facts.ledger_read_seconds),
-        ("prediction_log_dropped_records_total", "Log records that could not be written.", facts.log_dropped_records),
-        ("prediction_log_sync_failures_total", "Failed fdatasync calls on the log.", facts.log_sync_failures),
-        ("open_connections", "Open connections.", facts.open_connections),
-        ("connections_rejected_total", "Connections beyond the limit.", facts.connections_rejected),
-    ):  # fmt: skip
-        yield _family(facts.model, name, text, (), [((), value)])
+    values = {"probes_total": counters.probes, "labels_received_total": counters.labels, **facts.values}
+    for name, text in _SERVER:
+        yield _family(facts.model, name, text, (), [((), values.get(name, 0))])
     yield _family(
         facts.model, "build_info", "1, labelled with the server's runtime.",
         tuple(facts.build), [(tuple(facts.build.values()), 1)],

@@ -27,16 +27,10 @@ _WORD_CHARACTERS: Final = 64
 _LENGTH: Final = struct.Struct("<I")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+INTEGERS: Final = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
 _NUMPY: Final = {
     "BOOL": np.dtype("?"),
-    "INT8": np.dtype("<i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "UINT8": np.dtype("<u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
+    **{name: np.dtype(name.lower()).newbyteorder("<") for name in INTEGERS},
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
@@ -149,13 +143,7 @@ def decode_request(
     RequestError
         HF508 for what no contract could accept, HF502 for an input that the contract does not have or has otherwise.
     """
-    head, tail = _split(body, header_length)
-    try:
-        parsed = _decode(head)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise RequestError("HF508", f"the body is not an inference request: {error}") from None
-    except RecursionError:
-        raise RequestError("HF508", "the body is nested too deeply") from None
+    parsed, tail = _split(body, header_length)
     parameters = parsed.parameters or {}
     probe = parameters.get("probe") is True
     columns: dict[str, list[Any]] = {}
@@ -180,16 +168,16 @@ def decode_request(
             columns[name] = data  # nearly every tensor, once the first has set the number of rows
             continue
         count = _row_count(tensor, name)
-        if rows < 0:
-            rows = count
-        elif count != rows:
+        if count != rows >= 0:
             raise RequestError("HF508", f"input {name!r} has {count} rows, others have {rows}")
+        rows = count
         if data is not None:
-            columns[name] = _json_values(tensor, data, count)
+            values = _json_values(tensor, data, count)
         else:
-            used, columns[name] = _tensor_values(tensor, tail, used, count)
-        if tensor.datatype == "INT64" and datatypes[0] == "BYTES":
-            columns[name] = [_timestamp_text(name, value) for value in columns[name]]
+            begin, used = used, used + _binary_size(tensor, len(tail) - used)
+            values = _binary_values(tensor, tail[begin:used], count)
+        is_timestamp = tensor.datatype == "INT64" and datatypes[0] == "BYTES"
+        columns[name] = [_timestamp_text(name, value) for value in values] if is_timestamp else values
         if tensor.parameters and (stated := _facts(name, tensor.parameters)) is not None:
             facts[name] = stated
     if used != len(tail):
@@ -211,16 +199,22 @@ def decode_request(
     )
 
 
-def _split(
-    body: bytes | bytearray, header_length: bytes | None
-) -> tuple[bytes | bytearray | memoryview, memoryview]:
-    if header_length is None:
-        return body, memoryview(b"")
-    if not header_length.isdigit() or len(header_length) > 12 or int(header_length) > len(body):
-        raise RequestError("HF508", "Inference-Header-Content-Length is not the length of a part of the body")
+def _split(body: bytes | bytearray, header_length: bytes | None) -> tuple[_Body, memoryview]:
+    """Return the JSON part, decoded, and the binary tensors behind it."""
+    length = len(body)
+    if header_length is not None:
+        if not header_length.isdigit() or len(header_length) > 12 or int(header_length) > length:
+            raise RequestError(
+                "HF508", "Inference-Header-Content-Length is not the length of a part of the body"
+            )
+        length = int(header_length)
     view = memoryview(body)
-    length = int(header_length)
-    return view[:length], view[length:]
+    try:
+        return _decode(view[:length]), view[length:]
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RequestError("HF508", f"the body is not an inference request: {error}") from None
+    except RecursionError:
+        raise RequestError("HF508", "the body is nested too deeply") from None
 
 
 def _unwanted(name: str, datatype: str, datatypes: tuple[str, ...] | None) -> RequestError:
@@ -250,23 +244,27 @@ def _json_values(tensor: _Tensor, data: list[Any], count: int) -> list[Any]:
     return data
 
 
-def _tensor_values(tensor: _Tensor, tail: memoryview, used: int, count: int) -> tuple[int, list[Any]]:
+def _binary_size(tensor: _Tensor, left: int) -> int:
     size = (tensor.parameters or {}).get("binary_data_size")
     if type(size) is not int:
         raise RequestError("HF508", f"input {tensor.name!r} has neither data nor binary_data_size")
-    if not 0 <= size <= len(tail) - used:
+    if not 0 <= size <= left:
         raise RequestError("HF508", f"input {tensor.name!r}: binary_data_size is more than the body holds")
-    raw = tail[used : used + size]
+    return size
+
+
+def _binary_values(tensor: _Tensor, raw: memoryview, count: int) -> list[Any]:
     if tensor.datatype == "BYTES":
-        return used + size, _texts(tensor.name, raw, count)
+        return _texts(tensor.name, raw, count)
     dtype = _NUMPY[tensor.datatype]
-    if size != count * dtype.itemsize:
+    if len(raw) != count * dtype.itemsize:
         raise RequestError(
-            "HF508", f"input {tensor.name!r}: {size} bytes are not {count} values of {tensor.datatype}"
+            "HF508", f"input {tensor.name!r}: {len(raw)} bytes are not {count} values of {tensor.datatype}"
         )
     if tensor.datatype == "BOOL" and raw.tobytes().strip(b"\x00\x01"):
         raise RequestError("HF508", f"input {tensor.name!r}: a BOOL is 0 or 1")
-    return used + size, np.frombuffer(raw, dtype).tolist()
+    values: list[Any] = np.frombuffer(raw, dtype).tolist()
+    return values
 
 
 def _timestamp_text(name: str, value: object) -> str | None:

@@ -9,11 +9,9 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.contract import Boolean, Category, Column, ColumnFacts, Integer, Label, Number, Text, Timestamp
-from holdfast.serve.protocol.oip import OUTPUT
+from holdfast.serve.protocol.oip import INTEGERS, OUTPUT
 
 PLATFORM: Final = "onnx_onnxv1"
-
-_INTEGERS: Final = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -37,9 +35,9 @@ def input_spec(column: Column) -> InputSpec:
     facts = ColumnFacts(getattr(column, "unit", None), column.semantic)
     match column:
         case Number():
-            return InputSpec(column.name, ("FP64", "FP32", *_INTEGERS), facts)
+            return InputSpec(column.name, ("FP64", "FP32", *INTEGERS), facts)
         case Integer():
-            return InputSpec(column.name, ("INT64", *(each for each in _INTEGERS if each != "INT64")), facts)
+            return InputSpec(column.name, ("INT64", *(each for each in INTEGERS if each != "INT64")), facts)
         case Category() | Text():
             return InputSpec(column.name, ("BYTES",), facts)
         case Timestamp():

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from holdfast.errors import InputError
 
@@ -209,3 +209,24 @@ def utc(timestamp: datetime) -> datetime:
     if timestamp.tzinfo is None:
         raise InputError("HF109", f"{timestamp!r} has no time zone")
     return timestamp.astimezone(UTC)
+
+
+def checked_json(content: dict[str, Any]) -> bytes:
+    """Return `content` as canonical JSON with its SHA-256.
+
+    >>> decode(encode({"rows": 3}))
+    {'rows': 3}
+    """
+    return canonical_json({"sha256": sha256_hex(canonical_json(content)), "content": content}).encode()
+
+
+def from_checked_json(data: bytes) -> dict[str, Any]:
+    """Return the content of a file that `encode` wrote; `ValueError` if it is damaged."""
+    try:
+        content: dict[str, Any] = json.loads(data)["content"]
+        intact = checked_json(content) == data
+    except (KeyError, TypeError) as error:
+        raise ValueError("it is no JSON with a SHA-256") from error
+    if not intact:
+        raise ValueError("its SHA-256 is not that of its content")
+    return content

@@ -77,7 +77,7 @@ def postgres_ledgers(
     """From here on a store that names no ledger has it on PostgreSQL."""
     server = request.getfixturevalue("postgres_server")
     ledgers = PostgresLedgers(server, request.getfixturevalue("postgres_template"))
-    monkeypatch.setattr("holdfast.store.db.store.sqlite_url", ledgers.url)
+    monkeypatch.setattr("holdfast.store.db.ledger.sqlite_url", ledgers.url)
     yield ledgers
     ledgers.disconnect()
 

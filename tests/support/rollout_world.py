@@ -16,7 +16,7 @@ from holdfast.monitor import UsageRow, bucket_of
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan, Verdict
 from holdfast.rollout import Canary, RequestOutcome, fold_requests, fold_scores
 from holdfast.store import Store
-from holdfast.store.catalog import snapshot_manifests
+from holdfast.store.catalog import snapshots
 from holdfast.store.db import leases, schema
 from holdfast.store.db.leases import Lease
 from holdfast.store.files import blobs
@@ -58,7 +58,7 @@ class World:
                     snapshot="s", table_version=1, contract_hash="c", created_at_us=1
                 )
             )
-            snapshot_manifests.write(store.root, connection, Snapshot("s", 1, "c", 1, tables=()))
+            snapshots.write_manifest(store.root, connection, Snapshot("s", 1, "c", 1, tables=()))
         world = cls(store, take(store, "loop"))
         world.add_version("heuristic", "registered")
         with store.ledger.write() as connection:

@@ -27,7 +27,7 @@ from holdfast.records import TrafficPlan
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.catalog import online_features as online
-from holdfast.store.catalog import snapshot_manifests
+from holdfast.store.catalog import snapshots
 from holdfast.store.db import schema
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
@@ -163,7 +163,7 @@ class World:
                     snapshot="snap", table_version=1, contract_hash=CONTRACT.hash, created_at_us=1
                 )
             )
-            snapshot_manifests.write(
+            snapshots.write_manifest(
                 self.store.root, connection, Snapshot("snap", 1, CONTRACT.hash, 1, tables=())
             )
 

@@ -5,6 +5,6 @@ No other package knows SQL or writes a file of the store.
 
 from __future__ import annotations
 
-from holdfast.store.db.store import Store
+from holdfast.store.db.ledger import Store
 
 __all__ = ["Store"]

@@ -20,7 +20,7 @@ from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.catalog import lineage, snapshots
 from holdfast.store.durability import failpoints
-from holdfast.store.feeds import feed_states, references, violations
+from holdfast.store.feeds import admissions, references, violations
 from holdfast.tables.backout import BackoutPlan, SuspectLoad, TaintSnapshots, explain
 from holdfast.tables.lineage import Node, NodeKind
 
@@ -78,7 +78,7 @@ def test_what_refers_to_rows_that_go_is_reported_and_suspect(store: Store) -> No
     _out(store, "shops", "s1")
     assert _suspects(store, "sales") == ["d1"]
     with store.ledger.read() as connection:
-        row = feed_states.find(connection, "sales")
+        row = admissions.feed_row(connection, "sales")
         assert row is not None
         assert row.state is State.SUSPECT
         (broken,) = violations.suspects_in(

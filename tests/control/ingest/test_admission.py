@@ -25,7 +25,7 @@ from holdfast.control.ingest.outcome import LoadResult
 from holdfast.control.ingest.read import DeliverySpec
 from holdfast.control.ingest.stage import StagedBatch
 from holdfast.control.maintenance.verify import verify
-from holdfast.control.training.train import train
+from holdfast.control.training.train import refuse_suspects, train
 from holdfast.errors import HoldfastError, InputError, NotFoundError, RefusedError
 from holdfast.feeds import Completeness, Expectations, Feed, Limits, Reference, Volume
 from holdfast.feeds.state_machine import State
@@ -33,7 +33,7 @@ from holdfast.records import BatchId, Level
 from holdfast.store import Store
 from holdfast.store.catalog import batches, recent, snapshots
 from holdfast.store.db import events
-from holdfast.store.feeds import feed_states, quarantine, violations
+from holdfast.store.feeds import admissions, quarantine, violations
 from holdfast.store.files import data_files, staging
 from tests.support import loader
 from tests.support.processes import ROOT
@@ -74,7 +74,7 @@ def load(store: Store, feed: Feed, tmp_path: Path) -> Callable[..., LoadResult]:
 
 def _state(store: Store) -> State | None:
     with store.ledger.read() as connection:
-        row = feed_states.find(connection, "flights")
+        row = admissions.feed_row(connection, "flights")
     return row.state if row else None
 
 
@@ -111,13 +111,13 @@ def test_nothing_learns_from_a_suspect_batch_until_somebody_accepts_it(
         RefusedError, match=r"HF208.*1 suspect batch: flights/d1: 150 rows came.*nothing was trained"
     ):
         train(store, model, cut, now_us=10)
-    accepting.refuse_suspects(store, clean)
+    refuse_suspects(store, clean)
     with pytest.raises(NotFoundError, match="HF410"):
         accepting.accept(store, BatchId("flights", "d0"), reason="x", actor="ann", now_us=11)
     done = accepting.accept(store, BatchId("flights", "d1"), reason="a strike", actor="ann", now_us=11)
     assert ([row.check_name for row in done.violations], done.suspect) == (["rows"], ())
     assert _state(store) is State.FLOWING
-    accepting.refuse_suspects(store, cut)
+    refuse_suspects(store, cut)
     with store.ledger.read() as connection:
         (event,) = events.newest(connection, kind="batch.accepted")
         kinds = [each.kind for each in events.newest(connection, subject="flights")]

@@ -11,15 +11,14 @@ import pytest
 from holdfast.contract import Category, Contract, Number, Text, Timestamp
 from holdfast.control.executors.executor import Executor, LocalExecutor
 from holdfast.control.executors.factory import open_executor
-from holdfast.control.ingest.ingest import ingest
-from holdfast.control.ingest.parallel import ingest_many
+from holdfast.control.ingest.ingest import ingest, ingest_many
 from holdfast.control.ingest.read import DeliverySpec
 from holdfast.errors import ConflictError, InputError, UnavailableError
 from holdfast.features import Aggregate
 from holdfast.feeds import Expectations, Feed, Reference
 from holdfast.store import Store
 from holdfast.store.db import schema
-from holdfast.store.files import data_files
+from holdfast.store.files import data_files, staging
 from holdfast.store.maintenance import orphans
 from tests.support import dying_tasks as dying
 
@@ -110,7 +109,7 @@ def test_what_comes_before_a_bad_delivery_is_loaded_and_nothing_after_it(tmp_pat
         load(store, given, executor)
     executor.close()
     assert [row[1] for row in everything(store)["batches"]] == ["day0", "day1"]
-    orphans.sweep_dead_attempts(store)
+    staging.sweep_dead_attempts(store)
     assert len(everything(store)["rows"]) == 2 * 2, "of each batch its rows and its quarantine"
     assert orphans.unnamed(store) == []
 

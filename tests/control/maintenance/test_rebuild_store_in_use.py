@@ -21,7 +21,7 @@ from holdfast.errors import NotFoundError, RefusedError
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.backout import taints
-from holdfast.store.catalog import snapshot_manifests, snapshots
+from holdfast.store.catalog import snapshots
 from holdfast.store.db import schema
 from holdfast.store.files import data_files, parquet
 from holdfast.store.models import versions
@@ -221,7 +221,7 @@ def test_a_version_whose_snapshot_has_no_manifest_is_named_and_moved_aside(tmp_p
     for day in range(4):
         ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
     made = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
-    path = snapshot_manifests.path_of(store.root, made.snapshot)
+    path = snapshots.manifest_path(store.root, made.snapshot)
     path.write_bytes(path.read_bytes().replace(b'"epoch', b'"epocs').replace(b"visits", b"visitz"))
     _lose(store)
     done = rebuild(store.root, now_us=shop.NOW_US + 1)

@@ -39,7 +39,7 @@ def test_a_sweep_leaves_living_work_alone_and_removes_the_dead(store: Store) -> 
         insert_load(store, manifest, [facts], low_us=1, high_us=2)
     with staging.staged(store.root) as stage:
         left = _staged(stage, "d2")[1].path  # ends without being published
-    assert orphans.sweep_dead_attempts(store) == []  # its marker went with it: only the full sweep sees it
+    assert staging.sweep_dead_attempts(store) == []  # its marker went with it: only the full sweep sees it
     assert orphans.sweep(store) == [left]
     assert [f"rows/{path.name}" for path in rows.iterdir()] == [facts.path]
 
@@ -49,7 +49,7 @@ def test_a_marker_without_a_process_is_a_dead_attempt(store: Store) -> None:
         left = _staged(stage)[1].path
         marker = store.root / staging.ATTEMPTS_DIRECTORY / stage.attempt
     marker.touch()  # as kill -9 leaves it: there, and locked by nobody
-    assert orphans.sweep_dead_attempts(store) == [left]
+    assert staging.sweep_dead_attempts(store) == [left]
     assert not marker.exists()
 
 

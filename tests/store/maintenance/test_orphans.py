@@ -58,7 +58,7 @@ def test_the_lock_is_held_until_the_files_are_gone(store: Store, monkeypatch: py
         unlink(path, missing_ok=missing_ok)
 
     monkeypatch.setattr(Path, "unlink", watched)
-    assert orphans.sweep_dead_attempts(store) == ["rows/0123-00000.parquet"]
+    assert staging.sweep_dead_attempts(store) == ["rows/0123-00000.parquet"]
     assert seen == [("0123-00000.parquet", False), ("0123", False)]
 
 

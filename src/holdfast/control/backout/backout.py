@@ -13,7 +13,7 @@ from typing import Final, Literal, assert_never
 
 from holdfast.control.backout.dangling_references import find_dangling, find_dependents
 from holdfast.control.backout.impact import loads_of_batch, loads_of_plan, make_plan, recompute_all
-from holdfast.control.ingest import references
+from holdfast.control.ingest import lookups
 from holdfast.control.rollout.failover import Cause, fail_over
 from holdfast.errors import ConflictError, UnavailableError
 from holdfast.feeds import Feed
@@ -26,8 +26,7 @@ from holdfast.store.catalog import online_features
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.durability.failpoints import failpoint
-from holdfast.store.feeds import feed_states as feeds_rows
-from holdfast.store.feeds import violations
+from holdfast.store.feeds import admissions, violations
 from holdfast.tables.backout import (
     BackoutPlan,
     BackoutState,
@@ -227,7 +226,7 @@ def _remove(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
         for step in plan.steps:
             _record(connection, step, row, plan, now_us)
         for feed in dict.fromkeys(feed for feed, _, _ in plan.loads):
-            feeds_rows.settle(connection, feed, reason=f"{batch} was backed out", now_us=now_us)
+            admissions.settle_feed(connection, feed, reason=f"{batch} was backed out", now_us=now_us)
         tombstones.record(store.root, connection, plan.loads, backout=row.backout_id, at_us=now_us)
         failpoint("backout.before_removal")
         return backouts.get(connection, row.backout_id)
@@ -273,9 +272,9 @@ def _suspect(connection: Transaction, step: SuspectLoad, row: BackoutRow, now_us
     """Mark a load with dangling references as suspect, as if it had arrived like that."""
     load = BatchId(step.feed, step.batch)
     message = step.message(row.batch)
-    broken = Violation(references.CHECK, step.column, Level.ERROR, message, float(step.rows), 0.0)
+    broken = Violation(lookups.REFERENCE, step.column, Level.ERROR, message, float(step.rows), 0.0)
     violations.add(connection, load, step.epoch, [broken], now_us=now_us)
-    feeds_rows.move(
+    admissions.move_feed(
         connection, step.feed, Event.LOADED_SUSPECT, contract_hash=None, reason=message, now_us=now_us
     )
     events.append(

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from holdfast.errors import NotFoundError, RefusedError
+from holdfast.errors import NotFoundError
 from holdfast.feeds import Load
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.catalog import batches, snapshots
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.feeds import feed_states, violations
+from holdfast.store.feeds import admissions, violations
 from holdfast.store.feeds.violations import ViolationRow
 
 ACCEPTED = "batch.accepted"
@@ -74,8 +74,8 @@ def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int
             connection, at_us=now_us, kind=ACCEPTED, subject=str(batch), explanation=explanation, actor=actor
         )
         by = f"{actor} accepted batch {batch.batch}: {reason}"
-        feed_states.settle(connection, batch.feed, reason=by, now_us=now_us)
-        feed_states.settle_refusals(connection, batch.feed, reason=by, now_us=now_us)
+        admissions.settle_feed(connection, batch.feed, reason=by, now_us=now_us)
+        admissions.settle_refusals(connection, batch.feed, reason=by, now_us=now_us)
         left = tuple(violations.suspect_batches(connection, batch.feed))
     return Accepted(batch, open_ones, left)
 
@@ -107,7 +107,7 @@ def accept_all(store: Store, feed: str, *, reason: str, actor: str, now_us: int)
         events.append(
             connection, at_us=now_us, kind=ALL_ACCEPTED, subject=feed, explanation=explanation, actor=actor
         )
-        feed_states.settle(
+        admissions.settle_feed(
             connection, feed, reason=f"{actor} accepted the re-registered batches: {reason}", now_us=now_us
         )
         return AcceptedAll(feed, count, tuple(violations.suspect_batches(connection, feed)))
@@ -162,27 +162,3 @@ def accept_incomplete(
 
 def _loads(connection: Transaction, feed: str, batch: BatchId) -> list[Load]:
     return batches.loads(connection, BatchId(feed, batch.batch))
-
-
-def refuse_suspects(store: Store, snapshot: str) -> None:
-    """Raise `RefusedError` HF208 if `snapshot` holds a suspect batch: nothing trains on it (R5, R15).
-
-    The error names each suspect batch, and its first violation.
-    """
-    with store.ledger.read() as connection:
-        found = violations.suspects_in(connection, snapshot)
-    if not found:
-        return
-    wrong = dict[BatchId, str]()
-    for row in found:
-        wrong.setdefault(BatchId(row.feed, row.batch), row.explanation)
-    first = next((row for row in found if row.check_name != violations.REREGISTERED), None)
-    listed = "; ".join(f"{batch}: {why}" for batch, why in list(wrong.items())[:5])
-    raise RefusedError(
-        "HF208",
-        f"snapshot {snapshot} holds {len(wrong)} suspect batch{'es' if len(wrong) > 1 else ''}: {listed}",
-        state="nothing was trained",
-        next_command=f"holdfast accept {found[0].feed} --all --reason WHY"
-        if first is None
-        else f"holdfast backout {first.feed} {first.batch}, or holdfast accept in its place, with --reason",
-    )

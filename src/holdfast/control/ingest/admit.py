@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from holdfast.contract.profile.profile import Profile
-from holdfast.control.ingest import contract_changes, duplicate_keys, online_features
+from holdfast.control.ingest import contract_changes, lookups, online_features
 from holdfast.control.ingest.contract_changes import ContractChange
 from holdfast.control.ingest.online_features import Computed
 from holdfast.control.ingest.outcome import LoadResult, RefusalError, Retry, RetryReason, already_loaded
@@ -126,7 +126,7 @@ def admit(
     if isinstance(known, AlreadyLoaded):
         return already_loaded(staged.batch, known.load)
     valid = staged.rows(store.root, feed)
-    if duplicate_keys.outdated(store, feed, staged.facts, valid, staged.basis, version):
+    if lookups.outdated(store, feed, staged.facts, valid, staged.basis, version):
         return Retry(RetryReason.OUTDATED)
     if not staged.facts.rows_loaded:
         raise _no_valid_row(staged)

@@ -5,7 +5,7 @@ Before it the batch is files that nothing names. There is no state in between to
 
 from __future__ import annotations
 
-from holdfast.control.ingest import contract_changes, duplicate_keys
+from holdfast.control.ingest import contract_changes, lookups
 from holdfast.control.ingest.admit import AdmittedBatch, describe_reasons
 from holdfast.control.ingest.outcome import LoadResult, Retry, RetryReason, already_loaded, loaded
 from holdfast.errors import ConflictError, IntegrityError, UnavailableError
@@ -19,7 +19,7 @@ from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import events
 from holdfast.store.db.ledger import ConstraintError, LedgerError, Transaction
 from holdfast.store.durability.failpoints import failpoint
-from holdfast.store.feeds import admissions, feed_states, references, violations
+from holdfast.store.feeds import admissions, references, violations
 from holdfast.store.feeds.admissions import HistoryQuery
 from holdfast.store.files import staging
 
@@ -84,7 +84,7 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
         )
         admissions.insert(connection, identity, manifest.epoch, batch.admission())
         violations.add(connection, identity, manifest.epoch, found, now_us=now_us)
-        is_other_contract = feed_states.move(
+        is_other_contract = admissions.move_feed(
             connection,
             identity.feed,
             Event.LOADED_SUSPECT if suspect else Event.LOADED,
@@ -108,7 +108,7 @@ def _has_changed(connection: Transaction, batch: AdmittedBatch) -> bool:
     return (
         (same.same_rows, same.same_values) != (None, None)
         or contract_changes.has_changed(connection, feed.name, feed.contract.hash, batch.judgement.change)
-        or duplicate_keys.may_be_outdated(connection, feed, facts, batch.checked_version)
+        or lookups.may_be_outdated(connection, feed, facts, batch.checked_version)
         or (batch.basis is not None and batches.has_feed_changed(connection, feed.name, batch.basis))
     )
 
@@ -193,5 +193,5 @@ def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us:
         filled += 1
     if filled:
         reason = f"batch {batch.batch} filled what was missing"
-        feed_states.settle(connection, feed.name, reason=reason, now_us=now_us)
+        admissions.settle_feed(connection, feed.name, reason=reason, now_us=now_us)
     return filled

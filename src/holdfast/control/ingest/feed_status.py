@@ -11,7 +11,7 @@ from holdfast.records import Level
 from holdfast.store import Store
 from holdfast.store.catalog import batches, snapshots
 from holdfast.store.catalog.batches import FeedTotals
-from holdfast.store.feeds import feed_states, violations
+from holdfast.store.feeds import admissions, violations
 from holdfast.store.feeds.violations import ViolationRow
 
 NEWEST_VIOLATIONS = 50
@@ -53,7 +53,7 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
     with store.ledger.read() as connection:
         waiting = snapshots.waiting(connection, groups)
         owed = snapshots.waiting(connection, groups, accepted=False)
-        rows = {row.feed: row for row in feed_states.everything(connection)}
+        rows = {row.feed: row for row in admissions.feed_rows(connection)}
         totals = {each.feed: each for each in batches.totals(connection)}
         statuses = []
         for name in sorted({*expected, *rows, *totals}):

@@ -12,8 +12,8 @@ import polars as pl
 
 from holdfast.contract import BatchCheck, BatchVerdict, Contract, compile_batch
 from holdfast.contract.profile.profile import Profile, profile_batch
-from holdfast.control.ingest import contract_changes, duplicate_keys, references
-from holdfast.control.ingest.duplicate_keys import Known
+from holdfast.control.ingest import contract_changes, lookups
+from holdfast.control.ingest.lookups import Known
 from holdfast.control.ingest.outcome import LoadResult, RefusalError, already_loaded
 from holdfast.control.ingest.read import Delivery
 from holdfast.errors import InputError, RefusedError
@@ -86,7 +86,7 @@ def validate(store: Store, feed: Feed, delivery: Delivery) -> ValidatedBatch | L
             raise RefusalError(delivery.batch, feed.contract.hash, (broken,), error) from error
     verdict = _check_rows(feed, delivery)
     failpoint("ingest.checked")
-    resolved = references.resolve(store, feed, verdict)
+    resolved = lookups.resolve(store, feed, verdict)
     valid = _in_event_order(resolved.valid, feed.contract.event_time)
     facts = measure(
         feed.contract,
@@ -96,12 +96,12 @@ def validate(store: Store, feed: Feed, delivery: Delivery) -> ValidatedBatch | L
         resolved.reasons,
         rows_expected=delivery.rows_expected,
     )
-    duplicates = duplicate_keys.known_rows(store, feed, valid, basis)
+    duplicates = lookups.known_rows(store, feed, valid, basis)
     if duplicates is not None:
         if duplicates.rows == valid.height:
             raise _repetition(delivery.batch, feed, duplicates)
-        resolved = duplicate_keys.quarantine(feed, resolved, valid, duplicates)
-        valid, facts = resolved.valid, duplicate_keys.reduce_facts(facts, feed, resolved, duplicates)
+        resolved = lookups.quarantine(feed, resolved, valid, duplicates)
+        valid, facts = resolved.valid, lookups.reduce_facts(facts, feed, resolved, duplicates)
     return ValidatedBatch(
         manifest=Manifest.of(
             delivery.batch, known.epoch, delivery.digest, feed.contract.hash, feed.contract.key

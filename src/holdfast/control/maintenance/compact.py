@@ -15,7 +15,6 @@ from holdfast.store import Store
 from holdfast.store.catalog import compaction
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import staging
-from holdfast.store.maintenance import orphans
 from holdfast.tables.compaction import TARGET_ROWS, Groups, plan_compaction
 
 
@@ -51,7 +50,7 @@ def compact(
     progress
         Called with (files written, files to write).
     """
-    orphans.sweep_dead_attempts(store)
+    staging.sweep_dead_attempts(store)
     with store.ledger.read() as connection:
         wanted = compaction.tables(connection) if feeds is None else _tables_of(feeds)
         before = {table: compaction.table_files(connection, table) for table in wanted}

@@ -13,8 +13,8 @@ from holdfast.records import Progress
 from holdfast.store import Store
 from holdfast.store.backout import tombstones
 from holdfast.store.backout.tombstones import Tombstone
-from holdfast.store.catalog import snapshot_manifests
-from holdfast.store.catalog.snapshot_manifests import SnapshotManifest
+from holdfast.store.catalog import snapshots
+from holdfast.store.catalog.snapshots import SnapshotManifest
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction, sqlite_url
 from holdfast.store.durability import fsync
@@ -204,9 +204,9 @@ def _models(root: Path, done: RebuiltLedger) -> dict[str, VersionMetadata]:
 
 def _manifests(root: Path, done: RebuiltLedger) -> list[SnapshotManifest]:
     found = []
-    for path in snapshot_manifests.on_disk(root):
+    for path in snapshots.manifests_on_disk(root):
         try:
-            found.append(snapshot_manifests.read(path))
+            found.append(snapshots.read_manifest(path))
         except HoldfastError as error:
             done.not_rebuilt.append(error.what)
             done.set_aside.append(str(path.relative_to(root)))

@@ -30,9 +30,8 @@ from holdfast.store.catalog import batches
 from holdfast.store.catalog.batches import FeedTotals
 from holdfast.store.db import events
 from holdfast.store.db.events import EventRow
-from holdfast.store.feeds import feed_states as feeds
-from holdfast.store.feeds import violations
-from holdfast.store.feeds.feed_states import FeedRow
+from holdfast.store.feeds import admissions, violations
+from holdfast.store.feeds.admissions import FeedRow
 from holdfast.store.feeds.violations import ViolationRow
 from holdfast.store.models import gate_results as gates
 from holdfast.store.models import versions
@@ -197,7 +196,7 @@ class StatusReader:
         qualities = {each.version: each for each in self._versions}
         with store.ledger.read() as connection:
             log = tuple(events.newest(connection, limit=NEWEST_EVENTS))
-            states = tuple(feeds.everything(connection))
+            states = tuple(admissions.feed_rows(connection))
             loaded = batches.totals(connection)
             wrong = tuple(violations.open_ones(connection, limit=NEWEST_VIOLATIONS))
             live = traffic_comparison.last(connection, model)

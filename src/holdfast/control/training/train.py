@@ -17,16 +17,16 @@ import numpy.typing as npt
 import onnx
 import polars as pl
 
-from holdfast.control.ingest.acceptance import refuse_suspects
 from holdfast.control.ingest.online_features import backfill
 from holdfast.control.training.examples import choose, read_examples, split_days
 from holdfast.declaration import Model
 from holdfast.errors import RefusedError
 from holdfast.features import Feature, aggregates_to_json, compose, feature_graph, fit, tensors_from_frame
-from holdfast.records import Progress
+from holdfast.records import BatchId, Progress
 from holdfast.store import Store
 from holdfast.store.backout import taints
 from holdfast.store.catalog import selections
+from holdfast.store.feeds import violations
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.models.versions import VersionRow
@@ -151,6 +151,30 @@ def train(
         file_bytes=row.bytes,
         left_out=selected.counts,
         warnings=selected.warnings,
+    )
+
+
+def refuse_suspects(store: Store, snapshot: str) -> None:
+    """Raise `RefusedError` HF208 if `snapshot` holds a suspect batch: nothing trains on it (R5, R15).
+
+    The error names each suspect batch, and its first violation.
+    """
+    with store.ledger.read() as connection:
+        found = violations.suspects_in(connection, snapshot)
+    if not found:
+        return
+    wrong = dict[BatchId, str]()
+    for row in found:
+        wrong.setdefault(BatchId(row.feed, row.batch), row.explanation)
+    first = next((row for row in found if row.check_name != violations.REREGISTERED), None)
+    listed = "; ".join(f"{batch}: {why}" for batch, why in list(wrong.items())[:5])
+    raise RefusedError(
+        "HF208",
+        f"snapshot {snapshot} holds {len(wrong)} suspect batch{'es' if len(wrong) > 1 else ''}: {listed}",
+        state="nothing was trained",
+        next_command=f"holdfast accept {found[0].feed} --all --reason WHY"
+        if first is None
+        else f"holdfast backout {first.feed} {first.batch}, or holdfast accept in its place, with --reason",
     )
 
 

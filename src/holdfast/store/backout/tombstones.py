@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
+from holdfast import records
 from holdfast.errors import IntegrityError
 from holdfast.store.db import schema
 from holdfast.store.db.predicates import of_load
-from holdfast.store.durability import checked_json, fsync
+from holdfast.store.durability import fsync
 from holdfast.tables.snapshots import LoadKey
 
 TOMBSTONES_DIRECTORY: Final = "tombstones"
@@ -93,7 +94,7 @@ def record(root: Path, connection: Connection, loads: Sequence[LoadKey], *, back
             **_span(connection, load),
             **tainted,
         }
-        fsync.replace(path_of(root, load), checked_json.encode(content))
+        fsync.replace(path_of(root, load), records.checked_json(content))
 
 
 def _span(connection: Connection, load: LoadKey) -> dict[str, int | None]:
@@ -141,7 +142,7 @@ def on_disk(root: Path) -> list[Path]:
 def read(path: Path) -> Tombstone:
     """Return the tombstone at `path`. Raises `IntegrityError` HF301 if it is missing, damaged, or of another load."""
     try:
-        content = checked_json.decode(path.read_bytes())
+        content = records.from_checked_json(path.read_bytes())
         load = (str(content["feed"]), str(content["batch"]), int(content["epoch"]))
         found = Tombstone(
             load,

@@ -24,7 +24,7 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 from holdfast.errors import InputError, UnavailableError
 from holdfast.records import sha256_hex
 from holdfast.store.catalog import snapshots
-from holdfast.store.db.store import Store
+from holdfast.store.db.ledger import Store
 from holdfast.store.durability import file_locks, fsync
 from holdfast.store.files import parquet
 from holdfast.store.files.data_files import FileFacts

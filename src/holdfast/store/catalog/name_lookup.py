@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, select
 
 from holdfast.errors import NotFoundError
 from holdfast.store.db import schema
-from holdfast.store.db.store import Store
+from holdfast.store.db.ledger import Store
 
 _SHOWN: Final = 6
 _VERSIONS: Final = schema.versions

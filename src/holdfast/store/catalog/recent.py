@@ -8,8 +8,8 @@ from typing import Final, Generic, TypeVar
 from sqlalchemy import func, select
 
 from holdfast.store.db import schema
+from holdfast.store.db.ledger import Store
 from holdfast.store.db.predicates import LIVE
-from holdfast.store.db.store import Store
 
 _BATCHES: Final = schema.batches
 _SNAPSHOTS: Final = schema.snapshots

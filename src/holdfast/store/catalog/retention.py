@@ -14,8 +14,8 @@ from sqlalchemy import Connection, delete, exists, select
 from holdfast.errors import ConflictError
 from holdfast.store.catalog.delta import DRAFT, PUBLISHED_DIRECTORY
 from holdfast.store.db import events, schema
+from holdfast.store.db.ledger import Store
 from holdfast.store.db.statements import pieces
-from holdfast.store.db.store import Store
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import data_files
 from holdfast.tables.retention import FileLifetime, ReadableSnapshot, VacuumPlan, plan_vacuum

@@ -1,18 +1,27 @@
-"""Rows of `snapshots` and `snapshot_tables`: training reads nothing but snapshots."""
+"""Snapshots: rows of `snapshots` and `snapshot_tables`, and a manifest file of each. Training reads nothing but snapshots.
+
+A manifest names the loads of its snapshot, so that a lost ledger can be rebuilt with its snapshots. It is written before the
+transaction that registers the snapshot commits. A crash between the two leaves a manifest without a snapshot, which a rebuild
+may register: it names rows that were loaded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, exists, insert, or_, select
 
-from holdfast.errors import NotFoundError
+from holdfast import records
+from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.records import Level
-from holdfast.store.catalog import batches, snapshot_manifests
+from holdfast.store.catalog import batches
 from holdfast.store.db import schema
-from holdfast.store.db.predicates import LIVE
-from holdfast.store.db.store import Store
+from holdfast.store.db.ledger import Store
+from holdfast.store.db.predicates import LIVE, same_load
+from holdfast.store.durability import fsync
 from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
 from holdfast.tables import (
@@ -72,7 +81,7 @@ def create(
             return known
         made = Snapshot(name, version, contract_hash, now_us, contents, held)
         put(connection, made)
-        snapshot_manifests.write(store.root, connection, made)  # durable before the snapshot is registered
+        write_manifest(store.root, connection, made)  # durable before the snapshot is registered
     return made
 
 
@@ -221,3 +230,80 @@ def find(connection: Connection, name: str) -> Snapshot | None:
     )
     held = tuple(sorted(data_files.incomplete_loads(connection, name)))
     return Snapshot(row.snapshot, row.table_version, row.contract_hash, row.created_at_us, tables, held)
+
+
+SNAPSHOTS_DIRECTORY: Final = "snapshots"
+"""Directory of the manifests under the store's root: `snapshots/<snapshot>.json`."""
+
+_BACKOUT_BATCHES: Final = schema.backout_batches
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotManifest:
+    """A snapshot and the table version of each load that its tables had, incomplete loads among them."""
+
+    snapshot: Snapshot
+    loads: dict[LoadKey, int]
+
+
+def manifest_path(root: Path, snapshot: str) -> Path:
+    """Return the path of the manifest of `snapshot`."""
+    return root / SNAPSHOTS_DIRECTORY / f"{snapshot}.json"
+
+
+def write_manifest(root: Path, connection: Connection, snapshot: Snapshot) -> None:
+    """Write the manifest of `snapshot`; it is durable on return. Equal snapshots give equal manifests."""
+    fsync.make_directory(root / SNAPSHOTS_DIRECTORY)
+    content = asdict(snapshot) | {
+        "loads": [[*load, version] for load, version in _loads_of(connection, snapshot)]
+    }
+    fsync.replace(manifest_path(root, snapshot.snapshot), records.checked_json(content))
+
+
+def read_manifest(path: Path) -> SnapshotManifest:
+    """Load the manifest at `path`; `IntegrityError` HF301 if it is missing, damaged, or of another snapshot."""
+    try:
+        content = records.from_checked_json(path.read_bytes())
+        loads = {(feed, batch, epoch): version for feed, batch, epoch, version in content.pop("loads")}
+        tables = tuple(SnapshotTable(**each) for each in content.pop("tables"))
+        incomplete = tuple((feed, batch, epoch) for feed, batch, epoch in content.pop("incomplete_loads"))
+        snapshot = Snapshot(**content, tables=tables, incomplete_loads=incomplete)
+    except OSError as error:
+        raise _damaged_manifest(path, "is missing") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged_manifest(path, f"is damaged: {error}") from error
+    if snapshot.snapshot != path.stem:
+        raise _damaged_manifest(path, f"is that of snapshot {snapshot.snapshot}")
+    return SnapshotManifest(snapshot, loads)
+
+
+def manifests_on_disk(root: Path) -> list[Path]:
+    """Return the path of every manifest, in order of its name."""
+    return sorted(path for path in (root / SNAPSHOTS_DIRECTORY).glob("*.json") if path.name[0] != ".")
+
+
+def _loads_of(connection: Connection, snapshot: Snapshot) -> list[tuple[LoadKey, int]]:
+    version = snapshot.table_version
+    removed_later = exists().where(
+        same_load(_BACKOUT_BATCHES, _BATCHES), _BACKOUT_BATCHES.c.removed_version > version
+    )
+    key = (_BATCHES.c.feed, _BATCHES.c.batch, _BATCHES.c.epoch)
+    query = (
+        select(*key, _BATCHES.c.table_version)
+        .where(
+            _BATCHES.c.feed.in_([table.table for table in snapshot.tables]),
+            _BATCHES.c.table_version <= version,
+            or_(LIVE, removed_later),
+        )
+        .order_by(*key)
+    )
+    return [((row.feed, row.batch, row.epoch), row.table_version) for row in connection.execute(query)]
+
+
+def _damaged_manifest(path: Path, reason: str) -> IntegrityError:
+    return IntegrityError(
+        "HF301",
+        f"manifest {path.name} {reason}",
+        state="nothing was changed",
+        next_command="holdfast verify --repair",
+    )

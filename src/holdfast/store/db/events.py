@@ -10,8 +10,8 @@ from sqlalchemy import Connection, func, insert, select
 
 from holdfast.records import sha256_hex
 from holdfast.store.db import schema
+from holdfast.store.db.ledger import Store
 from holdfast.store.db.statements import Prepared
-from holdfast.store.db.store import Store
 
 SYSTEM: Final = "holdfast"
 """The actor of operations that no user requested."""

@@ -16,8 +16,8 @@ from sqlalchemy.exc import IntegrityError as UniqueError
 
 from holdfast.errors import ConflictError
 from holdfast.store.db import schema
+from holdfast.store.db.ledger import Store
 from holdfast.store.db.statements import Prepared
-from holdfast.store.db.store import Store
 
 _LEASES: Final = schema.leases
 _RELEASED: Final = ""

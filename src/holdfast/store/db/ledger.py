@@ -1,4 +1,4 @@
-"""The ledger: one SQL database, opened the same way everywhere.
+"""The store, a directory of files, and the ledger that catalogs them: one SQL database, opened the same way everywhere.
 
 SQLite runs in WAL mode with synchronous=FULL, so that an acknowledged transaction survives a power failure (reliability
 F12), with one writer at a time through BEGIN IMMEDIATE. PostgreSQL has one writer at a time through a lock (`postgres.py`)
@@ -23,7 +23,9 @@ from sqlalchemy.exc import IntegrityError as ConstraintError
 from sqlalchemy.exc import SQLAlchemyError as LedgerError
 
 from holdfast.errors import InputError, IntegrityError, UnavailableError
+from holdfast.settings import Settings
 from holdfast.store.db import migrate, postgres, sqlite_handles
+from holdfast.store.durability.fsync import make_directory
 
 __all__ = ["BUSY_SECONDS", "ConstraintError", "Ledger", "LedgerError", "Transaction", "sqlite_url"]
 
@@ -174,9 +176,19 @@ def _message(error: DBAPIError) -> str:
     return " ".join(str(error.orig).split())
 
 
+def _with_driver(url: URL) -> URL:
+    """Return `url` with psycopg as its driver if it names none; "postgres" means "postgresql".
+
+    >>> from sqlalchemy.engine import make_url
+    >>> _with_driver(make_url("postgresql://db.example/ledger")).drivername
+    'postgresql+psycopg'
+    """
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
+
+
 def _target(url: str) -> URL:
     try:
-        target = postgres.with_driver(make_url(url))
+        target = _with_driver(make_url(url))
         target.get_dialect().import_dbapi()
     except (ArgumentError, ImportError) as error:
         raise InputError(
@@ -284,3 +296,36 @@ def _dispose(reference: weakref.ref[Engine]) -> None:
     engine = reference()
     if engine is not None:
         engine.dispose()
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A directory of files and the ledger that catalogs them."""
+
+    root: Path
+    ledger: Ledger
+
+    @classmethod
+    def open(cls, root: Path, ledger_url: str | None = None, *, recovering: bool = False) -> Store:
+        """Open the store in directory `root`, created if missing. Without a URL the ledger is a SQLite file in it.
+
+        If rows are there and the ledger is new, it was lost: an empty one would make every row an orphan. `recovering`
+        allows that to a rebuild. Raises `UnavailableError` HF307 if the directory cannot be created, and as `Ledger.open`.
+        """
+        try:
+            make_directory(root)
+        except OSError as error:
+            raise UnavailableError(
+                "HF307",
+                f"the store's directory {root} cannot be made: {error.strerror}",
+                state="nothing was changed",
+                next_command="name another directory in HOLDFAST_ROOT",
+            ) from error
+        holds_rows = any((root / "rows").glob("*.parquet"))
+        url = ledger_url or sqlite_url(root / "ledger.db")
+        return cls(root, Ledger.open(url, may_be_new=recovering or not holds_rows))
+
+    @classmethod
+    def of(cls, settings: Settings) -> Store:
+        """Open the store that `settings` name."""
+        return cls.open(settings.root, settings.ledger_url)

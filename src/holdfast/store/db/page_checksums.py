@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from holdfast import records
 from holdfast.errors import IntegrityError
-from holdfast.store.durability import checked_json, fsync
+from holdfast.store.durability import fsync
 
 FORMAT: Final = 1
 PAGE_BYTES: Final = 4096
@@ -72,7 +73,7 @@ def read(ledger: Path) -> PageChecksums | None:
     except FileNotFoundError:
         return None
     try:
-        content = checked_json.decode(data)
+        content = records.from_checked_json(data)
         checksums = PageChecksums(content["bytes"], content["sha256"], content["pages"])
         intact = _encoded(checksums) == data
     except (ValueError, KeyError, TypeError):
@@ -158,7 +159,7 @@ def _checksums(data: bytes) -> str:
 
 
 def _encoded(checksums: PageChecksums) -> bytes:
-    return checked_json.encode(
+    return records.checked_json(
         {
             "format": FORMAT,
             "bytes": checksums.bytes,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy import Connection, Engine, event
 
 LOCK_SECONDS: Final = 30
 """Timeout of a writer that waits for another writer, as with SQLite."""
@@ -64,16 +64,6 @@ def unescaped(text: str) -> str:
     if _ESCAPE not in text:
         return text
     return text.replace(_ESCAPE + "0", _NUL).replace(_ESCAPE + "1", _ESCAPE)
-
-
-def with_driver(url: URL) -> URL:
-    """Return `url` with psycopg as its driver if it names none; "postgres" means "postgresql".
-
-    >>> from sqlalchemy.engine import make_url
-    >>> with_driver(make_url("postgresql://db.example/ledger")).drivername
-    'postgresql+psycopg'
-    """
-    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
 
 
 def prepare(engine: Engine) -> None:

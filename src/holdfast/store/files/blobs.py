@@ -16,7 +16,7 @@ from typing import Final
 
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.records import sha256_hex
-from holdfast.store.db.store import Store
+from holdfast.store.db.ledger import Store
 from holdfast.store.durability import fsync
 
 BLOBS_DIRECTORY: Final = "blobs"

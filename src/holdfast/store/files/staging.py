@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,12 +19,18 @@ from pathlib import Path
 from typing import Final
 
 import polars as pl
+from sqlalchemy import Connection, select
 
 from holdfast.errors import IntegrityError, UnavailableError
+from holdfast.store.db import schema
+from holdfast.store.db.ledger import Store
+from holdfast.store.db.statements import pieces
 from holdfast.store.durability import file_locks, fsync
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import parquet
 from holdfast.store.files.data_files import ROWS_DIRECTORY, FileFacts
+
+_NAMED: Final = (schema.files.c.path, schema.prediction_files.c.path, schema.shadow_files.c.path)
 
 ATTEMPTS_DIRECTORY: Final = "attempts"
 """One empty, locked file for each attempt under way, named by it; one that is not locked was left by a dead
@@ -186,3 +192,45 @@ def all_exist(root: Path, facts: Sequence[FileFacts]) -> bool:
         if found != fact.bytes:
             raise IntegrityError("HF301", f"file {path.name} has {found} bytes, {fact.bytes} were written")
     return True
+
+
+def sweep_dead_attempts(store: Store) -> list[str]:
+    """Remove what dead loaders left, found by their markers in a directory that is mostly empty.
+
+    Returns the removed paths, relative to the store's root. After a power failure a marker may be gone while its files are not;
+    `sweep` finds these too.
+    """
+    swept: list[str] = []
+    for marker in files_in(store.root / ATTEMPTS_DIRECTORY):
+        with file_locks.seized(marker) as dead:
+            if dead:
+                rows = store.root / ROWS_DIRECTORY
+                swept += remove_unnamed(store, rows.glob(f"{marker.name}-*"))
+                marker.unlink(missing_ok=True)
+    return swept
+
+
+def remove_unnamed(store: Store, paths: Iterable[Path]) -> list[str]:
+    """Remove those files at `paths` that the ledger does not name; return their paths, relative to the store's root."""
+    found = [str(path.relative_to(store.root)) for path in paths]
+    if not found:
+        return []
+    with store.ledger.write() as connection:
+        removed = sorted(set(found) - named_in_ledger(connection, found))
+        for path in removed:
+            (store.root / path).unlink(missing_ok=True)
+    return removed
+
+
+def files_in(directory: Path) -> list[Path]:
+    """Return the files in `directory`, none if it does not exist."""
+    return [path for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
+
+
+def named_in_ledger(connection: Connection, paths: list[str]) -> set[str]:
+    """Return those of `paths` that the ledger names as files of rows, of predictions or of shadows."""
+    found: set[str] = set()
+    for part in pieces(paths):
+        for column in _NAMED:
+            found.update(connection.execute(select(column).where(column.in_(part))).scalars())
+    return found

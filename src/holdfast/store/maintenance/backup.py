@@ -19,13 +19,14 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, insert, select, text
 
+from holdfast import records
 from holdfast.errors import InputError, IntegrityError, UnavailableError
 from holdfast.records import Progress, sha256_hex
 from holdfast.store.backout import tombstones
-from holdfast.store.catalog import snapshot_manifests
+from holdfast.store.catalog import snapshots
 from holdfast.store.db import migrate, schema
-from holdfast.store.db.store import Store
-from holdfast.store.durability import checked_json, fsync
+from holdfast.store.db.ledger import Store
+from holdfast.store.durability import fsync
 from holdfast.store.feeds.contracts import CONTRACTS_DIRECTORY
 from holdfast.store.files import blobs
 from holdfast.store.maintenance.derived_checks import sha256_of
@@ -206,7 +207,12 @@ def _log_tails(store: Store) -> list[Path]:
 def _small_files(store: Store, logs: list[Path]) -> Iterator[tuple[str, bytes]]:
     """Yield the files that carry their own checksums: contracts, snapshot manifests, tombstones and logs."""
     contracts = sorted((store.root / CONTRACTS_DIRECTORY).glob("*.json"))
-    for path in (*contracts, *snapshot_manifests.on_disk(store.root), *tombstones.on_disk(store.root), *logs):
+    for path in (
+        *contracts,
+        *snapshots.manifests_on_disk(store.root),
+        *tombstones.on_disk(store.root),
+        *logs,
+    ):
         if path.name[0] != ".":
             try:
                 yield str(path.relative_to(store.root)), path.read_bytes()
@@ -281,7 +287,7 @@ def _encoded(backup: Backup) -> bytes:
         "ledger_rows": backup.ledger_rows,
         "files": [[entry.path, entry.bytes, entry.sha256] for entry in backup.files],
     }
-    return checked_json.encode(content)
+    return records.checked_json(content)
 
 
 def names(directory: Path) -> list[str]:
@@ -301,7 +307,7 @@ def read(directory: Path, name: str | None = None) -> Backup:
     if chosen not in there:
         raise InputError("HF306", f"{directory} has no backup {chosen}".rstrip(), state="nothing was written")
     try:
-        content = checked_json.decode(path.read_bytes())
+        content = records.from_checked_json(path.read_bytes())
         if content["format"] > FORMAT:
             raise InputError(
                 "HF306", f"backup {chosen} has format {content['format']}; this release reads {FORMAT}"

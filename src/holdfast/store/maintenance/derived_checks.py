@@ -18,12 +18,11 @@ from holdfast.errors import HoldfastError
 from holdfast.feedback import parse_id
 from holdfast.records import sha256_hex
 from holdfast.store.backout import tombstones
-from holdfast.store.catalog import snapshot_manifests as manifests
 from holdfast.store.catalog import snapshots
 from holdfast.store.catalog.delta import CHECKSUM_FILE, PUBLISHED_DIRECTORY, file_checksums
 from holdfast.store.db import schema
+from holdfast.store.db.ledger import Store
 from holdfast.store.db.predicates import BACKED_OUT
-from holdfast.store.db.store import Store
 from holdfast.store.feeds import contracts
 from holdfast.store.files.data_files import FileFacts
 from holdfast.store.maintenance.ledger_checks import Mismatch
@@ -194,9 +193,9 @@ def copied_contracts(connection: Connection, root: Path) -> Iterator[Mismatch]:
 def snapshot_manifests(connection: Connection, root: Path) -> Iterator[Mismatch]:
     """Yield the snapshots whose manifest is missing or damaged, and damaged manifests of other snapshots."""
     known = set(connection.execute(select(schema.snapshots.c.snapshot)).scalars())
-    for name in sorted(known | {path.stem for path in manifests.on_disk(root)}):
+    for name in sorted(known | {path.stem for path in snapshots.manifests_on_disk(root)}):
         try:
-            manifests.read(manifests.path_of(root, name))
+            snapshots.read_manifest(snapshots.manifest_path(root, name))
         except HoldfastError as error:
             yield f"snapshot {name}", error.what
 

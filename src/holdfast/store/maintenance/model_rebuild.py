@@ -14,8 +14,8 @@ from sqlalchemy import Connection, func, insert, select
 from holdfast.errors import InputError, IntegrityError
 from holdfast.feedback import parse_id
 from holdfast.store.db import schema
+from holdfast.store.db.ledger import Store
 from holdfast.store.db.sqlite_handles import TrackedConnection
-from holdfast.store.db.store import Store
 from holdfast.store.files import blobs, parquet
 from holdfast.store.maintenance.footer_scan import ScannedFile
 from holdfast.store.models import versions

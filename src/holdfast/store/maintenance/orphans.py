@@ -8,47 +8,32 @@ that is gone.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from holdfast.store.backout import tombstones
 from holdfast.store.catalog.delta import DRAFT, PUBLISHED_DIRECTORY
 from holdfast.store.db import schema
-from holdfast.store.db.statements import pieces
-from holdfast.store.db.store import Store
+from holdfast.store.db.ledger import Store
 from holdfast.store.durability.file_locks import seized
 from holdfast.store.files import blobs
 from holdfast.store.files.data_files import ROWS_DIRECTORY
-from holdfast.store.files.staging import ATTEMPTS_DIRECTORY
+from holdfast.store.files.staging import (
+    ATTEMPTS_DIRECTORY,
+    files_in,
+    named_in_ledger,
+    remove_unnamed,
+    sweep_dead_attempts,
+)
 from holdfast.store.maintenance import catalog_rebuild, footer_scan
 from holdfast.tables.snapshots import LoadKey
-
-_NAMED: Final = (schema.files.c.path, schema.prediction_files.c.path, schema.shadow_files.c.path)
-
-
-def sweep_dead_attempts(store: Store) -> list[str]:
-    """Remove what dead loaders left, found by their markers in a directory that is mostly empty.
-
-    Returns the removed paths, relative to the store's root. After a power failure a marker may be gone while its files are not;
-    `sweep` finds these too.
-    """
-    swept: list[str] = []
-    for marker in _entries(store.root / ATTEMPTS_DIRECTORY):
-        with seized(marker) as dead:
-            if dead:
-                rows = store.root / ROWS_DIRECTORY
-                swept += _remove_unnamed(store, rows.glob(f"{marker.name}-*"))
-                marker.unlink(missing_ok=True)
-    return swept
 
 
 def sweep(store: Store) -> list[str]:
     """Remove every orphan: unnamed rows, blobs of no version, unfinished blobs and drafts of tables.
 
-    It lists the whole rows directory. Loads of `lost_loads` are no orphans. Returns the removed paths, relative to the
+    It lists the whole rows directory. Loads of `lost_loads` are no orphans. Returns the removed paths to the
     store's root.
     """
     swept = sweep_dead_attempts(store)
@@ -57,16 +42,16 @@ def sweep(store: Store) -> list[str]:
         attempt = Path(path).name.partition("-")[0]
         with seized(store.root / ATTEMPTS_DIRECTORY / attempt) as dead:
             if dead:
-                swept += _remove_unnamed(store, [store.root / path])
+                swept += remove_unnamed(store, [store.root / path])
     return swept + _sweep_blobs(store) + _sweep_drafts(store)
 
 
 def unnamed(store: Store) -> list[str]:
-    """Return every file in the rows directory that the ledger does not name, relative to the store's root."""
+    """Return every file in the rows directory that the ledger does not name to the store's root."""
     # The directory first: a file that is published between the two looks is then in the second.
-    on_disk = [_relative(store, path) for path in _entries(store.root / ROWS_DIRECTORY)]
+    on_disk = [str(path.relative_to(store.root)) for path in files_in(store.root / ROWS_DIRECTORY)]
     with store.ledger.read() as connection:
-        return sorted(set(on_disk) - _named(connection, on_disk))
+        return sorted(set(on_disk) - named_in_ledger(connection, on_disk))
 
 
 def lost_loads(store: Store) -> dict[LoadKey, tuple[str, ...]]:
@@ -92,17 +77,6 @@ def lost_loads(store: Store) -> dict[LoadKey, tuple[str, ...]]:
     return found
 
 
-def _remove_unnamed(store: Store, paths: Iterable[Path]) -> list[str]:
-    found = [_relative(store, path) for path in paths]
-    if not found:
-        return []
-    with store.ledger.write() as connection:
-        removed = sorted(set(found) - _named(connection, found))
-        for path in removed:
-            (store.root / path).unlink(missing_ok=True)
-    return removed
-
-
 def _sweep_blobs(store: Store) -> list[str]:
     """Remove blobs that no version names, unless a process is writing blobs: it names them afterwards."""
     unfinished = list((store.root / blobs.BLOBS_DIRECTORY).glob(f"*/*{blobs.UNFINISHED}"))
@@ -115,7 +89,7 @@ def _sweep_blobs(store: Store) -> list[str]:
         removed = [*unfinished, *(blobs.path_of(store.root, digest) for digest in sorted(digests - kept))]
         for path in removed:
             path.unlink(missing_ok=True)
-    return [_relative(store, path) for path in removed]
+    return [str(path.relative_to(store.root)) for path in removed]
 
 
 def _sweep_drafts(store: Store) -> list[str]:
@@ -124,21 +98,5 @@ def _sweep_drafts(store: Store) -> list[str]:
         with seized(draft) as dead:
             if dead:
                 shutil.rmtree(draft)
-                swept.append(_relative(store, draft))
+                swept.append(str(draft.relative_to(store.root)))
     return swept
-
-
-def _relative(store: Store, path: Path) -> str:
-    return str(path.relative_to(store.root))
-
-
-def _entries(directory: Path) -> list[Path]:
-    return [path for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
-
-
-def _named(connection: Connection, paths: list[str]) -> set[str]:
-    found: set[str] = set()
-    for part in pieces(paths):
-        for column in _NAMED:
-            found.update(connection.execute(select(column).where(column.in_(part))).scalars())
-    return found

@@ -18,11 +18,11 @@ from holdfast.contract import Contract
 from holdfast.errors import HoldfastError
 from holdfast.records import sha256_hex
 from holdfast.store.backout import tombstones
-from holdfast.store.catalog import snapshot_manifests, snapshots
+from holdfast.store.catalog import snapshots
 from holdfast.store.catalog.delta import PUBLISHED_DIRECTORY
 from holdfast.store.db import schema
+from holdfast.store.db.ledger import Store
 from holdfast.store.db.predicates import BACKED_OUT, of_load
-from holdfast.store.db.store import Store
 from holdfast.store.durability import fsync
 from holdfast.store.feeds import contracts
 from holdfast.store.files import blobs, parquet
@@ -249,14 +249,14 @@ def rewrite_snapshot_manifests(store: Store) -> list[str]:
     written = []
     with store.ledger.read() as connection:
         known = set(connection.execute(select(schema.snapshots.c.snapshot)).scalars())
-        for name in sorted(known | {path.stem for path in snapshot_manifests.on_disk(store.root)}):
-            path = snapshot_manifests.path_of(store.root, name)
+        for name in sorted(known | {path.stem for path in snapshots.manifests_on_disk(store.root)}):
+            path = snapshots.manifest_path(store.root, name)
             try:
-                snapshot_manifests.read(path)
+                snapshots.read_manifest(path)
             except HoldfastError:
                 snapshot = snapshots.find(connection, name)
                 if snapshot is not None:
-                    snapshot_manifests.write(store.root, connection, snapshot)
+                    snapshots.write_manifest(store.root, connection, snapshot)
                 else:
                     set_aside(store.root, path)
                 written.append(name)

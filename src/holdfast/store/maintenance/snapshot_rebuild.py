@@ -10,7 +10,7 @@ from sqlalchemy import Connection, insert, select
 
 from holdfast.store.backout.tombstones import Tombstone
 from holdfast.store.catalog import snapshots
-from holdfast.store.catalog.snapshot_manifests import SnapshotManifest
+from holdfast.store.catalog.snapshots import SnapshotManifest
 from holdfast.store.db import schema
 from holdfast.store.files import data_files
 from holdfast.store.maintenance.footer_scan import Choice

@@ -16,7 +16,7 @@ from sqlalchemy import PoolProxiedConnection, bindparam, select
 
 from holdfast.errors import UnavailableError
 from holdfast.store.db import schema
-from holdfast.store.db.store import Store
+from holdfast.store.db.ledger import Store
 
 SQLITE_SECONDS: Final = 0.02
 POSTGRES_SECONDS: Final = 0.05

@@ -19,7 +19,7 @@ from holdfast.records import canonical_json, sha256_hex
 from holdfast.stats import Interval
 from holdfast.store.catalog import snapshots
 from holdfast.store.db import schema
-from holdfast.store.db.store import Store
+from holdfast.store.db.ledger import Store
 from holdfast.store.feeds import batch_profiles
 from holdfast.store.files import parquet
 from holdfast.store.telemetry.collected_files import Damaged

@@ -42,6 +42,8 @@ Spec: TypeAlias = str | Path | BatchQuery | Bounded
 COUNT_SUFFIX: Final = ".count"
 """A file `day.csv.count` next to `day.csv` declares its number of rows: a number, or JSON with "rows"."""
 
+T = TypeVar("T")
+
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]+)://")
 _DATABASES: Final = frozenset({"postgresql", "postgres"})
 
@@ -131,16 +133,13 @@ def _path(spec: str) -> str:
     return unquote(parts.path)
 
 
-_T = TypeVar("T")
-
-
-def _within(deadline_seconds: float, work: Callable[[], _T], name: str) -> _T:
+def _within(deadline_seconds: float, work: Callable[[], T], name: str) -> T:
     """Return or raise what `work` does; `UnavailableError` HF209 about the source `name` if it takes longer.
 
     The thread of work that never ends is left behind: a call into a stopped system cannot be cancelled. It does not keep
     the process alive.
     """
-    done: list[_T] = []
+    done: list[T] = []
     failed: list[BaseException] = []
 
     def run() -> None:

@@ -9,27 +9,33 @@ TESTS ?=
 # The demonstration and the tests start many processes; each must find its modules compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-unit golden check fix bench docs lock clean browser
+.PHONY: demo test test-fast test-unit soak golden check fix bench docs lock clean browser
 
 demo: $(VENV)/run.done ## the whole story on real flights, then a page to look at
 	$(BIN)/holdfast demo
 
 # A file stays with one worker, so that what its tests share is made once; the longest files come first (tests/conftest.py).
 # Three workers on two cores, because the tests of processes wait a third of their time.
-WORKERS ?= 2
+WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# The demonstration goes first and alone: its canary compares latency, and tests beside it would be seen as harm.
-ALONE := tests/cli/demo
 test: $(VENV)/dev.done browser ## the whole suite
-	$(if $(TESTS),,$(BIN)/python -m pytest $(ALONE))
-	$(PYTEST) $(or $(TESTS),--ignore=$(ALONE))
+	$(PYTEST) $(TESTS)
 
 test-fast: $(VENV)/dev.done ## no processes, no servers, no browser, no PostgreSQL
 	$(PYTEST) --no-processes -m "not (process or postgres or browser)" $(TESTS)
 
 test-unit: $(VENV)/dev.done ## what is pure
 	$(PYTEST) --no-processes -m "unit and not (process or simulated)" $(or $(TESTS),tests/unit src/holdfast)
+
+# Each is an own command with options for its seed and its length.
+SOAKS := contract_parity control_charts crash crash_commands drift load_race planted_breaks postgres_ledger pushes
+soak: $(VENV)/dev.done ## hours: what the suite repeats a few times, repeated often
+	HOLDFAST_TEST_PROFILE=soak $(PYTEST) -m "not browser"
+	for each in $(SOAKS); do $(BIN)/python -m tests.soak.$$each || exit 1; done
+	$(BIN)/python -m tests.durability.corruption
+	$(BIN)/python -m tests.simulation.run --runs 10000 --processes 2
+	$(BIN)/python -m benchmarks.rollback
 
 golden: $(VENV)/dev.done ## keep a store, a log and a version of today for later code to open (tests/golden)
 	$(BIN)/python -m tests.golden.write

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import processes
+from tests.support import forking, processes
 
 os.environ["PYTHONPATH"] = processes.PYTHONPATH
 
@@ -78,6 +79,13 @@ def _place(path: str) -> int:
 def _ledger(request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--ledger") == "postgresql" and not request.node.get_closest_marker("sqlite"):
         request.getfixturevalue("postgres_ledgers")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _parent_of_forks() -> Iterator[None]:
+    """End the process that processes of tests were forked from."""
+    yield
+    forking.stop()
 
 
 def pytest_runtestloop(session: pytest.Session) -> None:

@@ -266,7 +266,8 @@ model = Model(
     heuristic=GroupMean(by=(Ordinal("carrier"), Hour("scheduled_departure"))),
     holdout="14d",
     golden=golden,
-    # Nine hundred flights a day: a step may not ask for more than a few days can show.
-    rollout=Canary(units_per_step=20, labels_per_step=15),
+    # Nine hundred flights a day: a step may not ask for more than a few days can show. A machine that is busy with other work
+    # needs a few milliseconds more for a request now and then, whatever version serves it.
+    rollout=Canary(units_per_step=20, labels_per_step=15, latency_slack="20ms"),
     objective=Objective("auc", at_least=0.65),
 )

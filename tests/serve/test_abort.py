@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import getpass
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +26,12 @@ from holdfast.store.db import leases, schema
 from holdfast.store.files import blobs
 from holdfast.store.rollout import rollouts, traffic_plans
 from holdfast.store.serving import aborts, servers
+from tests.support import forking
 from tests.support.queries import read
 from tests.support.serving_world import CONTRACT, MODEL, Served, World
 
 Start = Callable[..., Served]
+SERVE = "from holdfast.cli import main; main()"
 
 
 def is_registered(world: World) -> bool:
@@ -206,20 +205,16 @@ def elsewhere(
     kept = blobs.path_of(promoted.root, "0" * 64).parents[1]
     shutil.copytree(kept, root / kept.relative_to(promoted.root))
     environment = {
-        **os.environ,
         "HOLDFAST_ROOT": str(root),
         "HOLDFAST_LEDGER": f"sqlite:///{promoted.root / 'ledger.db'}",
         "HOLDFAST_PORT": "0",
         "HOLDFAST_ABORT_TOKEN": "s3cret-token",
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "holdfast", "serve", "--project", str(tmp_path / "project")],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    with pytest.MonkeyPatch.context() as changed:
+        for name, value in environment.items():
+            changed.setenv(name, value)
+        process = forking.start(SERVE, "serve", "--project", tmp_path / "project")
     try:
-        assert process.stdout is not None
         served = Served(process, process.stdout.readline().split()[-1])
         served.wait(lambda status: bool(status["ready"]))
         served.wait(lambda _: is_registered(promoted))

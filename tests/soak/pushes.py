@@ -117,6 +117,7 @@ class Soak:
     callers: Callers
     labelled: int
     units: int
+    latency_slack: str = "1ms"
     watch_seconds: float = 0.0
     pushed: list[Pushed] = field(default_factory=list)
 
@@ -137,6 +138,7 @@ class Soak:
                 self.units // 20, Canary.units_per_step
             ),  # half of those that the first step can ever see
             min_labels_total=self.labelled,
+            latency_slack=self.latency_slack,
             slices=("carrier",),
             shadow=Shadow(units=1000, disagreement=0.1) if shadow else None,
             timeout=timedelta(seconds=PUSH_SECONDS),
@@ -269,10 +271,12 @@ def soak(
     faults: Sequence[Fault] = FAULTS,
     labelled: int = 2_500,
     rate: float = 1_000.0,
+    latency_slack: str = "1ms",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Play it all; the document that is printed. `labelled` answers of a challenger must be known before it is promoted, and
-    `rate` requests a second are sent at most."""
+    `rate` requests a second are sent at most. A machine that does other work at the same time needs a larger `latency_slack`.
+    """
     began = time.monotonic()
     rng = random.Random(seed)
     extent = extent or Extent()
@@ -285,7 +289,7 @@ def soak(
     say(f"{time.monotonic() - began:6.1f} s  {len(planned)} versions are trained, broken and judged")
     world.begin(first)
     with world.running(CONNECTIONS, rate) as callers:
-        play = Soak(world, callers, labelled, world.requests_a_day * extent.live_days)
+        play = Soak(world, callers, labelled, world.requests_a_day * extent.live_days, latency_slack)
         play.warm_up(world.requests_a_day)
         pushing = time.monotonic()
         for each in planned:

@@ -18,7 +18,15 @@ def test_bad_pushes_come_back_and_a_good_one_is_promoted(tmp_path: Path) -> None
         first=date(2013, 3, 1), last=date(2013, 3, 20), live_days=2, trees=30, holdout="6d"
     )
     found = pushes.soak(
-        2, 1, SEED, tmp_path / "stage", extent=extent, faults=faults, labelled=300, rate=400.0
+        2,
+        1,
+        SEED,
+        tmp_path / "stage",
+        extent=extent,
+        faults=faults,
+        labelled=300,
+        rate=400.0,
+        latency_slack="4ms",
     )
     assert found["right"], found["pushes"]
     assert (found["bad_right"], found["good_right"]) == (2, 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,10 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.support import loader
+from tests.support import forking
 
 ROWS = 300
 BAD_ROW = 7
+LOADER = "import sys; from tests.support import loader; loader.main(*sys.argv[1:])"
 
 
 def _delivery(directory: Path, day: int) -> Path:
@@ -43,11 +42,10 @@ def delivery(tmp_path: Path) -> Callable[[int], Path]:
 
 
 @pytest.fixture
-def start_loader() -> Callable[..., subprocess.Popen[str]]:
+def start_loader() -> Callable[..., forking.Process]:
     """Start a loader process: `start_loader(root, point, *files)`."""
 
-    def start(root: Path, point: str, *paths: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, str(loader.__file__), str(root), point, *map(str, paths)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    def start(root: Path, point: str, *paths: Path) -> forking.Process:
+        return forking.start(LOADER, root, point, *paths)
 
     return start

@@ -1,22 +1,53 @@
-"""A user's own project, by commands alone: each runs as a process in the project's directory."""
+"""A user's own project, by commands alone: run in this process, and those that go on until they are ended as processes."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from holdfast.cli.app import main
 from holdfast.cli.demo.sandbox import free_port
 from tests.support.processes import PYTHONPATH
 from tests.support.waiting import wait_until
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The exit status of a command and what it printed."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def run_here(arguments: tuple[str, ...], directory: Path, environment: Mapping[str, str]) -> Finished:
+    """Run `holdfast ARGUMENTS` in `directory`, as a process would, but in this one: a new one imports for a second."""
+    out, err = io.StringIO(), io.StringIO()
+    status = 0
+    with (
+        contextlib.chdir(directory),
+        mock.patch.dict(os.environ, environment, clear=True),
+        mock.patch.object(sys, "argv", ["holdfast", *arguments]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return Finished(status, out.getvalue(), err.getvalue())
 
 
 @dataclass(frozen=True)
@@ -42,16 +73,9 @@ class Project:
         """Run a command that is refused with exit status `expect`, and return the error that it printed."""
         return self._run(arguments, expect).stderr
 
-    def _run(self, arguments: tuple[str, ...], expect: int) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "holdfast", *arguments],
-            cwd=self.directory,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == expect, f"{arguments}: {done.stdout}{done.stderr}"
+    def _run(self, arguments: tuple[str, ...], expect: int) -> Finished:
+        done = run_here(arguments, self.directory, self.environment)
+        assert done.status == expect, f"{arguments}: {done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
         return done
 
@@ -61,7 +85,7 @@ class Project:
 
     @contextmanager
     def running(self, command: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a command that goes on until it is ended, and end it."""
+        """Run a command that goes on until it is ended, as a process, and end it."""
         process = subprocess.Popen(
             [sys.executable, "-m", "holdfast", command],
             cwd=self.directory,
@@ -76,17 +100,26 @@ class Project:
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """Send a request to the server; status 0 when there is none."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body))
-            response = connection.getresponse()
-            content = response.read()
-        except OSError:
-            return 0, {}
-        finally:
-            connection.close()
-        return response.status, json.loads(content) if content.startswith(b"{") else {}
+        return send(self.port, method, path, body)
+
+    def page(self, path: str) -> tuple[int, Any]:
+        """Read `path` of the page; status 0 when there is none."""
+        return send(self.page_port, "GET", path)
 
     def wait_for_server(self, model: str) -> None:
         """Wait until the server of `model` is ready."""
         wait_until(lambda: self.request("GET", f"/v2/models/{model}/ready")[0] == 200, "the server is ready")
+
+
+def send(port: int, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    """Send a request to `port` of this machine; status 0 when no process listens there."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body))
+        response = connection.getresponse()
+        content = response.read()
+    except OSError:
+        return 0, {}
+    finally:
+        connection.close()
+    return response.status, json.loads(content) if content.startswith(b"{") else {}

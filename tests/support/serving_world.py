@@ -5,8 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -34,6 +32,7 @@ from holdfast.store.models import versions
 from holdfast.store.rollout import traffic_plans
 from holdfast.tables import Snapshot
 from holdfast.train.artifact import VersionMetadata, pack_version
+from tests.support import forking
 from tests.support.queries import read
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -250,7 +249,7 @@ class World:
 class Served:
     """A server process and a client of it."""
 
-    process: subprocess.Popen[str]
+    process: forking.Process
     address: str
 
     @property
@@ -287,7 +286,7 @@ class Served:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_SECONDS)
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -333,19 +332,14 @@ def world(tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def serve(world: World) -> Iterator[Callable[..., Served]]:
     """Starts a server on the world's root; every one that still runs is killed at the end."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[forking.Process] = []
 
     def start(
         *, linger: float = 0.1, ready: bool = True, stderr: IO[str] | None = None, token: str = ""
     ) -> Served:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(world.root), MODEL, str(linger), token], stdout=subprocess.PIPE, text=True,
-            stderr=stderr,
-        )  # fmt: skip
+        process = forking.start(SERVER, world.root, MODEL, linger, token, stderr=stderr)
         started.append(process)
-        assert process.stdout is not None
-        address = process.stdout.readline().split()[-1]
-        served = Served(process, address)
+        served = Served(process, process.stdout.readline().split()[-1])
         if ready:
             served.wait(lambda status: bool(status["ready"]))
         return served
@@ -354,8 +348,7 @@ def serve(world: World) -> Iterator[Callable[..., Served]]:
     for process in started:
         process.kill()
         process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        process.stdout.close()
 
 
 @pytest.fixture

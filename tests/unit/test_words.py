@@ -6,6 +6,7 @@ Checked are the names that our code defines, its docstrings, comments and messag
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -110,17 +111,24 @@ def of_python(path: Path, source: str) -> Iterator[Found]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from of_text(path, node.value, node.lineno)
         for name in _defined(node):
-            for part in _parts(ALLOWED.sub("", name)):
-                if part in _IN_NAMES:
-                    yield Found(path, getattr(node, "lineno", 1), f"{name} ({part})", _IN_NAMES[part])
+            for part in _private_parts(name):
+                yield Found(path, getattr(node, "lineno", 1), f"{name} ({part})", _IN_NAMES[part])
             yield from _of_phrases(path, name, getattr(node, "lineno", 1))
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            yield from of_text(path, token.string, token.start[0])
+    if any(_is_suspect(row[row.index("#") :]) for row in source.splitlines() if "#" in row):
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type == tokenize.COMMENT:
+                yield from of_text(path, token.string, token.start[0])
+
+
+def _is_suspect(text: str) -> bool:
+    """Return True if a private word may be in `text`: a look at the whole is a hundred times as fast as one at each part."""
+    return bool(_ANY_WORD.search(text) or _ANY_PHRASE.search(text))
 
 
 def of_text(path: Path, text: str, line: int = 1) -> Iterator[Found]:
     """Yield the private words of a text that begins at `line`."""
+    if not _is_suspect(text):
+        return
     for number, row in enumerate(text.splitlines(), line):
         left = ALLOWED.sub("", row)
         for word in _ANY_WORD.findall(left):
@@ -134,6 +142,11 @@ def _of_phrases(path: Path, text: str, line: int) -> Iterator[Found]:
     for phrase, instead in PHRASES.items():
         if found := re.search(phrase, text, re.IGNORECASE):
             yield Found(path, line, found[0], instead)
+
+
+@functools.cache
+def _private_parts(name: str) -> list[str]:
+    return [part for part in _parts(ALLOWED.sub("", name)) if part in _IN_NAMES]
 
 
 def _parts(name: str) -> list[str]:

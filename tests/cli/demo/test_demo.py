@@ -25,7 +25,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=540,
+        timeout=3600,
         env=environment,
     )
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
@@ -95,7 +95,7 @@ def test_the_demonstration_leaves_no_process_and_a_clean_store(told: dict) -> No
         [sys.executable, "-m", "holdfast", "verify", "--json", "--project", str(told["directory"])],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=3600,
     )
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["findings"] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,7 @@ from holdfast.tables.backout import (
     TaintVersions,
     total_impact,
 )
-from tests.support import backout_world, rollout_world
+from tests.support import backout_world, forking, rollout_world
 from tests.support.queries import read
 
 if TYPE_CHECKING:
@@ -304,6 +303,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return state_of(case)
 
 
+BACKOUT = "import sys; from tests.support import backout_world; backout_world.main(*sys.argv[1:])"
+
+
 @pytest.mark.process
 @pytest.mark.crash
 @pytest.mark.sqlite
@@ -315,10 +317,10 @@ def test_a_killed_back_out_is_carried_on(
 ) -> None:
     """R2, R6: kill -9 at every named point; the end is that of one that was not killed."""
     case.world.promote(case.tainted_version())
-    command = [sys.executable, str(case.rows.__file__), str(case.store.root), point, "1"]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert process.returncode == -9, process.stderr
-    assert "ACK" not in process.stdout
+    process = forking.start(BACKOUT, case.store.root, point, "1", stderr=subprocess.PIPE)
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == -9, errors
+    assert "ACK" not in output
     if resumed_by == "loop":
         done = carry_on(case.store, now_us=case.rows.NOW_US)
         assert done == ([] if point in ("backout.before_begin", "backout.ended") else [1])

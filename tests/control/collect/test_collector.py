@@ -13,7 +13,7 @@ from holdfast.records import Verdict
 from holdfast.store.db import leases
 from holdfast.store.serving import servers
 from holdfast.store.telemetry import log_positions
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 MODEL = "flight-delay"
 
@@ -63,7 +63,7 @@ def test_a_probe_is_answered_by_the_intended_version_or_does_not_pass(world, ser
     seen = until(world, lease, Verdict.PASS)
     assert (seen.plan_id, seen.planned_version, seen.observed_version) == (second, tenth, tenth)
     served.process.send_signal(signal.SIGKILL)
-    served.process.wait(20)
+    served.process.wait(PATIENCE_SECONDS)
     assert probed(world, lease).verdict is Verdict.PASS, (
         "a server that was just seen is not asked again at once"
     )
@@ -105,7 +105,7 @@ def test_what_a_killed_server_answered_is_counted_and_joined(world, serve, lease
     assert code == 202
     probed(world, lease)
     served.process.kill()
-    served.process.wait(20)
+    served.process.wait(PATIENCE_SECONDS)
     assert collector.collect(world.store, MODEL, lease, now_us=now_us()) == 60
     assert collector.join(world.store, MODEL, lease, now_us=now_us()) == 30
     assert collector.collect(world.store, MODEL, lease, now_us=now_us()) == 0

@@ -2,8 +2,6 @@
 
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -18,6 +16,7 @@ from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionReco
 from holdfast.store.serving.servers import Server
 from holdfast.store.telemetry import collected_files, labels, log_positions, outcomes, usage
 from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
+from tests.support import forking
 
 pytestmark = [pytest.mark.crash, pytest.mark.process]
 
@@ -89,9 +88,7 @@ def fill(store, tmp_path, requests, per_segment):
 
 
 def start_collector(store, point, holder):
-    return subprocess.Popen(
-        [sys.executable, "-c", COLLECTOR, str(store.root), point, holder], stdout=subprocess.PIPE, text=True
-    )
+    return forking.start(COLLECTOR, store.root, point, holder)
 
 
 def finish(store):

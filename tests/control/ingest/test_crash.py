@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +19,12 @@ from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import events
 from holdfast.store.durability import failpoints
 from holdfast.store.files import data_files
-from tests.support import loader
+from tests.support import forking, loader
 
 pytestmark = pytest.mark.crash
 
 Delivery = Callable[[int], Path]
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., forking.Process]
 
 
 def _assert_exact(store: Store, days: int) -> None:
@@ -81,7 +80,6 @@ def test_kills_at_random_moments(tmp_path: Path, delivery: Delivery, start_loade
     chance = random.Random(seed)
     for _ in range(4):
         running = start_loader(root, "-", *paths)
-        assert running.stdout is not None
         first = running.stdout.readline()
         time.sleep(chance.uniform(0, 0.15))
         running.kill()

@@ -7,8 +7,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -26,7 +24,7 @@ from holdfast.store.catalog import batches
 from holdfast.store.db import events, postgres
 from holdfast.store.durability import failpoints
 from holdfast.store.files import data_files
-from tests.support import loader, postgres_loader
+from tests.support import forking, loader
 
 PROCESSES = 3
 BATCHES = 6
@@ -54,9 +52,11 @@ def _deliveries(directory: Path, count: int) -> list[Path]:
     return paths
 
 
-def _start(root: Path, url: str, paths: list[Path]) -> subprocess.Popen[str]:
-    command = [sys.executable, str(postgres_loader.__file__), str(root), url, *map(str, paths)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+LOADER = "import sys; from tests.support import postgres_loader; postgres_loader.main(*sys.argv[1:])"
+
+
+def _start(root: Path, url: str, paths: list[Path]) -> forking.Process:
+    return forking.start(LOADER, root, url, *paths)
 
 
 def _assert_all_once(root: Path, url: str, count: int) -> None:
@@ -100,7 +100,6 @@ def test_what_was_acknowledged_outlives_a_server_that_is_killed(own_postgres: An
     paths = _deliveries(tmp_path / "in", 30)
     seeded = random.Random(7)
     with _start(root, url, paths) as loader:
-        assert loader.stdout is not None
         said = [loader.stdout.readline()]  # it is at work now
         for _ in range(KILLS):
             time.sleep(seeded.uniform(0.05, 0.4))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from holdfast.records import canonical_json, sha256_hex
 from holdfast.store import Store
 from holdfast.store.db import event_chain, events
 from holdfast.store.db.event_chain import Head
+from tests.support import forking
 
 TOLD = 12
 MODEL = """
@@ -166,28 +166,26 @@ def test_what_is_no_head_is_refused(words: str) -> None:
         Head.parse(words)
 
 
-def _write(root: str, url: str, name: str, count: int, start: multiprocessing.synchronize.Barrier) -> None:
-    store = Store.open(Path(root), url)
-    start.wait(60)
-    tell(store, count, name)
-    store.ledger.close()
+WRITE = """
+import sys
+from pathlib import Path
+from holdfast.store import Store
+from holdfast.store.db import events
+root, url, name = sys.argv[1:]
+store = Store.open(Path(root), url)
+for number in range(25):
+    with store.ledger.write() as connection:
+        events.append(connection, at_us=number, kind="a.told", subject="m", explanation=f"{number}", actor=name)
+store.ledger.close()
+"""
 
 
 @pytest.mark.process
 def test_four_processes_make_one_chain(store: Store) -> None:
     """R12: writers on either database wait for each other, so nobody chains to an event that is not the newest."""
-    spawning = multiprocessing.get_context("spawn")
-    start = spawning.Barrier(4)
     url = store.ledger.engine.url.render_as_string(hide_password=False)
-    writers = [
-        spawning.Process(target=_write, args=(str(store.root), url, f"writer-{number}", 25, start))
-        for number in range(4)
-    ]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(120)
-    assert [writer.exitcode for writer in writers] == [0] * 4
+    arguments = [(store.root, url, f"writer-{number}") for number in range(4)]
+    assert forking.run_at_once(WRITE, arguments, store.root.parent / "go") == [0] * 4
     found = audit(store)
     assert found.clean
     assert found.chain.events == TOLD + 100

@@ -16,7 +16,7 @@ from holdfast.store import Store
 from holdfast.store.catalog import batches
 from holdfast.store.files import data_files
 from holdfast.store.maintenance import backup as backups
-from tests.support import loader
+from tests.support import forking, loader
 
 Delivery = Callable[[int], Path]
 
@@ -59,7 +59,7 @@ def test_what_comes_back_is_what_was_there(store: Store, tmp_path: Path, deliver
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_backup_beside_two_loaders_is_one_moment(
-    seed: int, tmp_path: Path, delivery: Delivery, start_loader: Callable[..., object]
+    seed: int, tmp_path: Path, delivery: Delivery, start_loader: Callable[..., forking.Process]
 ) -> None:
     """Backups are taken while two processes load: each restores to whole batches, and to those acknowledged before it."""
     days, root = 8, tmp_path / "store"
@@ -68,12 +68,12 @@ def test_a_backup_beside_two_loaders_is_one_moment(
     store = Store.open(root)
     running = [start_loader(root, "-", *paths), start_loader(root, "-", *reversed(paths))]
     taken = []
-    while any(process.poll() is None for process in running):  # type: ignore[attr-defined] # they are Popen
+    while any(process.poll() is None for process in running):
         with store.ledger.read() as connection:
             acknowledged = batches.current_version(connection)
         taken.append((acknowledged, backup(store, tmp_path / "kept", now_us=len(taken))))
     for process in running:
-        process.communicate()  # type: ignore[attr-defined] # they are Popen
+        process.communicate()
     assert len(taken) > 1
     chance = random.Random(seed)
     for acknowledged, each in chance.sample(taken, min(3, len(taken))) + taken[-1:]:

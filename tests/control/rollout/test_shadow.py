@@ -62,9 +62,24 @@ class Loop:
         for concern in (collector.collect, collector.join, probe, reconcile.reconcile):
             concern(self.store, MODEL, self.lease, now_us=now_us())
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Play rounds until `condition` holds: copies come to the log some time after their requests."""
+
+        def holds() -> bool:
+            self.round()
+            return condition()
+
+        wait_until(holds)
+
     @property
     def row(self) -> rollouts.RolloutRow:
         return read(self.store, rollouts.newest, MODEL)
+
+    @property
+    def pairs(self) -> int:
+        """How many copied requests are known with both predictions."""
+        states = self.shadow()
+        return states["shadow.errors"].challenger_units if states else 0
 
     def shadow(self) -> dict[str, MetricState]:
         states = read(self.store, evidence.of_rollout, self.row.rollout_id)
@@ -101,8 +116,7 @@ def test_a_version_that_decides_otherwise_is_found_before_anybody_sees_it(world:
         for _ in range(5):
             seen[served.infer(unit=f"u{asked}")[1]["model_version"]] += 1
             asked += 1
-        time.sleep(0.1)
-        loop.round()
+        loop.until(lambda asked=asked: loop.row.state is not State.SHADOWING or loop.pairs >= asked)
         assert asked <= 400
     assert set(seen) == {world.names["half"]}
     found = loop.shadow()["shadow.disagreement"]
@@ -125,8 +139,7 @@ def test_a_version_that_cannot_answer_is_found_in_shadow(world: World, serve: St
             status, answer = served.infer([row(distance=5500.0)], unit=f"u{asked}")
             assert (status, answer["model_version"]) == (200, world.names["half"])
             asked += 1
-        time.sleep(0.1)
-        loop.round()
+        loop.until(lambda asked=asked: loop.row.state is not State.SHADOWING or loop.pairs >= asked)
         assert asked <= 400
     found = loop.shadow()["shadow.errors"]
     print(f"found after {found.challenger_units} pairs: {describe(found)}")
@@ -147,9 +160,7 @@ def test_a_good_version_passes_on_to_its_canary(world: World, serve: Start) -> N
             loop.round()
             assert loop.row.state is State.SHADOWING
     served.wait(lambda status: status["shadow_requests"] == 70)
-    time.sleep(0.1)
-    loop.round()
-    assert loop.row.state is State.CANARY
+    loop.until(lambda: loop.row.state is State.CANARY)
     shadow = loop.shadow()
     assert shadow["shadow.errors"].challenger_units == 70
     # A constant half against a quarter: the same decision would be another's; both scores are known exactly.
@@ -164,24 +175,22 @@ def test_a_good_version_passes_on_to_its_canary(world: World, serve: Start) -> N
 
 def test_a_server_that_is_killed_loses_copies_and_doubles_none(world: World, serve: Start) -> None:
     served, loop = started(world, serve, "delay", Canary(latency_quantile=None, shadow=Shadow(units=10_000)))
-    asked = 0
+    asked = collected = 0
     for _ in range(2):
         for _ in range(40):
             served.infer(unit=f"u{asked}")
             asked += 1
-        served.wait(lambda status: status["shadow_requests"] >= 20)
+        loop.until(lambda least=collected + 20: loop.pairs >= least)
         served.stop(signal.SIGKILL)
         loop.round()
+        collected = loop.pairs
         served = serve()
         served.wait(lambda status: status["shadow"] is not None)
     served.infer(unit="last")
-    served.wait(lambda status: status["shadow_requests"] == 1)
-    time.sleep(0.1)
-    loop.round()
-    pairs = loop.shadow()["shadow.errors"].challenger_units
-    print(f"{pairs} pairs of {asked + 1} requests, over 2 kill -9")
-    assert 20 <= pairs <= asked + 1
-    everything_once(world.store, pairs)
+    loop.until(lambda: loop.pairs > collected)
+    print(f"{loop.pairs} pairs of {asked + 1} requests, over 2 kill -9")
+    assert 40 < loop.pairs <= asked + 1
+    everything_once(world.store, loop.pairs)
 
 
 def test_a_hanging_shadow_ends_its_rollout(world: World, serve: Start) -> None:
@@ -196,11 +205,7 @@ def test_a_hanging_shadow_ends_its_rollout(world: World, serve: Start) -> None:
     with path.open("ab") as file:
         file.write(frame(hung))
 
-    def is_cancelled() -> bool:
-        loop.round()
-        return loop.row.state is State.CANCELLED
-
-    wait_until(is_cancelled)
+    loop.until(lambda: loop.row.state is State.CANCELLED)
     assert "hung 1" in loop.row.reason
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import forking
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.process
@@ -43,8 +42,7 @@ uvloop.run(main())
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    process = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+    process = forking.start(SERVER)
     yield int(process.stdout.readline())
     assert process.poll() is None, "the server died"
     process.kill()

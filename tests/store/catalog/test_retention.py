@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from holdfast.store.db import schema
 from holdfast.store.durability import failpoints
 from holdfast.store.files import data_files, staging
 from holdfast.tables.lineage import Lineage, Node, NodeKind
+from tests.support import forking
 from tests.support.loads import insert_load
 
 DAY = timedelta(days=1)
@@ -176,12 +174,8 @@ def test_a_kill_at_every_point_then_the_same_again(store: Store, point: str) -> 
     _load(store, "d9", 9)
     with store.ledger.read() as connection:
         before = data_files.read_rows(store, batches.current_version(connection), "flights")
-    killed = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(store.root), point, str(LATE_US)],
-        env=os.environ,
-        check=False,
-        timeout=600,
-    )
+    killed = forking.start(_KILLED, store.root, point, LATE_US)
+    killed.communicate(timeout=600)
     assert killed.returncode == -signal.SIGKILL
     compact(store, now_us=9)
     shown = vacuum.plan(store, now_us=LATE_US, keep=DAY, newest=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 import sqlite3
 from pathlib import Path
@@ -18,6 +17,7 @@ from holdfast.store import Store
 from holdfast.store.db import migrate
 from holdfast.store.db.ledger import Ledger
 from holdfast.store.db.schema import METADATA
+from tests.support import forking
 
 pytestmark = pytest.mark.usefixtures("migrations")
 
@@ -88,23 +88,21 @@ def test_a_ledger_that_cannot_be_reached_says_so(tmp_path: Path) -> None:
         Store.open(tmp_path)
 
 
-def _open(directory: str, start: multiprocessing.synchronize.Barrier) -> None:
-    start.wait(60)
-    store = Store.open(Path(directory))
-    with store.ledger.read() as connection:
-        assert migrate.revision(connection) == migrate.HEAD
+OPEN = """
+import sys
+from pathlib import Path
+from holdfast.store import Store
+from holdfast.store.db import migrate
+store = Store.open(Path(sys.argv[1]), *sys.argv[2:])
+with store.ledger.read() as connection:
+    assert migrate.revision(connection) == migrate.HEAD
+store.ledger.close()
+"""
 
 
 @pytest.mark.process
 def test_four_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
-    spawning = multiprocessing.get_context("spawn")
-    start = spawning.Barrier(4)
-    openers = [spawning.Process(target=_open, args=(str(tmp_path), start)) for _ in range(4)]
-    for opener in openers:
-        opener.start()
-    for opener in openers:
-        opener.join(120)
-    assert [opener.exitcode for opener in openers] == [0] * 4
+    assert forking.run_at_once(OPEN, [[tmp_path / "store"]] * 4, tmp_path / "go") == [0] * 4
 
 
 def test_postgresql_gets_the_same_schema(postgres_server: Any) -> None:
@@ -118,23 +116,11 @@ def test_postgresql_gets_the_same_schema(postgres_server: Any) -> None:
     assert differences == []
 
 
-def _open_url(url: str, directory: str, start: multiprocessing.synchronize.Barrier) -> None:
-    start.wait(60)
-    Store.open(Path(directory), url).ledger.close()
-
-
 @pytest.mark.process
 def test_four_processes_may_open_a_new_ledger_on_postgresql(tmp_path: Path, postgres_server: Any) -> None:
     postgres_server.execute("CREATE DATABASE opened")
     url = postgres_server.url("opened")
-    spawning = multiprocessing.get_context("spawn")
-    start = spawning.Barrier(4)
-    openers = [spawning.Process(target=_open_url, args=(url, str(tmp_path), start)) for _ in range(4)]
-    for opener in openers:
-        opener.start()
-    for opener in openers:
-        opener.join(120)
-    assert [opener.exitcode for opener in openers] == [0] * 4
+    assert forking.run_at_once(OPEN, [[tmp_path / "store", url]] * 4, tmp_path / "go") == [0] * 4
 
 
 @pytest.mark.parametrize("url", ["postgresql://postgres@127.0.0.1:1/x", "postgres://nobody@127.0.0.1:1/x"])

@@ -9,7 +9,6 @@ import random
 import shutil
 import sqlite3
 import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -26,6 +25,7 @@ from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.store import Store
 from holdfast.store.db import page_checksums, sqlite_handles
 from holdfast.store.db.ledger import Ledger, sqlite_url
+from tests.support import forking
 
 pytestmark = pytest.mark.sqlite
 
@@ -291,9 +291,8 @@ PROGRAM = textwrap.dedent("""
 """)
 
 
-def program(root: Path, what: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROGRAM, str(root), what]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def program(root: Path, what: str) -> forking.Process:
+    return forking.start(PROGRAM, root, what, stderr=subprocess.PIPE)
 
 
 @pytest.mark.process

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from holdfast.store.serving import log_writer
 from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, frame, read
+from tests.support import forking
 
 
 def answered(made: str) -> PredictionRecord:
@@ -107,6 +106,7 @@ import sys
 from pathlib import Path
 from holdfast.store.serving.prediction_log import PredictionRecord, frame
 from holdfast.store.serving.log_writer import LogWriter
+from tests.support import forking
 writer = LogWriter(Path(sys.argv[1]), "s1", "m", segment_bytes=20_000)
 while True:
     made = writer.next_id()
@@ -120,10 +120,7 @@ while True:
 def test_every_acknowledged_record_survives_sigkill(tmp_path: Path) -> None:
     """P1 for the log: the id is printed only after `write` returned."""
     for _ in range(3):
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
+        process = forking.start(WRITER, tmp_path)
         acknowledged = [process.stdout.readline().strip() for _ in range(300)]
         process.send_signal(signal.SIGKILL)
         acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]

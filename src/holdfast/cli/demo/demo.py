@@ -177,7 +177,7 @@ class Demo:
         reconcile.begin(
             self._sandbox.store, self._sandbox.project.model, version, actor="demo", now_us=now_us()
         )
-        self._sandbox.client.wait_until_ready(60)
+        self._sandbox.client.wait_until_ready(120)
         self._sandbox.wait(
             lambda: self._rollout().state is State.PROMOTED, "the first version to be confirmed by a probe"
         )

@@ -39,7 +39,7 @@ from holdfast.store.telemetry import labels
 
 MARK: Final = ".holdfast-demo"
 EXAMPLE_FILES: Final = ("model.py", "bad_push.py", "daily_files.py")
-SETTLE_SECONDS: Final = 30.0
+SETTLE_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from holdfast.store.db import events, leases
 from holdfast.store.models import versions
 from holdfast.store.rollout import rollouts, traffic_plans
 from holdfast.store.serving import aborts
-from tests.support import rollout_world
+from tests.support import forking, rollout_world
 from tests.support.postgres import Server as Postgres
 from tests.support.postgres import UnavailableHereError
 from tests.support.queries import read
@@ -70,12 +70,7 @@ def canary(postgres: Postgres, tmp_path: Path) -> Iterator[tuple[World, Served]]
         reconcile.commit(
             connection, world.store, row, Transition(Event.START, "test", "ann"), now_us=_now_us()
         )
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(world.root), postgres.url(), MODEL],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
+    process = forking.start(SERVER, world.root, postgres.url(), MODEL)
     served = Served(process, process.stdout.readline().split()[-1])
     served.wait(lambda status: status["rollout"] == number)
     served.wait(lambda _: _keeps(world, number))

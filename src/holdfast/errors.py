@@ -7,6 +7,7 @@ Nothing here knows about HTTP or exit codes.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 CODES: Final[dict[str, str]] = {
@@ -122,15 +123,12 @@ class HoldfastError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the parts, so that an error crosses from one process to another."""
-        return _remade, (type(self), self.code, self.what, self.state, self.next_command)
+        remade = partial(type(self), state=self.state, next_command=self.next_command)
+        return remade, (self.code, self.what)
 
     def as_dict(self) -> dict[str, str]:
         """Return the error as the four fields of every JSON surface."""
         return {"code": self.code, "what": self.what, "state": self.state, "next_command": self.next_command}
-
-
-def _remade(kind: type[HoldfastError], code: str, what: str, state: str, next_command: str) -> HoldfastError:
-    return kind(code, what, state=state, next_command=next_command)
 
 
 class InputError(HoldfastError):

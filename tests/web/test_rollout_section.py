@@ -8,7 +8,7 @@ from holdfast.control.reports.progress import MetricProgress, RolloutProgress
 from holdfast.records import Verdict
 from holdfast.rollout import State
 from holdfast.web import rollout_section
-from holdfast.web.evidence_chart import evidence_chart
+from holdfast.web.charts import evidence_chart
 from holdfast.web.rollout_section import Curve, decision_text, interval_text, mean_text, states_of
 
 RUN = RolloutProgress(

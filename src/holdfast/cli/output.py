@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
-from typing import Final, TextIO
+from typing import Final, TextIO, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
@@ -30,7 +24,9 @@ from holdfast.errors import (
     RefusedError,
     UnavailableError,
 )
-from holdfast.records import Progress, to_plain
+from holdfast.records import Progress, Verdict, to_plain
+
+Row = TypeVar("Row")
 
 EXIT_STATUS: Final[dict[type[HoldfastError], int]] = {
     InputError: 2,
@@ -42,10 +38,12 @@ EXIT_STATUS: Final[dict[type[HoldfastError], int]] = {
 }
 """The exit status of each kind of error; 0 is success, 1 a check that failed (a gate, a verification)."""
 
-
-def _plain(value: object) -> object:
-    return to_plain(value) if is_dataclass(value) else str(value)
-
+COLOURS: Final = {
+    Verdict.PASS: "green",
+    Verdict.FAIL: "red",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.ERROR: "red",
+}
 
 _UNBROKEN: Final = 10_000
 """The width of an output that is not a terminal, in characters: wider than any table."""
@@ -82,8 +80,14 @@ class Output:
             table.add_row(*(escape(cell(value)) for value in row))
         self._out.print(table)
 
+    def records(
+        self, title: str, rows: Iterable[Row], columns: Mapping[str, Callable[[Row], object]]
+    ) -> None:
+        """Print a table for a person: one line for each row, and the function that gives each column's value."""
+        self.table(title, list(columns), [[value(row) for value in columns.values()] for row in rows])
+
     def result(self, document: object) -> None:
-        """Print the JSON document of the command, which may contain dataclasses; nothing without --json."""
+        """Print the JSON document of the command, with records as objects; nothing without --json."""
         if self.as_json:
             sys.stdout.write(json.dumps(document, default=_plain, allow_nan=False) + "\n")
             sys.stdout.flush()
@@ -106,16 +110,16 @@ class Output:
         if self.as_json or not self._err.is_terminal:
             yield lambda _done, _of: None
             return
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
+        text = TextColumn("{task.description}")
+        columns = (SpinnerColumn(), text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with ProgressBar(*columns, console=self._err, transient=True) as bar:
             task = bar.add_task(label, total=None)
             yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+def _plain(value: object) -> object:
+    """Return a record as its fields; anything else that JSON lacks as text."""
+    return to_plain(value) if is_dataclass(value) else str(value)
 
 
 def _console(stream: TextIO, *, quiet: bool = False) -> Console:

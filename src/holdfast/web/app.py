@@ -43,6 +43,7 @@ SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
 )
 """The headers of every response: no inline script, no foreign resource, no framing of the page."""
 
+_NO_STORE: Final = {"cache-control": "no-store"}
 _HERE: Final = Path(__file__).parent
 _FILTERS: Final[Mapping[ModuleType, tuple[str, ...]]] = {
     formatting: ("ago", "share", "span"),
@@ -109,11 +110,11 @@ class _Pages:
 
     def api_status(self, _request: Request) -> Response:
         """Return the same content as JSON."""
-        return JSONResponse(asdict(self._status()), headers={"cache-control": "no-store"})
+        return JSONResponse(asdict(self._status()), headers=_NO_STORE)
 
     def api_rollout(self, _request: Request) -> Response:
         """Return the running rollout as JSON: metrics, evidence over time, webhooks, drills."""
-        return JSONResponse(asdict(self._rollout(self._clock_us())), headers={"cache-control": "no-store"})
+        return JSONResponse(asdict(self._rollout(self._clock_us())), headers=_NO_STORE)
 
     def _rollout(self, now_us: int) -> rollout_section.RolloutSection:
         return rollout_section.read(self._store, self._model, now_us=now_us)
@@ -125,9 +126,7 @@ class _Pages:
         status = self._status()
         feeds = feeds_section.read(self._store, [each.feed for each in status.feeds])
         content = page(status, self._rollout(status.now_us), self._drawings, feeds)
-        return HTMLResponse(
-            self._templates.get_template(template).render(page=content), headers={"cache-control": "no-store"}
-        )
+        return HTMLResponse(self._templates.get_template(template).render(page=content), headers=_NO_STORE)
 
 
 def _templates() -> Environment:
@@ -190,7 +189,14 @@ class Guard:
 
     def _is_known(self, named: str) -> bool:
         name = host_name(named)
-        return name in self._hosts or _is_address(name)
+        if name in self._hosts:
+            return True
+        # DNS rebinding needs a name that an attacker owns, which an address is not.
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
 
 
 def host_name(host: str) -> str:
@@ -202,12 +208,3 @@ def host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower()
-
-
-def _is_address(name: str) -> bool:
-    # DNS rebinding needs a name that an attacker owns, which an address is not.
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from typing import Any, Final
 
 import vl_convert
@@ -17,13 +18,16 @@ import vl_convert
 from holdfast.control.reports.status import RolloutStatus
 from holdfast.monitor import Minute, QualityDay
 from holdfast.monitor.quality import DAY_US
-from holdfast.records import canonical_json, sha256_hex
+from holdfast.records import MINUTE_US, canonical_json, sha256_hex
 from holdfast.rollout import State
+from holdfast.web.rollout_section import Curve
 
 COLOURS: Final = ("#2f7dd1", "#e07b22", "#1f9d78", "#c2449b", "#8467d7", "#b8931f", "#4aa3b8", "#d1495b")
 """Distinguishable on light and on dark; a version keeps its own."""
 
 MARK_COLOURS: Final = {"rollout": "#8a94a6", "promoted": "#1f9d78", "rolled back": "#d64545"}
+
+_DASHES: Final = ([1, 0], [6, 3], [2, 3], [8, 3, 2, 3])
 
 Spec = dict[str, Any]
 
@@ -97,57 +101,40 @@ def quality_chart(
     width, height
         The size, in pixels.
     """
-    drawn = [day for day in days if day.quality.auc is not None]
+    drawn = [(day, auc) for day in days if (auc := day.quality.auc) is not None]
     if not drawn:
         return None
     rows = [
         {
             "day": _iso(day.day_us),
             "version": day.version,
-            "auc": day.quality.auc.estimate,
-            "low": day.quality.auc.low,
-            "high": day.quality.auc.high,
+            "auc": auc.estimate,
+            "low": auc.low,
+            "high": auc.high,
             "labels": "still coming" if day.filling else "in",
         }
-        for day in drawn
-        if day.quality.auc is not None
+        for day, auc in drawn
     ]
-    first_us, last_us = min(each.day_us for each in drawn), max(each.day_us for each in drawn)
+    dates = [day.day_us for day, _ in drawn]
     decided = [
-        {"at": _iso(_day(mark.at_us)), "what": f"{mark.version.split('-')[0]} {mark.kind}", "kind": mark.kind}
+        {"at": _iso(day_us), "what": f"{mark.version.split('-')[0]} {mark.kind}", "kind": mark.kind}
         for mark in shown
-        if first_us <= _day(mark.at_us) <= last_us
+        if min(dates) <= (day_us := mark.at_us - mark.at_us % DAY_US) <= max(dates)
     ]
-    named = [version for version in versions if any(row["version"] == version for row in rows)]
-    x: Spec = {
-        "field": "day",
-        "type": "temporal",
-        "scale": {"type": "utc", "padding": 14},
-        "title": "Day of the event (UTC)",
-        "axis": {"format": "%d %b", "tickCount": max(2, width // 110), "grid": False},
-    }
+    named = [version for version in versions if any(day.version == version for day, _ in drawn)]
+    x = _time_axis("day", "Day of the event (UTC)", "%d %b", width // 110)
+    x["scale"] |= {"padding": 14}
     y: Spec = {
         "type": "quantitative",
         "scale": {"zero": False, "padding": 12},
         "title": "AUC (0.5 is chance)",
     }
-    by_version: Spec = {
-        "field": "version",
-        "type": "nominal",
-        "scale": {"domain": named, "range": [COLOURS[colour(version)] for version in named]},
-        "legend": {
-            "orient": "top",
-            "title": None,
-            "columns": max(1, width // 130),
-            "symbolType": "stroke",
-            "symbolOpacity": 1,
-            "symbolStrokeWidth": 3,
-        },
-    }
-    filled: Spec = {"field": "version", "type": "nominal", "scale": by_version["scale"], "legend": None}
+    colours = [COLOURS[colour(version)] for version in named]
+    legend = _legend(width // 130, symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=3)
+    filled = _nominal("version", named, colours) | {"test": "datum.labels === 'in'"}
     lines: Spec = {
         "data": {"values": rows},
-        "encoding": {"x": x, "color": by_version},
+        "encoding": {"x": x, "color": _nominal("version", named, colours, legend)},
         "layer": [
             {
                 "mark": {"type": "rule", "strokeWidth": 5, "opacity": 0.22, "strokeCap": "round"},
@@ -158,13 +145,12 @@ def quality_chart(
                 "mark": {"type": "point", "size": 42, "strokeWidth": 1.6, "fillOpacity": 1},
                 "encoding": {
                     "y": y | {"field": "auc"},
-                    "fill": {"condition": filled | {"test": "datum.labels === 'in'"}, "value": "transparent"},
+                    "fill": {"condition": filled, "value": "transparent"},
                 },
             },
         ],
     }
-    layers = [_decisions(decided), lines]
-    return layered_chart(layers, width, height, "Quality by version and day")
+    return layered_chart([_decisions(decided), lines], width, height, "Quality by version and day")
 
 
 def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec | None:
@@ -180,32 +166,65 @@ def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec
         for each in minutes
     ]
     named = sorted({str(row["version"]) for row in rows})
-    layer: Spec = {
+    colours = [COLOURS[colour(version)] for version in named]
+    x = _time_axis("minute", "Minute (UTC)", "%H:%M", width // 90)
+    bars: Spec = {
         "data": {"values": rows},
         "mark": {"type": "bar", "width": {"band": 0.9}},
         "encoding": {
-            "x": {
-                "field": "minute",
-                "type": "temporal",
-                "timeUnit": "utcyearmonthdatehoursminutes",
-                "scale": {"type": "utc"},
-                "title": "Minute (UTC)",
-                "axis": {"format": "%H:%M", "tickCount": max(2, width // 90), "grid": False},
-            },
+            "x": x | {"timeUnit": "utcyearmonthdatehoursminutes"},
             "y": {"field": "requests", "type": "quantitative", "title": "Requests per minute"},
-            "color": {
-                "field": "version",
-                "type": "nominal",
-                "scale": {"domain": named, "range": [COLOURS[colour(version)] for version in named]},
-                "legend": {
-                    "orient": "top",
-                    "title": None,
-                    "columns": max(1, width // 130),
-                },
-            },
+            "color": _nominal("version", named, colours, _legend(width // 130)),
         },
     }
-    return layered_chart([layer], width, height, "Requests per minute by version")
+    return layered_chart([bars], width, height, "Requests per minute by version")
+
+
+def evidence_chart(curves: Sequence[Curve], *, width: int, height: int) -> Spec | None:
+    """Return a chart of the evidence of harm by metric over time, in percent of its bound; None before two points.
+
+    Lines differ in dash and in colour, for readers that do not see colours.
+    """
+    drawn = [curve for curve in curves if len(curve.points) > 1]
+    if not drawn:
+        return None
+    points = [(curve.metric, at_us, min(part, 1.25)) for curve in drawn for at_us, part in curve.points]
+    rows = [{"at": _iso(at_us), "metric": metric, "part": round(part, 4)} for metric, at_us, part in points]
+    times = [at_us for _, at_us, _ in points]
+    is_short = max(times) - min(times) < 20 * MINUTE_US
+    named = [curve.metric for curve in drawn]
+    legend = _legend(width // 200, symbolType="stroke", symbolStrokeWidth=2.5, symbolSize=400)
+    part: Spec = {"field": "part", "type": "quantitative"}
+    lines: Spec = {
+        "data": {"values": rows},
+        "mark": {"type": "line", "strokeWidth": 2.5, "interpolate": "step-after", "clip": True},
+        "encoding": {
+            "x": _time_axis("at", "Time (UTC)", "%H:%M:%S" if is_short else "%d %b %H:%M", width // 150),
+            "y": part
+            | {
+                "scale": {"domain": [0, max(1.05, *(round(part, 4) for _, _, part in points))]},
+                "title": "Evidence, of its bound",
+                "axis": {"format": "%", "tickCount": 5},
+            },
+            "color": _nominal("metric", named, _cycled(COLOURS, named), legend),
+            "strokeDash": _nominal("metric", named, _cycled(_DASHES, named), legend),
+        },
+    }
+    red = MARK_COLOURS["rolled back"]
+    text = {"type": "text", "color": red, "align": "left", "baseline": "top", "dx": 4, "dy": 4}
+    bound: Spec = {
+        "data": {"values": [{"part": 1, "what": "bound: harm is declared"}]},
+        "encoding": {"y": part},
+        "layer": [
+            {"mark": {"type": "rule", "color": red, "strokeDash": [5, 4], "strokeWidth": 1.5}},
+            {"mark": text, "encoding": {"x": {"value": 0}, "text": {"field": "what"}}},
+        ],
+    }
+    title = "Evidence of harm over time, by metric, against its bound"
+    chart = layered_chart([lines, bound], width, height, title)
+    # Dash and colour encode the same field: Vega-Lite makes one legend of scales that are resolved alike.
+    chart["resolve"]["scale"]["strokeDash"] = "independent"
+    return chart
 
 
 def colour(version: str) -> int:
@@ -220,25 +239,41 @@ def colour(version: str) -> int:
 
 def _decisions(decided: Sequence[Spec]) -> Spec:
     at: Spec = {"field": "at", "type": "temporal", "scale": {"type": "utc"}}
-    by_kind: Spec = {
-        "field": "kind",
-        "type": "nominal",
-        "scale": {"domain": list(MARK_COLOURS), "range": list(MARK_COLOURS.values())},
-        "legend": None,
-    }
+    by_kind = _nominal("kind", list(MARK_COLOURS), list(MARK_COLOURS.values()))
+    text = {"type": "text", "angle": 270, "align": "right", "baseline": "bottom", "dy": -3}
     return {
         "data": {"values": list(decided)},
+        "encoding": {"x": at, "color": by_kind},
         "layer": [
-            {
-                "mark": {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5},
-                "encoding": {"x": at, "color": by_kind},
-            },
-            {
-                "mark": {"type": "text", "angle": 270, "align": "right", "baseline": "bottom", "dy": -3},
-                "encoding": {"x": at, "y": {"value": 3}, "text": {"field": "what"}, "color": by_kind},
-            },
+            {"mark": {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5}},
+            {"mark": text, "encoding": {"y": {"value": 3}, "text": {"field": "what"}}},
         ],
     }
+
+
+def _time_axis(field: str, title: str, labels: str, ticks: int) -> Spec:
+    return {
+        "field": field,
+        "type": "temporal",
+        "scale": {"type": "utc"},
+        "title": title,
+        "axis": {"format": labels, "tickCount": max(2, ticks), "grid": False},
+    }
+
+
+def _nominal(field: str, domain: Sequence[str], values: Sequence[object], legend: Spec | None = None) -> Spec:
+    """Return the encoding of a name: the value of `values` that stands where the name stands in `domain`."""
+    scale = {"domain": list(domain), "range": list(values)}
+    return {"field": field, "type": "nominal", "scale": scale, "legend": legend}
+
+
+def _legend(columns: int, **symbols: object) -> Spec:
+    return {"orient": "top", "title": None, "columns": max(1, columns), **symbols}
+
+
+def _cycled(values: Sequence[object], names: Sequence[str]) -> list[object]:
+    """Return a value for each name, from the first again after the last."""
+    return list(islice(cycle(values), len(names)))
 
 
 def layered_chart(layers: Sequence[Spec], width: int, height: int, title: str) -> Spec:
@@ -286,10 +321,6 @@ def layered_chart(layers: Sequence[Spec], width: int, height: int, title: str) -
             "text": {"fontSize": 10.5},
         },
     }
-
-
-def _day(at_us: int) -> int:
-    return at_us - at_us % DAY_US
 
 
 def _iso(at_us: int) -> str:

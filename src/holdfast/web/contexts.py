@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from markupsafe import Markup
@@ -12,8 +13,7 @@ from holdfast import formatting
 from holdfast.control.reports.status import RolloutStatus, Status, VersionStatus
 from holdfast.records import Verdict
 from holdfast.web import formatting as web_formatting
-from holdfast.web.charts import Drawings, Spec, marks, quality_chart, traffic_chart
-from holdfast.web.evidence_chart import evidence_chart
+from holdfast.web.charts import Drawings, Spec, evidence_chart, marks, quality_chart, traffic_chart
 from holdfast.web.feeds_section import FeedData, slice_chart, volume_chart
 from holdfast.web.rollout_section import RolloutSection
 
@@ -81,49 +81,22 @@ def page(status: Status, rollout: RolloutSection, drawings: Drawings, data: Sequ
         headline=headline(status),
         tiles=_tiles(status),
         rollout=rollout,
-        evidence=_drawn(
-            drawings,
-            evidence_chart(rollout.curves, width=WIDE_PIXELS, height=220),
-            evidence_chart(rollout.curves, width=NARROW_PIXELS, height=230),
-        ),
+        evidence=_drawn(drawings, partial(evidence_chart, rollout.curves), 220, 230),
         past=tuple(each for each in status.rollouts if not each.running),
-        quality=_drawn(
-            drawings,
-            quality_chart(status.quality, decided, versions, width=WIDE_PIXELS, height=340),
-            quality_chart(status.quality, decided, versions, width=NARROW_PIXELS, height=300),
-        ),
-        traffic=_drawn(
-            drawings,
-            traffic_chart(status.use.minutes, width=WIDE_PIXELS, height=190),
-            traffic_chart(status.use.minutes, width=NARROW_PIXELS, height=190),
-        ),
+        quality=_drawn(drawings, partial(quality_chart, status.quality, decided, versions), 340, 300),
+        traffic=_drawn(drawings, partial(traffic_chart, status.use.minutes), 190, 190),
         data=tuple(_feed_part(each, drawings) for each in data),
         refresh_seconds=REFRESH_SECONDS,
     )
 
 
 def _feed_part(each: FeedData, drawings: Drawings) -> FeedPart:
-    return FeedPart(
-        each.feed,
-        each.unusual,
-        _drawn(
-            drawings,
-            volume_chart(each, width=WIDE_PIXELS, height=150),
-            volume_chart(each, width=NARROW_PIXELS, height=150),
-        ),
-        tuple(
-            (
-                drawn.explanation,
-                drawn.alarm,
-                _drawn(
-                    drawings,
-                    slice_chart(drawn, width=WIDE_PIXELS, height=150),
-                    slice_chart(drawn, width=NARROW_PIXELS, height=150),
-                ),
-            )
-            for drawn in each.slices
-        ),
+    slices = tuple(
+        (chart.explanation, chart.alarm, _drawn(drawings, partial(slice_chart, chart), 150, 150))
+        for chart in each.slices
     )
+    volume = _drawn(drawings, partial(volume_chart, each), 150, 150)
+    return FeedPart(each.feed, each.unusual, volume, slices)
 
 
 def headline(status: Status) -> str:
@@ -196,14 +169,10 @@ def _error_tile(status: Status) -> Tile:
     usage = status.use
     if not usage.requests:
         return Tile("Errors, last hour", "–", "no requests")
-    kinds = sorted({kind.kind for version in usage.versions for kind in version.errors})
+    kinds = ", ".join(sorted({kind.kind for version in usage.versions for kind in version.errors}))
     tone = Verdict.FAIL if usage.failed else Verdict.PASS
-    return Tile(
-        "Errors, last hour",
-        web_formatting.count(usage.failed),
-        ", ".join(kinds) or "every request succeeded",
-        tone,
-    )
+    failed = web_formatting.count(usage.failed)
+    return Tile("Errors, last hour", failed, kinds or "every request succeeded", tone)
 
 
 def _latency_tile(status: Status) -> Tile:
@@ -220,12 +189,9 @@ def _latency_tile(status: Status) -> Tile:
 
 def _label_tile(status: Status) -> Tile:
     labels = status.labels
-    predictions = sum(row.quality.rows / row.coverage for row in status.versions if row.coverage)
-    share = (
-        sum(row.quality.rows for row in status.versions if row.coverage) / predictions
-        if predictions
-        else None
-    )
+    covered = [(row.quality.rows, row.coverage) for row in status.versions if row.coverage]
+    predictions = sum(rows / coverage for rows, coverage in covered)
+    share = sum(rows for rows, _ in covered) / predictions if predictions else None
     waiting = f"{labels.waiting:,} wait for their predictions" if labels.waiting else "all joined"
     refused = f", {labels.rejected_labels:,} rejected" if labels.rejected_labels else ""
     detail = (
@@ -234,7 +200,12 @@ def _label_tile(status: Status) -> Tile:
     return Tile("Labelled predictions", web_formatting.percent(share, 0), detail)
 
 
-def _drawn(drawings: Drawings, wide: Spec | None, narrow: Spec | None) -> Chart | None:
+def _drawn(
+    drawings: Drawings, chart: Callable[..., Spec | None], wide_height: int, narrow_height: int
+) -> Chart | None:
+    """Return `chart`, a function of width and height, in both widths; None if there is nothing to draw."""
+    wide = chart(width=WIDE_PIXELS, height=wide_height)
+    narrow = chart(width=NARROW_PIXELS, height=narrow_height)
     if wide is None or narrow is None:
         return None
     # The SVG comes from our own specification, and Vega escapes the text in it.

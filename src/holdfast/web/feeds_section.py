@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from statistics import median_high
 from typing import Final
 
 from holdfast.contract.profile.profile import Profile
@@ -65,12 +66,11 @@ def volume_chart(data: FeedData, *, width: int, height: int) -> Spec | None:
     if not data.volume:
         return None
     rows = [{"batch": batch, "rows": count, "unusual": batch in data.unusual} for batch, count in data.volume]
-    x: Spec = _batches([batch for batch, _ in data.volume], width)
     bars: Spec = {
         "data": {"values": rows},
         "mark": {"type": "bar"},
         "encoding": {
-            "x": x,
+            "x": _batches([batch for batch, _ in data.volume], width),
             "y": {"field": "rows", "type": "quantitative", "title": "Rows of the batch"},
             "color": {"condition": {"test": "datum.unusual", "value": _ALARM}, "value": _SHARE},
         },
@@ -81,10 +81,7 @@ def volume_chart(data: FeedData, *, width: int, height: int) -> Spec | None:
         band: Spec = {
             "data": {"values": [{"low": low, "high": high}]},
             "mark": {"type": "rect", "opacity": 0.18, "color": _LEVEL},
-            "encoding": {
-                "y": {"field": "low", "type": "quantitative"},
-                "y2": {"field": "high"},
-            },
+            "encoding": {"y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}},
         }
         layers = [band, bars]
     return layered_chart(layers, width, height, f"Rows of each batch of {data.feed}")
@@ -92,17 +89,6 @@ def volume_chart(data: FeedData, *, width: int, height: int) -> Spec | None:
 
 def slice_chart(chart: SliceChart, *, width: int, height: int) -> Spec:
     """Return a chart of one slice's share by batch, its weighted mean, and the limits of the mean."""
-    rows = [
-        {
-            "batch": point.batch,
-            "share": point.share,
-            "smoothed": point.smoothed,
-            "low": point.low,
-            "high": point.high,
-            "alarm": point.alarm,
-        }
-        for point in chart.points
-    ]
     x = _batches([point.batch for point in chart.points], width)
     y: Spec = {
         "type": "quantitative",
@@ -132,6 +118,7 @@ def slice_chart(chart: SliceChart, *, width: int, height: int) -> Spec:
             "encoding": {"x": x, "y": y | {"field": "smoothed"}},
         },
     ]
+    rows = [asdict(point) for point in chart.points]
     shown = [{"data": {"values": rows}, **layer} for layer in layers]
     return layered_chart(shown, width, height, chart.explanation)
 
@@ -147,11 +134,11 @@ def _columns(known: Sequence[tuple[str, Profile]]) -> list[str]:
 
 def _band(rows: Sequence[int]) -> tuple[float, float] | None:
     """Return three robust deviations around the median of the batches before the newest."""
-    before = sorted(rows[:-1])
+    before = rows[:-1]
     if len(before) < FEWEST:
         return None
-    middle = before[len(before) // 2]
-    spread = sorted(abs(count - middle) for count in before)[len(before) // 2]
+    middle = median_high(before)
+    spread = median_high(abs(count - middle) for count in before)
     half = _BAND * max(1.4826 * spread, 0.01 * middle)
     return max(0.0, middle - half), middle + half
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from holdfast import formatting
 
 
 def timestamp(at_us: int | None) -> str:
@@ -11,7 +11,7 @@ def timestamp(at_us: int | None) -> str:
     >>> timestamp(1_365_000_000_000_000)
     '2013-04-03 14:40:00 UTC'
     """
-    return "never" if at_us is None else f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return "never" if at_us is None else formatting.timestamp(at_us).replace("Z", " UTC")
 
 
 def day(at_us: int | None) -> str:
@@ -20,7 +20,7 @@ def day(at_us: int | None) -> str:
     >>> day(1_365_000_000_000_000)
     '2013-04-03'
     """
-    return "never" if at_us is None else f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d}"
+    return "never" if at_us is None else formatting.timestamp(at_us)[:10]
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -71,20 +71,18 @@ def read(store: Store, model: str, *, now_us: int) -> RolloutSection:
     now = progress(store, model, now_us)
     with store.ledger.read() as connection:
         known = drills.of_model(connection, model)
+        waiting = hooks.open_questions(connection, model)
     standing = tuple(ready(known, kind, now_us) for kind in DrillKind)
     pushed = totals(listed(store, model))
     if now is None:
         return RolloutSection(None, None, 0, (), (), (), standing, pushed)
-    events = explain(store, now.rollout_id)
-    with store.ledger.read() as connection:
-        waiting = hooks.open_questions(connection, model)
     ppm, requests = _realised(store, model, now, now_us)
     return RolloutSection(
         progress=now,
         realised_ppm=ppm,
         realised_requests=requests,
         curves=_curves(store, now),
-        chapters=events.chapters[-SHOWN_CHAPTERS:][::-1],
+        chapters=explain(store, now.rollout_id).chapters[-SHOWN_CHAPTERS:][::-1],
         hooks=waiting,
         drills=standing,
         pushes=pushed,

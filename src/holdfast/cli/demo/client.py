@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -60,36 +60,28 @@ class ModelClient:
         The id of a row without a response is None. Raises `UnavailableError` HF506 if the server is gone.
         """
         ids: list[str | None] = [None] * len(rows)
-        results: list[list[tuple[int, str | None]]] = [[] for _ in range(THREADS)]
-        failures: list[Exception] = []
 
-        def work(lane: int) -> None:
-            client = self._client()
-            try:
+        def send(lane: int) -> list[tuple[int, str | None]]:
+            responses = []
+            with self._client() as client:
                 for position in range(lane, len(rows), THREADS):
                     body = json.dumps(self._request(rows[position], units[position]))
                     response = client.request("POST", f"{self._path}/infer", body)
                     document = response.document()
-                    results[lane].append((response.status, document.get("model_version")))
+                    responses.append((response.status, document.get("model_version")))
                     # A server whose log is full responds without an id: such a prediction can get no label.
                     ids[position] = document.get("parameters", {}).get("prediction_id")
-            except (OSError, ValueError) as error:
-                failures.append(error)
-            finally:
-                client.close()
+            return responses
 
-        threads = [threading.Thread(target=work, args=(lane,)) for lane in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for lane in results:
-            for status, version in lane:
-                self.tally.add(status, version)
-        if failures:
+        try:
+            with ThreadPoolExecutor(THREADS) as pool:
+                for lane in pool.map(send, range(THREADS)):
+                    for status, version in lane:
+                        self.tally.add(status, version)
+        except (OSError, ValueError) as error:
             raise UnavailableError(
-                "HF506", f"the server at {self._host}:{self._port} went away: {failures[0]}"
-            )
+                "HF506", f"the server at {self._host}:{self._port} went away: {error}"
+            ) from error
         return ids
 
     def send_labels(self, labels: Sequence[tuple[str, bool]], source: str) -> None:
@@ -105,22 +97,21 @@ class ModelClient:
 
     def wait_until_ready(self, seconds: float) -> None:
         """Wait until the model is ready. Raises `UnavailableError` HF506 after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while self.get(f"{self._path}/ready")[0] != 200:
-            if time.monotonic() > deadline:
-                raise UnavailableError(
-                    "HF506", f"no server became ready at {self._host}:{self._port} within {seconds:g} s"
-                )
-            time.sleep(0.05)
+        late = f"no server became ready at {self._host}:{self._port}"
+        self._wait(lambda: self.get(f"{self._path}/ready")[0] == 200, seconds, late)
 
     def wait_for_tables(self, table_version: int, seconds: float) -> None:
         """Wait until the server reads online features of at least `table_version`."""
+        late = f"the server did not see table version {table_version}"
+        self._wait(
+            lambda: self.get("/holdfast/status")[1].get("table_version", 0) >= table_version, seconds, late
+        )
+
+    def _wait(self, holds: Callable[[], bool], seconds: float, late: str) -> None:
         deadline = time.monotonic() + seconds
-        while self.get("/holdfast/status")[1].get("table_version", 0) < table_version:
+        while not holds():
             if time.monotonic() > deadline:
-                raise UnavailableError(
-                    "HF506", f"the server did not see table version {table_version} within {seconds:g} s"
-                )
+                raise UnavailableError("HF506", f"{late} within {seconds:g} s")
             time.sleep(0.01)
 
     def get(self, path: str) -> tuple[int, dict[str, Any]]:

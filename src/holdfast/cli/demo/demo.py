@@ -36,7 +36,7 @@ from holdfast.records import BatchId, Verdict
 from holdfast.rollout.model.state_machine import RESTING, State
 from holdfast.store.rollout import rollouts
 from holdfast.store.rollout.rollouts import RolloutRow
-from holdfast.tables.backout import BackoutPlan, total_impact
+from holdfast.tables.backout import total_impact
 
 FIRST_DAY: Final = date(2013, 1, 1)
 LOADED_UNTIL: Final = date(2013, 3, 31)
@@ -107,7 +107,7 @@ class Demo:
             self._bad_push()
             self._last_table()
             if keep_running:
-                self._out.print("\n[bold]Look at it:[/] " + f"[cyan]{self._page}[/]   (Ctrl-C ends it)")
+                self._out.print(f"\n[bold]Look at it:[/] [cyan]{self._page}[/]   (Ctrl-C ends it)")
                 try:
                     threading.Event().wait()
                 except KeyboardInterrupt:
@@ -121,9 +121,8 @@ class Demo:
         return f"http://{settings.host}:{settings.page_port}/"
 
     def _chapter(self, number: str, title: str) -> None:
-        self._out.print(
-            f"\n[bold cyan]{number}[/] [bold]{title}[/]  [dim]{time.monotonic() - self._began:.0f} s[/]"
-        )
+        seconds = time.monotonic() - self._began
+        self._out.print(f"\n[bold cyan]{number}[/] [bold]{title}[/]  [dim]{seconds:.0f} s[/]")
 
     def _print(self, head: str, text: str) -> None:
         """Print a line, wrapped under its head."""
@@ -173,37 +172,29 @@ class Demo:
 
     def _first_version(self) -> None:
         self._chapter("2", "Train, qualify, deploy the first version")
-        version = self._train_and_qualify(self._sandbox.project.model)
-        reconcile.begin(
-            self._sandbox.store, self._sandbox.project.model, version, actor="demo", now_us=now_us()
-        )
-        self._sandbox.client.wait_until_ready(120)
-        self._sandbox.wait(
-            lambda: self._rollout().state is State.PROMOTED, "the first version to be confirmed by a probe"
-        )
-        self._out.print(
-            f"  {version} serves at [cyan]{self._sandbox.client.address}[/]; a probe confirmed it"
-        )
+        sandbox, model = self._sandbox, self._sandbox.project.model
+        version = self._train_and_qualify(model)
+        reconcile.begin(sandbox.store, model, version, actor="demo", now_us=now_us())
+        sandbox.client.wait_until_ready(120)
+        what = "the first version to be confirmed by a probe"
+        sandbox.wait(lambda: self._rollout().state is State.PROMOTED, what)
+        self._out.print(f"  {version} serves at [cyan]{sandbox.client.address}[/]; a probe confirmed it")
         self._out.print(f"  the page: [cyan]{self._page}[/]")
 
     def _train_and_qualify(self, model: Model) -> str:
         sandbox, out = self._sandbox, self._out
-        snapshot = sandbox.project.snapshot(sandbox.store)
+        name = sandbox.project.snapshot(sandbox.store).snapshot
         with out.progress("training") as step:
-            trained = train.train(
-                sandbox.store, model, snapshot.snapshot, now_us=now_us(), seed=0, progress=step
-            )
-        out.print(
-            f"  trained [bold]{trained.version}[/] on {trained.rows_trained:,} flights of snapshot {snapshot.snapshot}"
-        )
+            trained = train.train(sandbox.store, model, name, now_us=now_us(), seed=0, progress=step)
+        rows = f"{trained.rows_trained:,} flights of snapshot {name}"
+        out.print(f"  trained [bold]{trained.version}[/] on {rows}")
         with out.progress("qualifying"):
             results = qualify.qualify(sandbox.store, model, trained.version, now_us=now_us())
         self._gates[trained.version] = results
         passed = all(result.verdict is Verdict.PASS for result in results)
         if passed and len(self._gates) > 1:
-            self._print(
-                "    pass  ", f"all {len(results)} gates; {results[-1].gate}: {results[-1].explanation}"
-            )
+            newest = results[-1]
+            self._print("    pass  ", f"all {len(results)} gates; {newest.gate}: {newest.explanation}")
         else:
             for result in results:
                 self._print(f"  {result.verdict:>6}  {result.gate:<10} ", result.explanation)
@@ -215,24 +206,22 @@ class Demo:
 
     def _quiet_days(self) -> None:
         self._chapter("3", f"Replay the next {QUIET_DAYS} days over HTTP, with labels a day late")
-        began, before = time.monotonic(), self._sandbox.client.tally.requests
+        tally = self._sandbox.client.tally
+        began, before = time.monotonic(), tally.requests
         self._sandbox.corrupt_weather(COLD_DAY)
         for _ in range(QUIET_DAYS):
             self._play_day()
-        requests = self._sandbox.client.tally.requests - before
-        seconds = time.monotonic() - began
-        self._out.print(
-            f"  {requests:,} requests, {requests / seconds:,.0f} a second, 5xx: {self._sandbox.client.tally.http_5xx}"
-        )
+        requests = tally.requests - before
+        rate = requests / (time.monotonic() - began)
+        self._out.print(f"  {requests:,} requests, {rate:,.0f} a second, 5xx: {tally.http_5xx}")
 
     def _play_day(self) -> None:
         self._today += timedelta(days=1)
         for violation in self._sandbox.play_day(self._today):
             if self._today == COLD_DAY and violation.subject == "temperature":
                 self._print(f"  {self._today}  weather, {violation.level}: ", violation.explanation)
-                self._print(
-                    " " * 14, "the feed is suspect now: it is excluded from training until it is accepted"
-                )
+                excluded = "the feed is suspect now: it is excluded from training until it is accepted"
+                self._print(" " * 14, excluded)
                 self._found["warned"] = violation.explanation
         self._sandbox.settle()
 
@@ -261,33 +250,26 @@ class Demo:
         feeds = sandbox.project.model.feeds
         days = counted((self._today - COLD_DAY).days, "day")
         self._print("  ", f"{days} later the sender reports: it was in degrees Celsius, labelled Fahrenheit")
-        self._print_plan(backout.plan_backout(sandbox.store, feeds, batch))
+        self._out.print(f"  [cyan]holdfast backout {batch.feed} {batch.batch}[/] shows its impact:")
+        plan = backout.plan_backout(sandbox.store, feeds, batch)
+        self._out.table("", ["", "step", "what is done, in this order"], steps_of(plan))
+        reason = "degrees Celsius, labelled Fahrenheit"
         done = backout.execute_backout(
-            sandbox.store,
-            feeds,
-            batch,
-            reason="degrees Celsius, labelled Fahrenheit",
-            actor="demo",
-            now_us=now_us(),
+            sandbox.store, feeds, batch, reason=reason, actor="demo", now_us=now_us()
         )
         sandbox.wait(lambda: self._rollout().state in RESTING, "a probe to confirm the rollback")
         returned, impact = self._rollout(), total_impact(done.plan)
         clean = status(sandbox.store, sandbox.project.model.name, now_us=now_us())["plan"]["champion"]
         with sandbox.store.ledger.read() as connection:
             seconds = rollouts.rollback_seconds(connection, returned.rollout_id)
-        self._out.print(
-            f"  [green]backed out[/]; {clean}, not trained on the file, serves after {seconds:.2f} s"
-        )
+        out, tally = self._out, sandbox.client.tally
+        out.print(f"  [green]backed out[/]; {clean}, not trained on the file, serves after {seconds:.2f} s")
         self._play_day()
-        self._out.print(
-            f"  {self._today}  {clean} serves the day; 5xx so far: {sandbox.client.tally.http_5xx}"
-        )
+        out.print(f"  {self._today}  {clean} serves the day; 5xx so far: {tally.http_5xx}")
         sandbox.repair_weather(COLD_DAY)
         for feed, _, _ in done.plan.loads:
             again = sandbox.load(feed, COLD_DAY)
-            self._out.print(
-                f"  {feed}/{COLD_DAY} is loaded again, as load {again.epoch}: {again.rows_loaded} rows"
-            )
+            out.print(f"  {feed}/{COLD_DAY} is loaded again, as load {again.epoch}: {again.rows_loaded} rows")
         version = self._train_and_qualify(sandbox.project.model)
         ended = self._canary(sandbox.project.model, version)
         self._found["bad_weather"] = {
@@ -301,15 +283,11 @@ class Demo:
             "rollback_seconds": seconds,
             "clean_version": clean,
             "rebuilt": version,
-            "http_5xx": sandbox.client.tally.http_5xx,
+            "http_5xx": tally.http_5xx,
         }
         if clean in done.plan.versions or ended.state is not State.PROMOTED:
             raise RefusedError("HF403", f"the rebuilt version was not promoted: {ended.reason}", state=ENDS)
-        self._out.print(f"  [green]promoted[/] {version} on {self._today}, trained on the corrected day")
-
-    def _print_plan(self, plan: BackoutPlan) -> None:
-        self._out.print(f"  [cyan]holdfast backout {plan.feed} {plan.batch}[/] shows its impact:")
-        self._out.table("", ["", "step", "what is done, in this order"], steps_of(plan))
+        out.print(f"  [green]promoted[/] {version} on {self._today}, trained on the corrected day")
 
     def _bad_push(self) -> None:
         self._chapter("6", "Push a version that shines offline and is wrong live")
@@ -334,12 +312,11 @@ class Demo:
 
     def _canary(self, model: Model, version: str) -> RolloutRow:
         sandbox = self._sandbox
-        number = reconcile.begin(sandbox.store, model, version, actor="demo", now_us=now_us())
+        reconcile.begin(sandbox.store, model, version, actor="demo", now_us=now_us())
         reason = ""
         for _ in range(MOST_DAYS):
             self._play_day()
-            with sandbox.store.ledger.read() as connection:
-                current = rollouts.get(connection, number)
+            current = self._rollout()
             if current.reason != reason:
                 reason = current.reason
                 self._print(f"  {self._today}  {current.state:<12} ", reason)
@@ -348,8 +325,7 @@ class Demo:
             if current.state is not State.CANARY and current.state is not State.PENDING:
                 sandbox.wait(lambda: self._rollout().state in RESTING, "a probe to confirm the decision")
                 break
-        with sandbox.store.ledger.read() as connection:
-            return rollouts.get(connection, number)
+        return self._rollout()
 
     def _rollout(self) -> RolloutRow:
         with self._sandbox.store.ledger.read() as connection:

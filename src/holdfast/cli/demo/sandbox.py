@@ -25,7 +25,7 @@ import polars as pl
 
 from holdfast.cli.commands.serving.processes import group_of
 from holdfast.cli.demo.client import ModelClient
-from holdfast.cli.processes.supervisor import Group
+from holdfast.cli.processes.supervisor import OWN, Group
 from holdfast.cli.project import Project, now_us
 from holdfast.control.ingest import ingest
 from holdfast.control.ingest.outcome import LoadResult
@@ -84,15 +84,11 @@ class Sandbox:
         for name in EXAMPLE_FILES:
             shutil.copy(example / name, directory / name)
         _split(directory, first, last)
-        environment = {
-            name: str(free_port(int(os.environ.get(name, preferred))))
-            for name, preferred in (("HOLDFAST_PORT", 8080), ("HOLDFAST_PAGE_PORT", 8081))
-        }
-        os.environ.update(environment)
+        for name, preferred in (("HOLDFAST_PORT", 8080), ("HOLDFAST_PAGE_PORT", 8081)):
+            os.environ[name] = str(free_port(int(os.environ.get(name, preferred))))
         project = Project.load(directory)
-        client = ModelClient(
-            project.settings.host, project.settings.port, project.model.name, project.model.contract
-        )
+        settings, model = project.settings, project.model
+        client = ModelClient(settings.host, settings.port, model.name, model.contract)
         return cls(project, project.store(), directory.resolve() / "incoming", client)
 
     @contextmanager
@@ -124,15 +120,12 @@ class Sandbox:
             "import sys; from holdfast.store.durability import failpoints as f; "
             "f.arm(f.kill_at('ingest.staged')); from holdfast.cli import main; main()"
         )
-        return subprocess.run(
-            [sys.executable, "-c", program, *self._ingest_arguments(feed, day)],
-            check=False,
-            capture_output=True,
-        ).returncode
+        command = [sys.executable, "-c", program, *self._ingest_arguments(feed, day)]
+        return subprocess.run(command, check=False, capture_output=True).returncode
 
     def resubmitted_load(self, feed: str, day: date, times: int) -> list[int]:
         """Load one day from `times` processes at once; return their exit statuses."""
-        command = [sys.executable, "-m", "holdfast", *self._ingest_arguments(feed, day)]
+        command = [*OWN, *self._ingest_arguments(feed, day)]
         with ThreadPoolExecutor(times) as pool:
             runs = pool.map(lambda _: subprocess.run(command, check=False, capture_output=True), range(times))
             return [run.returncode for run in runs]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import socket
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from holdfast.cli.processes.supervisor import Group
+from holdfast.cli.processes.supervisor import OWN, Group
 from holdfast.cli.project import Project, now_us
 from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.probing import convergence
@@ -19,7 +18,6 @@ from holdfast.store.models import runtimes
 from holdfast.store.rollout import traffic_plans
 from holdfast.store.serving.servers import Server
 
-OWN: Final = (sys.executable, "-m", "holdfast")
 READY_SECONDS: Final = 30.0
 """How long a new runtime may take to answer a probe under the plan."""
 LOOK_SECONDS: Final = 1.0

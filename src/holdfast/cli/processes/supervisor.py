@@ -24,7 +24,8 @@ POLL_SECONDS: Final = 0.5
 LOOK_SECONDS: Final = 0.05
 """How often a group checks that a successor is ready."""
 _TAIL_BYTES: Final = 4096
-_OWN: Final = (sys.executable, "-m", "holdfast")
+OWN: Final = (sys.executable, "-m", "holdfast")
+"""The command that runs this runtime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ class Group:
         return why
 
     def _start(self, name: str) -> None:
-        self._children[name] = self._spawn(name, self._programs.get(name, _OWN))
+        self._children[name] = self._spawn(name, self._programs.get(name, OWN))
         self._started[name] = time.monotonic()
 
     def _spawn(self, name: str, program: Sequence[str], *more: str) -> subprocess.Popen[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,18 +10,17 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.commands.runtimes.compatibility_check import ensure_compatible
-from holdfast.cli.options import Run, with_project
+from holdfast.cli.options import Run, misused, with_project
 from holdfast.cli.output import Output
 from holdfast.cli.project import now_us
 from holdfast.control.backout import backout as backing
 from holdfast.control.backout import retrain as retraining
-from holdfast.errors import InputError
 from holdfast.formatting import counted, timestamp
 from holdfast.records import BatchId, canonical_json
 from holdfast.store.backout import backouts
 from holdfast.store.catalog import lineage as lines
 from holdfast.store.integrations import openlineage as operations_of
-from holdfast.tables.backout import BackoutPlan, Retrain, explain, total_impact
+from holdfast.tables.backout import Impact, Retrain, explain, total_impact
 from holdfast.tables.lineage import Node, format_tree
 from holdfast.tables.openlineage import run_events
 
@@ -63,17 +61,13 @@ def backout(
     # A feed that is no longer declared is backed out by what the ledger knows of it.
     target = BatchId(feed if feed in known else run.project.feed(feed).name, batch)
     if (apply and not reason.strip()) or (rebuild and not apply):
-        raise InputError(
-            "HF101",
-            "--apply requires --reason" if apply else "--rebuild requires --apply",
-            state="nothing was changed",
-            next_command=f'holdfast backout {feed} {batch} --apply --reason "..."',
-        )
+        what = "--apply requires --reason" if apply else "--rebuild requires --apply"
+        raise misused(what, f'holdfast backout {feed} {batch} --apply --reason "..."')
     document: dict[str, Any] = {"feed": feed, "batch": batch, "applied": apply}
     if apply:
         with run.out.progress("backing out"):
             done = backing.execute_backout(
-                store, run.model.feeds, target, reason=reason, actor=getpass.getuser(), now_us=now_us()
+                store, run.model.feeds, target, reason=reason, actor=run.actor, now_us=now_us()
             )
         plan = done.plan
         document |= {
@@ -90,12 +84,11 @@ def backout(
         run.out.print(
             f"[bold]{escape(str(target))}[/]: the steps of a back-out, in order; nothing was changed"
         )
-    _print_plan(run.out, plan, cost_per_prediction)
-    document |= {
-        "steps": plan.steps_as_dicts(),
-        "explained": explain(plan.steps),
-        "impact": total_impact(plan, cost_per_prediction=cost_per_prediction),
-    }
+    explained, impact = explain(plan.steps), total_impact(plan, cost_per_prediction=cost_per_prediction)
+    for number, line in enumerate(explained, start=1):
+        run.out.print(f"  {number}. {escape(line)}")
+    run.out.print(_described(impact))
+    document |= {"steps": plan.steps_as_dicts(), "explained": explained, "impact": impact}
     if rebuild and any(isinstance(step, Retrain) and step.model == run.model.name for step in plan.steps):
         document["rebuilt"] = _rebuild(run)
     elif not apply:
@@ -115,21 +108,18 @@ def _print_done(out: Output, done: backing.BackedOut) -> None:
             out.print(f"{named} was backed out before, {by}; nothing was changed")
 
 
-def _print_plan(out: Output, plan: BackoutPlan, cost_per_prediction: float | None) -> None:
-    for number, line in enumerate(explain(plan.steps), start=1):
-        out.print(f"  {number}. {escape(line)}")
-    found = total_impact(plan, cost_per_prediction=cost_per_prediction)
-    impact = (
+def _described(found: Impact) -> str:
+    text = (
         f"impact: {counted(found.rows, 'row')}, {counted(found.snapshots, 'snapshot')}, "
         f"{counted(found.versions, 'version')}, {counted(found.predictions, 'prediction')}"
     )
     if found.predictions_at_most:
-        impact += f", and at most {counted(found.predictions_at_most, 'prediction')} of clean versions"
+        text += f", and at most {counted(found.predictions_at_most, 'prediction')} of clean versions"
     if found.first_us is not None:
-        impact += f", from {timestamp(found.first_us)} to {timestamp(found.last_us)}"
+        text += f", from {timestamp(found.first_us)} to {timestamp(found.last_us)}"
     if found.cost is not None:
-        impact += f"; cost {found.cost:,.2f}"
-    out.print(impact)
+        text += f"; cost {found.cost:,.2f}"
+    return text
 
 
 def _rebuild(run: Run) -> dict[str, Any]:
@@ -138,9 +128,9 @@ def _rebuild(run: Run) -> dict[str, Any]:
             run.store,
             run.model,
             run.project.snapshot(run.store),
-            actor=getpass.getuser(),
+            actor=run.actor,
             now_us=now_us(),
-            trial=lambda version: ensure_compatible(run.project, run.declaration, version),
+            trial=lambda version: ensure_compatible(run, version, quiet=True),
         )
     if made.rollout_id is None:
         run.out.print(
@@ -180,21 +170,18 @@ def lineage(
         start = lines.find(connection, node)
         found = (lines.up if upstream else lines.down)(connection, start)
         states = backouts.state_of(connection, found.nodes)
-        operations = (
-            [
-                each_operation
-                for each in found.nodes
-                for each_operation in operations_of.of_node(connection, each)
-            ]
-            if openlineage
-            else []
-        )
     if openlineage:
+        with store.ledger.read() as connection:
+            operations = [each for node in found.nodes for each in operations_of.of_node(connection, node)]
         for operation in sorted(operations, key=lambda each: each.at_us):
             for run_event in run_events(operation):
                 typer.echo(canonical_json(run_event))
         return
-    for line in format_tree(found, lambda each: _label(each, states), up=upstream):
+
+    def label(each: Node) -> str:
+        return f"{each.kind} {each.name}" + (f" ({states[each]})" if each in states else "")
+
+    for line in format_tree(found, label, up=upstream):
         run.out.print(escape(line))
     run.out.result(
         {
@@ -207,7 +194,3 @@ def lineage(
             "edges": [[str(edge.parent), str(edge.child)] for edge in found.edges],
         }
     )
-
-
-def _label(node: Node, states: dict[Node, str]) -> str:
-    return f"{node.kind} {node.name}" + (f" ({states[node]})" if node in states else "")

@@ -69,19 +69,16 @@ def list_(run: Run, limit: Limit = 20) -> None:
     Example: holdfast snapshot list --limit 5
     """
     found = recent.made(run.store, limit=limit)
-    run.out.table(
+    run.out.records(
         "Snapshots",
-        ["snapshot", "created", "tables", "rows", ""],
-        [
-            (
-                row.snapshot,
-                timestamp(row.created_at_us),
-                row.tables,
-                row.rows,
-                "tainted" if row.tainted else "",
-            )
-            for row in found.rows
-        ],
+        found.rows,
+        {
+            "snapshot": lambda row: row.snapshot,
+            "created": lambda row: timestamp(row.created_at_us),
+            "tables": lambda row: row.tables,
+            "rows": lambda row: row.rows,
+            "": lambda row: "tainted" if row.tainted else "",
+        },
     )
     if found.older:
         run.out.print(f"[dim]and {found.older:,} older; --limit shows more[/]")
@@ -109,7 +106,7 @@ def show(
         _print_slices(run.out, selection.slices)
     if not selections:
         run.out.print("[dim]no training rows were selected from it yet[/]")
-    run.out.result({**snapshots.shown(snapshot), "selections": selections})
+    run.out.result(snapshots.shown(snapshot) | {"selections": selections})
 
 
 @group.command()
@@ -131,21 +128,14 @@ def diff(
     for change in changes:
         _print_change(run.out, change)
     traffic = snapshots.last_traffic_comparison(store, run.model.name)
-    label = None if traffic is None else traffic.label
-    if traffic is not None and label is not None:
+    predictions = None
+    if traffic is not None and traffic.label is not None:
         run.out.print(
-            f"newest {traffic.predictions:,} predictions of {traffic.version}: {escape(label.explanation)}"
+            f"newest {traffic.predictions:,} predictions of {traffic.version}: {escape(traffic.label.explanation)}"
         )
-    run.out.result(
-        {
-            "before": before,
-            "after": after,
-            "tables": [change.as_dict() for change in changes],
-            "predictions": None
-            if traffic is None or label is None
-            else {"version": traffic.version, **asdict(label)},
-        }
-    )
+        predictions = {"version": traffic.version, **asdict(traffic.label)}
+    tables = [change.as_dict() for change in changes]
+    run.out.result({"before": before, "after": after, "tables": tables, "predictions": predictions})
 
 
 @group.command()
@@ -164,9 +154,8 @@ def export(
 
     Example: holdfast snapshot export s41-9a3c12ff --format delta
     """
-    store = run.store
-    snapshot = name_lookup.snapshot(store, snapshot) if snapshot else run.project.snapshot(store).snapshot
-    exported = delta.publish(store, snapshot)
+    snapshot = run.snapshot(snapshot)
+    exported = delta.publish(run.store, snapshot)
     run.out.print(f"[green]ok[/] snapshot [bold]{snapshot}[/] as {format_} tables")
     for table, path in sorted(exported.items()):
         run.out.print(f"  {table}: {escape(str(path))}")
@@ -196,20 +185,16 @@ def _print_left_out(out: Output, counts: dict[str, int]) -> None:
 
 def _print_slices(out: Output, slices: Iterable[SliceCount]) -> None:
     rows = list(slices)
-    if not rows:
-        return
-    most = max(each.found for each in rows) or 1
-    out.table(
-        "Slices",
-        ["column", "value", "found", "selected", ""],
-        [(each.column, each.value, each.found, each.kept, _bar(each, most)) for each in rows],
-    )
+    most = max((each.found for each in rows), default=0) or 1
 
+    def bar(each: SliceCount) -> str:
+        """Return a bar: full blocks for selected rows, light blocks for the others."""
+        length, full = round(_BAR * each.found / most), round(_BAR * each.kept / most)
+        return "█" * full + "░" * (length - full)
 
-def _bar(each: SliceCount, most: int) -> str:
-    """Return a bar: full blocks for selected rows, light blocks for the others."""
-    length, full = round(_BAR * each.found / most), round(_BAR * each.kept / most)
-    return "█" * full + "░" * (length - full)
+    lines = [(each.column, each.value, each.found, each.kept, bar(each)) for each in rows]
+    if lines:
+        out.table("Slices", ["column", "value", "found", "selected", ""], lines)
 
 
 def _print_change(out: Output, change: TableChange) -> None:
@@ -229,18 +214,15 @@ def _print_change(out: Output, change: TableChange) -> None:
             "  to compare them, back out and reload the older loads, so that all loads were profiled alike"
         )
     if change.columns:
-        out.table(
+        out.records(
             "",
-            ["column", "stability index", "divergence (bits)", "effect", "missing", "change"],
-            [
-                (
-                    column.column,
-                    round(column.stability, 3),
-                    round(column.divergence, 3),
-                    None if column.effect is None else round(column.effect, 3),
-                    f"{column.missing_before:.1%} -> {column.missing_after:.1%}",
-                    column.description,
-                )
-                for column in change.columns
-            ],
+            change.columns,
+            {
+                "column": lambda column: column.column,
+                "stability index": lambda column: column.stability,
+                "divergence (bits)": lambda column: column.divergence,
+                "effect": lambda column: column.effect,
+                "missing": lambda column: f"{column.missing_before:.1%} -> {column.missing_after:.1%}",
+                "change": lambda column: column.description,
+            },
         )

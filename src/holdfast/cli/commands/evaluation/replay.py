@@ -9,18 +9,13 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.options import Run, VersionName, with_project
-from holdfast.cli.output import Output
+from holdfast.cli.output import COLOURS, Output
 from holdfast.cli.project import now_us
 from holdfast.control.evaluation import replay as replaying
 from holdfast.control.evaluation.replay import ReplayReport
-from holdfast.declaration import Model
 from holdfast.formatting import counted
 from holdfast.records import Verdict, duration
-from holdfast.store import Store
-from holdfast.store.catalog import name_lookup
-from holdfast.store.models import versions
 
-_COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 _SHOWN = 5
 
 
@@ -47,36 +42,28 @@ def replay(
 
     Example: holdfast replay v3-1f2e3d4c --requests 5000 --since 7d
     """
-    store = run.store
-    name = run.model.name
-    with store.ledger.read() as connection:
-        version = (
-            name_lookup.version(store, version, name)
-            if version
-            else versions.newest(connection, name, role="candidate").version
-        )
+    version = run.candidate(version)
     now = now_us()
     since_us = 0 if since is None else now - round(duration(since, "--since").total_seconds() * 1e6)
     with run.out.progress(f"replaying {version}") as step:
         found = replaying.replay(
-            store, run.model, version, requests=requests, since_us=since_us, now_us=now, progress=step
+            run.store, run.model, version, requests=requests, since_us=since_us, now_us=now, progress=step
         )
-    show(found, run.out)
+    _print(found, run.out)
     run.out.result(found)
     if found.verdict is not Verdict.PASS:
         raise typer.Exit(2 if found.verdict is Verdict.INCONCLUSIVE else 1)
 
 
-def replay_if_due(store: Store, model: Model, version: str, out: Output) -> None:
+def replay_if_due(run: Run, version: str) -> None:
     """Replay if the policy requires it and `version` was not replayed yet; the rollout reads the stored verdict."""
-    if replaying.is_due(store, model, version):
-        with out.progress(f"replaying {version}") as step:
-            found = replaying.replay(store, model, version, now_us=now_us(), progress=step)
-        show(found, out)
+    if replaying.is_due(run.store, run.model, version):
+        with run.out.progress(f"replaying {version}") as step:
+            found = replaying.replay(run.store, run.model, version, now_us=now_us(), progress=step)
+        _print(found, run.out)
 
 
-def show(found: ReplayReport, out: Output) -> None:
-    """Print what a replay found."""
+def _print(found: ReplayReport, out: Output) -> None:
     against = ", ".join(found.against) or "nothing"
     out.print(
         f"{found.version} against {against}: {counted(found.requests, 'request')}, {counted(found.rows, 'row')}, "
@@ -102,4 +89,4 @@ def show(found: ReplayReport, out: Output) -> None:
         out.print(f"  [yellow]the aggregate {escape(name)} has no values; it counted as missing[/]")
     for what, why in found.left_out.items():
         out.print(f"  [yellow]left out {escape(what)}: {escape(why)}[/]")
-    out.print(f"[{_COLOURS[found.verdict]}]{found.verdict}[/] {escape(found.explanation)}")
+    out.print(f"[{COLOURS[found.verdict]}]{found.verdict}[/] {escape(found.explanation)}")

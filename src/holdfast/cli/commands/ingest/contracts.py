@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import re
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import app
-from holdfast.cli.options import HERE, AsJson, Directory, Run, with_project
+from holdfast.cli.options import Run, misused, with_directory, with_project
 from holdfast.cli.output import Output
 from holdfast.cli.project import MODEL_FILE, Project, now_us
 from holdfast.contract import Column, Contract, Timestamp
@@ -24,7 +23,6 @@ from holdfast.control.ingest import contract_changes as changing
 from holdfast.errors import InputError, NotFoundError
 from holdfast.feeds import Feed
 from holdfast.formatting import counted, timestamp
-from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.catalog import batches, name_lookup
 from holdfast.store.feeds import contracts
@@ -54,26 +52,27 @@ app.add_typer(group, rich_help_panel="Rows")
 
 
 @group.command()
+@with_directory
 def show(
-    which: Annotated[str, typer.Argument(help=f"Which contract: {REFERENCE}.")] = MODEL_FILE,
-    project: Directory = HERE,
-    as_json: AsJson = False,
+    run: Run, which: Annotated[str, typer.Argument(help=f"Which contract: {REFERENCE}.")] = MODEL_FILE
 ) -> None:
     """Show a contract, column by column, with its hash.
 
     Example: holdfast contract show
     """
-    out = Output(as_json=as_json)
-    found = contract_of(project, which)
-    out.print(
+    found = _contract_of(run, which)
+    run.out.print(
         f"contract [bold]{found.hash[:12]}[/], key {' + '.join(found.key)}, event time {found.event_time}"
     )
-    out.table("Columns", ["column", "type"], [(column.name, _describe(column)) for column in found.columns])
-    out.result({"hash": found.hash, "contract": found.to_json()})
+    lines = [(column.name, _describe(column)) for column in found.columns]
+    run.out.table("Columns", ["column", "type"], lines)
+    run.out.result({"hash": found.hash, "contract": found.to_json()})
 
 
 @group.command()
+@with_directory
 def diff(
+    run: Run,
     old: Annotated[str, typer.Argument(help=f"The older contract: {REFERENCE}.")],
     new: Annotated[
         str | None,
@@ -81,35 +80,34 @@ def diff(
             help="The newer contract, named in the same way.", show_default="what is declared now"
         ),
     ] = None,
-    project: Directory = HERE,
-    as_json: AsJson = False,
 ) -> None:
     """Compare two contracts and show what the change breaks. Exit status 1 if it breaks anything.
 
     Example: holdfast contract diff flights
     """
-    out = Output(as_json=as_json)
-    before = contract_of(project, old)
-    after = contract_of(project, new or _declared(project, old))
+    before = _contract_of(run, old)
+    if not new:
+        # What is declared now: the feed's contract for a feed, else the model's.
+        feeds = [feed.name for feed in run.model.feeds]
+        new = f"{MODEL_FILE}:{old}" if old in feeds else MODEL_FILE
+    after = _contract_of(run, new)
     evolution = compare(before, after)
-    _print(out, before, after, evolution)
-    out.result({"old": before.hash, "new": after.hash, **evolution.as_dict()})
+    _print(run.out, before, after, evolution)
+    run.out.result({"old": before.hash, "new": after.hash, **evolution.as_dict()})
     if evolution.kind is Compatibility.BREAKING:
         raise typer.Exit(1)
 
 
 @group.command()
+@with_directory
 def history(
-    feed: Annotated[str | None, typer.Argument(help="List only this feed.")] = None,
-    project: Directory = HERE,
-    as_json: AsJson = False,
+    run: Run, feed: Annotated[str | None, typer.Argument(help="List only this feed.")] = None
 ) -> None:
     """List the contracts under which rows were loaded, by feed, and how each differs from the one before.
 
     Example: holdfast contract history flights
     """
-    out = Output(as_json=as_json)
-    with _store(project).ledger.read() as connection:
+    with Store.of(run.settings).ledger.read() as connection:
         uses = contracts.uses(connection, feed)
         stored = {row.contract_hash: row for row in contracts.everything(connection)}
     lines = []
@@ -124,8 +122,8 @@ def history(
         since = timestamp(other.first_used_at_us if other else None)
         lines.append((use.feed, use.contract_hash[:12], since, use.batches, use.rows_loaded, kind))
     heads = ("feed", "contract", "first used", "batches", "rows", "change")
-    out.table("Contracts", heads, lines)
-    out.result({"contracts": [dict(zip(heads, line, strict=True)) for line in lines]})
+    run.out.table("Contracts", heads, lines)
+    run.out.result({"contracts": [dict(zip(heads, line, strict=True)) for line in lines]})
 
 
 @group.command()
@@ -148,13 +146,8 @@ def accept(
     Example: holdfast contract accept flights --reason "the sender switches on Monday"
     """
     if model == (feed is not None):
-        raise InputError(
-            "HF101",
-            "name either a feed or --model",
-            state="nothing was changed",
-            next_command="holdfast contract --help",
-        )
-    store, actor = run.store, getpass.getuser()
+        raise misused("name either a feed or --model", "holdfast contract --help")
+    store, actor = run.store, run.actor
     if feed is not None:
         change = changing.accept(store, run.project.feed(feed), reason=reason, actor=actor, now_us=now_us())
     else:
@@ -206,12 +199,7 @@ def suggest(
     for name in (*(key or ()), *filter(None, (event_time, label))):
         if name not in frame.columns:
             known = ", ".join(frame.columns)
-            raise InputError(
-                "HF101",
-                f"there is no column {name!r}; there are {known}",
-                state="nothing was changed",
-                next_command="holdfast contract show",
-            )
+            raise misused(f"there is no column {name!r}; there are {known}", "holdfast contract show")
     found = suggesting.suggest_contract(
         frame, zone=zone or "UTC", facts=facts, times=times, key=key or (), event_time=event_time, label=label
     )
@@ -243,16 +231,10 @@ def _rows(run: Run, data: str | None, feed: Feed | None) -> tuple[pl.DataFrame, 
     if data is not None:
         return look(open_source(data), missing_words=("", "NA") if feed is None else feed.missing_words)
     if feed is None:
-        raise InputError(
-            "HF101",
-            "which rows? name DATA or --feed",
-            state="nothing was changed",
-            next_command="holdfast contract --help",
-        )
-    store = run.store
-    with store.ledger.read() as connection:
+        raise misused("which rows? name DATA or --feed", "holdfast contract --help")
+    with run.store.ledger.read() as connection:
         version = batches.current_version(connection)
-    frame = data_files.read_rows(store, version, feed.name)
+    frame = data_files.read_rows(run.store, version, feed.name)
     if frame.is_empty():
         raise NotFoundError(
             "HF410",
@@ -268,15 +250,19 @@ def _rows(run: Run, data: str | None, feed: Feed | None) -> tuple[pl.DataFrame, 
     return frame, facts
 
 
-def contract_of(project: Path, which: str) -> Contract:
+def _contract_of(run: Run, which: str) -> Contract:
     """Return the contract that `which` names; see `REFERENCE`. Raises `NotFoundError` HF303 if there is none."""
     path, _, feed = which.partition(":")
     if path.endswith(".py"):
-        loaded = Project.load(project, Path(path))
+        loaded = Project.load(run.directory, Path(path))
         return loaded.feed(feed).contract if feed else loaded.model.contract
     if which.endswith(".json"):
-        return _from_file(project / which)
-    store = _store(project)
+        try:
+            return Contract.from_json((run.directory / which).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            what = f"{run.directory / which} cannot be read: {error}"
+            raise InputError("HF201", what, state="nothing was changed") from error
+    store = Store.of(run.settings)
     with store.ledger.read() as connection:
         newest = contracts.newest_of(connection, which)
         found = None if newest is None else contracts.find(connection, newest)
@@ -294,23 +280,6 @@ def contract_of(project: Path, which: str) -> Contract:
         state="nothing was changed",
         next_command="holdfast contract history",
     )
-
-
-def _declared(project: Path, old: str) -> str:
-    """Return the reference of what is declared now: the feed's contract for a feed, else the model's."""
-    feeds = [feed.name for feed in Project.load(project).model.feeds]
-    return f"{MODEL_FILE}:{old}" if old in feeds else MODEL_FILE
-
-
-def _from_file(path: Path) -> Contract:
-    try:
-        return Contract.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("HF201", f"{path} cannot be read: {error}", state="nothing was changed") from error
-
-
-def _store(project: Path) -> Store:
-    return Store.of(Settings.read(project))
 
 
 def _print(out: Output, before: Contract, after: Contract, evolution: Evolution) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -10,17 +9,16 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Limit, Run, with_project
+from holdfast.cli.options import Limit, Run, misused, with_project
 from holdfast.cli.output import Output
-from holdfast.cli.project import Project, now_us
+from holdfast.cli.project import now_us
 from holdfast.control.ingest import acceptance as accepting
 from holdfast.control.ingest import feed_status as standing
-from holdfast.errors import InputError, NotFoundError
+from holdfast.errors import NotFoundError
 from holdfast.feeds import batch_id
 from holdfast.feeds.state_machine import State
 from holdfast.formatting import counted, timestamp
-from holdfast.records import BatchId, Level
-from holdfast.store import Store
+from holdfast.records import HOUR_US, Level
 from holdfast.store.catalog import recent
 from holdfast.store.feeds import quarantine as quarantined_rows
 
@@ -47,75 +45,70 @@ def feeds(
     Example: holdfast feeds flights --batches
     """
     if the_batches:
-        _list_batches(run.out, run.project, feed, limit)
+        _list_batches(run, feed, limit)
         return
     found = standing.of_model(run.store, run.model.feeds, now_us=now_us())
     if feed is not None:
         found = tuple(each for each in found if each.feed == feed)
         if not found:
             raise NotFoundError("HF303", f"no feed is called {feed!r}", next_command="holdfast feeds")
-    run.out.table(
+    run.out.records(
         "Feeds",
-        ["feed", "state", "batches", "rows", "bad rows", "newest event"],
-        [
-            (
-                each.feed,
-                each.state or "no batch",
-                each.totals.batches if each.totals else 0,
-                each.totals.rows_loaded if each.totals else 0,
-                each.totals.rows_quarantined if each.totals else 0,
-                _minute(each.totals.event_time_max_us if each.totals else None),
-            )
-            for each in found
-        ],
+        found,
+        {
+            "feed": lambda each: each.feed,
+            "state": lambda each: each.state or "no batch",
+            "batches": lambda each: each.totals.batches if each.totals else 0,
+            "rows": lambda each: each.totals.rows_loaded if each.totals else 0,
+            "bad rows": lambda each: each.totals.rows_quarantined if each.totals else 0,
+            "newest event": lambda each: _minute(each.totals.event_time_max_us if each.totals else None),
+        },
     )
     for each in found:
-        if each.overdue_us is not None:
-            run.out.print(f"[yellow]overdue[/] {each.feed}: its next batch, by {_hours(each.overdue_us)}")
-        if any(each.counts.values()):
-            totals = ", ".join(f"{count} {level}" for level, count in each.counts.items() if count)
-            run.out.print(f"[yellow]violations[/] {each.feed}: {totals}; next: holdfast feeds {each.feed}")
-        if each.state not in (None, State.FLOWING):
-            run.out.print(
-                f"[{_COLOURS[each.state]}]{each.state}[/] {each.feed} since {timestamp(each.changed_at_us)}: "
-                f"{escape(each.reason)}"
-            )
-        if each.reregistered:
-            run.out.print(
-                f"[red]re-registered from files[/] {each.feed}: {counted(len(each.reregistered), 'load')}; "
-                "their violations are unknown"
-            )
-            run.out.print(f"  next: holdfast accept {each.feed} --all --reason WHY")
-        for batch in sorted(set(each.suspect) - set(each.reregistered)):
-            run.out.print(
-                f"  next: holdfast backout {each.feed} {batch}, or holdfast accept {each.feed} {batch}"
-            )
+        _print_state(run.out, each)
         _print_incomplete(run.out, each)
         if feed is not None:
             _print_violations(run.out, each)
     run.out.result({"feeds": found})
 
 
-def _list_batches(out: Output, project: Project, feed: str | None, limit: int) -> None:
-    store = project.store()
-    found = recent.loaded(store, feed, limit=limit)
+def _print_state(out: Output, status: standing.FeedStatus) -> None:
+    feed = status.feed
+    if status.overdue_us is not None:
+        out.print(f"[yellow]overdue[/] {feed}: its next batch, by {status.overdue_us / HOUR_US:,.0f} h")
+    if any(status.counts.values()):
+        totals = ", ".join(f"{count} {level}" for level, count in status.counts.items() if count)
+        out.print(f"[yellow]violations[/] {feed}: {totals}; next: holdfast feeds {feed}")
+    if status.state not in (None, State.FLOWING):
+        since = timestamp(status.changed_at_us)
+        out.print(
+            f"[{_COLOURS[status.state]}]{status.state}[/] {feed} since {since}: {escape(status.reason)}"
+        )
+    if status.reregistered:
+        loads = counted(len(status.reregistered), "load")
+        out.print(f"[red]re-registered from files[/] {feed}: {loads}; their violations are unknown")
+        out.print(f"  next: holdfast accept {feed} --all --reason WHY")
+    for batch in sorted(set(status.suspect) - set(status.reregistered)):
+        out.print(f"  next: holdfast backout {feed} {batch}, or holdfast accept {feed} {batch}")
+
+
+def _list_batches(run: Run, feed: str | None, limit: int) -> None:
+    out = run.out
+    found = recent.loaded(run.store, feed, limit=limit)
     if feed is not None and not found.rows:
-        project.feed(feed)  # one that is no longer declared may have batches; one that never was has none
-    out.table(
+        run.project.feed(feed)  # one that is no longer declared may have batches; one that never was has none
+    out.records(
         "Loaded batches, the newest load first",
-        ["feed", "batch", "rows", "bad rows", "first event", "newest event", "loaded"],
-        [
-            (
-                row.feed,
-                row.batch,
-                row.rows_loaded,
-                row.rows_quarantined,
-                _minute(row.event_time_min_us),
-                _minute(row.event_time_max_us),
-                _minute(row.loaded_at_us),
-            )
-            for row in found.rows
-        ],
+        found.rows,
+        {
+            "feed": lambda row: row.feed,
+            "batch": lambda row: row.batch,
+            "rows": lambda row: row.rows_loaded,
+            "bad rows": lambda row: row.rows_quarantined,
+            "first event": lambda row: _minute(row.event_time_min_us),
+            "newest event": lambda row: _minute(row.event_time_max_us),
+            "loaded": lambda row: _minute(row.loaded_at_us),
+        },
     )
     if found.older:
         out.print(f"[dim]and {found.older:,} older; --limit shows more[/]")
@@ -175,59 +168,40 @@ def accept(
     Example: holdfast accept weather 2013-05-01 --reason "a cold front, not an error"
     """
     if not reason.strip():
-        raise InputError(
-            "HF101",
-            "an acceptance requires a reason",
-            state="nothing was changed",
-            next_command="holdfast accept --help",
-        )
+        raise misused("an acceptance requires a reason", "holdfast accept --help")
     if (batch is None) != everything or (everything and incomplete):
-        raise InputError(
-            "HF101",
-            "accept takes either one batch, or --all and nothing else",
-            state="nothing was changed",
-            next_command="holdfast accept --help",
-        )
-    store = run.store
+        raise misused("accept takes either one batch, or --all and nothing else", "holdfast accept --help")
     if batch is None:
-        _accept_all(run.out, store, run.project.feed(feed).name, reason)
+        _accept_all(run, run.project.feed(feed).name, reason)
         return
+    accepted = batch_id(feed, batch)
     if incomplete:
-        _admit(run.out, store, run.project, batch_id(feed, batch), reason)
+        lacking = accepting.accept_incomplete(
+            run.store, accepted, run.project.groups, reason=reason, actor=run.actor, now_us=now_us()
+        )
+        run.out.print(f"[green]ok[/] {accepted} is in the next snapshot without {', '.join(lacking)}")
+        run.out.result({"batch": str(accepted), "without": lacking})
         return
-    done = accepting.accept(
-        store, batch_id(feed, batch), reason=reason, actor=getpass.getuser(), now_us=now_us()
-    )
+    done = accepting.accept(run.store, accepted, reason=reason, actor=run.actor, now_us=now_us())
     run.out.print(f"[green]ok[/] accepted {counted(len(done.violations), 'violation')} of {done.batch}")
     for row in done.violations:
         run.out.print(f"  {row.check_name} {escape(row.subject)}: {escape(row.explanation)}")
     if any(row.epoch is None for row in done.violations):
         run.out.print("  the refusal is closed; the refused delivery stays unloaded")
-    if done.suspect:
-        run.out.print(f"[yellow]{feed} stays suspect[/]: {', '.join(done.suspect)}")
-    run.out.result(
-        {
-            "batch": str(done.batch),
-            "violations": done.violations,
-            "suspect": list(done.suspect),
-        }
-    )
+    _end(run.out, feed, done.suspect, {"batch": str(done.batch), "violations": done.violations})
 
 
-def _accept_all(out: Output, store: Store, feed: str, reason: str) -> None:
-    done = accepting.accept_all(store, feed, reason=reason, actor=getpass.getuser(), now_us=now_us())
-    out.print(f"[green]ok[/] accepted {counted(done.loads, 'load')} of {feed}, re-registered from files")
-    if done.suspect:
-        out.print(f"[yellow]{feed} stays suspect[/]: {', '.join(done.suspect)}")
-    out.result({"feed": feed, "loads": done.loads, "suspect": list(done.suspect)})
+def _accept_all(run: Run, feed: str, reason: str) -> None:
+    done = accepting.accept_all(run.store, feed, reason=reason, actor=run.actor, now_us=now_us())
+    run.out.print(f"[green]ok[/] accepted {counted(done.loads, 'load')} of {feed}, re-registered from files")
+    _end(run.out, feed, done.suspect, {"feed": feed, "loads": done.loads})
 
 
-def _admit(out: Output, store: Store, project: Project, batch: BatchId, reason: str) -> None:
-    lacking = accepting.accept_incomplete(
-        store, batch, project.groups, reason=reason, actor=getpass.getuser(), now_us=now_us()
-    )
-    out.print(f"[green]ok[/] {batch} is in the next snapshot without {', '.join(lacking)}")
-    out.result({"batch": str(batch), "without": list(lacking)})
+def _end(out: Output, feed: str, suspect: Sequence[str], document: dict[str, object]) -> None:
+    """Print which batches are suspect still, and the result."""
+    if suspect:
+        out.print(f"[yellow]{feed} stays suspect[/]: {', '.join(suspect)}")
+    out.result(document | {"suspect": suspect})
 
 
 @command("Rows")
@@ -242,30 +216,22 @@ def quarantine(
 
     Example: holdfast quarantine flights day-9
     """
-    declared = run.project.feed(feed)
+    key = run.project.feed(feed).contract.key
     rows = quarantined_rows.read(run.store, feed, batch)
     if rows.is_empty():
         run.out.print(f"[green]ok[/] no row of {feed}{f'/{batch}' if batch else ''} is in quarantine")
         run.out.result({"rows": 0, "shown": [], "reasons": {}})
         return
-    reasons = dict(
-        rows["_reasons"]
-        .explode()
-        .value_counts(sort=True)
-        .sort("count", "_reasons", descending=[True, False])
-        .rows()
-    )
+    counts = rows["_reasons"].explode().value_counts()
+    reasons = dict(counts.sort("count", "_reasons", descending=[True, False]).rows())
     shown = rows.head(limit)
-    columns = [
-        name for name in ("_batch", *declared.contract.key, "_reasons", "_line") if name in rows.columns
-    ]
-    counts = {name: f"{count:,}" for name, count in reasons.items()}
-    run.out.table("Reasons", ["reason", "rows"], list(counts.items()))
+    columns = [name for name in ("_batch", *key, "_reasons", "_line") if name in rows.columns]
+    run.out.table("Reasons", ["reason", "rows"], [(name, f"{count:,}") for name, count in reasons.items()])
     run.out.table(
         f"{shown.height:,} of {rows.height:,} rows",
         [*(name.removeprefix("_") for name in columns), "values"],
         [
-            [*(_cell(row[name]) for name in columns), _offending(row, declared.contract.key)]
+            [*(_cell(row[name]) for name in columns), _offending(row, key)]
             for row in shown.iter_rows(named=True)
         ],
     )
@@ -293,10 +259,6 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _hours(us: int) -> str:
-    return f"{us / 3_600_000_000:,.0f} h"
 
 
 def _minute(us: int | None) -> str:

@@ -15,12 +15,13 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, with_project
+from holdfast.cli.options import Run, misused, with_project
 from holdfast.cli.output import Output
 from holdfast.cli.project import Project, now_us
 from holdfast.control.executors.factory import open_executor
 from holdfast.control.ingest import dry_run as checking
 from holdfast.control.ingest.ingest import ingest_many
+from holdfast.control.ingest.outcome import LoadResult
 from holdfast.control.ingest.read import DeliverySpec
 from holdfast.errors import InputError
 from holdfast.feeds import Feed
@@ -40,6 +41,18 @@ Files = Annotated[
     ),
 ]
 
+Query = Annotated[
+    str | None,
+    typer.Option(
+        "--query",
+        help="A SELECT for the PostgreSQL URL given instead of a file; $1 in it is the batch's id.",
+        show_default="the feed's own source, where it declares one",
+    ),
+]
+BatchName = Annotated[
+    str | None,
+    typer.Option("--batch", help="The sender's id of the delivery.", show_default="the file's name"),
+]
 ExpectRows = Annotated[
     int | None,
     typer.Option(
@@ -50,16 +63,25 @@ ExpectRows = Annotated[
     ),
 ]
 
-_DATABASES: Final = ("postgresql://", "postgres://", "${")
-
-Query = Annotated[
+ExecutorName = Annotated[
     str | None,
     typer.Option(
-        "--query",
-        help="A SELECT for the PostgreSQL URL given instead of a file; $1 in it is the batch's id.",
-        show_default="the feed's own source, where it declares one",
+        "--executor",
+        help="Where files are read and checked: local, processes or ray.",
+        show_default="HOLDFAST_EXECUTOR, else local",
     ),
 ]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        help="The Ray cluster, host:port or auto.",
+        show_default="HOLDFAST_RAY_ADDRESS, else one on this machine for the time",
+    ),
+]
+
+_DATABASES: Final = ("postgresql://", "postgres://", "${")
+_SHOWN_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +93,6 @@ class DeliveryArg:
     shown: str
 
 
-_SHOWN_ROWS = 5
-
-
 @command("Rows")
 @with_project
 def check(
@@ -82,10 +101,7 @@ def check(
     data: Annotated[
         str | None, typer.Argument(help="The delivery, as in `holdfast ingest FEED DATA`.")
     ] = None,
-    batch: Annotated[
-        str | None,
-        typer.Option("--batch", help="The sender's id of the delivery.", show_default="the file's name"),
-    ] = None,
+    batch: BatchName = None,
     query: Query = None,
     expect_rows: ExpectRows = None,
 ) -> None:
@@ -104,39 +120,24 @@ def check(
         feeds, features = counted(len(model.feeds), "feed"), counted(len(model.features), "feature")
         run.out.print(f"[green]ok[/] model [bold]{model.name}[/]: {feeds}, {features}")
     else:
-        document |= _checked(
-            run.out,
-            run.project,
-            run.project.feed(feed),
-            _delivery(run.project, run.project.feed(feed), data, batch, query),
-            expect_rows,
-        )
+        target = run.project.feed(feed)
+        if data is None and target.source is None:
+            what = f"which file should be checked against {target.name}?"
+            raise misused(what, f"holdfast check {target.name} DATA", state="")
+        named = batch if batch is not None or data is None or query is not None else _batch_id(data)
+        delivery = _parse(target, [] if data is None else [data], named, query, run.settings)[0]
+        document |= _checked(run, target, delivery, expect_rows)
     run.out.result(document)
 
 
-def _delivery(
-    project: Project, feed: Feed, data: str | None, batch: str | None, query: str | None
-) -> DeliveryArg:
-    if data is None and feed.source is None:
-        raise InputError(
-            "HF101",
-            f"which file should be checked against {feed.name}?",
-            next_command=f"holdfast check {feed.name} DATA",
-        )
-    named = batch if batch is not None or data is None or query is not None else _batch_id(data)
-    return _parse(feed, [] if data is None else [data], named, query, project.settings)[0]
-
-
-def _checked(
-    out: Output, project: Project, feed: Feed, delivery: DeliveryArg, expect_rows: int | None
-) -> dict[str, object]:
-    data = delivery.shown
-    with _history(project) as store:
+def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | None) -> dict[str, object]:
+    out, data = run.out, delivery.shown
+    with _history(run.project) as store:
         spec = DeliverySpec(delivery.batch, delivery.source, expect_rows)
         found = checking.check(store, feed, spec, now_us=now_us())
     if found.refusal is not None and not found.rows:
         out.print(f"[red]{escape(str(data))}[/] would be refused")
-        print_violations(out, found.violations)
+        _print_violations(out, found.violations)
         raise found.refusal
     bad = found.rows - found.valid
     colour = "green" if not bad and found.level is None else "red" if found.refusal else "yellow"
@@ -151,7 +152,7 @@ def _checked(
         columns = [name for name in (*feed.contract.key, "_reasons") if name in shown.columns]
         rows = [[_cell(value) for value in row] for row in shown.select(columns).rows()]
         out.table("The first quarantined rows", columns, rows)
-    print_violations(out, found.violations)
+    _print_violations(out, found.violations)
     if found.refusal is not None:
         out.print(f"[red]it would be refused[/]: {found.refusal.code}")
     elif found.level is Level.ERROR:
@@ -178,7 +179,7 @@ def _history(project: Project) -> Iterator[Store]:
         store.ledger.close()
 
 
-def print_violations(out: Output, violations: Iterable[Violation]) -> None:
+def _print_violations(out: Output, violations: Iterable[Violation]) -> None:
     """Print one line for each violation of an expectation."""
     for each in violations:
         about = f"{each.check} {each.subject}".strip()
@@ -196,69 +197,48 @@ def ingest(
     run: Run,
     feed: Annotated[str, typer.Argument(help="The feed that delivered the rows.")],
     files: Files = None,
-    batch: Annotated[
-        str | None,
-        typer.Option("--batch", help="The sender's id of the delivery.", show_default="the file's name"),
-    ] = None,
+    batch: BatchName = None,
     query: Query = None,
     expect_rows: ExpectRows = None,
-    executor: Annotated[
-        str | None,
-        typer.Option(
-            "--executor",
-            help="Where files are read and checked: local, processes or ray.",
-            show_default="HOLDFAST_EXECUTOR, else local",
-        ),
-    ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            help="The Ray cluster, host:port or auto.",
-            show_default="HOLDFAST_RAY_ADDRESS, else one on this machine for the time",
-        ),
-    ] = None,
+    executor: ExecutorName = None,
+    ray_address: RayAddress = None,
 ) -> None:
     """Load batches, each completely and exactly once, in order, checked by the feed's contract. Idempotent.
 
     Example: holdfast ingest flights in/*.csv
     """
-    target = run.project.feed(feed)
-    deliveries = _parse(target, files or [], batch, query, run.project.settings)
+    target, settings, store = run.project.feed(feed), run.settings, run.store
+    deliveries = _parse(target, files or [], batch, query, settings)
     if expect_rows is not None and len(deliveries) > 1:
-        raise InputError(
-            "HF101",
-            f"--expect-rows counts one delivery, but {len(deliveries)} files were given",
-            state="nothing was loaded",
-            next_command="holdfast ingest --help",
-        )
-    store = run.store
+        what = f"--expect-rows counts one delivery, but {len(deliveries)} files were given"
+        raise misused(what, "holdfast ingest --help", state="nothing was loaded")
     results = []
-    with run.out.progress(f"loading {feed}") as step:
-        running = open_executor(
-            executor or run.project.settings.executor, ray_address or run.project.settings.ray_address
-        )
-        with closing(running):
-            wanted = [DeliverySpec(each.batch, each.source, expect_rows) for each in deliveries]
-            aggregates = run.model.aggregates
-            for result in ingest_many(store, target, wanted, running, clock_us=now_us, aggregates=aggregates):
-                results.append(result)
-                step(len(results), len(deliveries))
+    where = (executor or settings.executor, ray_address or settings.ray_address)
+    with run.out.progress(f"loading {feed}") as step, closing(open_executor(*where)) as running:
+        wanted = [DeliverySpec(each.batch, each.source, expect_rows) for each in deliveries]
+        aggregates = run.model.aggregates
+        for result in ingest_many(store, target, wanted, running, clock_us=now_us, aggregates=aggregates):
+            results.append(result)
+            step(len(results), len(deliveries))
     for result in results:
-        colour = "yellow" if result.rows_quarantined > result.rows_loaded else "green"
-        line = f"[{colour}]ok[/] {result.batch}: {result.rows_loaded:,} rows"
-        if result.rows_quarantined:
-            line += f", [yellow]{result.rows_quarantined:,} in quarantine[/]"
-        if result.reasons:
-            line += ": " + ", ".join(f"{n:,} {escape(why)}" for why, n in sorted(result.reasons.items()))
-        run.out.print(line + (" (was loaded before)" if result.state == "already_loaded" else ""))
-        print_violations(run.out, result.violations)
-        if any(each.level is Level.ERROR for each in result.violations):
-            run.out.print(
-                f"  [red]suspect[/]: excluded from training; next: holdfast backout {feed} {result.batch}, "
-                f"or holdfast accept {feed} {result.batch} --reason WHY"
-            )
+        _print_load(run.out, result)
     run.out.result({"batches": results})
+
+
+def _print_load(out: Output, load: LoadResult) -> None:
+    colour = "yellow" if load.rows_quarantined > load.rows_loaded else "green"
+    line = f"[{colour}]ok[/] {load.batch}: {load.rows_loaded:,} rows"
+    if load.rows_quarantined:
+        line += f", [yellow]{load.rows_quarantined:,} in quarantine[/]"
+    if load.reasons:
+        line += ": " + ", ".join(f"{n:,} {escape(why)}" for why, n in sorted(load.reasons.items()))
+    out.print(line + (" (was loaded before)" if load.state == "already_loaded" else ""))
+    _print_violations(out, load.violations)
+    if any(each.level is Level.ERROR for each in load.violations):
+        out.print(
+            f"  [red]suspect[/]: excluded from training; next: holdfast backout {load.feed} {load.batch}, "
+            f"or holdfast accept {load.feed} {load.batch} --reason WHY"
+        )
 
 
 def _parse(
@@ -284,14 +264,13 @@ def _parse(
     if query is not None or not arguments or arguments[0].startswith(_DATABASES):
         return (_from_database(feed, arguments, batch, query, settings),)
     if batch is None:
-        files = [
-            file
+        return tuple(
+            DeliveryArg(_batch_id(file), _bounded(file, settings), file)
             for argument in arguments
             for file in deliveries(argument, deadline_seconds=settings.source_seconds)
-        ]
-        return tuple(DeliveryArg(_batch_id(file), _bounded(file, settings), file) for file in files)
+        )
     if len(arguments) > 1:
-        raise _argument_error(
+        raise _refused(
             f"--batch names one delivery, but {len(arguments)} files were given: quote a pattern, or name a directory"
         )
     return (DeliveryArg(batch, _bounded(_only(arguments[0]), settings), arguments[0]),)
@@ -300,23 +279,20 @@ def _parse(
 def _from_database(
     feed: Feed, arguments: Sequence[str], batch: str | None, query: str | None, settings: Settings
 ) -> DeliveryArg:
+    ingest = f"holdfast ingest {feed.name}"
     if batch is None and (arguments or feed.source is not None):
-        raise _argument_error(
-            f"a batch of {feed.name} is read from a database: which one?",
-            f"holdfast ingest {feed.name} --batch ID",
-        )
+        raise _refused(f"a batch of {feed.name} is read from a database: which one?", f"{ingest} --batch ID")
     if batch is None:
-        raise _argument_error(f"which file has a batch of {feed.name}?", f"holdfast ingest {feed.name} FILE")
+        raise _refused(f"which file has a batch of {feed.name}?", f"{ingest} FILE")
     if not arguments:
         if query is not None:
-            raise _argument_error("--query requires the URL of a database, or ${env:NAME}, instead of a file")
+            raise _refused("--query requires the URL of a database, or ${env:NAME}, instead of a file")
         if feed.source is None:
-            raise _argument_error(
-                f"which file has batch {batch} of {feed.name}? The feed declares no source of its own"
-            )
+            what = f"which file has batch {batch} of {feed.name}? The feed declares no source of its own"
+            raise _refused(what)
         return DeliveryArg(batch, _bounded(feed.source.of(batch), settings), "the feed's query")
     if len(arguments) > 1 or query is None:
-        raise _argument_error("a database takes one --query for one --batch")
+        raise _refused("a database takes one --query for one --batch")
     return DeliveryArg(batch, _bounded(BatchQuery(arguments[0], query, batch), settings), "the query")
 
 
@@ -333,11 +309,11 @@ def _only(argument: str) -> str:
 def _batch_id(name: str) -> str:
     """Return the id of a delivery without one: its file's name, in the characters that an id may have.
 
-    >>> batch_id("in/Flights 2013.01.csv"), batch_id("s3://bucket/in/day-5.jsonl")
+    >>> _batch_id("in/Flights 2013.01.csv"), _batch_id("s3://bucket/in/day-5.jsonl")
     ('flights-2013-01', 'day-5')
     """
     return re.sub(r"[^a-z0-9_-]+", "-", PurePosixPath(name).stem.lower()).strip("-")[:63]
 
 
-def _argument_error(what: str, next_command: str = "") -> InputError:
-    return InputError("HF101", what, state="nothing was loaded", next_command=next_command)
+def _refused(what: str, next_command: str = "") -> InputError:
+    return misused(what, next_command, state="nothing was loaded")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -40,7 +40,6 @@ def audit(
     """
     head_before = None if against is None else Head.parse(against)
     found = auditing(run.store, since=since, kept=head_before)
-    document: dict[str, Any] = found.as_dict()
     if head and found.clean:
         run.out.print(str(found.chain.head or ""))
     elif found.clean:
@@ -55,6 +54,6 @@ def audit(
         run.out.print(
             f"up to event {found.chain.head.event_id} the chain is intact; next: [cyan]holdfast restore BACKUP[/]"
         )
-    run.out.result(document)
+    run.out.result(found.as_dict())
     if not found.clean:
         raise typer.Exit(1)

@@ -10,16 +10,14 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import HERE, AsJson, DeclarationFile, Directory, Run, with_project
-from holdfast.cli.output import Output
-from holdfast.cli.project import MODEL_FILE, Project, now_us
+from holdfast.cli.options import Run, misused, with_directory, with_project
+from holdfast.cli.project import MODEL_FILE, now_us
 from holdfast.control.maintenance import backup as backing
 from holdfast.control.maintenance import compact as compacting
 from holdfast.control.maintenance import rebuild_ledger as recovering
 from holdfast.control.maintenance import repair as repairing
 from holdfast.control.maintenance import vacuum as retention
 from holdfast.control.maintenance import verify as verifying
-from holdfast.errors import InputError
 from holdfast.formatting import counted, timestamp
 from holdfast.records import duration
 from holdfast.settings import Settings
@@ -50,20 +48,14 @@ def verify(
     Example: holdfast verify --repair --backup /mnt/backups
     """
     if quick and repair:
-        raise InputError(
-            "HF101",
-            "--repair checks everything, --quick does not",
-            state="nothing was checked",
-            next_command="holdfast verify --help",
-        )
-    store = run.store
-    document: dict[str, object] = {}
+        what = "--repair checks everything, --quick does not"
+        raise misused(what, "holdfast verify --help", state="nothing was checked")
     with run.out.progress("verifying") as step:
         if repair:
-            repaired = repairing.repair(store, now_us=now_us(), sources=sources or (), progress=step)
+            repaired = repairing.repair(run.store, now_us=now_us(), sources=sources or (), progress=step)
             outcome, document = repaired.verification, repaired.as_dict()
         else:
-            outcome = verifying.verify(store, now_us=now_us(), quick=quick, progress=step)
+            outcome = verifying.verify(run.store, now_us=now_us(), quick=quick, progress=step)
             document = outcome.as_dict()
     if repair and repaired.repairs:
         rows = [(each.subject, each.action, each.proof) for each in repaired.repairs]
@@ -100,9 +92,8 @@ def backup(run: Run, directory: Backups) -> None:
 
     Example: holdfast backup /mnt/backups
     """
-    store = run.store
     with run.out.progress("backing up") as step:
-        done = backing.backup(store, directory, now_us=now_us(), progress=step)
+        done = backing.backup(run.store, directory, now_us=now_us(), progress=step)
     run.out.print(
         f"[green]ok[/] backup [bold]{done.name}[/] shows {timestamp(done.at_us)}: {done.rows:,} rows, "
         f"{counted(done.files, 'file')}, {done.bytes:,} bytes; {done.copied_bytes:,} bytes copied in {done.seconds:.1f} s"
@@ -111,57 +102,51 @@ def backup(run: Run, directory: Backups) -> None:
 
 
 @command(GROUP)
+@with_directory
 def restore(
+    run: Run,
     directory: Backups,
     at: Annotated[
         str | None, typer.Option("--at", help="The name of the backup.", show_default="the newest")
     ] = None,
-    project: Directory = HERE,
-    as_json: AsJson = False,
 ) -> None:
     """Restore a backup where there is no store, and verify every byte.
 
     Example: holdfast restore /mnt/backups
     """
-    out = Output(as_json=as_json)
-    settings = Settings.read(project)
-    inside = str(settings.root) in settings.ledger_url
-    with out.progress("restoring") as step:
-        done = backing.restore(
-            directory,
-            settings.root,
-            name=at,
-            ledger_url=None if inside else settings.ledger_url,
-            progress=step,
-        )
-    out.print(
-        f"[green]ok[/] backup [bold]{done.name}[/] is restored to {escape(str(settings.root))}: {done.rows:,} rows, "
+    root, outer = run.settings.root, _outer_ledger(run.settings)
+    with run.out.progress("restoring") as step:
+        done = backing.restore(directory, root, name=at, ledger_url=outer, progress=step)
+    run.out.print(
+        f"[green]ok[/] backup [bold]{done.name}[/] is restored to {escape(str(root))}: {done.rows:,} rows, "
         f"{counted(done.files, 'file')}, verified, in {done.seconds:.1f} s; later changes than {timestamp(done.at_us)} are not "
         "in it, and heads of the event log that were stored later are unknown to it (holdfast audit --against)"
     )
-    out.result(done)
+    run.out.result(done)
+
+
+def _outer_ledger(settings: Settings) -> str | None:
+    """Return the URL of a ledger that is not a file of the store; None for one that is."""
+    return None if str(settings.root) in settings.ledger_url else settings.ledger_url
 
 
 @command(GROUP)
-def repair_ledger(
-    project: Directory = HERE, declaration: DeclarationFile = None, as_json: AsJson = False
-) -> None:
+@with_project
+def repair_ledger(run: Run) -> None:
     """Rebuild a lost ledger from the files, as far as they prove it. Stop everything that uses the store first.
 
     Takes expectations and groups of the feeds from the declaration, if there is one.
 
     Example: holdfast repair-ledger
     """
-    out = Output(as_json=as_json)
-    settings = Settings.read(project)
-    inside = str(settings.root) in settings.ledger_url
-    there = declaration is not None or (project / MODEL_FILE).is_file()
+    out = run.out
+    is_declared = run.declaration is not None or (run.directory / MODEL_FILE).is_file()
     with out.progress("reading the files") as step:
         done = recovering.rebuild(
-            settings.root,
+            run.settings.root,
             now_us=now_us(),
-            model=Project.load(project, declaration).model if there else None,
-            ledger_url=None if inside else settings.ledger_url,
+            model=run.model if is_declared else None,
+            ledger_url=_outer_ledger(run.settings),
             progress=step,
         )
     out.print(
@@ -218,15 +203,15 @@ def vacuum(
 
     Example: holdfast vacuum --keep 30d --apply
     """
-    store, now, span = run.store, now_us(), duration(keep, "--keep")
-    shown = retention.plan(store, now_us=now, keep=span, newest=keep_last)
+    now, span = now_us(), duration(keep, "--keep")
+    shown = retention.plan(run.store, now_us=now, keep=span, newest=keep_last)
     if shown.files:
         sizes = [(file.table, file.path, file.bytes) for file in shown.files[:_SHOWN]]
         run.out.table("Files to delete", ["table", "file", "bytes"], sizes)
     if shown.snapshots:
         run.out.print(f"snapshots that cannot be read without them: {', '.join(shown.snapshots)}")
     if apply and (shown.files or shown.snapshots):
-        retention.vacuum(store, shown, now_us=now, keep=span, newest=keep_last)
+        retention.vacuum(run.store, shown, now_us=now, keep=span, newest=keep_last)
     verb = "deleted" if apply else "would delete"
     files, expired = counted(len(shown.files), "file"), counted(len(shown.snapshots), "snapshot")
     run.out.print(

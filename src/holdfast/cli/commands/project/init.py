@@ -19,13 +19,13 @@ from rich.markup import escape
 
 import holdfast
 from holdfast.cli.app import command
-from holdfast.cli.commands.project.init_template import suggest
-from holdfast.cli.options import HERE, AsJson, Directory
-from holdfast.cli.output import Output
+from holdfast.cli.options import Run, with_directory
 from holdfast.cli.project import MODEL_FILE
+from holdfast.contract import Boolean, Category, Column, Integer, Number
+from holdfast.contract.profile.infer_contract import SuggestedColumn, suggest_column
 from holdfast.errors import ConflictError, InputError
 from holdfast.qualify.gate_config import Gates
-from holdfast.records import check_name
+from holdfast.records import NAME, check_name
 
 _SAMPLE = "parcels.csv"
 _ENOUGH_ROWS = 1.25 * Gates().labelled_rows
@@ -42,7 +42,9 @@ class _Columns:
 
 
 @command("Begin")
+@with_directory
 def init(
+    run: Run,
     data: Annotated[
         Path | None,
         typer.Argument(help="A CSV or Parquet file of yours.", show_default="a small sample is written"),
@@ -57,16 +59,17 @@ def init(
         str | None,
         typer.Option("--name", help="The name of the model.", show_default="the directory's name"),
     ] = None,
-    project: Directory = HERE,
-    as_json: AsJson = False,
 ) -> None:
     """Write a model file for your own data: a suggested contract, features, gates and rollout, to read and correct.
 
     Example: holdfast init parcels.csv --label late
     """
-    out = Output(as_json=as_json)
+    out, project = run.out, run.directory
     name = check_name(name or _named_for(project), "model")
-    _require_zone(zone)
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise _refusal(f"{zone!r} is not a time zone") from error
     target = project / MODEL_FILE
     if target.exists():
         raise ConflictError(
@@ -96,18 +99,6 @@ def init(
     out.result({"model_file": str(target), "data": str(data), **asdict(columns), "next": commands})
 
 
-def _require_zone(zone: str) -> None:
-    try:
-        ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise InputError(
-            "HF110",
-            f"{zone!r} is not a time zone",
-            state="nothing was written",
-            next_command="holdfast init --help",
-        ) from error
-
-
 def _columns_of(frame: pl.DataFrame, label: str | None, key: str | None, event_time: str | None) -> _Columns:
     """Return the columns that were named; for each of the others the one column that fits."""
     booleans = [name for name, dtype in frame.schema.items() if dtype == pl.Boolean]
@@ -117,24 +108,70 @@ def _columns_of(frame: pl.DataFrame, label: str | None, key: str | None, event_t
     others = [name for name in frame.columns if name not in (label, event_time)]
     unique = [name for name in others if frame[name].n_unique() == frame.height]
     key = _chosen(frame, key, "key", unique)
-    _require_key(frame[key])
+    values = frame[key]
+    if values.null_count() or values.n_unique() < len(values):
+        raise _refusal(
+            f"the key {key!r} does not identify rows: {len(values):,} rows, "
+            f"{values.drop_nulls().n_unique():,} values, {values.null_count():,} missing",
+            "holdfast init FILE --key COLUMN",
+        )
     return _Columns(label, key, event_time)
 
 
-def _render(name: str, data: Path, frame: pl.DataFrame, columns: _Columns, zone: str) -> str:
-    """Return the text of the model file.
+def _suggest(frame: pl.DataFrame, roles: _Columns, zone: str) -> list[tuple[SuggestedColumn, str | None]]:
+    """Return each column of `frame` except the label, with its feature, in the order of the file.
 
-    Parameters
-    ----------
-    name
-        The name of the model.
-    data, frame
-        The file, and its rows.
-    columns
-        The label, the key and the event time.
-    zone
-        The IANA time zone of timestamps without one.
+    Raises `InputError` HF110 for a name that a column cannot have, if `label` is not true or false in every row, or
+    if `event_time` is not a timestamp.
     """
+    for name in frame.columns:
+        if not NAME.match(name):
+            raise _refusal(
+                f"column {name!r} needs a name of a-z, 0-9, '_' and '-', at most 63 long",
+                "rename it in the file's first line, and run holdfast init again",
+            )
+    if not _is_boolean(frame[roles.label]):
+        raise _refusal(
+            f"the label {roles.label!r} must be true or false in every row; it is {frame.schema[roles.label]}",
+            "write it as true and false, or in Parquet as Boolean",
+        )
+    if not isinstance(frame.schema[roles.event_time], pl.Datetime):
+        raise _refusal(
+            f"the event time {roles.event_time!r} has no timestamps such as 2026-01-31T12:00:00Z", ""
+        )
+    found = [
+        suggest_column(frame[name], in_key=name == roles.key, zone=zone, upper=False)
+        for name in frame.columns
+        if name != roles.label
+    ]
+    return [(each, _feature(each.column, each.column.name == roles.key)) for each in found]
+
+
+def _is_boolean(values: pl.Series) -> bool:
+    if values.null_count():
+        return False
+    if values.dtype == pl.Boolean:
+        return True
+    if values.dtype == pl.String:
+        return set(values.str.to_lowercase().unique()) <= {"true", "false"}
+    return False
+
+
+def _feature(column: Column, is_key: bool) -> str | None:
+    """Return the feature of a column as it is; None if it has none."""
+    match column:
+        case Category():
+            return f'Ordinal("{column.name}")'
+        case Boolean():
+            return f'Passthrough("{column.name}")'
+        case Integer() | Number():
+            return None if is_key else f'Passthrough("{column.name}")'
+        case _:
+            return None
+
+
+def _render(name: str, data: Path, frame: pl.DataFrame, columns: _Columns, zone: str) -> str:
+    """Return the text of the model file; `zone` is the time zone of timestamps in `data` that have none."""
     environment = Environment(
         loader=PackageLoader("holdfast.cli"),
         undefined=StrictUndefined,
@@ -146,7 +183,7 @@ def _render(name: str, data: Path, frame: pl.DataFrame, columns: _Columns, zone:
     facts = {
         **asdict(columns),
         "name": name,
-        "columns": suggest(frame, **asdict(columns), zone=zone),
+        "columns": _suggest(frame, columns, zone),
         "source": data.name,
         "holdout_days": holdout_days(frame[columns.event_time]),
         "has_na": _has_na(data, frame),
@@ -169,23 +206,13 @@ def used(source: str) -> list[str]:
 
 def _read(path: Path) -> pl.DataFrame:
     if not path.is_file():
-        raise InputError(
-            "HF201",
-            f"{path} does not exist",
-            state="nothing was written",
-            next_command="holdfast init --help",
-        )
+        raise _refusal(f"{path} does not exist", code="HF201")
     try:
         if path.suffix == ".parquet":
             return pl.read_parquet(path)
         return pl.read_csv(path, try_parse_dates=True, null_values=["", "NA"], infer_schema_length=None)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(
-            "HF201",
-            f"{path} cannot be read: {error}",
-            state="nothing was written",
-            next_command="holdfast init --help",
-        ) from error
+        raise _refusal(f"{path} cannot be read: {error}", code="HF201") from error
 
 
 def _has_na(path: Path, frame: pl.DataFrame) -> bool:
@@ -204,38 +231,17 @@ def _chosen(frame: pl.DataFrame, given: str | None, role: str, candidates: list[
     if given is not None:
         if given not in frame.columns:
             known = ", ".join(frame.columns)
-            raise InputError(
-                "HF110",
-                f"--{role} {given!r} is not a column; there are {known}",
-                state="nothing was written",
-                next_command="holdfast init --help",
-            )
+            raise _refusal(f"--{role} {given!r} is not a column; there are {known}")
         return given
     if len(candidates) != 1:
         found = f"{', '.join(candidates)} are candidates" if candidates else "no column is a candidate"
-        raise InputError(
-            "HF110",
-            f"which column is the {role}? {found}",
-            state="nothing was written",
-            next_command=f"holdfast init FILE --{role} COLUMN",
-        )
+        raise _refusal(f"which column is the {role}? {found}", f"holdfast init FILE --{role} COLUMN")
     return candidates[0]
 
 
 def _named_for(project: Path) -> str:
     """Return a model's name made of its directory's, in the characters that a name may have."""
     return re.sub(r"[^a-z0-9_-]+", "-", project.resolve().name.lower()).strip("-_")[:63] or "model"
-
-
-def _require_key(values: pl.Series) -> None:
-    if values.null_count() or values.n_unique() < len(values):
-        raise InputError(
-            "HF110",
-            f"the key {values.name!r} does not identify rows: {len(values):,} rows, "
-            f"{values.drop_nulls().n_unique():,} values, {values.null_count():,} missing",
-            state="nothing was written",
-            next_command="holdfast init FILE --key COLUMN",
-        )
 
 
 def holdout_days(timestamps: pl.Series) -> int:
@@ -269,3 +275,8 @@ def _write_sample(path: Path) -> None:
         rows.append((f"p{number:05d}", when.strftime("%Y-%m-%dT%H:%M:%SZ"), town, weight, express, late))
     frame = pl.DataFrame(rows, ["parcel", "handed_in", "town", "weight_kg", "express", "late"], orient="row")
     frame.write_csv(path)
+
+
+def _refusal(what: str, next_command: str = "holdfast init --help", *, code: str = "HF110") -> InputError:
+    """Return the error of a file or option from which no project can be derived."""
+    return InputError(code, what, state="nothing was written", next_command=next_command)

@@ -43,11 +43,10 @@ def events(
 
     Example: holdfast events --cdevents --since 1200 --follow | my-importer
     """
-    store = run.store
-    environment = run.project.settings.cdevents_environment
-    read: Read = (
-        partial(exporting.read, store, environment=environment) if cdevents else partial(_plain, store)
-    )
+    store, environment = run.store, run.settings.cdevents_environment
+    read: Read = partial(_plain, store)
+    if cdevents:
+        read = partial(exporting.read, store, environment=environment)
     last = since
     while True:
         newest, found = read(last)

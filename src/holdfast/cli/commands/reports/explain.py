@@ -9,14 +9,12 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.options import Run, with_project
-from holdfast.cli.output import Output
+from holdfast.cli.output import COLOURS, Output
 from holdfast.control.reports.explain import Chapter, RolloutHistory
 from holdfast.control.reports.explain import explain as explanation_of
 from holdfast.formatting import share, timestamp
 from holdfast.records import EVERYTHING_PPM, Verdict
 from holdfast.store.rollout import rollouts
-
-_COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 
 
 @command("Versions")
@@ -31,10 +29,9 @@ def explain(
 
     Example: holdfast explain 7
     """
-    store = run.store
-    with store.ledger.read() as connection:
+    with run.store.ledger.read() as connection:
         number = rollout or rollouts.newest(connection, run.model.name).rollout_id
-    explanation = explanation_of(store, number)
+    explanation = explanation_of(run.store, number)
     _print(run.out, explanation)
     run.out.result(explanation.as_dict())
 
@@ -78,7 +75,7 @@ def _metric(metric: dict[str, Any]) -> str:
     verdict = Verdict(metric["verdict"])
     wanting = f"; {metric['wanting']}" if metric["wanting"] else ""
     return (
-        f"[{_COLOURS[verdict]}]{verdict}[/] {metric['metric']}: {metric['units']:,} of {metric['needed']:,} units, "
+        f"[{COLOURS[verdict]}]{verdict}[/] {metric['metric']}: {metric['units']:,} of {metric['needed']:,} units, "
         f"ln e-value {metric['log_e']:.2f} of {metric['log_bound']:.2f}{escape(wanting)}"
     )
 

@@ -6,13 +6,12 @@ from typing import Any
 
 from rich.markup import escape
 
-from holdfast import formatting
 from holdfast.cli.app import command
 from holdfast.cli.options import Run, with_project
 from holdfast.cli.output import Output
 from holdfast.cli.project import now_us
 from holdfast.control.reports.status import status as assemble_status
-from holdfast.formatting import ago, timestamp
+from holdfast.formatting import ago, share, timestamp
 
 _STALE_US = 30_000_000
 """The age in microseconds from which a probe is stale."""
@@ -39,12 +38,9 @@ def _print_status(out: Output, document: dict[str, Any]) -> None:
     if plan is None:
         out.print(f"no version serves yet; next: [cyan]{_first_steps(document)}[/]")
     else:
-        share = (
-            f", challenger {plan['challenger']} at {formatting.share(plan['share_ppm'])}"
-            if plan["challenger"]
-            else ""
-        )
-        out.print(f"champion [bold]{plan['champion']}[/]{share} (plan {plan['plan_id']})")
+        challenger = plan["challenger"]
+        part = f", challenger {challenger} at {share(plan['share_ppm'])}" if challenger else ""
+        out.print(f"champion [bold]{plan['champion']}[/]{part} (plan {plan['plan_id']})")
     for version in document["versions"]:
         if version["taint"] and version["place"] == "champion":
             out.print(
@@ -98,14 +94,9 @@ def _print_drills(out: Output, drills: list[dict[str, Any]]) -> None:
 
 def _tables(out: Output, document: dict[str, Any]) -> None:
     if document["feeds"]:
-        out.table(
-            "Feeds",
-            ["feed", "batches", "rows", "in quarantine"],
-            [
-                (row["feed"], row["batches"], row["rows_loaded"], row["rows_quarantined"])
-                for row in document["feeds"]
-            ],
-        )
+        columns = ("feed", "batches", "rows_loaded", "rows_quarantined")
+        rows = [[row[name] for name in columns] for row in document["feeds"]]
+        out.table("Feeds", ["feed", "batches", "rows", "in quarantine"], rows)
     if document["versions"]:
         out.table(
             "Versions",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from enum import StrEnum
 from typing import Annotated
 
@@ -28,31 +27,21 @@ def history(run: Run) -> None:
     Example: holdfast rollout history
     """
     found = pushes.listed(run.store, run.model.name)
-    run.out.table(
+    run.out.records(
         "Pushes",
-        [
-            "rollout",
-            "challenger",
-            "champion",
-            "state",
-            "push",
-            "requests",
-            "failed or wrong",
-            "minutes to detection",
-        ],
-        [
-            (
-                each.rollout_id,
-                each.challenger,
-                each.champion or "-",
-                each.state,
-                each.outcome,
-                each.requests,
-                each.failed_or_wrong,
-                None if each.detection_us is None else round(each.detection_us / 60e6, 1),
-            )
-            for each in found
-        ],
+        found,
+        {
+            "rollout": lambda push: push.rollout_id,
+            "challenger": lambda push: push.challenger,
+            "champion": lambda push: push.champion or "-",
+            "state": lambda push: push.state,
+            "push": lambda push: push.outcome,
+            "requests": lambda push: push.requests,
+            "failed or wrong": lambda push: push.failed_or_wrong,
+            "minutes to detection": lambda push: (
+                None if push.detection_us is None else round(push.detection_us / 60e6, 1)
+            ),
+        },
     )
     for each in found:
         by = "" if each.labelled_by == "holdfast" else f" (by {escape(each.labelled_by)})"
@@ -77,7 +66,7 @@ def label(
     Example: holdfast rollout label 7 bad --reason "refunds in May trace back to it"
     """
     row = pushes.relabel(
-        run.store, rollout, good=what is Label.GOOD, why=reason, actor=getpass.getuser(), now_us=now_us()
+        run.store, rollout, good=what is Label.GOOD, why=reason, actor=run.actor, now_us=now_us()
     )
     run.out.print(f"[green]ok[/] the push of rollout {rollout} is {row.outcome}: {escape(row.reason)}")
     run.out.result({"rollout": rollout, "push": row.outcome, "reason": row.reason, "by": row.labelled_by})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -38,14 +38,14 @@ def policy(
     store = run.store
     declared: Canary = run.model.rollout
     before, number = declared, None
-    if against is not None:
-        with store.ledger.read() as connection:
-            before, number = Canary.from_json(rollouts.get(connection, against).policy_json), against
-    else:
-        with store.ledger.read() as connection:
-            known = rollouts.of_model(connection, run.model.name)
-        if known:
-            before, number = Canary.from_json(known[0].policy_json), known[0].rollout_id
+    with store.ledger.read() as connection:
+        known = (
+            rollouts.of_model(connection, run.model.name)
+            if against is None
+            else [rollouts.get(connection, against)]
+        )
+    if known:
+        before, number = Canary.from_json(known[0].policy_json), known[0].rollout_id
     with run.out.progress("simulating the tests"):
         traffic = policy_power.measured(store, run.model.name, now_us=now_us())
         found = policy_power.compare(before, declared, traffic)
@@ -55,7 +55,7 @@ def policy(
     run.out.result({"policy": settings, "against": number, **asdict(found)})
 
 
-def print_change(out: Output, store: Store, model: Model, before: Canary) -> dict[str, Any] | None:
+def print_change(out: Output, store: Store, model: Model, before: Canary) -> policy_power.Comparison | None:
     """Print briefly what a change of the policy does to both error rates, and return it; None if it did not change."""
     if before == model.rollout:
         return None
@@ -69,7 +69,7 @@ def print_change(out: Output, store: Store, model: Model, before: Canary) -> dic
             f"  {each.metric}, {escape(each.effect)}, at {each.share_percent:g} %: half are found "
             f"{_minutes(each.before)} before, {_minutes(each.after)} now (all: holdfast policy)"
         )
-    return asdict(found)
+    return found
 
 
 def _print_comparison(out: Output, found: policy_power.Comparison, number: int | None) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import threading
 import time
+from concurrent import futures
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -14,7 +15,7 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.commands.rollout.server_rollback import through_server
-from holdfast.cli.options import UNSTATED, Reason, Run, with_project
+from holdfast.cli.options import UNSTATED, NoWait, Reason, Run, with_project
 from holdfast.cli.output import Output
 from holdfast.cli.project import now_us
 from holdfast.control.probing import convergence
@@ -57,12 +58,6 @@ class _Committed:
     at: float
 
 
-@dataclass(slots=True)
-class _Attempt:
-    committed: _Committed | None = None
-    error: Exception | None = None
-
-
 @command("Versions")
 @with_project
 def rollback(
@@ -90,9 +85,7 @@ def rollback(
             show_default="the version, and what was pushed since its rollout began",
         ),
     ] = None,
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Return once it is decided; do not wait for the servers.")
-    ] = False,
+    no_wait: NoWait = False,
     ledger_timeout: Annotated[
         float,
         typer.Option(
@@ -107,22 +100,23 @@ def rollback(
 
     Example: holdfast rollback --reason "predicts 1.0 for everybody"
     """
-    settings = run.project.settings
     if server is not None:
-        through_server(run.out, settings, server, version, reason)
+        through_server(run, server, version, reason)
         return
-    request = Request(run.model.name, getpass.getuser(), reason, version, only)
+    settings = run.project.settings
+    request = Request(run.model.name, run.actor, reason, version, only)
     attempt = _through_ledger(settings, request, ledger_timeout)
-    if attempt.committed is not None:
-        _print_committed(run.out, attempt.committed, no_wait=no_wait)
+    has_ended = attempt.done()
+    error = attempt.exception() if has_ended else None
+    if isinstance(error, HoldfastError) and not _is_ledger_unavailable(error):
+        raise error
+    if has_ended and error is None:
+        _print_committed(run.out, attempt.result(), no_wait=no_wait)
         return
-    if isinstance(attempt.error, HoldfastError) and not _is_ledger_unavailable(attempt.error):
-        raise attempt.error
-    why = (
-        f"the ledger did not answer within {ledger_timeout:g} s"
-        if attempt.error is None
-        else f"the ledger cannot be used: {_message(attempt.error)}"
-    )
+    why = f"the ledger did not answer within {ledger_timeout:g} s"
+    if error is not None:
+        message = error.what if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"
+        why = f"the ledger cannot be used: {message}"
     if only in (Part.SERVING_CONFIG, Part.RUNTIME):
         raise UnavailableError(
             "HF302",
@@ -136,23 +130,22 @@ def rollback(
 # --- through the ledger -----------------------------------------------------------------------------------------------
 
 
-def _through_ledger(settings: Settings, request: Request, seconds: float) -> _Attempt:
-    """Roll back through the ledger in a thread, because a database may hang; return what is known after `seconds`.
+def _through_ledger(settings: Settings, request: Request, seconds: float) -> Future[_Committed]:
+    """Roll back through the ledger in a thread, because a database may hang; return its state after `seconds`.
 
     A late attempt may still commit. Then ledger and abort file agree.
     """
-    attempt = _Attempt()
+    attempt: Future[_Committed] = Future()
 
     def work() -> None:
         try:
-            attempt.committed = _commit(settings, request)
-        except Exception as error:  # a driver may raise anything on a broken ledger; it is reported below
-            attempt.error = error
+            attempt.set_result(_commit(settings, request))
+        except Exception as error:  # a driver may raise anything on a broken ledger
+            attempt.set_exception(error)
 
     if seconds > 0:
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        thread.join(seconds)
+        threading.Thread(target=work, daemon=True).start()
+        futures.wait([attempt], seconds)
     return attempt
 
 
@@ -344,7 +337,3 @@ def _end(converged: convergence.Convergence | None, state: str) -> None:
         state=f"the rollback is decided: {state}",
         next_command="holdfast status",
     )
-
-
-def _message(error: Exception) -> str:
-    return error.what if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable
-from typing import Any
 
 import typer
 from rich.markup import escape
@@ -15,7 +13,7 @@ from holdfast.cli.commands.rollout import history, rollback
 from holdfast.cli.commands.rollout.policy import print_change
 from holdfast.cli.commands.runtimes.compatibility_check import ensure_compatible
 from holdfast.cli.options import Reason, Run, VersionName, with_project
-from holdfast.cli.output import Output
+from holdfast.cli.output import COLOURS, Output
 from holdfast.cli.project import now_us
 from holdfast.control.reports.progress import RolloutProgress, progress
 from holdfast.control.rollout import pause as pausing
@@ -26,12 +24,8 @@ from holdfast.records import Verdict
 from holdfast.rollout import Canary
 from holdfast.rollout.model.metric import SLICES
 from holdfast.rollout.model.state_machine import State
-from holdfast.store import Store
-from holdfast.store.catalog import name_lookup
 from holdfast.store.models import versions
 from holdfast.store.rollout import rollouts
-
-_COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 
 group = typer.Typer(
     name="rollout",
@@ -51,19 +45,17 @@ def start(run: Run, version: VersionName = None) -> None:
     Example: holdfast rollout start v3-1f2e3d4c
     """
     store, model = run.store, run.model
-    version = name_lookup.version(store, version, model.name) if version else _newest(store, model.name)
+    version = run.candidate(version) if version else _newest(run)
     with store.ledger.read() as connection:
         before = rollouts.of_model(connection, model.name)
-        is_qualified = versions.get(connection, version).state == "qualified"
-        is_qualified = versions.get(connection, version).state == "qualified"
         is_qualified = versions.get(connection, version).state == "qualified"
     tested = None
     if is_qualified:
         if not any(row.running and row.challenger == version for row in before):
-            tested = ensure_compatible(run.project, run.declaration, version, run.out)
-        replay_if_due(store, model, version, run.out)
-    number = rolling.begin(store, model, version, actor=getpass.getuser(), now_us=now_us())
-    change: dict[str, Any] | None = None
+            tested = ensure_compatible(run, version)
+        replay_if_due(run, version)
+    number = rolling.begin(store, model, version, actor=run.actor, now_us=now_us())
+    change = None
     if any(row.rollout_id == number for row in before):
         run.out.print(f"rollout {number} of {version} is running already; nothing was changed")
     else:
@@ -71,17 +63,10 @@ def start(run: Run, version: VersionName = None) -> None:
             f"[green]ok[/] rollout {number} of {version} has started; "
             "`holdfast up` or `holdfast control` advances it"
         )
-        change = (
-            print_change(run.out, store, model, Canary.from_json(before[0].policy_json)) if before else None
-        )
-    run.out.result(
-        {
-            "rollout": number,
-            "version": version,
-            "policy": change,
-            "tested_with": None if tested is None else tested.runtime,
-        }
-    )
+        if before:
+            change = print_change(run.out, store, model, Canary.from_json(before[0].policy_json))
+    tested_with = None if tested is None else tested.runtime
+    run.out.result({"rollout": number, "version": version, "policy": change, "tested_with": tested_with})
 
 
 @group.command()
@@ -91,45 +76,8 @@ def status(run: Run) -> None:
 
     Example: holdfast rollout status
     """
-    _show(run.out, run.store, run.model.name)
-
-
-@group.command()
-@with_project
-def pause(run: Run, reason: Reason = pausing.DEFAULT_REASON) -> None:
-    """Pause the canary at its share. Harm still rolls it back.
-
-    Example: holdfast rollout pause --reason "lunch"
-    """
-    _move(run, pausing.pause, reason)
-
-
-@group.command()
-@with_project
-def resume(run: Run, reason: Reason = pausing.DEFAULT_REASON) -> None:
-    """Resume a paused canary.
-
-    Example: holdfast rollout resume
-    """
-    _move(run, pausing.resume, reason)
-
-
-group.command(name="undo")(rollback.rollback)
-group.command(name="history")(history.history)
-group.command(name="label")(history.label)
-
-
-def _move(run: Run, move: Callable[..., int], reason: str) -> None:
-    number = move(run.store, run.model.name, actor=getpass.getuser(), reason=reason, now_us=now_us())
-    with run.store.ledger.read() as connection:
-        row = rollouts.get(connection, number)
-    run.out.print(f"[green]ok[/] rollout {number} is {row.state}: {escape(row.reason)}")
-    run.out.result({"rollout": number, "state": row.state})
-
-
-def _show(out: Output, store: Store, model: str) -> None:
-    now = now_us()
-    found = progress(store, model, now)
+    out, now = run.out, now_us()
+    found = progress(run.store, run.model.name, now)
     if found is None:
         out.print(
             "no rollout is running or baking; next: holdfast rollout start, or holdfast rollout history"
@@ -158,6 +106,39 @@ def _show(out: Output, store: Store, model: str) -> None:
     out.result({"progress": found})
 
 
+@group.command()
+@with_project
+def pause(run: Run, reason: Reason = pausing.DEFAULT_REASON) -> None:
+    """Pause the canary at its share. Harm still rolls it back.
+
+    Example: holdfast rollout pause --reason "lunch"
+    """
+    _move(run, pausing.pause, reason)
+
+
+@group.command()
+@with_project
+def resume(run: Run, reason: Reason = pausing.DEFAULT_REASON) -> None:
+    """Resume a paused canary.
+
+    Example: holdfast rollout resume
+    """
+    _move(run, pausing.resume, reason)
+
+
+group.command(name="undo")(rollback.rollback)
+group.command(name="history")(history.history)
+group.command(name="label")(history.label)
+
+
+def _move(run: Run, move: Callable[..., int], reason: str) -> None:
+    number = move(run.store, run.model.name, actor=run.actor, reason=reason, now_us=now_us())
+    with run.store.ledger.read() as connection:
+        row = rollouts.get(connection, number)
+    run.out.print(f"[green]ok[/] rollout {number} is {row.state}: {escape(row.reason)}")
+    run.out.result({"rollout": number, "state": row.state})
+
+
 def _print_metrics(out: Output, found: RolloutProgress) -> None:
     rows = []
     for each in found.metrics:
@@ -176,7 +157,7 @@ def _print_metrics(out: Output, found: RolloutProgress) -> None:
     )
     for each in found.metrics:
         if each.verdict is not Verdict.PASS or each.metric == SLICES:
-            out.print(f"[{_COLOURS[each.verdict]}]{each.metric}[/]: {escape(each.explanation)}")
+            out.print(f"[{COLOURS[each.verdict]}]{each.metric}[/]: {escape(each.explanation)}")
 
 
 def _span(us: int | None) -> str:
@@ -188,16 +169,14 @@ def _span(us: int | None) -> str:
     return "unknown" if us is None else hours(max(0, us))
 
 
-def _newest(store: Store, model: str) -> str:
+def _newest(run: Run) -> str:
     """Return the newest candidate, if it may be rolled out without being named.
 
     Raises `RefusedError` HF403 if it did not pass its gates or was rolled back before; then the operator must name one.
     """
-    with store.ledger.read() as connection:
-        newest = versions.newest(connection, model, role="candidate")
-        known = rollouts.of_model(connection, model)
-        known = rollouts.of_model(connection, model)
-        known = rollouts.of_model(connection, model)
+    with run.store.ledger.read() as connection:
+        newest = versions.newest(connection, run.model.name, role="candidate")
+        known = rollouts.of_model(connection, run.model.name)
     if newest.state != "qualified":
         raise RefusedError(
             "HF403",

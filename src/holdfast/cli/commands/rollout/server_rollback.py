@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import time
 from typing import Any, Final
@@ -10,33 +9,26 @@ from urllib.parse import urlsplit
 
 from rich.markup import escape
 
-from holdfast.cli.output import Output
+from holdfast.cli.options import Run, misused
 from holdfast.control.http.client import Client
-from holdfast.errors import CODES, InputError, RefusedError, UnavailableError
-from holdfast.settings import Settings
+from holdfast.errors import CODES, RefusedError, UnavailableError
 
 _RESPONSE_SECONDS: Final = 5.0
 
 
-def through_server(out: Output, settings: Settings, url: str, version: str | None, reason: str) -> None:
+def through_server(run: Run, url: str, version: str | None, reason: str) -> None:
     """Request one server to stop answering with `version`; None leaves the choice to the server."""
     address = urlsplit(url)
     if address.scheme != "http" or not address.hostname:
-        raise InputError(
-            "HF101",
-            f"{url!r} is not the URL of a server, such as http://10.0.0.7:8080",
-            next_command="holdfast rollback --help",
-        )
-    token = settings.token
+        what = f"{url!r} is not the URL of a server, such as http://10.0.0.7:8080"
+        raise misused(what, "holdfast rollback --help", state="")
+    token = run.project.settings.token
     if not token:
-        raise InputError(
-            "HF101",
-            "HOLDFAST_ABORT_TOKEN is not set, and a server requires it for a rollback",
-            state="nothing was sent",
-            next_command="set it here and where the server runs",
-        )
+        what = "HOLDFAST_ABORT_TOKEN is not set, and a server requires it for a rollback"
+        raise misused(what, "set it here and where the server runs", state="nothing was sent")
     began = time.monotonic()
-    status, response = _post(address.hostname, address.port or 80, token, version, reason)
+    body = json.dumps({"version": version, "reason": reason, "actor": run.actor})
+    status, response = _post(f"{address.hostname}:{address.port or 80}", token, body)
     if status != 200:
         code = str(response.get("code", ""))
         kind = RefusedError if status in (401, 403, 404, 409) else UnavailableError
@@ -46,24 +38,23 @@ def through_server(out: Output, settings: Settings, url: str, version: str | Non
             state="the server is unchanged",
         )
     duration_ms = 1000 * (time.monotonic() - began)
-    out.print(
+    run.out.print(
         f"[green]done[/] {response.get('serves')} answers at {escape(url)} instead of {response.get('version')}; "
         f"{duration_ms:.0f} ms"
     )
-    out.result({"by": "server", "server": url, "duration_ms": duration_ms, **response})
+    run.out.result({"by": "server", "server": url, "duration_ms": duration_ms, **response})
 
 
-def _post(host: str, port: int, token: str, version: str | None, reason: str) -> tuple[int, dict[str, Any]]:
-    body = json.dumps({"version": version, "reason": reason, "actor": getpass.getuser()})
+def _post(host: str, token: str, body: str) -> tuple[int, dict[str, Any]]:
     try:
-        with Client(f"http://{host}:{port}", timeout_seconds=_RESPONSE_SECONDS) as client:
+        with Client(f"http://{host}", timeout_seconds=_RESPONSE_SECONDS) as client:
             headers = {"Authorization": f"Bearer {token}"}
             response = client.request("POST", "/holdfast/abort", body, headers)
         return response.status, response.document()
     except (OSError, ValueError) as error:
         raise UnavailableError(
             "HF506",
-            f"no Holdfast server responds at {host}:{port} ({str(error) or type(error).__name__})",
+            f"no Holdfast server responds at {host} ({str(error) or type(error).__name__})",
             state="it is unknown whether the server applied it; giving the command again is safe",
             next_command="the same command again",
         ) from error

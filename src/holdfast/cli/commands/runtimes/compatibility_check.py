@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
 
 from rich.markup import escape
 
 from holdfast.cli.commands.drills.drill_workspace import place_of
-from holdfast.cli.output import Output
-from holdfast.cli.project import Project, now_us
+from holdfast.cli.options import Run
+from holdfast.cli.processes.supervisor import OWN
+from holdfast.cli.project import now_us
 from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.rollout import compatibility
 from holdfast.control.runtimes import runtime as pushing
@@ -23,46 +21,37 @@ from holdfast.store.models import runtimes
 from holdfast.store.models.runtimes import CompatibilityResult, RuntimeRow
 from holdfast.store.serving import servers
 
-OWN: Final = (sys.executable, "-m", "holdfast")
-"""The command that runs this runtime."""
 
-
-def compatibility_test(
-    out: Output, loaded: Project, declaration: Path | None, name: str, version: str
-) -> CompatibilityResult:
+def compatibility_test(run: Run, name: str, version: str) -> CompatibilityResult:
     """Test `version` with the runtime `name`, print the result and return it."""
-    with out.progress(f"testing {version} with {name}"):
-        found = _run_test(loaded, declaration, name, version)
-    _print(out, found)
+    with run.out.progress(f"testing {version} with {name}"):
+        found = _run_test(run, name, version)
+    colour = "green" if found.verdict is Verdict.PASS else "red"
+    run.out.print(
+        f"[{colour}]{found.verdict}[/] {found.version} with {found.runtime}: {escape(found.explanation)}"
+    )
     return found
 
 
-def ensure_compatible(
-    loaded: Project, declaration: Path | None, version: str, out: Output | None = None
-) -> CompatibilityResult | None:
+def ensure_compatible(run: Run, version: str, *, quiet: bool = False) -> CompatibilityResult | None:
     """Test `version` with the runtime in force unless it passed before; return the result, None if no test was due.
 
-    Raises `RefusedError` HF403 if it fails, because its rollout would be refused. `out` prints the result.
+    Raises `RefusedError` HF403 if it fails, because its rollout would be refused. Prints the result unless `quiet`.
     """
-    store, model = loaded.store(), loaded.model.name
-    with store.ledger.read() as connection:
-        name = compatibility.untested_runtime(connection, model, version)
+    with run.store.ledger.read() as connection:
+        name = compatibility.untested_runtime(connection, run.model.name, version)
     if name is None:
         return None
-    found = (
-        _run_test(loaded, declaration, name, version)
-        if out is None
-        else compatibility_test(out, loaded, declaration, name, version)
-    )
-    with store.ledger.read() as connection:
-        compatibility.refuse(connection, model, version)
+    found = (_run_test if quiet else compatibility_test)(run, name, version)
+    with run.store.ledger.read() as connection:
+        compatibility.refuse(connection, run.model.name, version)
     return found
 
 
-def serving(loaded: Project) -> RuntimeRow:
+def serving(run: Run) -> RuntimeRow:
     """Return the runtime that serves: by the plans, else by what the servers report, else this one."""
-    store, model = loaded.store(), loaded.model.name
-    own = RuntimeRow("", runtimes.here(loaded.settings.build), OWN, 0)
+    store, model = run.store, run.model.name
+    own = RuntimeRow("", runtimes.here(run.settings.build), OWN, 0)
     with store.ledger.write() as connection:
         runtimes.register(connection, own.facts, OWN, now_us=now_us())
         current = pushing.current(connection, model)
@@ -70,14 +59,13 @@ def serving(loaded: Project) -> RuntimeRow:
     if current is not None:
         return current[1]
     found = sorted(set(running_in(store, model).values())) or [own.facts.id]
-    for each in found:
-        if each not in known:
-            raise RefusedError(
-                "HF403",
-                f"servers run {each}, which is not registered, so that there would be no way back",
-                state="nothing was written",
-                next_command="holdfast runtime register -- COMMAND, with the command that starts the servers",
-            )
+    if unknown := [each for each in found if each not in known]:
+        raise RefusedError(
+            "HF403",
+            f"servers run {unknown[0]}, which is not registered, so that there would be no way back",
+            state="nothing was written",
+            next_command="holdfast runtime register -- COMMAND, with the command that starts the servers",
+        )
     return known[found[0]]
 
 
@@ -99,30 +87,23 @@ def running_in(store: Store, model: str) -> dict[str, str]:
     return reported
 
 
-def _run_test(loaded: Project, declaration: Path | None, name: str, version: str) -> CompatibilityResult:
-    place = place_of(loaded, declaration)
-    with place.store.ledger.read() as connection:
+def _run_test(run: Run, name: str, version: str) -> CompatibilityResult:
+    place = place_of(run)
+    with run.store.ledger.read() as connection:
         candidate = runtimes.get(connection, name)
-    reference = _reference(loaded, place.store, candidate, version)
+    reference = _reference(run, candidate, version)
     return pushing.try_out(place, version, candidate, reference, place.serve[len(OWN) :])
 
 
-def _reference(loaded: Project, store: Store, candidate: RuntimeRow, version: str) -> Sequence[str]:
+def _reference(run: Run, candidate: RuntimeRow, version: str) -> Sequence[str]:
     """Return the command whose predictions `candidate` must reproduce: that of the runtime that serves.
 
     If that is the candidate itself: one that the version passed with and that can be started here, else this one.
     """
-    present = serving(loaded)
+    present = serving(run)
     if present.runtime != candidate.runtime:
         return present.command or OWN
-    with store.ledger.read() as connection:
+    with run.store.ledger.read() as connection:
         known = [runtimes.get(connection, each) for each in runtimes.passed(connection, version)]
     others = [each.command for each in known if each.runtime != candidate.runtime and each.command]
     return next((each for each in others if shutil.which(each[0])), OWN)
-
-
-def _print(out: Output, found: CompatibilityResult) -> None:
-    colour = "green" if found.verdict is Verdict.PASS else "red"
-    out.print(
-        f"[{colour}]{found.verdict}[/] {found.version} with {found.runtime}: {escape(found.explanation)}"
-    )

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from collections import defaultdict
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.markup import escape
 
 from holdfast.cli.app import app
 from holdfast.cli.commands.runtimes.compatibility_check import compatibility_test, running_in, serving
-from holdfast.cli.options import (
-    HERE,
-    UNSTATED,
-    AsJson,
-    Directory,
-    Reason,
-    Run,
-    with_project,
-)
-from holdfast.cli.output import Output
-from holdfast.cli.project import Project, now_us
+from holdfast.cli.commands.runtimes.serving_config import report
+from holdfast.cli.options import UNSTATED, NoWait, Reason, Run, with_directory, with_project
+from holdfast.cli.project import now_us
 from holdfast.control.probing import convergence
 from holdfast.control.runtimes import runtime as pushing
-from holdfast.errors import NotFoundError, UnavailableError
-from holdfast.formatting import counted, timestamp
+from holdfast.errors import NotFoundError
+from holdfast.formatting import timestamp
 from holdfast.records import Verdict
-from holdfast.settings import Settings
 from holdfast.store.catalog import name_lookup
 from holdfast.store.models import runtimes
 from holdfast.store.rollout import traffic_plans
@@ -62,8 +52,7 @@ def list_(run: Run) -> None:
     running: dict[str, list[str]] = defaultdict(list)
     for server, found in running_in(store, model).items():
         running[found].append(server)
-    ids = [each.runtime for each in known]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "runtime": each.runtime,
             "in_force": each.runtime == wanted,
@@ -74,36 +63,33 @@ def list_(run: Run) -> None:
         }
         for each in known
     ]
-    run.out.table(
+    run.out.records(
         "Runtimes",
-        ["runtime", "in force", "servers", "command", "registered"],
-        [
-            (
-                each.runtime,
-                "yes" if each.runtime == wanted else "",
-                ", ".join(running.get(each.runtime, [])),
-                " ".join(each.command),
-                timestamp(each.registered_at_us),
-            )
-            for each in known
-        ],
+        rows,
+        {
+            "runtime": lambda row: row["runtime"],
+            "in force": lambda row: "yes" if row["in_force"] else "",
+            "servers": lambda row: ", ".join(row["servers"]),
+            "command": lambda row: " ".join(row["command"]),
+            "registered": lambda row: timestamp(row["registered_at_us"]),
+        },
     )
-    others = {name: names for name, names in running.items() if name not in ids}
+    others = {name: names for name, names in running.items() if all(row["runtime"] != name for row in rows)}
     for name, names in others.items():
         run.out.print(f"{', '.join(names)} runs {name}, which is not registered")
     run.out.result({"runtimes": rows, "unregistered": others})
 
 
 @group.command()
-def show(project: Directory = HERE, as_json: AsJson = False) -> None:
+@with_directory
+def show(run: Run) -> None:
     """Print this runtime: the versions of Python and of the libraries that serve requests.
 
     Example: holdfast runtime show --json
     """
-    out = Output(as_json=as_json)
-    own = runtimes.here(Settings.read(project).build)
-    out.table(own.id, ["package", "version"], list(own.facts.items()))
-    out.result({"runtime": own.id, "facts": dict(own.facts)})
+    own = runtimes.here(run.settings.build)
+    run.out.table(own.id, ["package", "version"], list(own.facts.items()))
+    run.out.result({"runtime": own.id, "facts": dict(own.facts)})
 
 
 @group.command()
@@ -145,8 +131,7 @@ def compare(
     """
     store = run.store
     name = name_lookup.runtime(store, name)
-    version = name_lookup.version(store, version, run.model.name) if version else _intended(run.project)
-    found = compatibility_test(run.out, run.project, run.declaration, name, version)
+    found = compatibility_test(run, name, run.candidate(version) if version else _intended(run))
     run.out.result(
         {
             "runtime": name,
@@ -166,9 +151,7 @@ def use(
     run: Run,
     name: RuntimeId,
     reason: Reason = UNSTATED,
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Return once it is decided; do not wait for the servers.")
-    ] = False,
+    no_wait: NoWait = False,
 ) -> None:
     """Push a runtime. It is tested first with each version that serves, and refused if the predictions differ.
 
@@ -178,48 +161,39 @@ def use(
     """
     store, model = run.store, run.model.name
     name = name_lookup.runtime(store, name)
-    present = serving(run.project)
+    present = serving(run)
     with store.ledger.read() as connection:
         plan = traffic_plans.newest(connection, model)
     if name != present.runtime:
         for version in pushing.to_try(store, model, name):
-            compatibility_test(run.out, run.project, run.declaration, name, version)
+            compatibility_test(run, name, version)
     with store.ledger.read() as connection:
         registered = servers.registered(connection, model)
-    number = pushing.push(
-        store, model, name, present.facts, actor=getpass.getuser(), reason=reason, now_us=now_us()
-    )
+    number = pushing.push(store, model, name, present.facts, actor=run.actor, reason=reason, now_us=now_us())
     decided = time.monotonic()
     run.out.print(f"[green]decided[/] {name} serves (plan {number})")
-    done = duration_ms = None
+    done: dict[str, bool | float | None] = {"done": None, "duration_ms": None}
     if not no_wait and plan is not None:
         seen = convergence.with_runtime(number, name, plan.intended)
         converged = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
-        done, duration_ms = (
-            converged.has_converged,
-            converged.duration_ms if converged.has_converged else None,
+        late = f"was not replaced within {SEEN_SECONDS:g} s"
+        done = report(
+            run.out,
+            number,
+            converged,
+            late,
+            "holdfast events; start servers by hand that `holdfast up` does not keep",
         )
-        if converged.late:
-            raise UnavailableError(
-                "HF409",
-                f"{', '.join(converged.late)} was not replaced within {SEEN_SECONDS:g} s",
-                state=f"plan {number} is in the ledger",
-                next_command="holdfast events; start servers by hand that `holdfast up` does not keep",
-            )
-        if converged.has_converged:
-            run.out.print(
-                f"[green]done[/] {counted(len(converged.versions), 'server')} after {converged.duration_ms:.0f} ms"
-            )
-    run.out.result({"runtime": name, "plan": number, "done": done, "duration_ms": duration_ms})
+    run.out.result({"runtime": name, "plan": number} | done)
 
 
-def _intended(loaded: Project) -> str:
-    with loaded.store().ledger.read() as connection:
-        plan = traffic_plans.newest(connection, loaded.model.name)
+def _intended(run: Run) -> str:
+    with run.store.ledger.read() as connection:
+        plan = traffic_plans.newest(connection, run.model.name)
     if plan is None:
         raise NotFoundError(
             "HF410",
-            f"no version of {loaded.model.name!r} serves yet",
+            f"no version of {run.model.name!r} serves yet",
             state="nothing was tested",
             next_command="holdfast rollout start",
         )

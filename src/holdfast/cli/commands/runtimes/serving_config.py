@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import time
 from dataclasses import asdict
@@ -11,12 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from holdfast.cli.app import app
-from holdfast.cli.options import UNSTATED, Reason, Run, with_project
+from holdfast.cli.options import UNSTATED, Reason, Run, misused, with_project
 from holdfast.cli.output import Output
 from holdfast.cli.project import now_us
 from holdfast.control.probing import convergence
+from holdfast.control.probing.convergence import Convergence
 from holdfast.control.rollout import serving_config as configuring
-from holdfast.errors import InputError, UnavailableError
+from holdfast.errors import UnavailableError
 from holdfast.formatting import counted
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.rollout import traffic_plans
@@ -61,10 +61,9 @@ def set_(
     store, model = run.store, run.model.name
     with store.ledger.read() as connection:
         limits = configuring.current(connection, model)
-    limits = ConnectionLimits.of(asdict(limits) | dict(map(_option, options)))
-    with store.ledger.read() as connection:
         registered = servers.registered(connection, model)
-    number = configuring.push(store, model, limits, actor=getpass.getuser(), reason=reason, now_us=now_us())
+    limits = ConnectionLimits.of(asdict(limits) | dict(map(_option, options)))
+    number = configuring.push(store, model, limits, actor=run.actor, reason=reason, now_us=now_us())
     decided = time.monotonic()
     with store.ledger.read() as connection:
         plan = traffic_plans.newest(connection, model)
@@ -72,22 +71,34 @@ def set_(
     seen = convergence.with_serving_config(number, limits.id, plan.intended)
     converged = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
     run.out.print(f"[green]decided[/] servers run with {limits.id} (plan {number})")
+    late = f"did not apply it within {SEEN_SECONDS:g} s"
+    done = report(
+        run.out, number, converged, late, "holdfast status, or holdfast rollback --only serving-config"
+    )
+    _print(run.out, limits)
+    run.out.result(_as_document(limits) | {"plan": number} | done)
+
+
+def report(
+    out: Output, plan: int, converged: Convergence, late: str, next_command: str
+) -> dict[str, bool | float | None]:
+    """Print that the servers follow `plan`, and return it as fields of a result.
+
+    Raises `UnavailableError` HF409 if servers are `late`, the words for what they did not do; it names `next_command`.
+    """
     if converged.late:
         raise UnavailableError(
             "HF409",
-            f"{', '.join(converged.late)} did not apply it within {SEEN_SECONDS:g} s",
-            state=f"plan {number} is in the ledger",
-            next_command="holdfast status, or holdfast rollback --only serving-config",
+            f"{', '.join(converged.late)} {late}",
+            state=f"plan {plan} is in the ledger",
+            next_command=next_command,
         )
-    if converged.has_converged:
-        run.out.print(
-            f"[green]done[/] {counted(len(converged.versions), 'server')} after {converged.duration_ms:.0f} ms"
-        )
-    _print(run.out, limits)
-    duration_ms = converged.duration_ms if converged.has_converged else None
-    run.out.result(
-        _as_document(limits) | {"plan": number, "done": converged.has_converged, "duration_ms": duration_ms}
+    if not converged.has_converged:
+        return {"done": False, "duration_ms": None}
+    out.print(
+        f"[green]done[/] {counted(len(converged.versions), 'server')} after {converged.duration_ms:.0f} ms"
     )
+    return {"done": True, "duration_ms": converged.duration_ms}
 
 
 def _print(out: Output, limits: ConnectionLimits) -> None:
@@ -108,9 +119,4 @@ def _option(text: str) -> tuple[str, object]:
     try:
         return name.strip(), json.loads(value)
     except ValueError as error:
-        raise InputError(
-            "HF101",
-            f"{text!r} is not NAME=NUMBER",
-            state="nothing was changed",
-            next_command="holdfast serving-config set --help",
-        ) from error
+        raise misused(f"{text!r} is not NAME=NUMBER", "holdfast serving-config set --help") from error

@@ -9,16 +9,9 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, with_project
+from holdfast.cli.options import Run, misused, with_project
 from holdfast.control.http.client import Client
-from holdfast.errors import (
-    CODES,
-    ConflictError,
-    HoldfastError,
-    InputError,
-    NotFoundError,
-    UnavailableError,
-)
+from holdfast.errors import CODES, ConflictError, InputError, NotFoundError, UnavailableError
 
 
 @command("Running")
@@ -49,27 +42,19 @@ def feedback(
             next_command="holdfast up",
         ) from error
     if response.status >= 400:
-        raise _refusal(
-            response.status, str(document.get("code", "")), str(document.get("error", response.reason))
+        is_unavailable, code = response.status >= 500, str(document.get("code", ""))
+        kinds = {404: NotFoundError, 409: ConflictError}
+        kind = kinds.get(response.status, UnavailableError if is_unavailable else InputError)
+        raise kind(
+            code if code in CODES else "HF504" if is_unavailable else "HF501",
+            str(document.get("error", response.reason)),
+            state="the feedback was not recorded",
         )
     run.out.print(
         f"[green]ok[/] {escape(value)} for {escape(prediction)} is stored; the control loop joins it (holdfast status), "
         "or rejects it if another label was joined before (holdfast events)"
     )
     run.out.result({"prediction": prediction, "accepted": True})
-
-
-def _refusal(status: int, code: str, message: str) -> HoldfastError:
-    """Return the server's refusal as an error."""
-    known = code if code in CODES else "HF504" if status >= 500 else "HF501"
-    match status:
-        case 404:
-            kind: type[HoldfastError] = NotFoundError
-        case 409:
-            kind = ConflictError
-        case _:
-            kind = UnavailableError if status >= 500 else InputError
-    return kind(known, message, state="the feedback was not recorded")
 
 
 def _label(text: str) -> float:
@@ -81,10 +66,6 @@ def _label(text: str) -> float:
     except ValueError:
         number = float("nan")
     if not 0.0 <= number <= 1.0:
-        raise InputError(
-            "HF101",
-            f"{text!r} is not a label: use true, false, or a number from 0 to 1",
-            state="nothing was sent",
-            next_command="holdfast feedback --help",
-        )
+        what = f"{text!r} is not a label: use true, false, or a number from 0 to 1"
+        raise misused(what, "holdfast feedback --help", state="nothing was sent")
     return number

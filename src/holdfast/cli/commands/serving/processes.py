@@ -16,10 +16,10 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import HERE, DeclarationFile, Directory
-from holdfast.cli.output import Output
+from holdfast.cli.options import Run, with_process
 from holdfast.cli.processes import supervisor as supervise
-from holdfast.cli.processes.handover import OWN, SERVER, Handover, bound
+from holdfast.cli.processes.handover import SERVER, Handover, bound
+from holdfast.cli.processes.supervisor import OWN
 from holdfast.cli.project import Project, now_us
 from holdfast.errors import HoldfastError
 from holdfast.formatting import counted
@@ -44,12 +44,9 @@ _SHOWN_FINDINGS = 5
 
 
 @command("Running")
+@with_process
 def serve(
-    project: Directory = HERE,
-    declaration: DeclarationFile = None,
-    exit_with_parent: ExitWithParent = None,
-    fd: Fd = None,
-    when_ready: WhenReady = False,
+    run: Run, exit_with_parent: ExitWithParent = None, fd: Fd = None, when_ready: WhenReady = False
 ) -> None:
     """Serve predictions (Open Inference Protocol v2 over REST) until SIGTERM or Ctrl-C.
 
@@ -57,15 +54,14 @@ def serve(
     """
     from holdfast.serve.server import serve_forever  # each process loads only what it runs
 
-    loaded = Project.load(project, declaration)
+    model = run.model.name
     supervise.end_with(exit_with_parent)
-    serve_forever(loaded.settings, loaded.model.name, listening=fd, when_ready=when_ready)
+    serve_forever(run.settings, model, listening=fd, when_ready=when_ready)
 
 
 @command("Running")
-def control(
-    project: Directory = HERE, declaration: DeclarationFile = None, exit_with_parent: ExitWithParent = None
-) -> None:
+@with_process
+def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     """Run the control loop: collect logs, join labels, advance and roll back rollouts, until SIGTERM or Ctrl-C.
 
     Example: holdfast control
@@ -78,34 +74,32 @@ def control(
     from holdfast.control.rollout import webhooks
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    loaded = Project.load(project, declaration)
+    model, settings = run.model, run.settings
     supervise.end_with(exit_with_parent)
     stopped = _stop_on_signals()
-    store = loaded.store()
+    store = run.store
     for finding in verify.verify(store, quick=True).findings:
         logging.getLogger("holdfast.control").warning(
             "%s %s: %s; next: %s", finding.code, finding.subject, finding.explanation, finding.next_command
         )
     exports: dict[str, Callable[[], object]] = {}
-    if url := loaded.settings.openlineage_url:
+    if url := settings.openlineage_url:
         exports["exporting to the OpenLineage catalog"] = partial(openlineage.export, store, url)
-    if url := loaded.settings.cdevents_url:
-        environment = loaded.settings.cdevents_environment
+    if url := settings.cdevents_url:
+        environment = settings.cdevents_environment
         exports["exporting CDEvents"] = partial(cdevents.export, store, url, environment=environment)
     for name, export in exports.items():
         # A thread each, so that a receiver that hangs delays nothing but itself.
         _start(exporter.run, {name: export}, wait=stopped.wait)
-    webhooks.declare(store, loaded.model.name, loaded.model.hooks, now_us=now_us())
-    if loaded.model.hooks:
-        _start(webhooks.run, store, loaded.model.name, loaded.model.hooks, clock_us=now_us, wait=stopped.wait)
+    webhooks.declare(store, model.name, model.hooks, now_us=now_us())
+    if model.hooks:
+        _start(webhooks.run, store, model.name, model.hooks, clock_us=now_us, wait=stopped.wait)
     concerns = daemon.concerns()
-    if loaded.model.drills is not None:
-        concerns["drilling what is due"] = runner.Scheduled(
-            place_of(loaded, declaration), loaded.model.drills
-        )
+    if model.drills is not None:
+        concerns["drilling what is due"] = runner.Scheduled(place_of(run), model.drills)
     loop.run(
         store,
-        loaded.model.name,
+        model.name,
         # The process id comes first, so that a long host name cannot truncate it.
         holder=f"{os.getpid()}-{os.uname().nodename}"[:63],
         clock_us=now_us,
@@ -120,36 +114,31 @@ def _start(target: Callable[..., None], *arguments: object, **options: object) -
 
 
 @command("Running")
-def page(
-    project: Directory = HERE, declaration: DeclarationFile = None, exit_with_parent: ExitWithParent = None
-) -> None:
+@with_process
+def page(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     """Serve the status page, and its JSON at /api/status, until SIGTERM or Ctrl-C.
 
     Example: holdfast page
     """
     from holdfast.web.run import serve_page
 
-    loaded = Project.load(project, declaration)
+    model = run.model.name
     supervise.end_with(exit_with_parent)
-    out = Output(as_json=False)
-    serve_page(
-        loaded.store(), loaded.model.name, loaded.settings, started=lambda url: out.print(f"page at {url}")
-    )
+    serve_page(run.store, model, run.settings, started=lambda url: run.out.print(f"page at {url}"))
 
 
 @command("Running")
-def up(project: Directory = HERE, declaration: DeclarationFile = None) -> None:
+@with_process
+def up(run: Run) -> None:
     """Run server, control loop and page together, and restart those that die. Ctrl-C ends them all.
 
     Example: holdfast up
     """
-    out = Output(as_json=False)
-    loaded = Project.load(project, declaration)
-    settings = loaded.settings
+    out, loaded, settings = run.out, run.project, run.settings
     stopped = _stop_on_signals()
-    _check_store(loaded, out)
+    _check_store(run)
     handover = Handover(loaded, lambda text: out.print(f"[yellow]{escape(text)}[/]"))
-    with group_of(loaded, declaration, server=handover.first(), shared=True) as group:
+    with group_of(loaded, run.declaration, server=handover.first(), shared=True) as group:
         threading.Thread(target=handover.follow, args=(group, stopped), daemon=True).start()
         address = f"http://{settings.host}:{settings.port}"
         out.print(
@@ -169,19 +158,19 @@ def up(project: Directory = HERE, declaration: DeclarationFile = None) -> None:
     out.print("stopped")
 
 
-def _check_store(loaded: Project, out: Output) -> None:
+def _check_store(run: Run) -> None:
     """Print findings in names, sizes and the ledger. Servers start from their own copies nevertheless."""
     from holdfast.control.maintenance import verify
 
     try:
-        findings = verify.verify(loaded.store(), quick=True).findings
+        findings = verify.verify(run.store, quick=True).findings
     except HoldfastError as error:
-        out.print(f"[yellow]{escape(str(error))}[/]")
+        run.out.print(f"[yellow]{escape(str(error))}[/]")
         return
     for finding in findings[:_SHOWN_FINDINGS]:
-        out.print(f"[yellow]{finding.code} {escape(finding.subject)}: {escape(finding.explanation)}[/]")
+        run.out.print(f"[yellow]{finding.code} {escape(finding.subject)}: {escape(finding.explanation)}[/]")
     if findings:
-        out.print(f"[yellow]{counted(len(findings), 'finding')}[/]; next: [cyan]holdfast verify[/]")
+        run.out.print(f"[yellow]{counted(len(findings), 'finding')}[/]; next: [cyan]holdfast verify[/]")
 
 
 def _is_listening(settings: Settings) -> bool:

@@ -10,16 +10,14 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.options import Run, VersionName, with_project
+from holdfast.cli.output import COLOURS
 from holdfast.cli.project import now_us
 from holdfast.control.evaluation import qualify as qualifying
 from holdfast.control.runtimes import runtime
 from holdfast.control.training import train as training
 from holdfast.qualify import decide_status
-from holdfast.records import Verdict
-from holdfast.store.catalog import name_lookup
-from holdfast.store.models import runtimes, versions
+from holdfast.store.models import runtimes
 
-_COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.ERROR: "red"}
 _STANDING = {
     "qualified": "{version} is [green]qualified[/]; next: holdfast rollout start {version}",
     "registered": "{version} is [yellow]not decided[/]; "
@@ -46,10 +44,9 @@ def train(
 
     Example: holdfast train --snapshot s41
     """
-    store = run.store
-    snapshot = name_lookup.snapshot(store, snapshot) if snapshot else run.project.snapshot(store).snapshot
+    snapshot = run.snapshot(snapshot)
     with run.out.progress("training") as step:
-        trained = training.train(store, run.model, snapshot, now_us=now_us(), seed=seed, progress=step)
+        trained = training.train(run.store, run.model, snapshot, now_us=now_us(), seed=seed, progress=step)
     run.out.print(
         f"[green]ok[/] version [bold]{trained.version}[/] from snapshot {snapshot}: {trained.rows_trained:,} rows"
     )
@@ -73,23 +70,16 @@ def qualify(run: Run, version: VersionName = None) -> None:
 
     Example: holdfast qualify v3
     """
-    store = run.store
-    name = run.model.name
-    with store.ledger.read() as connection:
-        version = (
-            name_lookup.version(store, version, name)
-            if version
-            else versions.newest(connection, name, role="candidate").version
-        )
+    version = run.candidate(version)
     with run.out.progress("qualifying"):
-        results = qualifying.qualify(store, run.model, version, now_us=now_us())
+        results = qualifying.qualify(run.store, run.model, version, now_us=now_us())
     state = decide_status(results)
     if state == "qualified":
-        runtime.qualified(store, name, version, runtimes.here(run.project.settings.build), now_us=now_us())
+        own = runtimes.here(run.settings.build)
+        runtime.qualified(run.store, run.model.name, version, own, now_us=now_us())
     for result in results:
-        colour = _COLOURS[result.verdict]
         run.out.print(
-            f"[{colour}]{result.verdict:<12}[/] [bold]{result.gate}[/]: {escape(result.explanation)}"
+            f"[{COLOURS[result.verdict]}]{result.verdict:<12}[/] [bold]{result.gate}[/]: {escape(result.explanation)}"
         )
     run.out.print(_STANDING[state].format(version=version))
     run.out.result({"version": version, "state": state, "gates": results})

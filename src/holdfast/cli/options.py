@@ -85,7 +85,7 @@ class Run:
 
     @cached_property
     def actor(self) -> str:
-        """The user who gave the command."""
+        """The operating-system user that runs the command."""
         return getpass.getuser()
 
     def snapshot(self, name: str | None) -> str:

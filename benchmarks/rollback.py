@@ -203,9 +203,10 @@ class Ground:
         )
 
     def settle(self) -> None:
-        lease = leases.acquire(
-            self.store, f"control-{MODEL}", holder="drill", duration_us=60_000_000, now_us=now_us()
-        )
+        with self.store.ledger.write() as connection:
+            lease = leases.acquire(
+                connection, f"control-{MODEL}", holder="drill", duration_us=60_000_000, now_us=now_us()
+            )
         assert isinstance(lease, leases.Lease)
         abort_sync.carry(self.store, MODEL, lease, now_us=now_us())
         with self.store.ledger.read() as connection:
@@ -214,7 +215,8 @@ class Ground:
             self.move(Event.CONFIRM, 0)
         with self.store.ledger.read() as connection:
             assert not rollouts.newest(connection, MODEL).running
-        leases.release(self.store, lease)
+        with self.store.ledger.write() as connection:
+            leases.release(connection, lease)
 
     def until(self, holds: Callable[[dict[str, Any]], bool], what: str) -> None:
         deadline = time.monotonic() + SETTLE_SECONDS

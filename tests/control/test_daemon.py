@@ -34,7 +34,10 @@ def store(tmp_path: Path) -> Store:
 
 
 def lease_of(store: Store, holder: str = "loop") -> leases.Lease:
-    held = leases.acquire(store, f"control-{MODEL}", holder=holder, duration_us=loop.LEASE_US, now_us=1)
+    with store.ledger.write() as connection:
+        held = leases.acquire(
+            connection, f"control-{MODEL}", holder=holder, duration_us=loop.LEASE_US, now_us=1
+        )
     assert isinstance(held, leases.Lease)
     return held
 
@@ -87,9 +90,15 @@ def test_the_lease_is_renewed_before_each_concern(store: Store) -> None:
         nonlocal watcher
         for _ in range(2):
             clock.now_us += loop.LEASE_US // 3
-            watcher = leases.acquire(
-                store, f"control-{MODEL}", holder="other", duration_us=1, now_us=clock(), seen=watcher
-            )
+            with store.ledger.write() as connection:
+                watcher = leases.acquire(
+                    connection,
+                    f"control-{MODEL}",
+                    holder="other",
+                    duration_us=1,
+                    now_us=clock(),
+                    seen=watcher,
+                )
             assert isinstance(watcher, leases.Sighting)
 
     loop.run_round(store, MODEL, lease_of(store), clock_us=clock, doing=dict.fromkeys(CONCERNS, slow))

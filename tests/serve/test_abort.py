@@ -251,7 +251,8 @@ def test_a_server_elsewhere_follows_an_abort_and_the_ledger_learns_it_from_that_
     plan = read(promoted.store, traffic_plans.newest, MODEL)
     assert plan is not None
     assert plan.champion == bad, "nobody has told the ledger"
-    lease = leases.acquire(promoted.store, "control", holder="test", duration_us=10**8, now_us=1)
+    with promoted.store.ledger.write() as connection:
+        lease = leases.acquire(connection, "control", holder="test", duration_us=10**8, now_us=1)
     assert isinstance(lease, leases.Lease)
     carried = abort_sync.carry(promoted.store, MODEL, lease, now_us=2)
     assert [(each.version, each.reason) for each in carried] == [(bad, "answers 0.5 for everybody")]

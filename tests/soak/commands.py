@@ -118,9 +118,11 @@ def _to_collect(home: Path) -> None:
 def _lease(store: Store) -> leases.Lease:
     """The control loop's lease, taken over from whoever was killed with it: he has not renewed it for two seconds."""
     asked = {"holder": str(os.getpid()), "duration_us": 1}
-    lease = leases.acquire(store, "control-m", **asked, now_us=LATER_US)
+    with store.ledger.write() as connection:
+        lease = leases.acquire(connection, "control-m", **asked, now_us=LATER_US)
     if isinstance(lease, leases.Sighting):
-        lease = leases.acquire(store, "control-m", **asked, now_us=LATER_US + 2_000_000, seen=lease)
+        with store.ledger.write() as connection:
+            lease = leases.acquire(connection, "control-m", **asked, now_us=LATER_US + 2_000_000, seen=lease)
     assert not isinstance(lease, leases.Sighting)
     return lease
 

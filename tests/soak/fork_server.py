@@ -95,7 +95,7 @@ def run(task: dict[str, Any]) -> int:
     status = 1
     try:
         if task.get("point"):
-            failpoints.arm(kill_at(task["point"], task["passes"]))
+            failpoints.armed = kill_at(task["point"], task["passes"])
         (commands.run if "command" in task else load)(task)
         status = 0
     finally:

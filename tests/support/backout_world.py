@@ -115,7 +115,7 @@ def kinds(steps: Iterable[object]) -> list[str]:
 def main(root: str, point: str, hour: str) -> None:
     store = Store.open(Path(root))
     if point != "-":
-        failpoints.arm(failpoints.kill_at(point))
+        failpoints.armed = failpoints.kill_at(point)
     done = take_out(store, FLIGHTS, int(hour))
     os.write(1, f"ACK {done.state}\n".encode())
 

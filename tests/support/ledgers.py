@@ -92,33 +92,33 @@ def each_ledger(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-_MIGRATE = migrate._run
+_CREATE = migrate._create
 _STATEMENTS: list[str] = []
 
 
-def _make_or_migrate(connection: Connection, found: str | None, to: str) -> None:
-    """Make a new SQLite ledger from the statements of the first one: Alembic takes thirty times as long."""
-    if found is not None or to != migrate.HEAD or connection.dialect.name != "sqlite":
-        return _MIGRATE(connection, found, to)
-    if not _STATEMENTS:
-        _MIGRATE(connection, found, to)
-        dump = connection.connection.driver_connection.iterdump()  # type: ignore[union-attr]
-        _STATEMENTS.extend(each for each in dump if each not in ("BEGIN TRANSACTION;", "COMMIT;"))
-        return None
-    for statement in _STATEMENTS:
-        connection.exec_driver_sql(statement)
-    return None
+def _create(connection: Connection) -> None:
+    """Make a new SQLite ledger from the statements of the first one: SQLAlchemy takes five times as long to write them."""
+    if connection.dialect.name != "sqlite":
+        _CREATE(connection)
+        return
+    if _STATEMENTS:
+        for statement in _STATEMENTS:
+            connection.exec_driver_sql(statement)
+        return
+    _CREATE(connection)
+    dump = connection.connection.driver_connection.iterdump()  # type: ignore[union-attr]
+    _STATEMENTS.extend(each for each in dump if each not in ("BEGIN TRANSACTION;", "COMMIT;"))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _migrated_once() -> Iterator[None]:
-    """Within this process Alembic makes the first SQLite ledger only; `migrations` is there to test Alembic itself."""
-    migrate._run = _make_or_migrate
+def _created_once() -> Iterator[None]:
+    """Within this process the first SQLite ledger is made as ever; `created_in_full` is there to test just that."""
+    migrate._create = _create
     yield
-    migrate._run = _MIGRATE
+    migrate._create = _CREATE
 
 
 @pytest.fixture
-def migrations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on every ledger is migrated by Alembic."""
-    monkeypatch.setattr(migrate, "_run", _MIGRATE)
+def created_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on every new ledger is made as outside of tests."""
+    monkeypatch.setattr(migrate, "_create", _CREATE)

@@ -45,7 +45,7 @@ AGGREGATE = Aggregate(
 def main(root: str, point: str, *paths: str) -> None:
     store = Store.open(Path(root))
     if point != "-":
-        failpoints.arm(failpoints.kill_at(point))
+        failpoints.armed = failpoints.kill_at(point)
     for path in map(Path, paths):
         result = ingest(store, FEED, path.stem, path, now_us=time.time_ns() // 1000, aggregates=[AGGREGATE])
         os.write(1, f"ACK {result.batch} {result.state}\n".encode())

@@ -182,6 +182,7 @@ class World:
 
 def take(store: Store, holder: str) -> Lease:
     """The lease of the control loop, for `holder`."""
-    lease = leases.acquire(store, "control-m", holder=holder, duration_us=SECOND_US, now_us=1)
+    with store.ledger.write() as connection:
+        lease = leases.acquire(connection, "control-m", holder=holder, duration_us=SECOND_US, now_us=1)
     assert isinstance(lease, Lease)
     return lease

@@ -35,7 +35,10 @@ def request_lease(
     seen: leases.Sighting | None,
 ) -> leases.Lease | leases.Sighting:
     """Call `leases.acquire` once, by the clock of a caller that calls again with what it returned."""
-    found = leases.acquire(store, name, holder=holder, duration_us=duration_us, now_us=clock_us(), seen=seen)
+    with store.ledger.write() as connection:
+        found = leases.acquire(
+            connection, name, holder=holder, duration_us=duration_us, now_us=clock_us(), seen=seen
+        )
     if isinstance(found, leases.Sighting) and found != seen:
         # The clock is read again: a caller that was stopped between its clock and the ledger would count that time as
         # observed, and take a lease that has just been renewed.
@@ -83,7 +86,8 @@ def run_round(
     """
     for name, concern in doing.items():
         try:
-            leases.renew(store, lease, now_us=clock_us())
+            with store.ledger.write() as connection:
+                leases.renew(connection, lease, now_us=clock_us())
             concern(store, model, lease, now_us=clock_us())
         except ConflictError:
             raise
@@ -130,4 +134,5 @@ def run(
         if wait(pause_seconds):
             break
     if isinstance(held, leases.Lease):
-        leases.release(store, held)
+        with store.ledger.write() as connection:
+            leases.release(connection, held)

@@ -116,11 +116,11 @@ def test_a_load_that_comes_between_is_in_the_values(tmp_path: Path, store: Store
             came.append(point)
             world.load(store, tmp_path, world.ALONE, 2)
 
-    failpoints.arm(one_more)
+    failpoints.armed = one_more
     try:
         world.take_out(store, world.ALONE, 1)
     finally:
-        failpoints.arm(None)
+        failpoints.armed = None
     assert came
     clean = world.never_saw(tmp_path / "clean", tmp_path, {("alone", 0): 0, ("alone", 2): 0})
     assert world.served(store) == world.served(clean)
@@ -242,14 +242,14 @@ def test_a_backout_is_done_once_from_two_threads_of_control(tmp_path: Path, stor
 
     def loop_comes_first(point: str) -> None:
         if point in ("backout.begun", "backout.removed"):
-            failpoints.arm(None)
+            failpoints.armed = None
             carry_on(store, now_us=world.NOW_US)
 
-    failpoints.arm(loop_comes_first)
+    failpoints.armed = loop_comes_first
     try:
         done = world.take_out(store, world.ALONE, 0)
     finally:
-        failpoints.arm(None)
+        failpoints.armed = None
     with store.ledger.read() as connection:
         row = backouts.get(connection, done.backout_id)
         assert (row.state, row.steps_done) == (BackoutState.DONE, len(row.plan.steps))

@@ -138,11 +138,11 @@ def test_a_load_that_came_between_showing_and_doing_is_suspect_too(store: Store)
             reached.append(point)
             _load(store, SALES, "d1", range(10, 14), day=1)
 
-    failpoints.arm(meanwhile)
+    failpoints.armed = meanwhile
     try:
         _out(store, "shops", "s1")
     finally:
-        failpoints.arm(None)
+        failpoints.armed = None
     assert reached
     assert _suspects(store, "sales") == ["d1"]
 
@@ -154,14 +154,14 @@ def test_rows_that_go_while_a_delivery_is_loaded_are_no_support(store: Store) ->
 
     def before(point: str) -> None:
         if point == "ingest.staged":
-            failpoints.arm(None)
+            failpoints.armed = None
             _out(store, "shops", "s1")
 
-    failpoints.arm(before)
+    failpoints.armed = before
     try:
         loaded = _load(store, SALES, "d1", range(8, 14), day=1)
     finally:
-        failpoints.arm(None)
+        failpoints.armed = None
     assert (loaded.rows_loaded, loaded.reasons) == (2, {"id|reference": 4})
     with store.ledger.read() as connection:
         assert references.dependents(connection, [("shops", "s1", 0)]) == []

@@ -27,7 +27,7 @@ class KilledError(Exception):
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     yield Store.open(tmp_path / "store")
-    failpoints.arm(None)
+    failpoints.armed = None
 
 
 def _killed_at(point: str) -> None:
@@ -35,7 +35,7 @@ def _killed_at(point: str) -> None:
         if reached == point:
             raise KilledError
 
-    failpoints.arm(die)
+    failpoints.armed = die
 
 
 def _live(store: Store, world: ModuleType, hour: int) -> list[tuple[str, str, int]]:
@@ -63,7 +63,7 @@ def test_a_correction_that_is_bad_too_is_backed_out_after_the_one_before(
     _killed_at("backout.removed")
     with pytest.raises(KilledError):
         world.take_out(store, world.ALONE, 0)
-    failpoints.arm(None)
+    failpoints.armed = None
     assert world.load(store, tmp_path, world.ALONE, 0, 1).epoch == 1
     assert _execute_backout(store, world, "alone", "the correction is bad too", world.FEEDS) == "backed_out"
     assert _live(store, world, 0) == []
@@ -86,7 +86,7 @@ def test_a_feed_of_the_group_that_is_loaded_after_the_beginning_goes_too(
     _killed_at("backout.begun")
     with pytest.raises(KilledError):
         world.take_out(store, world.FLIGHTS, 0)
-    failpoints.arm(None)
+    failpoints.armed = None
     world.load(store, tmp_path, world.WEATHER, 0)
     if by_loop:
         assert carry_on(store, now_us=world.NOW_US) == [1]

@@ -351,11 +351,11 @@ def test_a_rollout_that_moves_on_meanwhile_is_found(case: Case) -> None:
                 case.world.reconcile()
                 case.world.probe()
 
-    failpoints.arm(loop)
+    failpoints.armed = loop
     try:
         case.execute_backout()
     finally:
-        failpoints.arm(None)
+        failpoints.armed = None
     plan = case.world.plan()
     assert plan is not None
     assert (plan.champion, plan.challenger) == (case.clean, None)

@@ -24,7 +24,8 @@ def now_us():
 
 @pytest.fixture
 def lease(world):
-    held = leases.acquire(world.store, "control", holder="test", duration_us=60_000_000, now_us=now_us())
+    with world.store.ledger.write() as connection:
+        held = leases.acquire(connection, "control", holder="test", duration_us=60_000_000, now_us=now_us())
     assert isinstance(held, leases.Lease)
     return held
 
@@ -130,7 +131,8 @@ def test_who_lost_the_lease_writes_nothing(world, serve, lease):
     served = serve()
     served.infer()
     announced(world)
-    leases.acquire(world.store, "control", holder="test", duration_us=60_000_000, now_us=now_us())
+    with world.store.ledger.write() as connection:
+        leases.acquire(connection, "control", holder="test", duration_us=60_000_000, now_us=now_us())
     with pytest.raises(ConflictError, match="HF304"):
         collector.collect(world.store, MODEL, lease, now_us=now_us())
     with pytest.raises(ConflictError, match="HF304"):

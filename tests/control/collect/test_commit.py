@@ -41,7 +41,8 @@ def logs(store, tmp_path):
 
 @pytest.fixture
 def lease(store):
-    held = leases.acquire(store, "control-m", holder="test", duration_us=60_000_000, now_us=NOW)
+    with store.ledger.write() as connection:
+        held = leases.acquire(connection, "control-m", holder="test", duration_us=60_000_000, now_us=NOW)
     assert isinstance(held, leases.Lease)
     return held
 
@@ -284,7 +285,8 @@ def test_of_two_collectors_one_is_refused_and_nothing_counts_twice(store, logs, 
     stretch = commit.Stretch(MODEL, stale, 10, 2, None, (), (), ())
     with pytest.raises(ConflictError, match="HF304"):
         commit.commit_stretch(store, lease, stretch, now_us=NOW)
-    leases.acquire(store, "control-m", holder="test", duration_us=1, now_us=NOW)
+    with store.ledger.write() as connection:
+        leases.acquire(connection, "control-m", holder="test", duration_us=1, now_us=NOW)
     log(logs, prediction(3))
     with pytest.raises(ConflictError, match="HF304"):
         round_(store, lease)

@@ -29,15 +29,17 @@ from pathlib import Path
 from holdfast.control.collect import collector
 from holdfast.store import Store
 from holdfast.store.db import leases
-from holdfast.store.durability.failpoints import arm, kill_at
+from holdfast.store.durability import failpoints
 
 root, point, holder = sys.argv[1:]
 store = Store.open(Path(root))
 now = 1_700_000_000_000_000
-lease = leases.acquire(store, "control-m", holder=holder, duration_us=1, now_us=now)
-if isinstance(lease, leases.Sighting):
-    lease = leases.acquire(store, "control-m", holder=holder, duration_us=1, now_us=now + 9, seen=lease)
-arm(kill_at(point) if point else None)
+asked = {"holder": holder, "duration_us": 1}
+with store.ledger.write() as connection:
+    lease = leases.acquire(connection, "control-m", **asked, now_us=now)
+    if isinstance(lease, leases.Sighting):
+        lease = leases.acquire(connection, "control-m", **asked, now_us=now + 9, seen=lease)
+failpoints.armed = failpoints.kill_at(point) if point else None
 print("ready", flush=True)
 collector.collect(store, "m", lease, now_us=now)
 collector.join(store, "m", lease, now_us=now)
@@ -93,9 +95,13 @@ def start_collector(store, point, holder):
 
 def finish(store):
     """The same command again, unharmed, in this process."""
-    lease = leases.acquire(store, "control-m", holder="last", duration_us=1, now_us=NOW)
+    with store.ledger.write() as connection:
+        lease = leases.acquire(connection, "control-m", holder="last", duration_us=1, now_us=NOW)
     if isinstance(lease, leases.Sighting):
-        lease = leases.acquire(store, "control-m", holder="last", duration_us=1, now_us=NOW + 9, seen=lease)
+        with store.ledger.write() as connection:
+            lease = leases.acquire(
+                connection, "control-m", holder="last", duration_us=1, now_us=NOW + 9, seen=lease
+            )
     while collector.collect(store, "m", lease, now_us=NOW):
         pass  # a round collects a bounded part; the loop comes again
     collector.join(store, "m", lease, now_us=NOW)

@@ -331,7 +331,8 @@ def test_a_bad_push_is_rolled_back_in_a_copy(world, place: Place, monkeypatch: p
 @pytest.mark.process
 def test_what_is_due_is_drilled_by_the_loop(world, place: Place) -> None:
     concern = runner.Scheduled(place, Drills(interval="1d", kinds=("stale-leader",)))
-    lease = leases.acquire(world.store, "control-x", holder="a", duration_us=10**6, now_us=now_us())
+    with world.store.ledger.write() as connection:
+        lease = leases.acquire(connection, "control-x", holder="a", duration_us=10**6, now_us=now_us())
     for _ in range(3):
         concern(world.store, MODEL, lease, now_us=now_us())
         concern.wait(20)

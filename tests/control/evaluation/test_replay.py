@@ -55,7 +55,8 @@ class Recording:
         self.plane.active = ActivePlan.of(
             TrafficPlan(MODEL, 1, version.name, None, 0, None, None, None), {version.name: version}
         )
-        found = leases.acquire(self.store, f"control-{MODEL}", holder="t", duration_us=9, now_us=NOW)
+        with self.store.ledger.write() as connection:
+            found = leases.acquire(connection, f"control-{MODEL}", holder="t", duration_us=9, now_us=NOW)
         assert isinstance(found, Lease)
         self.lease = found
 

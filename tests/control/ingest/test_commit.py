@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture(autouse=True)
 def _disarmed() -> Iterator[None]:
     yield
-    failpoints.arm(None)
+    failpoints.armed = None
 
 
 def delivery(store: Store, first: int) -> Path:
@@ -75,14 +75,14 @@ def _lose(point: str, store: Store, *, for_good: bool = False) -> None:
 
     def hook(name: str) -> None:
         if name == point:
-            failpoints.arm(None)
+            failpoints.armed = None
             if for_good:
                 store.ledger.close()
                 (store.root / "ledger.db").rename(store.root / "gone.db")
                 (store.root / "ledger.db").mkdir()
             raise ConnectionResetError("the answer was lost")
 
-    failpoints.arm(hook)
+    failpoints.armed = hook
 
 
 def test_an_answer_that_was_lost_after_the_commit_is_found_out(store: Store) -> None:

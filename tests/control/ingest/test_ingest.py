@@ -205,7 +205,7 @@ def test_a_load_whose_files_were_swept_writes_them_again(
                 for path in set(rows.iterdir()) - kept:
                     path.unlink()
 
-        failpoints.arm(hook)
+        failpoints.armed = hook
 
     try:
         sweep(2)
@@ -215,7 +215,7 @@ def test_a_load_whose_files_were_swept_writes_them_again(
         with pytest.raises(UnavailableError, match=r"HF313.*removed 3 times.*nothing was loaded"):
             load(_rows([3]), "d2")
     finally:
-        failpoints.arm(None)
+        failpoints.armed = None
 
 
 def test_no_valid_row_loads_nothing_tells_why_and_leaves_the_id_free(

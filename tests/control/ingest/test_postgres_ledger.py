@@ -162,15 +162,15 @@ def test_a_commit_that_hangs_is_unknown_and_comes_out_whole(
 
     def hook(point: str) -> None:
         if point == "commit.before_commit":
-            failpoints.arm(None)
+            failpoints.armed = None
             stopped.extend(_stop(postgres_server))
 
-    failpoints.arm(hook)
+    failpoints.armed = hook
     try:
         with pytest.raises(UnavailableError, match=r"HF205.*b000.*completely or not at all"):
             ingest(store, loader.FEED, "b000", path, now_us=7)
     finally:
-        failpoints.arm(None)
+        failpoints.armed = None
         _go_on(stopped)
     assert ingest(store, loader.FEED, "b000", path, now_us=7).state in ("already_loaded", "loaded")
     _assert_all_once(root, ledger, 1)

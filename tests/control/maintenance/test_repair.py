@@ -84,7 +84,8 @@ def test_lost_bytes_come_back_from_a_link_or_a_backup_and_else_do_not(store: Sto
     ],
 )
 def test_wrong_facts_of_the_ledger_are_set_right_by_the_files(store: Store, change: str) -> None:
-    leases.acquire(store, "control", holder="a", duration_us=100, now_us=1)
+    with store.ledger.write() as connection:
+        leases.acquire(connection, "control", holder="a", duration_us=100, now_us=1)
     with store.ledger.write() as connection:
         connection.exec_driver_sql(change)
     assert verify(store).findings

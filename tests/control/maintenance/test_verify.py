@@ -26,7 +26,8 @@ def store(tmp_path: Path, delivery: Callable[[int], Path]) -> Store:
     for day in range(2):
         ingest(store, loader.FEED, f"day-{day}", delivery(day), now_us=1)
     snapshots.create(store, ["flights"], contract_hash="cc", now_us=1)
-    leases.acquire(store, "control", holder="a", duration_us=100, now_us=1)
+    with store.ledger.write() as connection:
+        leases.acquire(connection, "control", holder="a", duration_us=100, now_us=1)
     return store
 
 

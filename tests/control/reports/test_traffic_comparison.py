@@ -176,7 +176,10 @@ def line(trained: tuple[Path, str], tmp_path: Path) -> Line:
     directory.mkdir()
     with store.ledger.write() as connection:
         servers.announce(connection, Server("s1", "late", "http://127.0.0.1:1", directory, NOW_US))
-    lease = leases.acquire(store, "control-late", holder="test", duration_us=60_000_000, now_us=NOW_US)
+    with store.ledger.write() as connection:
+        lease = leases.acquire(
+            connection, "control-late", holder="test", duration_us=60_000_000, now_us=NOW_US
+        )
     assert isinstance(lease, Lease)
     version = load(row.version, row.digest, blobs.get(store, row.digest), created_at_us=NOW_US)
     return Line(store, version, row.snapshot, directory, lease)
@@ -294,7 +297,8 @@ def test_what_was_found_is_among_the_metrics_and_beside_a_comparison_of_snapshot
 
 def test_a_loop_that_lost_its_lease_writes_nothing(line: Line) -> None:
     line.answer(flights(date(2013, 4, 13), date(2013, 4, 13)))
-    leases.acquire(line.store, "control-late", holder="test", duration_us=60_000_000, now_us=NOW_US)
+    with line.store.ledger.write() as connection:
+        leases.acquire(connection, "control-late", holder="test", duration_us=60_000_000, now_us=NOW_US)
     with pytest.raises(ConflictError, match="HF304"):
         line.compare()
     assert cutting.last_traffic_comparison(line.store, "late") is None

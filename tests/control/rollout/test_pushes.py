@@ -364,7 +364,8 @@ def test_a_loop_that_lost_its_lease_neither_labels_nor_rolls_back(begin):
     version = story.promote()
     stale = story.world.lease
     story.minutes(2, lambda asked, _: {"failed": asked == version})
-    leases.release(story.world.store, stale)
+    with story.world.store.ledger.write() as connection:
+        leases.release(connection, stale)
     fresh = rollout_world.take(story.world.store, "other")
     with pytest.raises(ConflictError, match="HF304"):
         post_promotion.carry(story.world.store, "m", stale, now_us=story.world.tick())
@@ -391,12 +392,12 @@ def test_a_push_is_labelled_in_the_transaction_that_ends_it(begin, point):
     story.world.begin(version)
     story.step()
     story.minutes(6, lambda asked, _: {"failed": asked == version})
-    failpoints.arm(die)
+    failpoints.armed = die
     try:
         with pytest.raises(Death):
             story.world.reconcile()
     finally:
-        failpoints.arm(None)
+        failpoints.armed = None
     ended = point == "rollout.after_commit"
     assert (story.push().outcome is PushOutcome.BAD) == ended
     assert (story.world.row().state is State.ROLLING_BACK) == ended

@@ -95,7 +95,8 @@ class Walk(RuleBasedStateMachine):
     @rule()
     def another_loop_takes_over(self) -> None:
         self.stale = self.world.lease
-        leases.release(self.world.store, self.stale)
+        with self.world.store.ledger.write() as connection:
+            leases.release(connection, self.stale)
         self.world.lease = rollout_world.take(
             self.world.store, "another" if self.stale.holder == "loop" else "loop"
         )

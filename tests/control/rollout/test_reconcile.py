@@ -376,7 +376,8 @@ def test_a_loop_that_lost_its_lease_writes_nothing(served: World) -> None:
     served.begin(served.add_version())
     served.champion_answers()
     stale = served.lease
-    leases.release(served.store, stale)
+    with served.store.ledger.write() as connection:
+        leases.release(connection, stale)
     fresh = rollout_world.take(served.store, "other")
     with pytest.raises(ConflictError, match="HF304"):
         served.reconcile(stale)
@@ -398,12 +399,12 @@ def test_a_loop_that_dies_leaves_all_or_nothing(served: World, point: str) -> No
     served.begin(served.add_version())
     served.champion_answers()
     before = served.plan()
-    failpoints.arm(die)
+    failpoints.armed = die
     try:
         with pytest.raises(Death):
             served.reconcile()
     finally:
-        failpoints.arm(None)
+        failpoints.armed = None
     committed = point == "rollout.after_commit"
     assert (served.row().state is State.CANARY) == committed
     assert (served.plan() != before) == committed

@@ -44,9 +44,10 @@ class Loop:
 
     def __init__(self, world: World) -> None:
         self.store = world.store
-        found = leases.acquire(
-            world.store, f"control-{MODEL}", holder="test", duration_us=600_000_000, now_us=now_us()
-        )
+        with world.store.ledger.write() as connection:
+            found = leases.acquire(
+                connection, f"control-{MODEL}", holder="test", duration_us=600_000_000, now_us=now_us()
+            )
         assert isinstance(found, Lease)
         self.lease = found
 

@@ -157,7 +157,7 @@ from holdfast.control.maintenance import compact, vacuum
 from holdfast.store import Store
 from holdfast.store.durability import failpoints
 store = Store.open(Path(sys.argv[1]))
-failpoints.arm(failpoints.kill_at(sys.argv[2]))
+failpoints.armed = failpoints.kill_at(sys.argv[2])
 if sys.argv[2].startswith("compact"):
     compact.compact(store, now_us=9)
 else:

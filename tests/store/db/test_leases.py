@@ -27,7 +27,8 @@ def store(tmp_path: Path) -> Store:
 
 
 def _take(store: Store, holder: str, now_us: int, seen: Sighting | None = None) -> Lease | Sighting:
-    return leases.acquire(store, "control", holder=holder, duration_us=100, now_us=now_us, seen=seen)
+    with store.ledger.write() as connection:
+        return leases.acquire(connection, "control", holder=holder, duration_us=100, now_us=now_us, seen=seen)
 
 
 def test_a_lease_that_is_renewed_is_never_taken(store: Store) -> None:
@@ -35,7 +36,8 @@ def test_a_lease_that_is_renewed_is_never_taken(store: Store) -> None:
     assert isinstance(mine, Lease)
     seen: Sighting | None = None
     for now_us in range(0, 1000, 60):
-        leases.renew(store, mine, now_us=0)  # even with a clock that stands still
+        with store.ledger.write() as connection:
+            leases.renew(connection, mine, now_us=0)  # even with a clock that stands still
         answer = _take(store, "b", now_us, seen)
         assert isinstance(answer, Sighting)
         seen = answer
@@ -51,19 +53,21 @@ def test_a_lease_that_stands_still_is_taken_and_the_old_holder_fenced(store: Sto
     new = _take(store, "b", 105, first)
     assert isinstance(new, Lease)
     assert new.epoch == old.epoch + 1
-    with pytest.raises(ConflictError, match="HF304"):
-        leases.renew(store, old, now_us=2)
+    with pytest.raises(ConflictError, match="HF304"), store.ledger.write() as connection:
+        leases.renew(connection, old, now_us=2)
     with pytest.raises(ConflictError, match="HF304"), store.ledger.write() as connection:
         leases.assert_epoch(connection, "control", old.epoch)
     with store.ledger.write() as connection:
         leases.assert_epoch(connection, "control", new.epoch)
-    assert not leases.release(store, old)
+    with store.ledger.write() as connection:
+        assert not leases.release(connection, old)
 
 
 def test_a_released_lease_is_free_at_once(store: Store) -> None:
     mine = _take(store, "a", 0)
     assert isinstance(mine, Lease)
-    assert leases.release(store, mine)
+    with store.ledger.write() as connection:
+        assert leases.release(connection, mine)
     with pytest.raises(ConflictError, match="no process"), store.ledger.write() as connection:
         leases.assert_epoch(connection, "control", mine.epoch)
     assert isinstance(_take(store, "b", 0), Lease)
@@ -128,7 +132,8 @@ def test_however_three_loops_interleave_only_the_newest_epoch_can_write(
         clock[who] += pause_us
         if who in held and renews:
             try:
-                leases.renew(store, held[who], now_us=clock[who])
+                with store.ledger.write() as connection:
+                    leases.renew(connection, held[who], now_us=clock[who])
             except ConflictError:
                 del held[who]
         else:

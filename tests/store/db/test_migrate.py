@@ -1,8 +1,9 @@
-"""The ledger's revisions: they make the schema, they refuse what is not theirs, and openers may race."""
+"""New ledgers have the schema, older ones get it, what is no ledger is refused, and openers may race."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from holdfast.store.db.ledger import Ledger
 from holdfast.store.db.schema import METADATA
 from tests.support import forking
 
-pytestmark = pytest.mark.usefixtures("migrations")
+REVISIONS = Path(__file__).parent / "revisions"
+KEPT = sorted(path.name.partition(".")[0] for path in REVISIONS.glob("*.sqlite.sql"))
+
+pytestmark = pytest.mark.usefixtures("created_in_full")
 
 
 def _definitions(path: Path) -> dict[str, list[str]]:
@@ -37,22 +41,70 @@ def _ordered(sql: str) -> list[str]:
     return [columns, *sorted(constraints)]
 
 
-def test_the_revisions_make_exactly_the_schema(tmp_path: Path) -> None:
-    Ledger.open(f"sqlite:///{tmp_path / 'migrated.db'}").close()
-    engine = create_engine(f"sqlite:///{tmp_path / 'declared.db'}")
+def _declared(path: Path) -> dict[str, list[str]]:
+    engine = create_engine(f"sqlite:///{path}")
     METADATA.create_all(engine)
     engine.dispose()
-    assert _definitions(tmp_path / "migrated.db") == _definitions(tmp_path / "declared.db")
+    return _definitions(path)
 
 
-def test_alembic_finds_nothing_to_change(tmp_path: Path) -> None:
-    ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+def _differences(url: str) -> list[Any]:
+    """What Alembic would change in the ledger, which is opened first."""
+    ledger = Ledger.open(url)
     with ledger.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        differences = compare_metadata(context, METADATA)
+        differences: list[Any] = compare_metadata(context, METADATA)
         assert migrate.revision(connection) == migrate.HEAD
     ledger.close()
-    assert differences == []
+    return differences
+
+
+def _statements(revision: str, database: str) -> list[str]:
+    """The ledger as the release of that revision made it: `revisions/` keeps it, and nothing in there ever changes."""
+    tables = (REVISIONS / f"{revision}.{database}.sql").read_text().split(";\n")
+    of_alembic = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, PRIMARY KEY (version_num))"
+    return [*filter(str.strip, tables), of_alembic, f"INSERT INTO alembic_version VALUES ('{revision}')"]
+
+
+def _make_old(path: Path, revision: str) -> str:
+    with sqlite3.connect(path) as database:
+        database.executescript(";".join(_statements(revision, "sqlite")))
+    database.close()
+    return f"sqlite:///{path}"
+
+
+def test_a_new_ledger_has_exactly_the_schema(tmp_path: Path) -> None:
+    assert _differences(f"sqlite:///{tmp_path / 'ledger.db'}") == []
+    assert _definitions(tmp_path / "ledger.db") == _declared(tmp_path / "declared.db")
+
+
+@pytest.mark.parametrize("revision", KEPT)
+def test_an_old_ledger_gets_exactly_the_schema(tmp_path: Path, revision: str) -> None:
+    assert _differences(_make_old(tmp_path / "old.db", revision)) == []
+    assert _definitions(tmp_path / "old.db") == _declared(tmp_path / "declared.db")
+
+
+def test_the_newest_revision_is_kept() -> None:
+    assert KEPT[-1] == migrate.HEAD
+
+
+def test_a_ledger_runs_the_revisions_that_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = tmp_path / "migrations"
+    shutil.copytree(migrate._SCRIPTS, scripts)
+    (scripts / "versions" / "r0002_add_column.py").write_text(
+        "import sqlalchemy as sa\n"
+        "from alembic import op\n"
+        "revision, down_revision = '0002', '0001'\n"
+        "def upgrade() -> None:\n"
+        "    op.add_column('leases', sa.Column('note', sa.Text()))\n"
+    )
+    monkeypatch.setattr(migrate, "_SCRIPTS", scripts)
+    monkeypatch.setattr(migrate, "HEAD", "0002")
+    ledger = Ledger.open(_make_old(tmp_path / "old.db", "0001"))
+    with ledger.read() as connection:
+        assert migrate.revision(connection) == "0002"
+        assert connection.execute(text("SELECT note FROM leases")).all() == []
+    ledger.close()
 
 
 def test_a_ledger_of_a_newer_release_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -106,14 +158,19 @@ def test_four_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
 
 
 def test_postgresql_gets_the_same_schema(postgres_server: Any) -> None:
-    postgres_server.execute("CREATE DATABASE migrated")
-    ledger = Ledger.open(postgres_server.url("migrated"))
-    with ledger.read() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        differences = compare_metadata(context, METADATA)
-        assert migrate.revision(connection) == migrate.HEAD
-    ledger.close()
-    assert differences == []
+    postgres_server.execute("CREATE DATABASE created")
+    assert _differences(postgres_server.url("created")) == []
+
+
+@pytest.mark.parametrize("revision", KEPT)
+def test_an_old_ledger_on_postgresql_gets_the_schema(postgres_server: Any, revision: str) -> None:
+    postgres_server.execute(f"CREATE DATABASE old_{revision}")
+    engine = create_engine(postgres_server.url(f"old_{revision}", "postgresql+psycopg"))
+    with engine.begin() as connection:
+        for statement in _statements(revision, "postgresql"):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    assert _differences(postgres_server.url(f"old_{revision}")) == []
 
 
 @pytest.mark.process

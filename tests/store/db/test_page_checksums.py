@@ -251,7 +251,7 @@ PROGRAM = textwrap.dedent("""
     if what == "opened":
         one("", writes=False); die()
     elif what == "removed":
-        fsync.sync_directory = die; one("k")
+        fsync.sync = die; one("k")
     elif what == "written":
         one("k"); die()
     elif what == "writing":

@@ -40,16 +40,16 @@ SECOND = b"id,v,w,at\n2,2.5,b,2013-01-02T00:00:00Z\n"
 @pytest.fixture(autouse=True)
 def _disarmed() -> Iterator[None]:
     yield
-    failpoints.arm(None)
+    failpoints.armed = None
 
 
 def _at(point: str, act: Callable[[], object]) -> None:
     def hook(name: str) -> None:
         if name == point:
-            failpoints.arm(None)
+            failpoints.armed = None
             act()
 
-    failpoints.arm(hook)
+    failpoints.armed = hook
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ class Sandbox:
         """Load one day in a process that is killed (SIGKILL) half way: files are written, nothing is published."""
         program = (
             "import sys; from holdfast.store.durability import failpoints as f; "
-            "f.arm(f.kill_at('ingest.staged')); from holdfast.cli import main; main()"
+            "f.armed = f.kill_at('ingest.staged'); from holdfast.cli import main; main()"
         )
         command = [sys.executable, "-c", program, *self._ingest_arguments(feed, day)]
         return subprocess.run(command, check=False, capture_output=True).returncode

@@ -126,13 +126,14 @@ def _collect_server(store: Store, server: Server, context: LogContext, lease: Le
                 stretches += 1
                 position = Position(position.server, position.segment, end)
         except IntegrityError as error:
-            events.append_once(
-                store,
-                at_us=now_us,
-                kind="log.damaged",
-                subject=f"log/{server.server}/{number}",
-                explanation=str(error),
-            )
+            with store.ledger.write() as connection:
+                events.append_once(
+                    connection,
+                    at_us=now_us,
+                    kind="log.damaged",
+                    subject=f"log/{server.server}/{number}",
+                    explanation=str(error),
+                )
             continue
         if stretches >= MAX_STRETCHES:
             break

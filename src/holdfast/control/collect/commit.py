@@ -214,13 +214,14 @@ def _emit_unmatched(connection: Transaction, impossible: Sequence[Impossible], n
 
 def _emit_damaged(store: Store, damaged: Sequence[Damaged], now_us: int) -> None:
     for each in damaged:
-        events.append_once(
-            store,
-            at_us=now_us,
-            kind="predictions.damaged",
-            subject=f"file/{each.path}"[:_LONGEST_SUBJECT],
-            explanation=each.explanation,
-        )
+        with store.ledger.write() as connection:
+            events.append_once(
+                connection,
+                at_us=now_us,
+                kind="predictions.damaged",
+                subject=f"file/{each.path}"[:_LONGEST_SUBJECT],
+                explanation=each.explanation,
+            )
 
 
 def _some(ids: Sequence[str]) -> str:

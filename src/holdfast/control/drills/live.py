@@ -133,15 +133,21 @@ def stale_leader(place: Place, drill: int) -> Found:
                 explanation="must not be",
             )
 
+    def renew(ahead_us: int = 0) -> None:
+        with store.ledger.write() as connection:
+            leases.renew(connection, old, now_us=place.clock_us() + ahead_us)
+
     attempts: dict[str, Callable[[], object]] = {
-        "renew": lambda: leases.renew(store, old, now_us=place.clock_us()),
+        "renew": renew,
         "write": write,
-        "renew with a clock far ahead": lambda: leases.renew(store, old, now_us=place.clock_us() + 10**15),
+        "renew with a clock far ahead": lambda: renew(10**15),
     }
     refused = [what for what, attempt in attempts.items() if _is_refused(attempt)]
-    kept = not leases.release(store, old)
-    leases.renew(store, new, now_us=place.clock_us())
-    leases.release(store, new)
+    with store.ledger.write() as connection:
+        kept = not leases.release(connection, old)
+    with store.ledger.write() as connection:
+        leases.renew(connection, new, now_us=place.clock_us())
+        leases.release(connection, new)
     passed = len(refused) == len(attempts) and kept
     words = f"{len(refused)} of {len(attempts)} writes under epoch {old.epoch} were refused after epoch {new.epoch} began"
     return Found(

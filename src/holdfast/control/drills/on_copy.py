@@ -45,7 +45,8 @@ def restore(place: Place, _drill: int) -> Found:
         named = backups.read(home / "backup", taken.name)
         store = Store.open(home / "root")
         try:
-            digest = backups.ledger_digest(store)
+            with store.ledger.read() as connection:
+                digest = backups.ledger_digest(connection)
         finally:
             store.ledger.close()
     same = ("rows", "ledger_rows", "files", "bytes", "table_version")
@@ -158,8 +159,8 @@ def _size_bytes(path: Path) -> int:
 def copy(store: Store, root: Path) -> Store:
     """Create a store at `root` with the ledger and the versions of `store`, none of its rows' files, and no server."""
     made = Store.open(root, sqlite_url(root / "ledger.db"), recovering=True)
-    backups.fill(made, backups.dump(store))
-    with made.ledger.write() as connection:
+    with store.ledger.read() as source, made.ledger.write() as connection:
+        backups.fill(connection, backups.dump(source))
         drills.forget_servers(connection)
     blobs_of = blobs.path_of(store.root, "0" * 64).parents[1]
     shutil.copytree(blobs_of, root / blobs_of.relative_to(store.root), dirs_exist_ok=True)

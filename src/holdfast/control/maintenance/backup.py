@@ -7,6 +7,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from holdfast.control.maintenance.verify import verify
 from holdfast.errors import InputError, IntegrityError, UnavailableError
@@ -16,12 +17,14 @@ from holdfast.store.db import migrate
 from holdfast.store.db.ledger import sqlite_url
 from holdfast.store.durability import fsync
 from holdfast.store.maintenance import backup as backups
-from holdfast.store.maintenance.backup import Backup
+from holdfast.store.maintenance.backup import Backup, Entry
+
+_MOST_ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class BackedUp:
-    """A backup that was taken. A restore of it shows the store as it was at `at_us`, microseconds UTC."""
+class Summary:
+    """One backup: what the store was at `at_us`, microseconds UTC, in numbers."""
 
     name: str
     at_us: int
@@ -30,27 +33,31 @@ class BackedUp:
     ledger_rows: int
     files: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackedUp(Summary):
+    """A backup that was taken, and how much of it was copied."""
+
     copied_files: int
     copied_bytes: int
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(Summary):
     """A store that was restored and verified. `seconds` is the recovery time."""
 
-    name: str
-    at_us: int
-    table_version: int
-    rows: int
-    ledger_rows: int
-    files: int
-    bytes: int
     seconds: float
 
 
+def _summary(found: Backup) -> tuple[str, int, int, int, int, int, int]:
+    files, size = len(found.files), sum(entry.bytes for entry in found.files)
+    return found.name, found.at_us, found.table_version, found.rows, found.ledger_rows, files, size
+
+
 def backup(store: Store, directory: Path, *, now_us: int, progress: Progress | None = None) -> BackedUp:
-    """Back `store` up into `directory` while it is in use; raises as `store.maintenance.backup.take`.
+    """Back `store` up into `directory`, durably, while it is in use.
 
     Only what earlier backups there lack is copied. The backup shows the store at one time: every load that was acknowledged
     before this call is in it, and a load under way is in it completely or not at all.
@@ -60,25 +67,84 @@ def backup(store: Store, directory: Path, *, now_us: int, progress: Progress | N
     directory
         A directory outside the store; created if it does not exist.
     now_us
-        Timestamp of the backup, microseconds since 1970 UTC.
+        Timestamp of the backup, microseconds since 1970 UTC; its name.
     progress
         Called with (files done, files in all).
+
+    Raises
+    ------
+    UnavailableError
+        HF306 if the directory cannot be written.
+    IntegrityError
+        HF301 if a file of the store is damaged: a backup of it would hide the damage.
     """
     begun = time.monotonic()
-    taken = backups.take(store, directory, now_us=now_us, progress=progress)
-    found = taken.backup
-    return BackedUp(
-        name=found.name,
-        at_us=found.at_us,
-        table_version=found.table_version,
-        rows=found.rows,
-        ledger_rows=found.ledger_rows,
-        files=len(found.files),
-        bytes=found.bytes,
-        copied_files=taken.copied_files,
-        copied_bytes=taken.copied_bytes,
-        seconds=time.monotonic() - begun,
+    if directory.resolve().is_relative_to(store.root.resolve()):
+        raise InputError(
+            "HF306",
+            f"{directory} is inside the store",
+            state="nothing was written",
+            next_command="name another directory",
+        )
+    try:
+        for name in (backups.OBJECTS_DIRECTORY, backups.BACKUPS_DIRECTORY):
+            fsync.make_directory(directory / name)
+        for _ in range(_MOST_ATTEMPTS):
+            try:
+                made, copied = _take(store, directory, now_us, progress)
+            except backups.VanishedError:
+                continue
+            size = sum(entry.bytes for entry in copied)
+            return BackedUp(*_summary(made), len(copied), size, time.monotonic() - begun)
+    except OSError as error:
+        raise UnavailableError(
+            "HF306",
+            f"the backup cannot be written into {directory}: {error.strerror}",
+            state="earlier backups there are intact; files of this one are kept and used next time",
+            next_command="the same command again, with room for it",
+        ) from error
+    raise UnavailableError(
+        "HF306",
+        f"files were removed {_MOST_ATTEMPTS} times while they were copied",
+        next_command="the same command again",
     )
+
+
+def _take(
+    store: Store, directory: Path, now_us: int, progress: Progress | None
+) -> tuple[Backup, list[Entry]]:
+    """Take the backup. Returns it, and the files of it that were copied."""
+    logs = backups.log_files(store.root)
+    with store.ledger.read() as connection:
+        dump = backups.dump(connection)
+        entries = list(backups.named_files(connection, store.root))
+        revision = migrate.revision(connection) or ""
+        version, rows = backups.table_version_and_rows(connection)
+    copied = []
+    for done, entry in enumerate(entries, start=1):
+        if backups.keep(store.root / entry.path, directory, entry.sha256):
+            copied.append(entry)
+        if progress is not None:
+            progress(done, len(entries))
+    for path, data in backups.small_files(store.root, logs):
+        entry = Entry(path, len(data), sha256_hex(data))
+        if backups.keep(data, directory, entry.sha256):
+            copied.append(entry)
+        entries.append(entry)
+    ledger = sha256_hex(dump)
+    backups.keep(dump, directory, ledger)
+    made = Backup(
+        name=f"{now_us:020d}",
+        at_us=now_us,
+        revision=revision,
+        table_version=version,
+        rows=rows,
+        ledger=ledger,
+        ledger_rows=dump.count(b"\n"),
+        files=tuple(entries),
+    )
+    backups.write(directory, made)
+    return made, copied
 
 
 def restore(
@@ -130,16 +196,18 @@ def restore(
         ledger = _object(directory, found.ledger, "the ledger")
         store = Store.open(draft, ledger_url or sqlite_url(draft / "ledger.db"), recovering=True)
         try:
-            count = backups.fill(store, ledger)
+            with store.ledger.write() as connection:
+                count = backups.fill(connection, ledger)
+                written_us = backups.written_us(connection, draft)
             _agree(store, found, count)
-            _keep_order(draft, backups.written_us(store))
+            _keep_order(draft, written_us)
         finally:
             store.ledger.close()
         fsync.sync_tree(draft)
         if root.exists():
             root.rmdir()
         draft.rename(root)
-        fsync.sync_directory(root.parent)
+        fsync.sync(root.parent)
     except OSError as error:
         raise UnavailableError(
             "HF306",
@@ -149,16 +217,7 @@ def restore(
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return Restored(
-        name=found.name,
-        at_us=found.at_us,
-        table_version=found.table_version,
-        rows=found.rows,
-        ledger_rows=found.ledger_rows,
-        files=len(found.files),
-        bytes=found.bytes,
-        seconds=time.monotonic() - begun,
-    )
+    return Restored(*_summary(found), time.monotonic() - begun)
 
 
 def _restore_files(directory: Path, draft: Path, found: Backup, progress: Progress | None) -> None:
@@ -194,7 +253,9 @@ def _object(directory: Path, sha256: str, what: str) -> bytes:
 
 def _agree(store: Store, found: Backup, count: int) -> None:
     """Check that the restored ledger has the rows that were backed up, and that verify finds nothing."""
-    if count != found.ledger_rows or backups.ledger_digest(store) != found.ledger:
+    with store.ledger.read() as connection:
+        digest = backups.ledger_digest(connection)
+    if count != found.ledger_rows or digest != found.ledger:
         raise _lost("the ledger", "did not come back row for row")
     findings = [each for each in verify(store).findings if each.code != "HF206"]
     if findings:

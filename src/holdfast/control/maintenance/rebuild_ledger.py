@@ -18,18 +18,18 @@ from holdfast.store.catalog.snapshots import SnapshotManifest
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction, sqlite_url
 from holdfast.store.durability import fsync
+from holdfast.store.feeds import contracts
 from holdfast.store.files import blobs
 from holdfast.store.maintenance import backup as backups
 from holdfast.store.maintenance import (
     derived_checks,
     footer_scan,
-    model_rebuild,
+    ledger_rebuild,
     repairs,
-    snapshot_rebuild,
-    taint_rebuild,
 )
-from holdfast.store.maintenance.catalog_rebuild import Reregistered, reregister
-from holdfast.store.maintenance.footer_scan import Choice, ScannedFile
+from holdfast.store.maintenance.catalog_rebuild import reregister
+from holdfast.store.maintenance.footer_scan import ScannedFile
+from holdfast.store.models import versions
 from holdfast.tables.snapshots import LoadKey
 from holdfast.train.artifact import VersionMetadata, read_metadata
 
@@ -92,46 +92,47 @@ def rebuild(
         HF306 if the ledger is not lost: it can be read and has batches.
     """
     if ledger_url is None:
-        model_rebuild.must_be_lost(root)
+        ledger_rebuild.must_be_lost(root)
     done = RebuiltLedger()
     found = _scan(root, done, progress)
     choice = footer_scan.choose(found)
     found_tombstones = _tombstones(root, done)
     manifests = _manifests(root, done)
     models = _models(root, done)
-    feeds = model.feeds if model else ()
     if ledger_url is None:
         done.old_ledger = repairs.set_ledger_aside(root, now_us)
     store = Store.open(root, ledger_url or sqlite_url(root / "ledger.db"), recovering=True)
     try:
         with store.ledger.write() as connection:
-            model_rebuild.must_be_empty(connection)
-            snapshot_rebuild.put_table_versions(connection, manifests)
+            ledger_rebuild.must_be_empty(connection)
+            ledger_rebuild.put_table_versions(connection, manifests)
             reregistered = reregister(
                 connection,
                 root,
                 choice,
                 found_tombstones,
                 now_us=now_us,
-                numbers=snapshot_rebuild.table_versions(choice, found_tombstones, manifests),
-                expects={feed.name: feed.expects for feed in feeds},
-                groups={feed.name: feed.group for feed in feeds},
+                numbers=ledger_rebuild.table_versions(choice, found_tombstones, manifests),
+                feeds=model.feeds if model else (),
             )
-            done.contracts = model_rebuild.count_contracts(connection)
-            done.not_rebuilt += snapshot_rebuild.put_snapshots(connection, manifests, now_us=now_us)
+            done.contracts = len(contracts.everything(connection))
+            done.not_rebuilt += ledger_rebuild.put_snapshots(connection, manifests, now_us=now_us)
             done.snapshots = [each.snapshot.snapshot for each in manifests]
             _versions(connection, root, models, done, now_us)
-            taint_rebuild.restore(connection, found_tombstones.values())
-            done.prediction_files = model_rebuild.take_predictions(connection, root, found)
-            _count(done, choice, reregistered)
+            ledger_rebuild.put_backouts(connection, found_tombstones.values())
+            put = ledger_rebuild.put_predictions(connection, root, found)
+            done.prediction_files = len(put)
+            done.batches, done.backed_out = len(reregistered.loads), len(reregistered.backed_out)
+            done.rows = reregistered.rows
+            done.files = len([each for each in choice.files if each.path not in choice.left])
+            done.not_rebuilt += reregistered.not_rebuilt
             _append_event(connection, done, now_us)
             backups.advance_sequences(connection)
-        named = model_rebuild.named_files(store)
     finally:
         store.ledger.close()
-    fsync.sync_directory(root)  # the name of the new ledger
+    fsync.sync(root)  # the name of the new ledger
     done.set_aside += choice.left
-    done.set_aside += [each.path for each in found if each.predictions is not None and each.path not in named]
+    done.set_aside += [each.path for each in found if each.predictions is not None and each.path not in put]
     for path in dict.fromkeys(done.set_aside):
         repairs.set_aside(root, root / path)
     return done
@@ -148,16 +149,6 @@ def _scan(root: Path, done: RebuiltLedger, progress: Progress | None) -> list[Sc
         if progress is not None:
             progress(number, len(paths))
     return found
-
-
-def _count(done: RebuiltLedger, choice: Choice, reregistered: Reregistered) -> None:
-    done.batches, done.backed_out, done.rows = (
-        len(reregistered.loads),
-        len(reregistered.backed_out),
-        reregistered.rows,
-    )
-    done.files = len([each for each in choice.files if each.path not in choice.left])
-    done.not_rebuilt += reregistered.not_rebuilt
 
 
 def _append_event(connection: Transaction, done: RebuiltLedger, now_us: int) -> None:
@@ -222,7 +213,9 @@ def _versions(
 ) -> None:
     for digest, metadata in models.items():
         if metadata.snapshot in done.snapshots:
-            done.versions.append(model_rebuild.put_version(connection, root, digest, metadata, now_us=now_us))
+            size = blobs.path_of(root, digest).stat().st_size
+            row = versions.register(connection, metadata, digest=digest, size_bytes=size, now_us=now_us)
+            done.versions.append(row.version)
         else:
             done.not_rebuilt.append(
                 f"a version of {metadata.model} ({digest[:8]}): its snapshot has no manifest"

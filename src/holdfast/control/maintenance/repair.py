@@ -5,7 +5,7 @@ What cannot be proved stays a finding, HF305: a guess could be a wrong row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,18 +18,10 @@ from holdfast.store.catalog import delta
 from holdfast.store.db import events
 from holdfast.store.maintenance import derived_checks, footer_scan, orphans, repairs
 from holdfast.store.maintenance.catalog_rebuild import reregister
+from holdfast.store.maintenance.repairs import Repair
 
 _UNREPAIRED: Final = "HF305"
 _DERIVED: Final = "HF206"
-
-
-@dataclass(frozen=True, slots=True)
-class Repair:
-    """One repair: what was repaired, how, and what proves that it is right."""
-
-    subject: str
-    action: str
-    proof: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +34,6 @@ class Repaired:
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as plain JSON."""
         return {"repairs": self.repairs, **self.verification.as_dict()}
-
-
-Repairer = Callable[[Store, Sequence[Path], int], Iterator[Repair]]
 
 
 def repair(
@@ -64,10 +53,9 @@ def repair(
         Called with (files verified, files in all).
     """
     made: list[Repair] = []
-    for find_and_repair in _REPAIRERS:
-        for done in find_and_repair(store, sources, now_us):
-            made.append(done)
-            _append_event(store, done, now_us)
+    for done in _repairs(store, sources, now_us):
+        made.append(done)
+        _append_event(store, done, now_us)
     outcome = verify(store, now_us=now_us, progress=progress)
     left = tuple(_unrepaired(finding) for finding in outcome.findings)
     return Repaired(tuple(made), replace(outcome, findings=left))
@@ -79,20 +67,39 @@ def _unrepaired(finding: Finding) -> Finding:
     return replace(finding, code=_UNREPAIRED, next_command="holdfast verify --repair --backup BACKUP")
 
 
-def _files(store: Store, sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for lost in repairs.damaged_files(store):
-        found = repairs.find_bytes(store, lost, sources)
-        if found is not None:
-            repairs.restore_file(store, lost, found)
-            yield Repair(lost.path, "restored", f"{found} has its size and SHA-256 {lost.sha256[:12]}")
+def _repairs(store: Store, sources: Sequence[Path], now_us: int) -> Iterator[Repair]:
+    """Make the repairs in an order in which each may rely on those before it. Each is committed before it is yielded."""
+    root = store.root
+    with store.ledger.read() as connection:
+        damaged = repairs.damaged_files(connection, root)
+    yield from repairs.restore_files(root, damaged, sources)
+    with store.ledger.write() as connection:
+        made = repairs.rewrite_contracts(connection, root, now_us=now_us)
+    yield from made
+    with store.ledger.read() as connection:
+        footers = repairs.read_footers(connection, root)
+    with store.ledger.write() as connection:
+        made = repairs.correct_counts(connection, footers)
+    yield from made
+    yield from _lost_loads(store, now_us)
+    with store.ledger.read() as connection:
+        made = [
+            *repairs.rewrite_tombstones(connection, root),
+            *repairs.rewrite_snapshot_manifests(connection, root),
+        ]
+    yield from made
+    yield from _published(store)
+    with store.ledger.read() as connection:
+        plans = derived_checks.newest_plans(connection)
+        made = list(repairs.truncate_torn_tails(connection, root))
+    yield from _local_copies(root, plans)
+    yield from made
+    with store.ledger.write() as connection:
+        made = repairs.remove_invalid_leases(connection)
+    yield from made
 
 
-def _counts(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for fixed in repairs.correct_counts(store):
-        yield Repair(fixed.subject, fixed.action, fixed.proof)
-
-
-def _lost_loads(store: Store, _sources: Sequence[Path], now_us: int) -> Iterator[Repair]:
+def _lost_loads(store: Store, now_us: int) -> Iterator[Repair]:
     paths = [path for listed in orphans.lost_loads(store).values() for path in listed]
     if not paths:
         return
@@ -104,22 +111,7 @@ def _lost_loads(store: Store, _sources: Sequence[Path], now_us: int) -> Iterator
         yield Repair(f"batch {feed}/{batch}", "re-registered", proof)
 
 
-def _tombstones(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for name in repairs.rewrite_tombstones(store):
-        yield Repair(f"tombstones/{name}", "written again", "the ledger has the back-out of that load")
-
-
-def _contracts(store: Store, _sources: Sequence[Path], now_us: int) -> Iterator[Repair]:
-    for contract_hash in repairs.rewrite_contracts(store, now_us=now_us):
-        yield Repair(f"contract {contract_hash[:12]}", "written again", "its SHA-256 is its name")
-
-
-def _snapshot_manifests(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for name in repairs.rewrite_snapshot_manifests(store):
-        yield Repair(f"snapshot {name}", "given its manifest again", "the ledger has its loads")
-
-
-def _published(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
+def _published(store: Store) -> Iterator[Repair]:
     for directory, reason in list(derived_checks.published_tables(store)):
         moved = repairs.set_aside(store.root, directory)
         try:
@@ -132,41 +124,12 @@ def _published(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator
             yield Repair(f"published/{directory.parent.name}/{directory.name}", "published again", proof)
 
 
-def _local_copies(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    with store.ledger.read() as connection:
-        plans = derived_checks.newest_plans(connection)
-    for path, reason in list(derived_checks.local_copies(store.root, plans)):
+def _local_copies(root: Path, plans: dict[str, int]) -> Iterator[Repair]:
+    for path, reason in list(derived_checks.local_copies(root, plans)):
         if "does not have" not in reason and path.exists():
-            repairs.set_aside(store.root, path)
+            repairs.set_aside(root, path)
             proof = f"it {reason}; the server copies it from the ledger again"
-            yield Repair(str(path.relative_to(store.root)), "removed", proof)
-
-
-def _torn_tails(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for path, size in repairs.truncate_torn_tails(store):
-        proof = f"no record from byte {size} on is complete, and an incomplete one was never acknowledged"
-        yield Repair(str(path.relative_to(store.root)), "truncated", proof)
-
-
-def _leases(store: Store, _sources: Sequence[Path], _now_us: int) -> Iterator[Repair]:
-    for lease in repairs.remove_invalid_leases(store):
-        yield Repair(
-            f"lease {lease}", "removed", "no holder can have written it; the next holder creates it anew"
-        )
-
-
-_REPAIRERS: Final[tuple[Repairer, ...]] = (
-    _files,
-    _contracts,
-    _counts,
-    _lost_loads,
-    _tombstones,
-    _snapshot_manifests,
-    _published,
-    _local_copies,
-    _torn_tails,
-    _leases,
-)
+            yield Repair(str(path.relative_to(root)), "removed", proof)
 
 
 def _append_event(store: Store, done: Repair, now_us: int) -> None:

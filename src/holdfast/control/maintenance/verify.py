@@ -162,12 +162,15 @@ def _verified(store: Store, quick: bool, progress: Progress | None) -> Verificat
 def _check_derived(store: Store) -> Iterator[Finding]:
     with store.ledger.read() as connection:
         plans = derived_checks.newest_plans(connection)
-        yield from _findings(derived_checks.copied_contracts(connection, store.root))
-        yield from _findings(derived_checks.snapshot_manifests(connection, store.root))
+        copies = derived_checks.damaged_copies(connection, store.root)
+        yield from _findings((f"contract {contract_hash}", reason) for contract_hash, reason in copies)
+        manifests = derived_checks.damaged_manifests(connection, store.root)
+        yield from _findings((f"snapshot {name}", reason) for name, reason in manifests)
+        segments = list(derived_checks.log_segments(connection, store.root))
     for found in (
         derived_checks.published_tables(store),
         derived_checks.local_copies(store.root, plans),
-        derived_checks.log_segments(store),
+        segments,
     ):
         yield from _findings((str(path.relative_to(store.root)), reason) for path, reason in found)
 

@@ -70,13 +70,14 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
             most_files=MOST_FILES,
         )
     for each in damaged:
-        events.append_once(
-            store,
-            at_us=now_us,
-            kind="predictions.damaged",
-            subject=f"file/{each.path}"[:_LONGEST_SUBJECT],
-            explanation=each.explanation,
-        )
+        with store.ledger.write() as connection:
+            events.append_once(
+                connection,
+                at_us=now_us,
+                kind="predictions.damaged",
+                subject=f"file/{each.path}"[:_LONGEST_SUBJECT],
+                explanation=each.explanation,
+            )
     if rows.is_empty():
         return TrafficComparison(champion.version, 0, 0, 0, now_us, (), None)
     trained = traffic_comparison.training_rows(store, champion.snapshot, about.selection_json, about.seed)
@@ -128,19 +129,21 @@ def _text(value: object) -> str | None:
 
 def _report(store: Store, model: str, found: TrafficComparison, now_us: int) -> None:
     for each in found.uncovered:
-        events.append_once(
-            store,
-            at_us=now_us,
-            kind="slice.uncovered",
-            subject=f"{found.version}/{each.column}={each.value}"[:_LONGEST_SUBJECT],
-            explanation=f"{each.share:.1%} of the newest {found.predictions:,} predictions of {model} are for {each.column} = "
-            f"{each.value}, and no training row of {found.version} was: its predictions there are a guess",
-        )
+        with store.ledger.write() as connection:
+            events.append_once(
+                connection,
+                at_us=now_us,
+                kind="slice.uncovered",
+                subject=f"{found.version}/{each.column}={each.value}"[:_LONGEST_SUBJECT],
+                explanation=f"{each.share:.1%} of the newest {found.predictions:,} predictions of {model} are for "
+                f"{each.column} = {each.value}, and no training row of {found.version} was: its predictions there are a guess",
+            )
     if found.label is not None and found.label.shifted:
-        events.append_once(
-            store,
-            at_us=now_us,
-            kind="label.shifted",
-            subject=found.version,
-            explanation=f"Of {model}: {found.label.explanation}.",
-        )
+        with store.ledger.write() as connection:
+            events.append_once(
+                connection,
+                at_us=now_us,
+                kind="label.shifted",
+                subject=found.version,
+                explanation=f"Of {model}: {found.label.explanation}.",
+            )

@@ -20,7 +20,7 @@ import msgspec
 from holdfast.errors import IntegrityError
 from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.rollout.model.abort import UnderWay
-from holdfast.store.durability.fsync import make_directory, sync_directory, write_all
+from holdfast.store.durability.fsync import make_directory, sync, write_all
 
 _PLAN: Final = "plan.json"
 _ONLINE: Final = "online.msgpack"
@@ -202,7 +202,7 @@ class LocalCopy:
         finally:
             os.close(descriptor)
         unfinished.replace(self.directory / name)
-        sync_directory(self.directory)
+        sync(self.directory)
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

@@ -88,7 +88,7 @@ def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_at_
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         os.close(lock)
-    fsync.sync_directory(target.parent)
+    fsync.sync(target.parent)
 
 
 def _settle(draft: Path, target: Path) -> None:

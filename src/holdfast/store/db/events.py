@@ -10,7 +10,6 @@ from sqlalchemy import Connection, func, insert, select
 
 from holdfast.records import sha256_hex
 from holdfast.store.db import schema
-from holdfast.store.db.ledger import Store
 from holdfast.store.db.statements import Prepared
 
 SYSTEM: Final = "holdfast"
@@ -78,15 +77,12 @@ def chain_digest(before: str, at_us: int, kind: str, subject: str, actor: str, e
     return sha256_hex(f"{before}[{at_us},{fields}]")
 
 
-def append_once(store: Store, *, at_us: int, kind: str, subject: str, explanation: str) -> None:
+def append_once(connection: Connection, *, at_us: int, kind: str, subject: str, explanation: str) -> None:
     """Append an event unless one of this kind about `subject` exists: for a state that lasts, such as damage.
 
     The parameters are those of `append`.
     """
-    with store.ledger.read() as connection:
-        if newest(connection, subject=subject, kind=kind, limit=1):
-            return
-    with store.ledger.write() as connection:
+    if not newest(connection, subject=subject, kind=kind, limit=1):
         append(connection, at_us=at_us, kind=kind, subject=subject, explanation=explanation)
 
 

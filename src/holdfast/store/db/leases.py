@@ -8,15 +8,13 @@ its own transaction, and a lease that was taken over has a larger one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, case, insert, select, update
-from sqlalchemy.exc import IntegrityError as UniqueError
 
 from holdfast.errors import ConflictError
 from holdfast.store.db import schema
-from holdfast.store.db.ledger import Store
 from holdfast.store.db.statements import Prepared
 
 _LEASES: Final = schema.leases
@@ -67,20 +65,22 @@ def is_expired(now: Sighting, before: Sighting | None, duration_us: int) -> bool
     """
     if before is None:
         return False
-    unchanged = (now.name, now.holder, now.epoch, now.renewed_at_us) == (
-        before.name,
-        before.holder,
-        before.epoch,
-        before.renewed_at_us,
-    )
+    unchanged = replace(now, since_us=before.since_us) == before
     return unchanged and now.since_us - before.since_us >= duration_us
 
 
 def acquire(
-    store: Store, name: str, *, holder: str, duration_us: int, now_us: int, seen: Sighting | None = None
+    connection: Connection,
+    name: str,
+    *,
+    holder: str,
+    duration_us: int,
+    now_us: int,
+    seen: Sighting | None = None,
 ) -> Lease | Sighting:
     """Return the lease if it is free, released, `holder`'s own, or unchanged for long enough; else a `Sighting`.
 
+    The transaction must be one that writes: only one runs at a time, so that the lease stays as it is read here.
     A holder that acquires its own lease again gets a new epoch, so that a forgotten twin is fenced.
 
     Parameters
@@ -96,56 +96,42 @@ def acquire(
     """
     if not holder or duration_us <= 0:
         raise ValueError("a lease needs a holder with a name and a positive duration")
-    try:
-        with store.ledger.write() as connection:
-            row = connection.execute(select(_LEASES).where(_LEASES.c.lease == name)).mappings().one_or_none()
-            if row is None:
-                connection.execute(
-                    insert(_LEASES).values(
-                        lease=name, holder=holder, epoch=1, renewed_at_us=now_us, duration_us=duration_us
-                    )
-                )
-                return Lease(name, holder, 1, duration_us)
-            looks = Sighting(name, row["holder"], row["epoch"], row["renewed_at_us"], now_us)
-            if row["holder"] in (_RELEASED, holder) or is_expired(looks, seen, row["duration_us"]):
-                taken = connection.execute(
-                    update(_LEASES)
-                    .where(_LEASES.c.lease == name, _LEASES.c.epoch == row["epoch"])
-                    .where(_LEASES.c.renewed_at_us == row["renewed_at_us"])
-                    .values(
-                        holder=holder,
-                        epoch=row["epoch"] + 1,
-                        renewed_at_us=max(now_us, row["renewed_at_us"] + 1),
-                        duration_us=duration_us,
-                    )
-                )
-                if taken.rowcount == 1:
-                    return Lease(name, holder, row["epoch"] + 1, duration_us)
-    except UniqueError:  # another made the row between our look and our insert (PostgreSQL)
-        return acquire(store, name, holder=holder, duration_us=duration_us, now_us=now_us, seen=None)
-    return _continued(looks, seen)
-
-
-def renew(store: Store, lease: Lease, *, now_us: int) -> None:
-    """Renew the lease; `ConflictError` HF304 if another holder has it."""
-    with store.ledger.write() as connection:
-        values = {"named": lease.name, "epoch": lease.epoch, "now_us": now_us}
-        if _RENEW.change(connection, values) != 1:
-            assert_epoch(connection, lease.name, lease.epoch)
-
-
-def release(store: Store, lease: Lease) -> bool:
-    """Release the lease, so that the next holder need not wait; False if another holder has it already."""
-    with store.ledger.write() as connection:
-        result = connection.execute(
+    row = connection.execute(select(_LEASES).where(_LEASES.c.lease == name)).mappings().one_or_none()
+    if row is None:
+        values = {"holder": holder, "epoch": 1, "renewed_at_us": now_us, "duration_us": duration_us}
+        connection.execute(insert(_LEASES).values(lease=name, **values))
+        return Lease(name, holder, 1, duration_us)
+    looks = Sighting(name, row["holder"], row["epoch"], row["renewed_at_us"], now_us)
+    if row["holder"] in (_RELEASED, holder) or is_expired(looks, seen, row["duration_us"]):
+        connection.execute(
             update(_LEASES)
-            .where(
-                _LEASES.c.lease == lease.name,
-                _LEASES.c.epoch == lease.epoch,
-                _LEASES.c.holder == lease.holder,
+            .where(_LEASES.c.lease == name)
+            .values(
+                holder=holder,
+                epoch=row["epoch"] + 1,
+                renewed_at_us=max(now_us, row["renewed_at_us"] + 1),
+                duration_us=duration_us,
             )
-            .values(holder=_RELEASED, renewed_at_us=_LEASES.c.renewed_at_us + 1)
         )
+        return Lease(name, holder, row["epoch"] + 1, duration_us)
+    # While nothing changed, the old sighting stays, so that its time runs on.
+    return seen if seen is not None and is_expired(looks, seen, 0) else looks
+
+
+def renew(connection: Connection, lease: Lease, *, now_us: int) -> None:
+    """Renew the lease; `ConflictError` HF304 if another holder has it."""
+    values = {"named": lease.name, "epoch": lease.epoch, "now_us": now_us}
+    if _RENEW.change(connection, values) != 1:
+        assert_epoch(connection, lease.name, lease.epoch)
+
+
+def release(connection: Connection, lease: Lease) -> bool:
+    """Release the lease, so that the next holder need not wait; False if another holder has it already."""
+    result = connection.execute(
+        update(_LEASES)
+        .filter_by(lease=lease.name, epoch=lease.epoch, holder=lease.holder)
+        .values(holder=_RELEASED, renewed_at_us=_LEASES.c.renewed_at_us + 1)
+    )
     return result.rowcount == 1
 
 
@@ -164,10 +150,3 @@ def assert_epoch(connection: Connection, lease: str, epoch: int) -> None:
             state="nothing was written under the old epoch",
             next_command="holdfast status",
         )
-
-
-def _continued(looks: Sighting, seen: Sighting | None) -> Sighting:
-    """Return the sighting to remember: the old one while nothing changed, so that its time runs on."""
-    if seen is not None and is_expired(looks, seen, 0):
-        return seen
-    return looks

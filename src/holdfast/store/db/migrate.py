@@ -1,41 +1,58 @@
-"""Migrates a ledger to the current schema, in one transaction of the first process that opens it.
+"""Creates a ledger, or migrates it to the current schema, in one transaction of the first process that opens it.
 
-The revisions are Alembic's and lie in `migrations/versions`; no Alembic file is needed. A current ledger costs two small
-queries and does not load Alembic.
+A new ledger gets the tables of `schema`. Only an older ledger runs revisions: those of Alembic in `migrations/versions`; no
+Alembic file is needed. Neither creating nor opening a current ledger loads Alembic.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from sqlalchemy import Connection, Engine, Select, String, column, inspect, select, table
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy.schema import SetColumnComment, SetTableComment
 
 from holdfast.errors import IntegrityError
 from holdfast.store.db.schema import METADATA
 
-if TYPE_CHECKING:
-    from alembic.script import Script
-
 HEAD: Final = "0001"
 """The revision of `schema.METADATA`: the newest file in `migrations/versions`."""
 
-_VERSION_TABLE: Final = "alembic_version"
-_REVISION: Final[Select[str]] = select(column("version_num", String)).select_from(table(_VERSION_TABLE))
+_SCRIPTS: Final = Path(__file__).parent / "migrations"
+_REVISION: Final = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 
 
-def upgrade(engine: Engine, to: str = HEAD) -> None:
-    """Run every revision that the ledger lacks, up to and with `to`.
+def upgrade(engine: Engine) -> None:
+    """Create the ledger if the database is empty, else run every revision that it lacks.
 
     Raises `IntegrityError` HF310 if the database belongs to another program or was made by a newer Holdfast; nothing is
     changed.
     """
     with engine.connect() as connection:
-        if revision(connection) == to:
+        if revision(connection) == HEAD:
             return
     with engine.connect().execution_options(holdfast_writes=True) as connection, connection.begin():
-        _run(connection, revision(connection), to)  # another process may have migrated it meanwhile
+        found = revision(connection)  # another process may have created or migrated it meanwhile
+        if found is None:
+            _create(connection)
+        elif found != HEAD:
+            _migrate(connection, found)
 
 
 def is_new(engine: Engine) -> bool:
@@ -47,9 +64,9 @@ def is_new(engine: Engine) -> bool:
 def revision(connection: Connection) -> str | None:
     """Return the ledger's revision, None for an empty database; `IntegrityError` HF310 if it is no ledger."""
     inspector = inspect(connection)
-    if inspector.has_table(_VERSION_TABLE):
-        found = connection.execute(_REVISION).scalar_one_or_none()
-        return None if found is None else str(found)
+    if inspector.has_table(_REVISION.name):
+        found: str | None = connection.execute(select(_REVISION.c.version_num)).scalar_one_or_none()
+        return found
     tables = inspector.get_table_names()
     if tables:
         raise IntegrityError(
@@ -61,18 +78,29 @@ def revision(connection: Connection) -> str | None:
     return None
 
 
-def _run(connection: Connection, found: str | None, to: str) -> None:
-    from alembic.config import Config
+def _create(connection: Connection) -> None:
+    METADATA.create_all(connection, checkfirst=False)
+    _REVISION.create(connection, checkfirst=True)
+    connection.execute(insert(_REVISION).values(version_num=HEAD))
+
+
+def _migrate(connection: Connection, found: str) -> None:
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
     from alembic.script import ScriptDirectory
 
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    scripts = ScriptDirectory.from_config(config)
-    line = list(reversed(list(scripts.walk_revisions("base", to))))
+    scripts = ScriptDirectory(str(_SCRIPTS))
+    line = list(reversed(list(scripts.walk_revisions("base", HEAD))))
+    known = [script.revision for script in line]
+    if found not in known:
+        raise IntegrityError(
+            "HF310",
+            f"the ledger is at revision {found} and this release ends at {known[-1]}: a newer Holdfast created it",
+            state="nothing was changed",
+            next_command="pip install --upgrade holdfast",
+        )
     context = MigrationContext.configure(connection)
-    for script in _missing(line, found):
+    for script in line[known.index(found) + 1 :]:
         with Operations.context(context):
             script.module.upgrade()
         context.stamp(scripts, script.revision)
@@ -85,17 +113,3 @@ def _write_comments(connection: Connection) -> None:
             connection.execute(SetTableComment(each))
             for part in each.columns:
                 connection.execute(SetColumnComment(part))
-
-
-def _missing(line: list[Script], found: str | None) -> list[Script]:
-    known = [script.revision for script in line]
-    if found is None:
-        return line
-    if found not in known:
-        raise IntegrityError(
-            "HF310",
-            f"the ledger is at revision {found} and this release ends at {known[-1]}: a newer Holdfast created it",
-            state="nothing was changed",
-            next_command="pip install --upgrade holdfast",
-        )
-    return line[known.index(found) + 1 :]

@@ -105,7 +105,7 @@ def before_change(handle: Handle) -> None:
                 page_checksums.verify(handle.ledger, handle.data)
                 page_checksums.path_of(handle.ledger).unlink(missing_ok=True)
                 # Also when another process has just removed them: its own sync may not be done yet.
-                fsync.sync_directory(handle.ledger.parent)
+                fsync.sync(handle.ledger.parent)
                 handle.changes = True
     except OSError as error:
         raise _unavailable(handle.ledger, "changed", error) from error
@@ -206,7 +206,7 @@ def _write_checksums(handle: Handle) -> None:
         return
     # After a power failure, checksums may exist only with their pages, and without the log.
     os.fsync(handle.data)
-    fsync.sync_directory(ledger.parent)
+    fsync.sync(ledger.parent)
     page_checksums.write(ledger, page_checksums.compute(handle.data))
 
 

@@ -1,6 +1,6 @@
 """Failpoints: named points at which a test may kill the process or fail a step, as a power failure would.
 
-A program arms one by calling `arm`; no setting and no variable does. An unarmed failpoint costs one comparison.
+A program arms them by setting `armed`; no setting and no environment variable does. An unarmed failpoint costs one comparison.
 """
 
 from __future__ import annotations
@@ -71,21 +71,16 @@ _KNOWN: Final = frozenset(
 
 Hook = Callable[[str], None]
 
-_hook: Hook | None = None
+armed: Hook | None = None
+"""Called with the name of every failpoint that this process passes; None in production."""
 
 
 def failpoint(name: str) -> None:
     """Call the armed hook with `name`; nothing happens if none is armed."""
-    if _hook is not None:
+    if armed is not None:
         if name not in _KNOWN:
             raise ValueError(f"unknown failpoint {name!r}")
-        _hook(name)
-
-
-def arm(hook: Hook | None) -> None:
-    """Call `hook` with the name of every failpoint that this process passes from now on; None disarms."""
-    global _hook
-    _hook = hook
+        armed(name)
 
 
 def kill_at(point: str) -> Hook:

@@ -21,9 +21,9 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in `directory` durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Make the bytes of a file, or the names in a directory, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -32,16 +32,8 @@ def sync_directory(directory: Path) -> None:
 
 def sync_tree(directory: Path) -> None:
     """Make every file and name under `directory` durable, for files that another library wrote."""
-    for path in directory.rglob("*"):
-        if path.is_dir():
-            sync_directory(path)
-            continue
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    sync_directory(directory)
+    for path in (*directory.rglob("*"), directory):
+        sync(path)
 
 
 def make_directory(directory: Path) -> None:
@@ -50,7 +42,7 @@ def make_directory(directory: Path) -> None:
         return
     make_directory(directory.parent)
     directory.mkdir(exist_ok=True)
-    sync_directory(directory.parent)
+    sync(directory.parent)
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -67,4 +59,4 @@ def replace(path: Path, data: bytes) -> None:
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    sync(path.parent)

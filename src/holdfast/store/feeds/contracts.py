@@ -208,7 +208,7 @@ def keep_copy(root: Path, contract_hash: str, contract: str) -> None:
         fsync.replace(path, contract.encode())
         _SYNCED.add(path)
     elif path not in _SYNCED:
-        fsync.sync_directory(path.parent)
+        fsync.sync(path.parent)
         _SYNCED.add(path)
 
 

@@ -88,7 +88,7 @@ def _put(store: Store, data: bytes) -> str:
     digest = sha256_hex(data)
     path = path_of(store.root, digest)
     if path.is_file() and path.read_bytes() == data:
-        fsync.sync_directory(path.parent)  # its writer may have been killed before the name was durable
+        fsync.sync(path.parent)  # its writer may have been killed before the name was durable
         return digest
     fsync.make_directory(path.parent)
     unfinished = path.with_name(f"{uuid.uuid4().hex}{UNFINISHED}")
@@ -99,7 +99,7 @@ def _put(store: Store, data: bytes) -> str:
     finally:
         os.close(descriptor)
     unfinished.replace(path)
-    fsync.sync_directory(path.parent)
+    fsync.sync(path.parent)
     return digest
 
 

@@ -126,7 +126,7 @@ class Stage:
 
     def sync(self) -> None:
         """Make the names of all written files durable."""
-        fsync.sync_directory(self._directory)
+        fsync.sync(self._directory)
 
     def discard(self, facts: Sequence[FileFacts] | None = None) -> None:
         """Remove all written files, or only those of `facts`, which will not be published."""

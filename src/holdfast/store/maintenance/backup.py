@@ -12,20 +12,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import Connection, func, insert, select
 
 from holdfast import records
-from holdfast.errors import InputError, IntegrityError, UnavailableError
-from holdfast.records import Progress, sha256_hex
+from holdfast.errors import InputError, IntegrityError
+from holdfast.records import sha256_hex
 from holdfast.store.backout import tombstones
 from holdfast.store.catalog import snapshots
-from holdfast.store.db import migrate, schema
-from holdfast.store.db.ledger import Store
+from holdfast.store.db import schema
 from holdfast.store.durability import fsync
 from holdfast.store.feeds.contracts import CONTRACTS_DIRECTORY
 from holdfast.store.files import blobs
@@ -38,13 +39,10 @@ OBJECTS_DIRECTORY: Final = "objects"
 BACKUPS_DIRECTORY: Final = "backups"
 FORMAT: Final = 1
 
-
 _ROWS_AT_ONCE: Final = 2_000
-_MOST_ATTEMPTS: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One file of a backup: its path under the store's root, its size and its content."""
 
     path: str
@@ -65,22 +63,8 @@ class Backup:
     ledger_rows: int
     files: tuple[Entry, ...]
 
-    @property
-    def bytes(self) -> int:
-        """Return the size of all its files."""
-        return sum(entry.bytes for entry in self.files)
 
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A backup that was taken, and how much of it was copied."""
-
-    backup: Backup
-    copied_files: int
-    copied_bytes: int
-
-
-class _VanishedError(Exception):
+class VanishedError(Exception):
     """A file that the ledger named was vacuumed before it was copied."""
 
 
@@ -89,171 +73,71 @@ def object_path(directory: Path, sha256: str) -> Path:
     return directory / OBJECTS_DIRECTORY / sha256[:2] / sha256
 
 
-def take(store: Store, directory: Path, *, now_us: int, progress: Progress | None = None) -> Taken:
-    """Back the store up into `directory`, durably. Files of earlier backups there are not copied again.
-
-    Parameters
-    ----------
-    directory
-        A directory outside the store; created if it does not exist.
-    now_us
-        Timestamp of the backup, microseconds since 1970 UTC; its name.
-    progress
-        Called with (files done, files in all).
-
-    Raises
-    ------
-    UnavailableError
-        HF306 if the directory cannot be written.
-    IntegrityError
-        HF301 if a file of the store is damaged: a backup of it would hide the damage.
-    """
-    if directory.resolve().is_relative_to(store.root.resolve()):
-        raise InputError(
-            "HF306",
-            f"{directory} is inside the store",
-            state="nothing was written",
-            next_command="name another directory",
-        )
-    try:
-        for name in (OBJECTS_DIRECTORY, BACKUPS_DIRECTORY):
-            fsync.make_directory(directory / name)
-        for _ in range(_MOST_ATTEMPTS):
-            try:
-                return _take(store, directory, now_us, progress)
-            except _VanishedError:
-                continue
-    except OSError as error:
-        raise UnavailableError(
-            "HF306",
-            f"the backup cannot be written into {directory}: {error.strerror}",
-            state="earlier backups there are intact; files of this one are kept and used next time",
-            next_command="the same command again, with room for it",
-        ) from error
-    raise UnavailableError(
-        "HF306",
-        f"files were removed {_MOST_ATTEMPTS} times while they were copied",
-        next_command="the same command again",
-    )
-
-
-def _take(store: Store, directory: Path, now_us: int, progress: Progress | None) -> Taken:
-    tails = _log_tails(store)
-    with store.ledger.read() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-        dump = b"".join(_dump(connection))
-        named = list(_named(store, connection))
-        revision = migrate.revision(connection) or ""
-        version = max(connection.execute(select(schema.table_versions.c.table_version)).scalars(), default=0)
-        rows = sum(connection.execute(select(schema.files.c.rows)).scalars())
-    copied: list[Entry] = []
-    entries: list[Entry] = []
-    for done, (path, size, sha256) in enumerate(named, start=1):
-        if _keep(store.root / path, directory, sha256):
-            copied.append(Entry(path, size, sha256))
-        entries.append(Entry(path, size, sha256))
-        if progress is not None:
-            progress(done, len(named))
-    for path, data in _small_files(store, tails):
-        sha256 = sha256_hex(data)
-        entry = Entry(path, len(data), sha256)
-        if _keep_bytes(data, directory, sha256):
-            copied.append(entry)
-        entries.append(entry)
-    ledger = sha256_hex(dump)
-    _keep_bytes(dump, directory, ledger)
-    _sync_objects(directory)
-    backup = Backup(
-        name=f"{now_us:020d}",
-        at_us=now_us,
-        revision=revision,
-        table_version=version,
-        rows=rows,
-        ledger=ledger,
-        ledger_rows=dump.count(b"\n"),
-        files=tuple(entries),
-    )
-    fsync.replace(directory / BACKUPS_DIRECTORY / f"{backup.name}.json", _encoded(backup))
-    return Taken(backup, len(copied), sum(entry.bytes for entry in copied))
-
-
-def _named(store: Store, connection: Connection) -> Iterator[tuple[str, int, str]]:
-    """Yield every immutable file that the ledger names: path, size, digest."""
+def named_files(connection: Connection, root: Path) -> Iterator[Entry]:
+    """Yield every immutable file that the ledger names."""
     for table in (schema.files, schema.prediction_files, schema.shadow_files):
-        for row in connection.execute(
-            select(table.c.path, table.c.bytes, table.c.sha256).order_by(table.c.path)
-        ):
-            yield row.path, int(row.bytes), row.sha256
+        query = select(table.c.path, table.c.bytes, table.c.sha256).order_by(table.c.path)
+        yield from (Entry(*row) for row in connection.execute(query))
     versions = schema.versions
     models = select(versions.c.digest, versions.c.bytes).order_by(versions.c.digest)
     for digest, size in connection.execute(models):
-        yield str(blobs.path_of(store.root, digest).relative_to(store.root)), int(size), digest
+        yield Entry(str(blobs.path_of(root, digest).relative_to(root)), size, digest)
 
 
-def _log_tails(store: Store) -> list[Path]:
-    """Return the logs that exist before the ledger is read: one that is removed afterwards must be looked for again."""
+def table_version_and_rows(connection: Connection) -> tuple[int, int]:
+    """Return the newest table version, and how many rows all files of tables have."""
+    newest = select(func.coalesce(func.max(schema.table_versions.c.table_version), 0))
+    rows = select(func.coalesce(func.sum(schema.files.c.rows), 0))
+    return int(connection.execute(newest).scalar_one()), int(connection.execute(rows).scalar_one())
+
+
+def log_files(root: Path) -> list[Path]:
+    """Return the logs. Call it before the ledger is read: one that is removed afterwards must be looked for again."""
     found: list[Path] = []
-    for directory in log_directory.all_of(store.root):
+    for directory in log_directory.all_of(root):
         found += [path for _, path in log_directory.segments(directory)]
-        found += [
-            path
-            for path in (directory / log_directory.NEWEST, directory / log_directory.OWNER)
-            if path.is_file()
-        ]
+        others = (directory / log_directory.NEWEST, directory / log_directory.OWNER)
+        found += [path for path in others if path.is_file()]
     return found
 
 
-def _small_files(store: Store, logs: list[Path]) -> Iterator[tuple[str, bytes]]:
-    """Yield the files that carry their own checksums: contracts, snapshot manifests, tombstones and logs."""
-    contracts = sorted((store.root / CONTRACTS_DIRECTORY).glob("*.json"))
-    for path in (
-        *contracts,
-        *snapshots.manifests_on_disk(store.root),
-        *tombstones.on_disk(store.root),
-        *logs,
-    ):
+def small_files(root: Path, logs: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
+    """Yield path and bytes of the files that carry their own checksums: contracts, snapshot manifests, tombstones, logs.
+
+    Raises `VanishedError` if one is gone.
+    """
+    contracts = sorted((root / CONTRACTS_DIRECTORY).glob("*.json"))
+    for path in (*contracts, *snapshots.manifests_on_disk(root), *tombstones.on_disk(root), *logs):
         if path.name[0] != ".":
             try:
-                yield str(path.relative_to(store.root)), path.read_bytes()
+                yield str(path.relative_to(root)), path.read_bytes()
             except FileNotFoundError as error:
-                raise _VanishedError from error
+                raise VanishedError from error
 
 
-def _keep(source: Path, directory: Path, sha256: str) -> bool:
-    """Copy `source` unless its content is there. Returns whether it was copied."""
+def keep(content: Path | bytes, directory: Path, sha256: str) -> bool:
+    """Write `content`, or that of the file `content`, unless it is there. Returns whether it was written.
+
+    The name becomes durable by `sync`. Raises `VanishedError` if the file is gone, and `IntegrityError` HF301 if its SHA-256
+    is another: a backup of it would hide the damage.
+    """
     target = object_path(directory, sha256)
-    if target.exists() and target.stat().st_size == _size(source):
-        return False
-    fsync.make_directory(target.parent)
     unfinished = target.with_name(f"{sha256}.{os.getpid()}{fsync.UNFINISHED}")
     try:
-        shutil.copyfile(source, unfinished)
+        size = content.stat().st_size if isinstance(content, Path) else len(content)
+        if target.exists() and target.stat().st_size == size:
+            return False
+        fsync.make_directory(target.parent)
+        if isinstance(content, Path):
+            shutil.copyfile(content, unfinished)
+        else:
+            unfinished.write_bytes(content)
     except FileNotFoundError as error:
-        raise _VanishedError from error
-    _settle(unfinished, target, sha256, source.name)
-    return True
-
-
-def _keep_bytes(data: bytes, directory: Path, sha256: str) -> bool:
-    target = object_path(directory, sha256)
-    if target.exists() and target.stat().st_size == len(data):
-        return False
-    fsync.make_directory(target.parent)
-    unfinished = target.with_name(f"{sha256}.{os.getpid()}{fsync.UNFINISHED}")
-    unfinished.write_bytes(data)
-    _settle(unfinished, target, sha256, sha256)
-    return True
-
-
-def _settle(unfinished: Path, target: Path, sha256: str, name: str) -> None:
-    descriptor = os.open(unfinished, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise VanishedError from error
+    fsync.sync(unfinished)
     if sha256_of(unfinished) != sha256:
         unfinished.unlink()
+        name = content.name if isinstance(content, Path) else sha256
         raise IntegrityError(
             "HF301",
             f"file {name} was altered: its SHA-256 is not the one that was acknowledged",
@@ -261,33 +145,16 @@ def _settle(unfinished: Path, target: Path, sha256: str, name: str) -> None:
             next_command="holdfast verify --repair --backup BACKUP",
         )
     unfinished.replace(target)
+    return True
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError as error:
-        raise _VanishedError from error
-
-
-def _sync_objects(directory: Path) -> None:
-    for each in sorted((directory / OBJECTS_DIRECTORY).iterdir()):
-        fsync.sync_directory(each)
-    fsync.sync_directory(directory / OBJECTS_DIRECTORY)
-
-
-def _encoded(backup: Backup) -> bytes:
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "at_us": backup.at_us,
-        "revision": backup.revision,
-        "table_version": backup.table_version,
-        "rows": backup.rows,
-        "ledger": backup.ledger,
-        "ledger_rows": backup.ledger_rows,
-        "files": [[entry.path, entry.bytes, entry.sha256] for entry in backup.files],
-    }
-    return records.checked_json(content)
+def write(directory: Path, backup: Backup) -> None:
+    """Write the manifest of `backup`, durably, after the names of its files."""
+    for each in (*sorted((directory / OBJECTS_DIRECTORY).iterdir()), directory / OBJECTS_DIRECTORY):
+        fsync.sync(each)
+    content = {"format": FORMAT, **asdict(backup)}
+    del content["name"]
+    fsync.replace(directory / BACKUPS_DIRECTORY / f"{backup.name}.json", records.checked_json(content))
 
 
 def names(directory: Path) -> list[str]:
@@ -308,20 +175,10 @@ def read(directory: Path, name: str | None = None) -> Backup:
         raise InputError("HF306", f"{directory} has no backup {chosen}".rstrip(), state="nothing was written")
     try:
         content = records.from_checked_json(path.read_bytes())
-        if content["format"] > FORMAT:
-            raise InputError(
-                "HF306", f"backup {chosen} has format {content['format']}; this release reads {FORMAT}"
-            )
-        found = Backup(
-            chosen,
-            content["at_us"],
-            content["revision"],
-            content["table_version"],
-            content["rows"],
-            content["ledger"],
-            content["ledger_rows"],
-            tuple(Entry(*entry) for entry in content["files"]),
-        )
+        if (version := content.pop("format")) > FORMAT:
+            raise InputError("HF306", f"backup {chosen} has format {version}; this release reads {FORMAT}")
+        files = tuple(Entry(*entry) for entry in content.pop("files"))
+        found = Backup(name=chosen, files=files, **content)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _altered(chosen) from error
     if f"{found.at_us:020d}" != chosen:
@@ -338,63 +195,50 @@ def _altered(name: str) -> IntegrityError:
     )
 
 
-def _dump(connection: Connection) -> Iterator[bytes]:
-    """Yield every row of the ledger as one line of JSON, table after table, in order of the primary key."""
-    for table in schema.METADATA.sorted_tables:
-        query = select(table).order_by(*table.primary_key.columns)
-        for row in connection.execute(query):
-            yield json.dumps([table.name, *row], ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+def dump(connection: Connection) -> bytes:
+    """Return every row of the ledger as one line of JSON, table after table, in order of the primary key."""
+    return b"".join(
+        json.dumps([table.name, *row], ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        for table in schema.METADATA.sorted_tables
+        for row in connection.execute(select(table).order_by(*table.primary_key.columns))
+    )
 
 
-def ledger_digest(store: Store) -> str:
+def ledger_digest(connection: Connection) -> str:
     """Return the digest that a backup of the current ledger would have."""
-    return sha256_hex(dump(store))
+    return sha256_hex(dump(connection))
 
 
-def dump(store: Store) -> bytes:
-    """Return every row of the ledger as `fill` reads them."""
-    with store.ledger.read() as connection:
-        return b"".join(_dump(connection))
-
-
-def fill(store: Store, dump: bytes) -> int:
-    """Insert every row of `dump` into the empty ledger of `store`, in one transaction. Returns the number of rows."""
+def fill(connection: Connection, rows: bytes) -> int:
+    """Insert every row that `dump` returned into the empty ledger. Returns the number of rows."""
     tables = {table.name: table for table in schema.METADATA.sorted_tables}
+    if any(connection.execute(select(table).limit(1)).first() for table in tables.values()):
+        raise InputError(
+            "HF306",
+            "the ledger to restore into is not empty",
+            state="nothing was written",
+            next_command="name an empty database in HOLDFAST_LEDGER",
+        )
+    lines = map(json.loads, rows.splitlines())
     count = 0
-    with store.ledger.write() as connection:
-        if any(connection.execute(select(table).limit(1)).first() for table in tables.values()):
-            raise InputError(
-                "HF306",
-                "the ledger to restore into is not empty",
-                state="nothing was written",
-                next_command="name an empty database in HOLDFAST_LEDGER",
-            )
-        waiting: dict[str, list[dict[str, Any]]] = {}
-        for line in dump.splitlines():
-            name, *values = json.loads(line)
-            rows = waiting.setdefault(name, [])
-            rows.append(dict(zip(tables[name].columns.keys(), values, strict=True)))
-            count += 1
-            if len(waiting) > 1 or len(rows) >= _ROWS_AT_ONCE:
-                done = next(iter(waiting))
-                connection.execute(insert(tables[done]), waiting.pop(done))
-        for name, rows in waiting.items():
-            connection.execute(insert(tables[name]), rows)
-        advance_sequences(connection)
+    for name, of_table in groupby(lines, key=itemgetter(0)):
+        columns = tables[name].columns.keys()
+        while some := [dict(zip(columns, line[1:], strict=True)) for line in islice(of_table, _ROWS_AT_ONCE)]:
+            connection.execute(insert(tables[name]), some)
+            count += len(some)
+    advance_sequences(connection)
     return count
 
 
-def written_us(store: Store) -> dict[str, int]:
+def written_us(connection: Connection, root: Path) -> dict[str, int]:
     """Return when each file of rows was published and each blob registered, microseconds UTC, by path."""
-    made = schema.table_versions
-    query = select(schema.files.c.path, made.c.committed_at_us).join(
-        made, made.c.table_version == schema.files.c.added_version
+    made, files, versions = schema.table_versions, schema.files, schema.versions
+    query = select(files.c.path, made.c.committed_at_us).join(
+        made, made.c.table_version == files.c.added_version
     )
-    with store.ledger.read() as connection:
-        found = {row.path: int(row.committed_at_us) for row in connection.execute(query)}
-        registered = connection.execute(select(schema.versions.c.digest, schema.versions.c.created_at_us))
-        for digest, at_us in registered:
-            found[str(blobs.path_of(store.root, digest).relative_to(store.root))] = int(at_us)
+    found = {path: int(at_us) for path, at_us in connection.execute(query)}
+    for digest, at_us in connection.execute(select(versions.c.digest, versions.c.created_at_us)):
+        found[str(blobs.path_of(root, digest).relative_to(root))] = int(at_us)
     return found
 
 

@@ -5,16 +5,19 @@ It registers loads that the ledger lost (a torn write-ahead log), and all of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import polars as pl
 from sqlalchemy import Connection, func, insert, select, update
 
 from holdfast.contract import Contract
+from holdfast.contract.profile.profile import profile_batch
 from holdfast.errors import HoldfastError
-from holdfast.feeds import Expectations, Manifest
+from holdfast.feeds import Expectations, Feed, Manifest
+from holdfast.feeds.measurements import measure
 from holdfast.feeds.state_machine import State as FeedState
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store.backout.tombstones import Tombstone
@@ -22,8 +25,9 @@ from holdfast.store.db import events, schema
 from holdfast.store.db.predicates import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load
 from holdfast.store.db.statements import inserting
 from holdfast.store.feeds import contracts, violations
-from holdfast.store.maintenance import profile_rebuild
-from holdfast.store.maintenance.footer_scan import Choice, ScannedFile
+from holdfast.store.files import parquet
+from holdfast.store.maintenance.file_checks import COUNTED
+from holdfast.store.maintenance.footer_scan import Choice, Part, ScannedFile
 from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
@@ -31,7 +35,9 @@ _FILES: Final = schema.files
 _PARTS: Final = schema.file_row_groups
 _VERSIONS: Final = schema.table_versions
 _FEEDS: Final = schema.feeds
+_LOAD: Final = ("feed", "batch", "epoch")
 _LAST: Final = 2**63
+_UNREADABLE: Final = (HoldfastError, pl.exceptions.PolarsError, KeyError, ValueError)
 _UNKNOWN: Final = "it was re-registered from its files; its violations are not known"
 
 
@@ -53,8 +59,7 @@ def reregister(
     *,
     now_us: int,
     numbers: Mapping[LoadKey, int] | None = None,
-    expects: Mapping[str, Expectations] | None = None,
-    groups: Mapping[str, str | None] | None = None,
+    feeds: Sequence[Feed] = (),
 ) -> Reregistered:
     """Re-register the loads of `choice` in the caller's transaction, in the order in which they were written.
 
@@ -67,10 +72,9 @@ def reregister(
         Loads that were backed out: they are inserted as such, so that their rows stay out and their ids may be loaded again.
     numbers
         The table version of each load; None for the next ones.
-    expects
-        Expectations of each feed, as far as known: which digests of its rows are stored.
-    groups
-        The group of each declared feed: loads of a group are backed out together.
+    feeds
+        The declared feeds, as far as known. By their expectations it is decided which digests of the rows are stored, and
+        loads of a group are backed out together.
     """
     done = Reregistered()
     done.not_rebuilt += [
@@ -101,8 +105,8 @@ def reregister(
     _remove_backed_out(connection, tombstones, versions, done, now_us)
     # Last, so that no version that a tombstone names is taken.
     _take_out(connection, not_rebuilt, "incomplete loads", now_us)
-    done.not_rebuilt += profile_rebuild.rebuild_profiles(
-        connection, root, choice, done.loads, expects or {}, groups or {}
+    done.not_rebuilt += _rebuild_profiles(
+        connection, root, choice, done.loads, {feed.name: feed for feed in feeds}
     )
     _mark_suspect(connection, choice, done, now_us)
     return done
@@ -142,28 +146,17 @@ def _version(connection: Connection, reason: str, at_us: int, number: int | None
 
 
 def _batch(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "digest": manifest.digest,
-        "contract_hash": manifest.contract_hash,
-        "rows_received": manifest.rows_loaded + manifest.rows_quarantined,
-        "rows_loaded": manifest.rows_loaded,
-        "rows_quarantined": manifest.rows_quarantined,
-        "event_time_min_us": manifest.event_time_min_us,
-        "event_time_max_us": manifest.event_time_max_us,
-        "source": manifest.source,
-    }
+    copied = {name: getattr(manifest, name) for name in ("digest", "contract_hash", *COUNTED)}
+    return copied | {"rows_received": manifest.rows_loaded + manifest.rows_quarantined}
 
 
 def _insert_batch(
     connection: Connection, columns: Mapping[str, Any], load: LoadKey, version: int, *, live: bool
 ) -> None:
-    feed, batch, epoch = load
     state = PUBLISHED if live else BACKED_OUT
-    connection.execute(
-        insert(_BATCHES).values(
-            feed=feed, batch=batch, epoch=epoch, state=state, table_version=version, **columns
-        )
-    )
+    named = dict(zip(_LOAD, load, strict=True))
+    values = {**named, **columns, "state": state, "table_version": version}
+    connection.execute(insert(_BATCHES).values(values))
 
 
 def _insert_files(connection: Connection, choice: Choice, versions: dict[LoadKey, int]) -> list[LoadKey]:
@@ -179,28 +172,17 @@ def _insert_files(connection: Connection, choice: Choice, versions: dict[LoadKey
             if part.load not in versions:  # some of its rows are missing: the others stay out
                 versions[part.load] = added
                 _insert_batch(connection, _batch(part.manifest), part.load, added, live=False)
-            feed, batch, epoch = part.load
-            connection.execute(
-                insert(_PARTS).values(
-                    path=file.path,
-                    row_group=part.row_group,
-                    feed=feed,
-                    batch=batch,
-                    epoch=epoch,
-                    rows=part.rows,
-                )
-            )
+            named = dict(zip(_LOAD, part.load, strict=True))
+            values = {"path": file.path, "row_group": part.row_group, "rows": part.rows}
+            connection.execute(insert(_PARTS).values(named | values))
     return [load for load in choice.open if load in versions]
 
 
 def _file_row(file: ScannedFile, added: int) -> dict[str, Any]:
-    rows = file.table == file.feed
-    lows = [
-        part.manifest.event_time_min_us for part in file.parts if part.manifest.event_time_min_us is not None
-    ]
-    highs = [
-        part.manifest.event_time_max_us for part in file.parts if part.manifest.event_time_max_us is not None
-    ]
+    # Bounds of the whole load are wider than those of the file: a reader may read it in vain, but misses no row.
+    loads = [part.manifest for part in file.parts if file.table == file.feed]
+    lows = [load.event_time_min_us for load in loads if load.event_time_min_us is not None]
+    highs = [load.event_time_max_us for load in loads if load.event_time_max_us is not None]
     return {
         "path": file.path,
         "table_name": file.table,
@@ -208,11 +190,9 @@ def _file_row(file: ScannedFile, added: int) -> dict[str, Any]:
         "rows": file.rows,
         "bytes": file.bytes,
         "sha256": file.sha256,
-        # Bounds of the whole load are wider than those of the file: a reader may read it in vain, but misses no row.
-        "event_time_min_us": min(lows) if rows and lows else None,
-        "event_time_max_us": max(highs) if rows and highs else None,
+        "event_time_min_us": min(lows, default=None),
+        "event_time_max_us": max(highs, default=None),
         "added_version": added,
-        "removed_version": None,
     }
 
 
@@ -278,3 +258,61 @@ def _mark_suspect(connection: Connection, choice: Choice, done: Reregistered, no
         row = {"state": FeedState.SUSPECT, "reason": why, "changed_at_us": now_us}
         statement = inserting(connection, _FEEDS).values(feed=feed, contract_hash=contract_hash, **row)
         connection.execute(statement.on_conflict_do_update(index_elements=["feed"], set_=row))
+
+
+def _rebuild_profiles(
+    connection: Connection, root: Path, choice: Choice, loads: Iterable[LoadKey], feeds: Mapping[str, Feed]
+) -> list[str]:
+    """Measure and profile the valid rows of each of `loads` and insert the result. Returns a message for each that failed.
+
+    Not recoverable: the sender's declared row count, and what needs the declaration of a feed that is not in `feeds`. One
+    load is in memory at a time.
+    """
+    parts = _valid_parts(choice)
+    not_rebuilt = []
+    for load in loads:
+        feed = feeds.get(load[0])
+        contract = contracts.find(connection, choice.loads[load].manifest.contract_hash)
+        if contract is None:
+            not_rebuilt.append(f"profile of batch {load[0]}/{load[1]}: its contract is lost")
+            continue
+        try:
+            row = _measured(root, contract, feed.expects if feed else Expectations(), parts.get(load, []))
+        except _UNREADABLE as error:
+            not_rebuilt.append(f"profile of batch {load[0]}/{load[1]}: {error}")
+            continue
+        # A feed that is not declared has no known group; one of no group has the empty name.
+        row["group_name"] = feed.group or "" if feed else None
+        connection.execute(insert(schema.admissions).values(dict(zip(_LOAD, load, strict=True)) | row))
+    return not_rebuilt
+
+
+def _valid_parts(choice: Choice) -> dict[LoadKey, list[tuple[str, bool, Part]]]:
+    """Return for each load the parts with its valid rows, in order: path, whether the file has other loads too, part."""
+    found: dict[LoadKey, list[tuple[str, bool, Part]]] = {}
+    for file in choice.files:
+        for part in file.parts if file.table == file.feed else ():
+            found.setdefault(part.load, []).append((file.path, len(file.parts) > 1, part))
+    return {load: sorted(parts, key=lambda each: each[2].number) for load, parts in found.items()}
+
+
+def _measured(
+    root: Path, contract: Contract, expects: Expectations, parts: list[tuple[str, bool, Part]]
+) -> dict[str, object]:
+    frames = [
+        parquet.read(root / path, row_groups=[part.row_group] if shared else None)
+        for path, shared, part in parts
+    ]
+    # A file put together of several has every column that any of them had, as the contract now types it.
+    valid = parquet.concat(frames, {}).select([column.name for column in contract.columns])
+    facts = measure(contract, expects, valid, valid.clear(), {})
+    return {
+        "event_time": contract.event_time,
+        "rows_expected": None,
+        "profile_json": profile_batch(contract, valid).to_json(),
+        "rows_digest": facts.rows_digest,
+        "values_digest": facts.values_digest,
+        "sequence_min": facts.sequence.low if facts.sequence else None,
+        "sequence_max": facts.sequence.high if facts.sequence else None,
+        "sequence_gaps": facts.sequence.holes if facts.sequence else None,
+    }

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import msgspec
 from sqlalchemy import Connection, func, select
@@ -29,8 +28,6 @@ from holdfast.store.maintenance.ledger_checks import Mismatch
 from holdfast.store.serving import log_directory, prediction_log
 from holdfast.store.serving.aborts import SERVERS_DIRECTORY
 from holdfast.store.serving.prediction_log import PredictionRecord
-
-_PIECE_BYTES: Final = 1 << 20
 
 
 class _Checksummed(msgspec.Struct):
@@ -134,14 +131,16 @@ def newest_plans(connection: Connection) -> dict[str, int]:
     return {model: int(plan) for model, plan in connection.execute(query)}
 
 
-def log_segments(store: Store) -> Iterator[tuple[Path, str]]:
+def collected_bytes(connection: Connection) -> dict[tuple[str, int], int]:
+    """Return how many bytes of each segment were collected, by server and number of the segment."""
+    rows = connection.execute(select(schema.log_positions))
+    return {(row.server, row.segment): int(row.collected_bytes) for row in rows}
+
+
+def log_segments(connection: Connection, root: Path) -> Iterator[tuple[Path, str]]:
     """Yield segments of prediction logs that are missing, short, damaged, or of another server."""
-    rows = schema.log_positions
-    with store.ledger.read() as connection:
-        collected = {
-            (row.server, row.segment): int(row.collected_bytes) for row in connection.execute(select(rows))
-        }
-    for directory in log_directory.all_of(store.root):
+    collected = collected_bytes(connection)
+    for directory in log_directory.all_of(root):
         there = log_directory.segments(directory)
         for number, path in there:
             reason = _segment(path, directory.name, number, collected.get((directory.name, number), 0))
@@ -176,28 +175,31 @@ def _segment(path: Path, server: str, number: int, collected: int) -> str:
     return f"ends in the middle of a record, at byte {offset}" if offset < path.stat().st_size else ""
 
 
-def copied_contracts(connection: Connection, root: Path) -> Iterator[Mismatch]:
-    """Yield contracts of the ledger whose copy is missing or altered, and altered copies of other contracts."""
+def copied_contracts(connection: Connection, root: Path) -> list[str]:
+    """Return the hashes of the contracts that have a copy, or should have one."""
     known = set(connection.execute(select(schema.contracts.c.contract_hash)).scalars())
     used = set(connection.execute(select(schema.batches.c.contract_hash)).scalars())
-    there = {
-        path.stem for path in (root / contracts.CONTRACTS_DIRECTORY).glob("*.json") if path.name[0] != "."
-    }
-    for contract_hash in sorted((known & used) | there):
+    there = (root / contracts.CONTRACTS_DIRECTORY).glob("*.json")
+    return sorted((known & used) | {path.stem for path in there if path.name[0] != "."})
+
+
+def damaged_copies(connection: Connection, root: Path) -> Iterator[Mismatch]:
+    """Yield the hashes of contracts whose copy is missing or altered."""
+    for contract_hash in copied_contracts(connection, root):
         try:
             contracts.read_copy(root, contract_hash)
         except HoldfastError as error:
-            yield f"contract {contract_hash}", error.what
+            yield contract_hash, error.what
 
 
-def snapshot_manifests(connection: Connection, root: Path) -> Iterator[Mismatch]:
-    """Yield the snapshots whose manifest is missing or damaged, and damaged manifests of other snapshots."""
+def damaged_manifests(connection: Connection, root: Path) -> Iterator[Mismatch]:
+    """Yield the snapshots whose manifest is missing or damaged, and those of other damaged manifests."""
     known = set(connection.execute(select(schema.snapshots.c.snapshot)).scalars())
     for name in sorted(known | {path.stem for path in snapshots.manifests_on_disk(root)}):
         try:
             snapshots.read_manifest(snapshots.manifest_path(root, name))
         except HoldfastError as error:
-            yield f"snapshot {name}", error.what
+            yield name, error.what
 
 
 def tombstone_files(connection: Connection, root: Path) -> Iterator[Mismatch]:
@@ -243,12 +245,9 @@ def tombstone_files(connection: Connection, root: Path) -> Iterator[Mismatch]:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of the file's bytes, read in pieces; empty if it cannot be read."""
-    digest = hashlib.sha256()
+    """Return the SHA-256 of the file's bytes; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                digest.update(piece)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
-    return digest.hexdigest()

@@ -21,8 +21,8 @@ _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
 _ROW_GROUPS: Final = schema.file_row_groups
 _LOAD: Final = ("feed", "batch", "epoch", "digest", "contract_hash")
-_COUNTED: Final = ("rows_loaded", "rows_quarantined", "event_time_min_us", "event_time_max_us", "source")
-
+COUNTED: Final = ("rows_loaded", "rows_quarantined", "event_time_min_us", "event_time_max_us", "source")
+"""Columns of `batches` that are in the footers of a load's files too."""
 
 LEDGER_ERRORS: Final = (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError, OverflowError)
 """Errors that reading a damaged ledger may raise."""
@@ -51,7 +51,7 @@ def expected_files(connection: Connection) -> list[Expected]:
             _FILES.c.sha256,
             _ROW_GROUPS.c.row_group,
             _ROW_GROUPS.c.rows.label("of_load"),
-            *(_BATCHES.c[name] for name in (*_LOAD, *_COUNTED)),
+            *(_BATCHES.c[name] for name in (*_LOAD, *COUNTED)),
         )
         .join(_ROW_GROUPS, _ROW_GROUPS.c.path == _FILES.c.path)
         .join(_BATCHES, same_load(_BATCHES, _ROW_GROUPS))
@@ -81,7 +81,7 @@ def expected_files(connection: Connection) -> list[Expected]:
 
 def _load_of(row: Row[Any]) -> dict[str, Any]:
     """Return the fields that a footer must have for one load in its file."""
-    named = {name: getattr(row, name) for name in (*_LOAD, *_COUNTED)}
+    named = {name: getattr(row, name) for name in (*_LOAD, *COUNTED)}
     return named | {"row_group": row.row_group, "rows": row.of_load}
 
 

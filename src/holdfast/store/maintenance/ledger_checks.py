@@ -24,6 +24,9 @@ _SNAPSHOTS: Final = schema.snapshots
 _VERSIONS: Final = schema.versions
 _MOST: Final = 20
 
+INVALID_LEASE: Final = or_(schema.leases.c.duration_us <= 0, schema.leases.c.epoch < 1)
+"""True for a row of `leases` that no call of `acquire` can have written."""
+
 
 def find_mismatches(connection: Connection) -> list[Mismatch]:
     """Run all checks of this module."""
@@ -199,9 +202,7 @@ def invalid_definitions(connection: Connection) -> list[Mismatch]:
 
 def invalid_leases(connection: Connection) -> list[Mismatch]:
     """Find leases that no call of `acquire` can have written."""
-    leases = schema.leases
-    invalid = or_(leases.c.duration_us <= 0, leases.c.epoch < 1)
     return [
         (f"lease {row.lease}", f"epoch {row.epoch} lasts {row.duration_us} microseconds")
-        for row in connection.execute(select(leases).where(invalid))
+        for row in connection.execute(select(schema.leases).where(INVALID_LEASE))
     ]

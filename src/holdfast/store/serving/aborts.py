@@ -114,7 +114,7 @@ def remove(directory: Path, ended: Iterable[Abort]) -> None:
             _put(directory, rest)
             return
         (directory / _FILE).unlink(missing_ok=True)
-        fsync.sync_directory(directory)
+        fsync.sync(directory)
 
 
 def reserve(directory: Path) -> None:
@@ -161,7 +161,7 @@ def _use_spare(directory: Path, data: bytes) -> None:
     finally:
         os.close(descriptor)
     path.replace(directory / _FILE)
-    fsync.sync_directory(directory)
+    fsync.sync(directory)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.errors import IntegrityError, UnavailableError
-from holdfast.store.durability.fsync import sync_directory, write_all
+from holdfast.store.durability.fsync import sync, write_all
 
 LOGS_DIRECTORY: Final = "log"
 """Where the prediction logs lie under the store's root: `log/<server>`."""
@@ -106,4 +106,4 @@ def record_newest(directory: Path, number: int) -> None:
     finally:
         os.close(descriptor)
     unfinished.replace(directory / NEWEST)
-    sync_directory(directory)
+    sync(directory)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.records import check_name
-from holdfast.store.durability.fsync import sync_directory
+from holdfast.store.durability.fsync import sync
 from holdfast.store.serving.log_directory import newest_begun, path_of, record_newest, segments
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
@@ -180,7 +180,7 @@ class LogWriter:
         record_newest(self.directory, self._segment + 1)
         path = path_of(self.directory, self._segment + 1)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        sync_directory(self.directory)
+        sync(self.directory)
         with self._lock:
             if self._fd >= 0:
                 self._retired.append(self._fd)

@@ -144,12 +144,14 @@ def test_a_stopped_postgresql_does_not_keep_a_rollback_waiting(
 
 
 def _loop_once(world: World) -> list[Abort]:
-    lease = leases.acquire(
-        world.store, f"control-{MODEL}", holder="test", duration_us=60 * US, now_us=_now_us()
-    )
+    with world.store.ledger.write() as connection:
+        lease = leases.acquire(
+            connection, f"control-{MODEL}", holder="test", duration_us=60 * US, now_us=_now_us()
+        )
     assert isinstance(lease, leases.Lease)
     done = abort_sync.carry(world.store, MODEL, lease, now_us=_now_us())
-    leases.release(world.store, lease)
+    with world.store.ledger.write() as connection:
+        leases.release(connection, lease)
     return done
 
 

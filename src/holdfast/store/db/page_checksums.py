@@ -18,7 +18,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -159,14 +159,7 @@ def _checksums(data: bytes) -> str:
 
 
 def _encoded(checksums: PageChecksums) -> bytes:
-    return records.checked_json(
-        {
-            "format": FORMAT,
-            "bytes": checksums.bytes,
-            "sha256": checksums.sha256,
-            "pages": checksums.pages,
-        }
-    )
+    return records.checked_json({"format": FORMAT, **asdict(checksums)})
 
 
 def _altered(ledger: Path, reason: str, next_command: str = _NEXT) -> IntegrityError:

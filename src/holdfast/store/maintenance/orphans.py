@@ -2,7 +2,7 @@
 
 A sweep holds the lock of the file, which a living maker would hold, while it looks and removes, and only then asks the ledger
 whether the file is named. On a file system without locks a living maker may lose its attempt, but it never publishes a file
-that is gone.
+that is gone. Directory and ledger are read in turn under these locks, so the functions take the `Store`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from holdfast.tables.snapshots import LoadKey
 def sweep(store: Store) -> list[str]:
     """Remove every orphan: unnamed rows, blobs of no version, unfinished blobs and drafts of tables.
 
-    It lists the whole rows directory. Loads of `lost_loads` are no orphans. Returns the removed paths to the
-    store's root.
+    It lists the whole rows directory. Loads of `lost_loads` are no orphans. Returns the removed paths,
+    relative to the store's root.
     """
     swept = sweep_dead_attempts(store)
     kept = {path for paths in lost_loads(store).values() for path in paths}
@@ -47,7 +47,7 @@ def sweep(store: Store) -> list[str]:
 
 
 def unnamed(store: Store) -> list[str]:
-    """Return every file in the rows directory that the ledger does not name to the store's root."""
+    """Return every file in the rows directory that the ledger does not name, relative to the store's root."""
     # The directory first: a file that is published between the two looks is then in the second.
     on_disk = [str(path.relative_to(store.root)) for path in files_in(store.root / ROWS_DIRECTORY)]
     with store.ledger.read() as connection:

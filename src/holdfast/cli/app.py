@@ -80,6 +80,13 @@ def command(group: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return register
 
 
+def command_group(name: str, group: str, text: str) -> typer.Typer:
+    """Register and return a group of commands, such as `snapshot create`, under the heading `group`."""
+    made = typer.Typer(name=name, help=text, no_args_is_help=True)
+    app.add_typer(made, rich_help_panel=group)
+    return made
+
+
 def load_commands(name: str) -> None:
     """Register the commands of the module that has the command `name`; all of them if none has.
 

@@ -79,12 +79,7 @@ def now_us() -> int:
 
 def _declared(path: Path) -> Model:
     if not path.is_file():
-        raise InputError(
-            "HF102",
-            f"there is no {path.name} in {path.parent}",
-            state="nothing was read",
-            next_command="holdfast init",
-        )
+        raise _unusable(f"there is no {path.name} in {path.parent}", "holdfast init")
     # The file may import modules of its directory, as a script may.
     sys.path.insert(0, str(path.parent))
     try:
@@ -93,23 +88,18 @@ def _declared(path: Path) -> Model:
         raise InputError(error.code, f"{path.name}: {error.what}", state="nothing was read") from error
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        raise InputError(
-            "HF102",
-            f"running {path.name} failed: {type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})",
-            state="nothing was read",
-            next_command="correct the file, then the same command again",
-        ) from error
+        line = f"{Path(where.filename).name}, line {where.lineno}"
+        raise _unusable(f"running {path.name} failed: {type(error).__name__}: {error} ({line})") from error
     finally:
         sys.path.remove(str(path.parent))
         _unload_modules(path.parent)
     if not isinstance(declared, Model):
-        raise InputError(
-            "HF102",
-            f"{path.name} declares no `model = Model(...)`",
-            state="nothing was read",
-            next_command="correct the file, then the same command again",
-        )
+        raise _unusable(f"{path.name} declares no `model = Model(...)`")
     return declared
+
+
+def _unusable(what: str, next_command: str = "correct the file, then the same command again") -> InputError:
+    return InputError("HF102", what, state="nothing was read", next_command=next_command)
 
 
 def _unload_modules(directory: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from holdfast.cli.app import app
+from holdfast.cli.app import command_group
 from holdfast.cli.options import Limit, Run, with_project
 from holdfast.cli.output import Output
 from holdfast.control.training import snapshots
@@ -29,12 +29,7 @@ class Format(StrEnum):
     DELTA = "delta"
 
 
-group = typer.Typer(
-    name="snapshot",
-    help="Snapshots of the tables: create, list, show, compare, export.",
-    no_args_is_help=True,
-)
-app.add_typer(group, rich_help_panel="Rows")
+group = command_group("snapshot", "Rows", "Snapshots of the tables: create, list, show, compare, export.")
 
 
 @group.command()

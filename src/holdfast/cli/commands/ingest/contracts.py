@@ -10,7 +10,7 @@ import polars as pl
 import typer
 from rich.markup import escape
 
-from holdfast.cli.app import app
+from holdfast.cli.app import command_group
 from holdfast.cli.options import Run, misused, with_directory, with_project
 from holdfast.cli.output import Output
 from holdfast.cli.project import MODEL_FILE, Project, now_us
@@ -45,10 +45,7 @@ REFERENCE: Final = (
     "such as model.py or model.py:FEED, or a contract's JSON file"
 )
 
-group = typer.Typer(
-    name="contract", help="Contracts of rows: show, compare, accept a change, suggest.", no_args_is_help=True
-)
-app.add_typer(group, rich_help_panel="Rows")
+group = command_group("contract", "Rows", "Contracts of rows: show, compare, accept a change, suggest.")
 
 
 @group.command()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import typer
 from rich.markup import escape
 
-from holdfast.cli.app import app
+from holdfast.cli.app import command_group
 from holdfast.cli.commands.evaluation.replay import replay_if_due
 from holdfast.cli.commands.rollout import history, rollback
 from holdfast.cli.commands.rollout.policy import print_change
@@ -27,12 +26,11 @@ from holdfast.rollout.model.state_machine import State
 from holdfast.store.models import versions
 from holdfast.store.rollout import rollouts
 
-group = typer.Typer(
-    name="rollout",
-    help="Roll a version out: start, follow, pause, undo, and list what became of earlier ones.",
-    no_args_is_help=True,
+group = command_group(
+    "rollout",
+    "Versions",
+    "Roll a version out: start, follow, pause, undo, and list what became of earlier ones.",
 )
-app.add_typer(group, rich_help_panel="Versions")
 
 
 @group.command()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.markup import escape
 
-from holdfast.cli.app import app
+from holdfast.cli.app import command_group
 from holdfast.cli.commands.runtimes.compatibility_check import compatibility_test, running_in, serving
 from holdfast.cli.commands.runtimes.serving_config import report
 from holdfast.cli.options import UNSTATED, NoWait, Reason, Run, with_directory, with_project
@@ -27,12 +27,9 @@ from holdfast.store.serving import servers
 SEEN_SECONDS: Final = 40.0
 """How long servers may take to be replaced before the command fails."""
 
-group = typer.Typer(
-    name="runtime",
-    help="The set of Python and package versions that serves: register, test and push it.",
-    no_args_is_help=True,
+group = command_group(
+    "runtime", "Running", "The set of Python and package versions that serves: register, test and push it."
 )
-app.add_typer(group, rich_help_panel="Running")
 
 RuntimeId = Annotated[str, typer.Argument(metavar="RUNTIME", help="The runtime, as in b-1f2e3d4c5b6a.")]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli.app import app
+from holdfast.cli.app import command_group
 from holdfast.cli.options import UNSTATED, Reason, Run, misused, with_project
 from holdfast.cli.output import Output
 from holdfast.cli.project import now_us
@@ -26,10 +26,7 @@ SEEN_SECONDS = 10.0
 """How long servers may take to apply a change before the command fails."""
 
 
-group = typer.Typer(
-    name="serving-config", help="The limits of servers: show and push them.", no_args_is_help=True
-)
-app.add_typer(group, rich_help_panel="Running")
+group = command_group("serving-config", "Running", "The limits of servers: show and push them.")
 
 
 @group.command()

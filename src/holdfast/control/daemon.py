@@ -30,7 +30,7 @@ def concerns() -> dict[str, Concern]:
 
 def _carry_back_outs_on(store: Store, _model: str, _lease: leases.Lease, *, now_us: int) -> None:
     """Continue back-outs of any process: a back-out is fenced by its own count of steps."""
-    backout.carry_on(store, now_us=now_us)
+    backout.finish_interrupted(store, now_us=now_us)
 
 
 def _end_drills(store: Store, model: str, _lease: leases.Lease, *, now_us: int) -> None:

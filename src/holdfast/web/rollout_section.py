@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast import formatting
-from holdfast.control.reports.explain import Chapter, explain
+from holdfast.control.reports.explain import RolloutEvent, explain
 from holdfast.control.reports.progress import MetricProgress, RolloutProgress, progress
 from holdfast.control.rollout.metric_summary import in_order
 from holdfast.control.rollout.pushes import Totals, listed, totals
@@ -23,7 +23,7 @@ from holdfast.store.rollout.webhooks import HookResponseRow
 from holdfast.store.telemetry import usage
 from holdfast.web import formatting as web_formatting
 
-SHOWN_CHAPTERS: Final = 12
+SHOWN_EVENTS: Final = 12
 
 _SECOND_US: Final = 1_000_000
 _NAMES: Final[Mapping[str, str]] = {
@@ -60,7 +60,7 @@ class RolloutSection:
     realised_ppm: int | None
     realised_requests: int
     curves: tuple[Curve, ...]
-    chapters: tuple[Chapter, ...]
+    chapters: tuple[RolloutEvent, ...]
     hooks: tuple[HookResponseRow, ...]
     drills: tuple[Standing, ...]
     pushes: Totals
@@ -82,7 +82,7 @@ def read(store: Store, model: str, *, now_us: int) -> RolloutSection:
         realised_ppm=ppm,
         realised_requests=requests,
         curves=_curves(store, now),
-        chapters=explain(store, now.rollout_id).chapters[-SHOWN_CHAPTERS:][::-1],
+        chapters=explain(store, now.rollout_id).events[-SHOWN_EVENTS:][::-1],
         hooks=waiting,
         drills=standing,
         pushes=pushed,

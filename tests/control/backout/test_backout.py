@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from holdfast.control.backout.backout import carry_on, plan_backout
+from holdfast.control.backout.backout import finish_interrupted, plan_backout
 from holdfast.errors import ConflictError, IntegrityError, NotFoundError
 from holdfast.records import BatchId
 from holdfast.store import Store
@@ -207,7 +207,7 @@ class LoadsAndBackOuts(RuleBasedStateMachine):
     @precondition(lambda self: self.out)
     @rule()
     def nothing_is_left_to_carry_on(self) -> None:
-        assert carry_on(self.store, now_us=self.world.NOW_US) == []
+        assert finish_interrupted(self.store, now_us=self.world.NOW_US) == []
 
     def teardown(self) -> None:
         clean = self.world.never_saw(self.directory / "clean", self.directory, self.live)
@@ -243,7 +243,7 @@ def test_a_backout_is_done_once_from_two_threads_of_control(tmp_path: Path, stor
     def loop_comes_first(point: str) -> None:
         if point in ("backout.begun", "backout.removed"):
             failpoints.armed = None
-            carry_on(store, now_us=world.NOW_US)
+            finish_interrupted(store, now_us=world.NOW_US)
 
     failpoints.armed = loop_comes_first
     try:

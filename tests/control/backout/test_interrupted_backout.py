@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.control.backout.backout import carry_on, execute_backout, plan_backout
+from holdfast.control.backout.backout import execute_backout, finish_interrupted, plan_backout
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.backout import backouts
@@ -89,7 +89,7 @@ def test_a_feed_of_the_group_that_is_loaded_after_the_beginning_goes_too(
     failpoints.armed = None
     world.load(store, tmp_path, world.WEATHER, 0)
     if by_loop:
-        assert carry_on(store, now_us=world.NOW_US) == [1]
+        assert finish_interrupted(store, now_us=world.NOW_US) == [1]
     else:
         assert _execute_backout(store, world, "flights", "again", world.FEEDS) == "carried_on"
     assert _live(store, world, 0) == []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import insert
 
-from holdfast.control.backout.backout import carry_on, plan_backout
+from holdfast.control.backout.backout import finish_interrupted, plan_backout
 from holdfast.control.evaluation import qualify
 from holdfast.control.rollout import failover, reconcile
 from holdfast.control.rollout.failover import Cause
@@ -322,7 +322,7 @@ def test_a_killed_back_out_is_carried_on(
     assert process.returncode == -9, errors
     assert "ACK" not in output
     if resumed_by == "loop":
-        done = carry_on(case.store, now_us=case.rows.NOW_US)
+        done = finish_interrupted(case.store, now_us=case.rows.NOW_US)
         assert done == ([] if point in ("backout.before_begin", "backout.ended") else [1])
     case.rows.take_out(case.store, case.rows.FLIGHTS, 1)
     assert state_of(case) == undisturbed

@@ -39,43 +39,43 @@ def free(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("exercise", [on_copy.restore, on_copy.dead_database, bad_push.bad_push])
-def test_without_room_nothing_is_copied(place, free, exercise) -> None:
+def test_without_room_nothing_is_copied(workspace, free, exercise) -> None:
     free(200)
-    found = exercise(place, 1)
+    found = exercise(workspace, 1)
     assert (found.verdict, found.measured_duration_us) == (Verdict.INCONCLUSIVE, None)
     assert "bytes of free space are needed" in found.explanation
     assert found.evidence["free_bytes"] == 200 * KB < found.evidence["wanted_bytes"]
-    assert not list(place.store.root.parent.glob("*.drill-*"))
+    assert not list(workspace.store.root.parent.glob("*.drill-*"))
 
 
-def test_a_bad_push_against_a_heuristic_is_not_to_be_judged(place, free) -> None:
+def test_a_bad_push_against_a_heuristic_is_not_to_be_judged(workspace, free) -> None:
     """R114: after a rollback to the heuristic there is no candidate whose twin could be pushed."""
     free(10**9)
-    with place.store.ledger.write() as connection:
+    with workspace.store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE versions SET role = 'heuristic'")
-    found = bad_push.bad_push(place, 1)
+    found = bad_push.bad_push(workspace, 1)
     assert (found.verdict, found.measured_duration_us) == (Verdict.INCONCLUSIVE, None)
     assert found.explanation.startswith("nothing to push against: v2-00000000 answers, a heuristic")
 
 
-def test_without_room_no_binary_is_tried_and_none_is_blamed(place, free) -> None:
+def test_without_room_no_binary_is_tried_and_none_is_blamed(workspace, free) -> None:
     free(200)
     version = "v2-00000000"
-    with place.store.ledger.write() as connection:
+    with workspace.store.ledger.write() as connection:
         named = runtimes.register(connection, runtimes.here("green"), ["env"], now_us=1)
         candidate = runtimes.get(connection, named)
     with pytest.raises(UnavailableError, match=r"HF306.*bytes of free space are needed"):
-        runtime.try_out(place, version, candidate, ["env"], [])
-    with place.store.ledger.read() as connection:
-        limits = serving_config.current(connection, place.model.name)
-        assert runtimes.tried(connection, version, named, limits.id) is None
-    assert not list(place.store.root.parent.glob("*.drill-*"))
+        runtime.try_out(workspace, version, candidate, ["env"], [])
+    with workspace.store.ledger.read() as connection:
+        limits = serving_config.current(connection, workspace.model.name)
+        assert runtimes.compatibility_result(connection, version, named, limits.id) is None
+    assert not list(workspace.store.root.parent.glob("*.drill-*"))
 
 
-def test_a_restore_wants_room_for_the_whole_store_three_times(place, free) -> None:
+def test_a_restore_wants_room_for_the_whole_store_three_times(workspace, free) -> None:
     free(11_000)
-    found = on_copy.restore(place, 1)
+    found = on_copy.restore(workspace, 1)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.evidence["wanted_bytes"] > 12_000 * KB
     free(40_000)
-    assert on_copy.no_room(place.store.root, [place.store.root]) is None
+    assert on_copy.no_room(workspace.store.root, [workspace.store.root]) is None

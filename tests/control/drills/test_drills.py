@@ -14,7 +14,7 @@ import pytest
 
 from holdfast.control.drills import bad_push, cleanup, on_copy, runner
 from holdfast.control.drills import live as drill_live
-from holdfast.control.drills.live import Place
+from holdfast.control.drills.live import Workspace
 from holdfast.control.maintenance import backup as backing
 from holdfast.control.probing import convergence
 from holdfast.control.rollout import reconcile as rollout
@@ -54,14 +54,14 @@ def now_us() -> int:
 
 
 @pytest.fixture
-def place(world) -> Place:
+def place(world) -> Workspace:
     """A champion, one before it, and a fallback."""
     for kind in ("half", "tenth", "delay"):
         world.version(kind)
     with world.store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE versions SET state = 'qualified'")
     world.plan("half", previous="tenth", fallback="delay")
-    return Place(
+    return Workspace(
         store=world.store,
         model=Declared(),
         serve=[sys.executable, "-c", SERVER],
@@ -70,8 +70,8 @@ def place(world) -> Place:
     )
 
 
-def run(place: Place, kind: DrillKind) -> Any:
-    return runner.run(place, kind, actor="ann", lasts_us=DAY_US)
+def run(workspace: Workspace, kind: DrillKind) -> Any:
+    return runner.run(workspace, kind, actor="ann", lasts_us=DAY_US)
 
 
 def _was_champion(world, kind: str) -> None:
@@ -103,11 +103,11 @@ def announced(world) -> None:
     wait_until(lambda: registered(world.store), "the server is announced")
 
 
-def leftovers(place: Place) -> list[Path]:
-    return list(place.store.root.parent.glob("*.drill-*"))
+def leftovers(workspace: Workspace) -> list[Path]:
+    return list(workspace.store.root.parent.glob("*.drill-*"))
 
 
-def test_a_rollback_is_drilled_on_a_server_and_no_user_is_moved(world, place: Place, serve) -> None:
+def test_a_rollback_is_drilled_on_a_server_and_no_user_is_moved(world, workspace: Workspace, serve) -> None:
     served = serve()
     announced(world)
     before = read(world.store, traffic_plans.newest, MODEL)
@@ -121,7 +121,7 @@ def test_a_rollback_is_drilled_on_a_server_and_no_user_is_moved(world, place: Pl
     user = threading.Thread(target=ask)
     user.start()
     try:
-        found = run(place, DrillKind.ROLLBACK)
+        found = run(workspace, DrillKind.ROLLBACK)
     finally:
         stop.set()
         user.join()
@@ -136,11 +136,11 @@ def test_a_rollback_is_drilled_on_a_server_and_no_user_is_moved(world, place: Pl
     assert [each.kind for each in standing if each.ready] == [DrillKind.ROLLBACK]
 
 
-def test_a_live_drill_moves_all_users_and_back(world, place: Place, serve) -> None:
+def test_a_live_drill_moves_all_users_and_back(world, workspace: Workspace, serve) -> None:
     """Only to what was the champion before; else it says why not."""
     served = serve()
     announced(world)
-    live = dataclasses.replace(place, live=True)
+    live = dataclasses.replace(workspace, live=True)
     refused = run(live, DrillKind.ROLLBACK)
     assert refused.verdict is Verdict.INCONCLUSIVE
     assert "was never the champion" in refused.explanation
@@ -166,11 +166,11 @@ def test_a_live_drill_moves_all_users_and_back(world, place: Place, serve) -> No
 
 
 def test_a_follower_that_is_slow_or_deaf_fails_the_drill(
-    world, place: Place, serve, monkeypatch: pytest.MonkeyPatch
+    world, workspace: Workspace, serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = serve()
     announced(world)
-    strict = dataclasses.replace(place, within_us=1)
+    strict = dataclasses.replace(workspace, within_us=1)
     found = run(strict, DrillKind.ROLLBACK)
     assert found.verdict is Verdict.FAIL
     assert "at most 0.001 ms are allowed" in found.explanation
@@ -179,35 +179,35 @@ def test_a_follower_that_is_slow_or_deaf_fails_the_drill(
     monkeypatch.setattr(
         convergence, "on_plan", lambda _plan, _version: lambda client: client.probe() and None
     )
-    found = run(place, DrillKind.ROLLBACK)
+    found = run(workspace, DrillKind.ROLLBACK)
     assert found.verdict is Verdict.FAIL
     assert "did not follow within" in found.explanation
     served.stop()
     monkeypatch.undo()
-    found = run(place, DrillKind.ROLLBACK)
+    found = run(workspace, DrillKind.ROLLBACK)
     assert (found.verdict, found.measured_duration_us is None) == (Verdict.INCONCLUSIVE, True)
     assert not any(each.ready for each in runner.standings(world.store, MODEL, now_us=now_us()))
 
 
 @pytest.mark.process
 def test_nothing_to_return_to_shows_nothing_and_a_rollout_under_way_is_left_alone(
-    world, place: Place
+    world, workspace: Workspace
 ) -> None:
     """It says nothing against a drill that passed before: nothing was drilled."""
     world.plan("half")
-    found = run(place, DrillKind.ROLLBACK)
+    found = run(workspace, DrillKind.ROLLBACK)
     assert (found.verdict, "no version to return to" in found.explanation) == (Verdict.INCONCLUSIVE, True)
     world.plan("half", "tenth", 1000)
     with world.store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE rollouts SET state = 'canary'")
     newest = read(world.store, traffic_plans.newest, MODEL)
-    found = run(place, DrillKind.ROLLBACK)
+    found = run(workspace, DrillKind.ROLLBACK)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert read(world.store, traffic_plans.newest, MODEL) == newest
 
 
 def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
-    world, place: Place, serve, monkeypatch: pytest.MonkeyPatch
+    world, workspace: Workspace, serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plan that it left is put back by whoever looks next, unless somebody has written a newer one."""
 
@@ -222,7 +222,7 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
     monkeypatch.setattr(convergence, "wait", die)
     monkeypatch.setattr(drill_live, "put_back", die)
     with pytest.raises(KilledError):
-        run(dataclasses.replace(place, live=True), DrillKind.ROLLBACK)
+        run(dataclasses.replace(workspace, live=True), DrillKind.ROLLBACK)
     monkeypatch.undo()
     with pytest.raises(ConflictError, match="a live rollback drill has all users"):
         rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
@@ -241,25 +241,25 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
 
 @pytest.mark.process
 def test_the_fence_is_drilled_and_a_missing_one_is_found(
-    world, place: Place, monkeypatch: pytest.MonkeyPatch
+    world, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = run(place, DrillKind.STALE_LEADER)
+    found = run(workspace, DrillKind.STALE_LEADER)
     assert found.verdict is Verdict.PASS, found
     assert found.evidence["new_epoch"] == found.evidence["old_epoch"] + 1
-    assert run(place, DrillKind.STALE_LEADER).verdict is Verdict.PASS
+    assert run(workspace, DrillKind.STALE_LEADER).verdict is Verdict.PASS
     monkeypatch.setattr(leases, "assert_epoch", lambda *_: None)
-    found = run(place, DrillKind.STALE_LEADER)
+    found = run(workspace, DrillKind.STALE_LEADER)
     assert (found.verdict, found.evidence["refused"]) == (Verdict.FAIL, [])
 
 
 @pytest.mark.process
 def test_a_restore_is_drilled_and_a_damaged_backup_is_found(
-    world, place: Place, monkeypatch: pytest.MonkeyPatch
+    world, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = run(place, DrillKind.RESTORE)
+    found = run(workspace, DrillKind.RESTORE)
     assert found.verdict is Verdict.PASS, found
     assert found.evidence["ledger_rows"] > 0
-    assert leftovers(place) == []
+    assert leftovers(workspace) == []
     really = backing.backup
 
     def damaged(store: Store, directory: Path, *, now_us: int) -> Any:
@@ -271,34 +271,34 @@ def test_a_restore_is_drilled_and_a_damaged_backup_is_found(
         return taken
 
     monkeypatch.setattr(backing, "backup", damaged)
-    found = run(place, DrillKind.RESTORE)
+    found = run(workspace, DrillKind.RESTORE)
     assert (found.verdict, "HF301" in found.explanation) == (Verdict.ERROR, True)
-    assert leftovers(place) == []
+    assert leftovers(workspace) == []
 
 
 @pytest.mark.process
-def test_what_a_killed_drill_left_is_removed(place: Place) -> None:
-    left = place.store.root.parent / f"{place.store.root.name}.drill-999999999-1"
+def test_what_a_killed_drill_left_is_removed(workspace: Workspace) -> None:
+    left = workspace.store.root.parent / f"{workspace.store.root.name}.drill-999999999-1"
     left.mkdir()
-    with on_copy.scratch(place.store) as home:
+    with on_copy.scratch(workspace.store) as home:
         assert not left.exists()
         assert home.is_dir()
-    assert leftovers(place) == []
+    assert leftovers(workspace) == []
 
 
 @pytest.mark.process
-def test_a_server_without_its_ledger_goes_on_and_starts_again(place: Place) -> None:
-    found = run(place, DrillKind.DEAD_DATABASE)
+def test_a_server_without_its_ledger_goes_on_and_starts_again(workspace: Workspace) -> None:
+    found = run(workspace, DrillKind.DEAD_DATABASE)
     assert found.verdict is Verdict.PASS, found
     assert found.evidence["requests"] == 2 * on_copy.REQUESTS
     assert (found.evidence["failed"], found.evidence["failed_after_restart"]) == (0, 0)
     assert found.evidence["ledger_error"]
-    assert leftovers(place) == []
+    assert leftovers(workspace) == []
 
 
 @pytest.mark.process
-def test_a_server_that_cannot_start_fails_the_drill(place: Place) -> None:
-    broken = dataclasses.replace(place, serve=[sys.executable, "-c", "raise SystemExit(3)"])
+def test_a_server_that_cannot_start_fails_the_drill(workspace: Workspace) -> None:
+    broken = dataclasses.replace(workspace, serve=[sys.executable, "-c", "raise SystemExit(3)"])
     found = run(broken, DrillKind.DEAD_DATABASE)
     assert (found.verdict, "starting the server on the copy failed" in found.explanation) == (
         Verdict.ERROR,
@@ -307,13 +307,15 @@ def test_a_server_that_cannot_start_fails_the_drill(place: Place) -> None:
 
 
 @pytest.mark.process
-def test_a_bad_push_is_rolled_back_in_a_copy(world, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_push_is_rolled_back_in_a_copy(
+    world, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whichever binary is in force. And when nobody looks at the evidence, the drill says so."""
     with world.store.ledger.write() as connection:
         named = runtimes.register(connection, runtimes.here("green"), ["env"], now_us=now_us())
         connection.exec_driver_sql(f"UPDATE traffic_plans SET runtime = '{named}'")
     newest, rows = read(world.store, traffic_plans.newest, MODEL), world.names.copy()
-    found = run(place, DrillKind.BAD_PUSH)
+    found = run(workspace, DrillKind.BAD_PUSH)
     assert found.verdict is Verdict.PASS, found
     assert found.evidence["failed"] == 0
     assert 0 < found.evidence["requests"] < 2_000
@@ -324,13 +326,13 @@ def test_a_bad_push_is_rolled_back_in_a_copy(world, place: Place, monkeypatch: p
         assert connection.exec_driver_sql("SELECT count(*) FROM versions").scalar() == len(rows)
     monkeypatch.setattr(bad_push, "MOST_REQUESTS", 100)
     monkeypatch.setattr("holdfast.control.rollout.reconcile.decide", _deaf(rollout.decide))
-    found = run(place, DrillKind.BAD_PUSH)
+    found = run(workspace, DrillKind.BAD_PUSH)
     assert (found.verdict, found.evidence["state"]) == (Verdict.FAIL, "canary"), found
 
 
 @pytest.mark.process
-def test_what_is_due_is_drilled_by_the_loop(world, place: Place) -> None:
-    concern = runner.Scheduled(place, Drills(interval="1d", kinds=("stale-leader",)))
+def test_what_is_due_is_drilled_by_the_loop(world, workspace: Workspace) -> None:
+    concern = runner.Scheduled(workspace, Drills(interval="1d", kinds=("stale-leader",)))
     with world.store.ledger.write() as connection:
         lease = leases.acquire(connection, "control-x", holder="a", duration_us=10**6, now_us=now_us())
     for _ in range(3):

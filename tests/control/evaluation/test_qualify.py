@@ -20,7 +20,7 @@ from sqlalchemy import insert, update
 from holdfast.contract import Category, Contract, Label, Number, Text, Timestamp
 from holdfast.control.evaluation import qualify as judging
 from holdfast.control.evaluation.qualify import qualify
-from holdfast.control.evaluation.sandbox import tried
+from holdfast.control.evaluation.sandbox import run_sandbox
 from holdfast.control.ingest.contract_changes import accept_for_callers
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.training.train import Trained, train
@@ -427,7 +427,7 @@ def test_a_pickle_is_never_opened(store: Store, trained: tuple[Store, str, Train
         for head in (b"", b"\x08\x08"):
             data = head + pickle.dumps(Canary(str(canary)), protocol=protocol)
             digest = blobs.put(store, data)
-            seen = tried(blobs.path_of(store.root, digest), digest, Gates()).trial
+            seen = run_sandbox(blobs.path_of(store.root, digest), digest, Gates()).trial
             assert (seen.outcome, seen.stage) == ("refused", "reading")
     row = plant(store, pickle.dumps(Canary(str(canary))), about)
     assert verdicts(store, row.version)["load_test"] is Verdict.FAIL
@@ -606,7 +606,7 @@ def test_too_few_labels_are_no_success(store: Store, trained: tuple[Store, str, 
 
 def test_a_process_that_stays_too_long_is_ended(store: Store, trained: tuple[Store, str, Trained]) -> None:
     row = read(store, versions.get, trained[2].version)
-    seen = tried(blobs.path_of(store.root, row.digest), row.digest, Gates(trial_seconds=0.01)).trial
+    seen = run_sandbox(blobs.path_of(store.root, row.digest), row.digest, Gates(trial_seconds=0.01)).trial
     assert seen.outcome == "timed out"
     assert not seen.loaded
 
@@ -636,17 +636,17 @@ def judged_meanwhile(
         anew = update(schema.versions).where(schema.versions.c.version == heuristic)
         connection.execute(anew.values(state="registered"))
     rival = Store.open(store.root)
-    unhindered = judging.tried
+    unhindered = judging.run_sandbox
     said: dict[str, dict[str, Verdict]] = {}
 
     def interrupted(path: Path, digest: str, *given: object, **more: object) -> object:
         seen = unhindered(path, digest, *given, **more)
         if digest == read(rival, versions.get, heuristic).digest:
-            monkeypatch.setattr(judging, "tried", unhindered)
+            monkeypatch.setattr(judging, "run_sandbox", unhindered)
             said["rival"] = verdicts(rival, heuristic)
         return seen
 
-    monkeypatch.setattr(judging, "tried", interrupted)
+    monkeypatch.setattr(judging, "run_sandbox", interrupted)
     return said
 
 

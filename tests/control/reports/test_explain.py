@@ -35,13 +35,13 @@ def test_each_decision_is_reported_with_its_evidence_and_its_traffic(
     world.probe()
     world.reconcile()
     story = explain(world.store, number)
-    assert [(each.kind, each.actor) for each in story.chapters[:4]] == [
+    assert [(each.kind, each.actor) for each in story.events[:4]] == [
         ("rollout.pending", "ann"),
         ("rollout.canary", "holdfast"),
         ("rollout.advanced", "holdfast"),
         ("rollout.rolling_back", "holdfast"),
     ]
-    advanced, rolled_back = story.chapters[2:4]
+    advanced, rolled_back = story.events[2:4]
     assert {metric["metric"]: metric["verdict"] for metric in advanced.evidence} == {
         "errors": "pass",
         "latency": "pass",

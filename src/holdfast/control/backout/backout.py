@@ -124,7 +124,7 @@ def execute_backout(
     raise _overtaken(f"back-out of {batch}", "the back-outs that were begun are in the ledger")
 
 
-def carry_on(store: Store, *, now_us: int) -> list[int]:
+def finish_interrupted(store: Store, *, now_us: int) -> list[int]:
     """Finish every back-out that is under way, and return their numbers. The control loop does so in each round."""
     with store.ledger.read() as connection:
         waiting = backouts.under_way(connection)

@@ -18,7 +18,7 @@ from holdfast.contract import Boolean, Contract, Integer, Label, Number
 from holdfast.contract.row import synthetic_rows
 from holdfast.control import loop
 from holdfast.control.collect import collector
-from holdfast.control.drills.live import Found, Place
+from holdfast.control.drills.live import DrillResult, Workspace
 from holdfast.control.drills.on_copy import copied, copy, no_room, scratch
 from holdfast.control.drills.server import START_SECONDS, Child
 from holdfast.control.probing.probe import probe
@@ -47,47 +47,47 @@ _POLICY: Final = Canary(
 )
 
 
-def bad_push(place: Place, _drill: int) -> Found:
+def bad_push(workspace: Workspace, _drill: int) -> DrillResult:
     """Let a version without usable predictions bypass the gates, and count the requests until it is rolled back."""
-    with scratch(place.store) as home:
-        if narrow := no_room(home, copied(place.store)):
+    with scratch(workspace.store) as home:
+        if narrow := no_room(home, copied(workspace.store)):
             return narrow
-        store = copy(place.store, home / "root")
+        store = copy(workspace.store, home / "root")
         try:
-            return _pushed(place, store)
+            return _pushed(workspace, store)
         finally:
             store.ledger.close()
 
 
-def _pushed(place: Place, store: Store) -> Found:
-    model = place.model
+def _pushed(workspace: Workspace, store: Store) -> DrillResult:
+    model = workspace.model
     with store.ledger.read() as connection:
         champion = versions.champion(connection, model.name)
     with store.ledger.read() as connection:
         row = rollouts.of_model(connection, model.name)
     if champion is None or any(each.running for each in row):
         why = "no version serves yet" if champion is None else "a rollout is under way"
-        return Found(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
+        return DrillResult(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
     if champion.role != "candidate":
         why = f"{champion.version} answers, a {champion.role}, and only a candidate is rolled out"
-        return Found(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
+        return DrillResult(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
     contract = Contract.from_json(open_version(blobs.get(store, champion.digest))[1].contract_json)
-    recorded = requests_of(place.store, model.name, champion.version, contract)
+    recorded = requests_of(workspace.store, model.name, champion.version, contract)
     if not recorded:
-        return Found(
+        return DrillResult(
             Verdict.INCONCLUSIVE, "no request is recorded, and the contract's rules admit no synthetic row"
         )
-    bad = _broken(store, champion, place.clock_us())
+    bad = _broken(store, champion, workspace.clock_us())
     lease = loop.take_lease(  # its holder in the original does not use the copy
         store,
         f"control-{model.name}",
         holder="drill",
         duration_us=loop.LEASE_US,
-        clock_us=place.clock_us,
+        clock_us=workspace.clock_us,
         within_seconds=_LEASE_SECONDS,
     )
     if lease is None:
-        return Found(
+        return DrillResult(
             Verdict.ERROR, f"taking the lease of the copy's control loop failed for {_LEASE_SECONDS:g} s"
         )
     doing: dict[str, loop.Concern] = {
@@ -95,16 +95,16 @@ def _pushed(place: Place, store: Store) -> Found:
         "probing": probe,
         "rollout": reconcile.reconcile,
     }
-    with Child(place, store.root) as child:
+    with Child(workspace, store.root) as child:
         child.wait(lambda status: bool(status["ready"]), START_SECONDS)
         number = reconcile.begin(
-            store, replace(model, rollout=_POLICY), bad, actor="drill", now_us=place.clock_us()
+            store, replace(model, rollout=_POLICY), bad, actor="drill", now_us=workspace.clock_us()
         )
         sent = wrong = 0
         began = time.monotonic()
         state = State.PENDING
         while state not in (State.ROLLED_BACK, State.PROMOTED, State.CANCELLED) and sent < MOST_REQUESTS:
-            loop.run_round(store, model.name, lease, clock_us=place.clock_us, doing=doing)
+            loop.run_round(store, model.name, lease, clock_us=workspace.clock_us, doing=doing)
             with store.ledger.read() as connection:
                 state = rollouts.get(connection, number).state
             if state in (State.CANARY, State.VERIFYING):
@@ -127,7 +127,7 @@ def _pushed(place: Place, store: Store) -> Found:
         "version": bad,
     }
     explanation = f"{sent} requests until the broken version was {ended.state}, {wrong} of them failed"
-    return Found(
+    return DrillResult(
         Verdict.PASS if ended.state is State.ROLLED_BACK and not wrong else Verdict.FAIL,
         explanation,
         measured_duration_us,

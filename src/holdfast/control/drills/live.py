@@ -31,7 +31,7 @@ _TAKE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Workspace:
     """Where a drill runs.
 
     Parameters
@@ -53,7 +53,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DrillResult:
     """The result of a drill. `measured_duration_us` is what it measures; None without a result."""
 
     verdict: Verdict
@@ -62,22 +62,24 @@ class Found:
     evidence: dict[str, Any] | None = None
 
 
-def rollback(place: Place, drill: int) -> Found:
+def rollback(workspace: Workspace, drill: int) -> DrillResult:
     """Switch to a plan that a rollback could write, and back; every server must converge in time.
 
-    Users stay where they are: the version that a rollback returns to serves pinned probes only. With `place.live` all
+    Users stay where they are: the version that a rollback returns to serves pinned probes only. With `workspace.live` all
     users move to it, which requires a clean former champion.
     """
-    store, model = place.store, place.model.name
+    store, model = workspace.store, workspace.model.name
     decided = time.monotonic()
     try:
         with store.ledger.write() as connection:
-            before, target = _before(connection, store, model, live=place.live)
-            there = _moved(before, target) if place.live else before
-            number = drill_traffic.append(connection, there, drill, "begins", place.clock_us())
-            drills.note(connection, drill, {"plan": number, "returns": asdict(before), "live": place.live})
+            before, target = _before(connection, store, model, live=workspace.live)
+            there = _moved(before, target) if workspace.live else before
+            number = drill_traffic.append(connection, there, drill, "begins", workspace.clock_us())
+            drills.note(
+                connection, drill, {"plan": number, "returns": asdict(before), "live": workspace.live}
+            )
     except RefusedError as refused:
-        return Found(Verdict.INCONCLUSIVE, refused.what)
+        return DrillResult(Verdict.INCONCLUSIVE, refused.what)
     with store.ledger.read() as connection:
         here = servers.registered(connection, model)
     try:
@@ -87,7 +89,7 @@ def rollback(place: Place, drill: int) -> Found:
         pinned = _pinned([each for each in here if each.server in went.versions], target)
         decided = time.monotonic()
     finally:
-        back = put_back(store, model, drill, before, number, now_us=place.clock_us())
+        back = put_back(store, model, drill, before, number, now_us=workspace.clock_us())
     came = (
         went
         if back is None
@@ -95,7 +97,7 @@ def rollback(place: Place, drill: int) -> Found:
             here, convergence.on_plan(back, before.intended), decided=decided, seconds=CONVERGENCE_SECONDS
         )
     )
-    return _judged(place, target, went, came, pinned, (number, back))
+    return _judged(workspace, target, went, came, pinned, (number, back))
 
 
 def put_back(
@@ -109,25 +111,27 @@ def put_back(
         return drill_traffic.append(connection, before, drill, "is over", now_us)
 
 
-def stale_leader(place: Place, drill: int) -> Found:
+def stale_leader(workspace: Workspace, drill: int) -> DrillResult:
     """Take a lease over from a holder that has stopped, and let that holder write: every write must be refused.
 
     The lease is the drill's own, in the ledger whose leases separate two control loops.
     """
-    store, name = place.store, f"drill-{place.model.name}"[:63]
+    store, name = workspace.store, f"drill-{workspace.model.name}"[:63]
     began = time.monotonic()
-    old = _take(place, name, f"drill-{drill}-old")
-    new = _take(place, name, f"drill-{drill}-new")
+    old = _take(workspace, name, f"drill-{drill}-old")
+    new = _take(workspace, name, f"drill-{drill}-new")
     measured_duration_us = round((time.monotonic() - began) * 1e6)
     if old is None or new is None:
-        return Found(Verdict.FAIL, f"taking the lease of a stopped holder failed for {_TAKE_SECONDS:g} s")
+        return DrillResult(
+            Verdict.FAIL, f"taking the lease of a stopped holder failed for {_TAKE_SECONDS:g} s"
+        )
 
     def write() -> None:
         with store.ledger.write() as connection:
             leases.assert_epoch(connection, name, old.epoch)
             events.append(
                 connection,
-                at_us=place.clock_us(),
+                at_us=workspace.clock_us(),
                 kind="drill.written",
                 subject=name,
                 explanation="must not be",
@@ -135,7 +139,7 @@ def stale_leader(place: Place, drill: int) -> Found:
 
     def renew(ahead_us: int = 0) -> None:
         with store.ledger.write() as connection:
-            leases.renew(connection, old, now_us=place.clock_us() + ahead_us)
+            leases.renew(connection, old, now_us=workspace.clock_us() + ahead_us)
 
     attempts: dict[str, Callable[[], object]] = {
         "renew": renew,
@@ -146,11 +150,11 @@ def stale_leader(place: Place, drill: int) -> Found:
     with store.ledger.write() as connection:
         kept = not leases.release(connection, old)
     with store.ledger.write() as connection:
-        leases.renew(connection, new, now_us=place.clock_us())
+        leases.renew(connection, new, now_us=workspace.clock_us())
         leases.release(connection, new)
     passed = len(refused) == len(attempts) and kept
     words = f"{len(refused)} of {len(attempts)} writes under epoch {old.epoch} were refused after epoch {new.epoch} began"
-    return Found(
+    return DrillResult(
         Verdict.PASS if passed else Verdict.FAIL,
         words if kept else f"{words}; the old holder released the new one's lease",
         measured_duration_us,
@@ -230,18 +234,18 @@ def _pinned(here: Sequence[servers.Server], target: str) -> dict[str, str]:
 
 
 def _judged(
-    place: Place,
+    workspace: Workspace,
     target: str,
     went: convergence.Convergence,
     came: convergence.Convergence,
     pinned: dict[str, str],
     numbers: tuple[int, int | None],
-) -> Found:
+) -> DrillResult:
     measured_duration_us = round(max(went.duration_ms, came.duration_ms) * 1000)
     evidence = {
         "plans": list(numbers),
         "target": target,
-        "live": place.live,
+        "live": workspace.live,
         "there_ms": round(went.duration_ms, 1),
         "back_ms": round(came.duration_ms, 1),
         "servers": sorted(went.versions),
@@ -249,38 +253,40 @@ def _judged(
     }
     unconverged = sorted({*went.late, *came.late, *went.last_resort, *came.last_resort})
     wrong = {server: observed for server, observed in pinned.items() if observed != target}
-    within = f"{place.within_us / 1000:g} ms"
+    within = f"{workspace.within_us / 1000:g} ms"
     if unconverged:
-        return Found(
+        return DrillResult(
             Verdict.FAIL,
             f"{', '.join(unconverged)} did not follow within {CONVERGENCE_SECONDS:g} s",
             None,
             evidence,
         )
     if not went.versions:
-        return Found(Verdict.INCONCLUSIVE, "no server responds, so nothing was drilled", None, evidence)
+        return DrillResult(Verdict.INCONCLUSIVE, "no server responds, so nothing was drilled", None, evidence)
     if wrong:
         server, observed = next(iter(wrong.items()))
-        return Found(
+        return DrillResult(
             Verdict.FAIL,
             f"{server} responded to a probe of {target} with: {observed}",
             measured_duration_us,
             evidence,
         )
     words = f"{len(went.versions)} servers there and back in {measured_duration_us / 1000:.0f} ms, {target} responds"
-    if measured_duration_us > place.within_us:
-        return Found(Verdict.FAIL, f"{words}; at most {within} are allowed", measured_duration_us, evidence)
-    return Found(Verdict.PASS, words, measured_duration_us, evidence)
+    if measured_duration_us > workspace.within_us:
+        return DrillResult(
+            Verdict.FAIL, f"{words}; at most {within} are allowed", measured_duration_us, evidence
+        )
+    return DrillResult(Verdict.PASS, words, measured_duration_us, evidence)
 
 
-def _take(place: Place, name: str, holder: str) -> Lease | None:
+def _take(workspace: Workspace, name: str, holder: str) -> Lease | None:
     """Return the lease for `holder`, once its present holder has stopped for long enough."""
     return loop.take_lease(
-        place.store,
+        workspace.store,
         name,
         holder=holder,
         duration_us=LEASE_US,
-        clock_us=place.clock_us,
+        clock_us=workspace.clock_us,
         within_seconds=_TAKE_SECONDS,
     )
 

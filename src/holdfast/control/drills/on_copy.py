@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from holdfast.control.drills.live import Found, Place
+from holdfast.control.drills.live import DrillResult, Workspace
 from holdfast.control.drills.server import NOTICE_SECONDS, START_SECONDS, Child
 from holdfast.control.maintenance import backup
 from holdfast.errors import UnavailableError
@@ -33,13 +33,13 @@ ROOM: Final = 3
 and a drill must not fill it."""
 
 
-def restore(place: Place, _drill: int) -> Found:
+def restore(workspace: Workspace, _drill: int) -> DrillResult:
     """Back up, restore next to the store, compare counts and digests, remove both."""
-    with scratch(place.store) as home:
-        if narrow := no_room(home, [place.store.root]):
+    with scratch(workspace.store) as home:
+        if narrow := no_room(home, [workspace.store.root]):
             return narrow
         began = time.monotonic()
-        taken = backup.backup(place.store, home / "backup", now_us=place.clock_us())
+        taken = backup.backup(workspace.store, home / "backup", now_us=workspace.clock_us())
         restored = backup.restore(home / "backup", home / "root")
         measured_duration_us = round((time.monotonic() - began) * 1e6)
         named = backups.read(home / "backup", taken.name)
@@ -53,31 +53,31 @@ def restore(place: Place, _drill: int) -> Found:
     other = [name for name in same if getattr(taken, name) != getattr(restored, name)]
     evidence = asdict(restored) | {"ledger": named.ledger, "backup_seconds": round(taken.seconds, 3)}
     if other or digest != named.ledger:
-        return Found(
+        return DrillResult(
             Verdict.FAIL, f"the restored store differs in {', '.join(other) or 'its ledger'}", None, evidence
         )
     words = (
         f"{restored.rows:,} rows in {restored.files:,} files and {restored.ledger_rows:,} rows of the ledger were restored "
         f"intact in {measured_duration_us / 1e6:.1f} s"
     )
-    return Found(Verdict.PASS, words, measured_duration_us, evidence)
+    return DrillResult(Verdict.PASS, words, measured_duration_us, evidence)
 
 
-def dead_database(place: Place, _drill: int) -> Found:
+def dead_database(workspace: Workspace, _drill: int) -> DrillResult:
     """Destroy the ledger of a running server, kill the server, and start it again without one."""
-    with scratch(place.store) as home:
-        if narrow := no_room(home, copied(place.store)):
+    with scratch(workspace.store) as home:
+        if narrow := no_room(home, copied(workspace.store)):
             return narrow
-        store = copy(place.store, home / "root")
+        store = copy(workspace.store, home / "root")
         with store.ledger.read() as connection:
-            plan = traffic_plans.newest(connection, place.model.name)
+            plan = traffic_plans.newest(connection, workspace.model.name)
         store.ledger.close()
         if plan is None:
-            return Found(Verdict.INCONCLUSIVE, "no version serves yet")
-        with Child(place, home / "root") as child:
+            return DrillResult(Verdict.INCONCLUSIVE, "no version serves yet")
+        with Child(workspace, home / "root") as child:
             child.wait(lambda status: status["plan"] == plan.plan_id and status["ready"], START_SECONDS)
             child.wait(
-                lambda _status: (home / "root" / "serve" / place.model.name / "plan.json").exists(),
+                lambda _status: (home / "root" / "serve" / workspace.model.name / "plan.json").exists(),
                 START_SECONDS,
             )
             _destroy(home / "root")
@@ -86,7 +86,7 @@ def dead_database(place: Place, _drill: int) -> Found:
             failed = child.failed(REQUESTS)
         for left in (home / "root").glob("ledger.db*"):
             left.unlink()
-        with Child(place, home / "root") as child:
+        with Child(workspace, home / "root") as child:
             child.wait(lambda status: bool(status["ready"]), START_SECONDS)
             failed_again = child.failed(REQUESTS)
             measured_duration_us = round((time.monotonic() - began) * 1e6)
@@ -98,7 +98,7 @@ def dead_database(place: Place, _drill: int) -> Found:
         "plan": plan.plan_id,
     }
     words = f"{failed} of {REQUESTS} requests failed without the ledger, {failed_again} of {REQUESTS} after kill -9"
-    return Found(
+    return DrillResult(
         Verdict.FAIL if failed or failed_again else Verdict.PASS, words, measured_duration_us, evidence
     )
 
@@ -129,14 +129,16 @@ def scratch(store: Store) -> Iterator[Path]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def no_room(home: Path, copied_from: Iterable[Path]) -> Found | None:
+def no_room(home: Path, copied_from: Iterable[Path]) -> DrillResult | None:
     """Return why nothing can be copied to `home`; None if there is enough free space."""
     need_bytes = ROOM * sum(_size_bytes(path) for path in copied_from)
     free_bytes = shutil.disk_usage(home).free
     if free_bytes >= need_bytes:
         return None
     words = f"not drilled: {need_bytes:,} bytes of free space are needed at {home.parent}, and {free_bytes:,} are free"
-    return Found(Verdict.INCONCLUSIVE, words, None, {"wanted_bytes": need_bytes, "free_bytes": free_bytes})
+    return DrillResult(
+        Verdict.INCONCLUSIVE, words, None, {"wanted_bytes": need_bytes, "free_bytes": free_bytes}
+    )
 
 
 def copied(store: Store) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from holdfast.control.drills import bad_push, live, on_copy
 from holdfast.control.drills.cleanup import clean_up
-from holdfast.control.drills.live import Found, Place
+from holdfast.control.drills.live import DrillResult, Workspace
 from holdfast.errors import HoldfastError
 from holdfast.records import Verdict
 from holdfast.rollout.model.drills import Drill, DrillKind, Drills, Standing, due, ready
@@ -22,7 +22,7 @@ from holdfast.store import Store
 from holdfast.store.db.leases import Lease
 from holdfast.store.rollout import drills, rollouts
 
-EXERCISES: Final[Mapping[DrillKind, Callable[[Place, int], Found]]] = {
+EXERCISES: Final[Mapping[DrillKind, Callable[[Workspace, int], DrillResult]]] = {
     DrillKind.ROLLBACK: live.rollback,
     DrillKind.RESTORE: on_copy.restore,
     DrillKind.STALE_LEADER: live.stale_leader,
@@ -34,21 +34,21 @@ EXERCISES: Final[Mapping[DrillKind, Callable[[Place, int], Found]]] = {
 _log = logging.getLogger("holdfast.control")
 
 
-def run(place: Place, kind: DrillKind, *, actor: str, lasts_us: int) -> Drill:
+def run(workspace: Workspace, kind: DrillKind, *, actor: str, lasts_us: int) -> Drill:
     """Run a drill of `kind` and record it; if it passed, the result is valid for `lasts_us` microseconds.
 
     An error is the drill's verdict, "error", and not an exception: finding it is the drill's purpose. Raises `UnavailableError`
     HF302 when the ledger cannot store its row.
     """
-    store, model = place.store, place.model.name
-    clean_up(store, model, now_us=place.clock_us())
+    store, model = workspace.store, workspace.model.name
+    clean_up(store, model, now_us=workspace.clock_us())
     with store.ledger.write() as connection:
-        number = drills.begin(connection, kind, model, actor=actor, now_us=place.clock_us())
+        number = drills.begin(connection, kind, model, actor=actor, now_us=workspace.clock_us())
     try:
-        found = EXERCISES[kind](place, number)
+        found = EXERCISES[kind](workspace, number)
     except (HoldfastError, OSError, ValueError) as error:
-        found = Found(Verdict.ERROR, str(error) or type(error).__name__)
-    now_us = place.clock_us()
+        found = DrillResult(Verdict.ERROR, str(error) or type(error).__name__)
+    now_us = workspace.clock_us()
     with store.ledger.write() as connection:
         drills.end(
             connection,
@@ -73,8 +73,8 @@ def standings(store: Store, model: str, *, now_us: int) -> tuple[Standing, ...]:
 class Scheduled:
     """A concern of the control loop that runs due drills in a thread: one at a time, never during a rollout."""
 
-    def __init__(self, place: Place, schedule: Drills) -> None:
-        self._place = replace(place, within_us=schedule.rollback_timeout_us, live=False)
+    def __init__(self, workspace: Workspace, schedule: Drills) -> None:
+        self._workspace = replace(workspace, within_us=schedule.rollback_timeout_us, live=False)
         self._schedule = schedule
         self._running: threading.Thread | None = None
 
@@ -100,7 +100,7 @@ class Scheduled:
     def _drill(self, kinds: Iterable[DrillKind]) -> None:
         for kind in kinds:
             try:
-                ended = run(self._place, kind, actor="holdfast", lasts_us=2 * self._schedule.interval_us)
+                ended = run(self._workspace, kind, actor="holdfast", lasts_us=2 * self._schedule.interval_us)
                 if ended.verdict is not Verdict.PASS:
                     _log.warning("the drill of %s: %s: %s", kind, ended.verdict, ended.explanation)
             except HoldfastError:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.control.drills.live import Place
+from holdfast.control.drills.live import Workspace
 from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.errors import UnavailableError
 from holdfast.store.serving.servers import Server
@@ -26,18 +26,18 @@ NOTICE_SECONDS: Final = 10.0
 class Child:
     """A server process on the copy; it is killed at the end, and exits when its parent does."""
 
-    def __init__(self, place: Place, root: Path) -> None:
+    def __init__(self, workspace: Workspace, root: Path) -> None:
         own = {
             "HOLDFAST_ROOT": str(root),
             "HOLDFAST_LEDGER": "",
             "HOLDFAST_HOST": "127.0.0.1",
             "HOLDFAST_PORT": "0",
         }
-        self._model = place.model.name
+        self._model = workspace.model.name
         self._errors = (root.parent / "server.log").open("ab")
         try:
             self._process = subprocess.Popen(
-                place.serve,
+                workspace.serve,
                 env={**os.environ, **own},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -13,7 +13,7 @@ import polars as pl
 from holdfast.contract import Contract, compile_row, dtypes
 from holdfast.contract.evolution.compatibility import Boundary, Compatibility
 from holdfast.contract.evolution.diff import compare
-from holdfast.control.evaluation.sandbox import Tried, tried
+from holdfast.control.evaluation.sandbox import SandboxReport, run_sandbox
 from holdfast.control.training.examples import read_examples, split_days, with_aggregates
 from holdfast.declaration import Model
 from holdfast.errors import ConflictError, NotFoundError
@@ -213,10 +213,10 @@ def _judged_heuristic(store: Store, model: Model, candidate: VersionRow, now_us:
     return baseline
 
 
-def _try(store: Store, model: Model, row: VersionRow, rows: pl.DataFrame | None = None) -> Tried:
+def _try(store: Store, model: Model, row: VersionRow, rows: pl.DataFrame | None = None) -> SandboxReport:
     golden_rows = [query.row for query in model.golden] if rows is None and row.role == "candidate" else []
     path = blobs.path_of(store.root, row.digest)
-    return tried(path, row.digest, model.gates, golden=golden_rows, rows=rows)
+    return run_sandbox(path, row.digest, model.gates, golden=golden_rows, rows=rows)
 
 
 def _endpoint(store: Store, model: Model, current: VersionRow | None) -> Signature:

@@ -19,7 +19,7 @@ from holdfast.contract import Contract, Timestamp
 from holdfast.contract.row.adapter import RowAdapter
 from holdfast.contract.schema.timestamps import EPOCH
 from holdfast.control.collect.log_context import Slicer, no_slices, slicer_of
-from holdfast.control.evaluation.sandbox import tried
+from holdfast.control.evaluation.sandbox import run_sandbox
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.features import FittedFeatures, OnlineTable, entity_key
@@ -252,7 +252,7 @@ def _predict(
         while open_ones and sum(len(each.rows) for each in part) + len(open_ones[0].rows) <= _ROWS_AT_ONCE:
             part.append(open_ones.pop(0))
         rows = [row for each in part for row in each.rows]
-        seen = tried(path, candidate.row.digest, model.gates, single_rows=rows)
+        seen = run_sandbox(path, candidate.row.digest, model.gates, single_rows=rows)
         predictions = seen.probabilities
         at = 0
         for each in part:

@@ -33,7 +33,7 @@ _WORDS_OF_ERRORS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class SandboxReport:
     """The report of a sandbox, and the predictions for the given rows: shape (N,), None if it made none."""
 
     trial: LoadReport
@@ -42,7 +42,7 @@ class Tried:
     """Errors of rows that were predicted one by one, by the position of the row."""
 
 
-def tried(
+def run_sandbox(
     file: Path,
     digest: str,
     gates: Gates,
@@ -50,7 +50,7 @@ def tried(
     golden: Sequence[Mapping[str, object]] = (),
     rows: pl.DataFrame | None = None,
     single_rows: Sequence[Mapping[str, object]] = (),
-) -> Tried:
+) -> SandboxReport:
     """Open `file` in a fresh process and predict the golden rows, and `rows` if given.
 
     The process runs without our environment, in a session of its own, with bounds on processor time and
@@ -88,7 +88,7 @@ def tried(
         has_predictions = trial.loaded and (rows is not None or bool(single_rows))
         scores = np.load(directory / PROBABILITIES, allow_pickle=False) if has_predictions else None
         failed = _facts(directory).get("failed", {}) if has_predictions else {}
-    return Tried(trial, scores, {int(place): what for place, what in failed.items()})
+    return SandboxReport(trial, scores, {int(place): what for place, what in failed.items()})
 
 
 def _run(directory: Path, wall_seconds: float) -> tuple[int | None, str]:

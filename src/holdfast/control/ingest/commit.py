@@ -175,7 +175,7 @@ def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us:
     if feed.expects.interval is None and feed.expects.sequence is None:
         return 0
     filled = 0
-    for place in violations.open_places(connection, feed.name, batch.batch):
+    for place in violations.open_gaps(connection, feed.name, batch.batch):
         counted = place.sequence
         facts = DeliveryFacts(0, 0, place.event_time_min_us, place.event_time_min_us, "", sequence=counted)
         query = HistoryQuery(

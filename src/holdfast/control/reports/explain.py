@@ -21,7 +21,7 @@ _MOST_EVENTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Chapter:
+class RolloutEvent:
     """One event of a rollout.
 
     `evidence` is the verdict on each metric at that time, empty for an event without one; `plan` is the traffic plan that came
@@ -44,7 +44,7 @@ class RolloutHistory:
 
     rollout: RolloutRow
     policy: Canary
-    chapters: tuple[Chapter, ...]
+    events: tuple[RolloutEvent, ...]
     webhook_responses: tuple[HookResponseRow, ...]
     now: tuple[dict[str, Any], ...]
     push: PushRow | None
@@ -53,7 +53,7 @@ class RolloutHistory:
         """Return the history as plain JSON."""
         return {
             "rollout": self.rollout,
-            "chapters": self.chapters,
+            "chapters": self.events,
             "webhook_responses": self.webhook_responses,
             "evidence_now": self.now,
             "push": self.push,
@@ -77,22 +77,22 @@ def explain(store: Store, number: int) -> RolloutHistory:
         asdict(verdict) | summarise(state, verdict).arms()
         for state, verdict in zip(states, judged_all(states, policy), strict=True)
     )
-    chapters = _chapters(logged, {event: each.evidence for event, each in decided.items()}, committed)
-    return RolloutHistory(row, policy, chapters, responses, now, push)
+    found = _events(logged, {event: each.evidence for event, each in decided.items()}, committed)
+    return RolloutHistory(row, policy, found, responses, now, push)
 
 
-def _chapters(
+def _events(
     logged: Sequence[EventRow],
     evidence: dict[int, tuple[dict[str, Any], ...]],
     committed: Sequence[CommittedPlan],
-) -> tuple[Chapter, ...]:
+) -> tuple[RolloutEvent, ...]:
     followed = {each.committed_at_us: asdict(each.plan) for each in committed}
-    chapters = []
+    found = []
     for each in logged:
         # A plan is committed in the transaction of the event that explains it, and has its timestamp.
         plan = followed.pop(each.at_us, None) if each.kind.startswith("rollout.") else None
-        chapters.append(
-            Chapter(
+        found.append(
+            RolloutEvent(
                 each.event_id,
                 each.at_us,
                 each.kind,
@@ -103,4 +103,4 @@ def _chapters(
                 plan,
             )
         )
-    return tuple(chapters)
+    return tuple(found)

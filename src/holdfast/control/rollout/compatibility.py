@@ -17,14 +17,16 @@ from holdfast.store.rollout import rollouts
 
 def is_tested(connection: Transaction, model: str, version: str, runtime: str) -> bool:
     """Return True if `version` passed a test with `runtime` and the serving config in force."""
-    found = runtimes.tried(connection, version, runtime, serving_config.current(connection, model).id)
+    found = runtimes.compatibility_result(
+        connection, version, runtime, serving_config.current(connection, model).id
+    )
     return found is not None and found.verdict is Verdict.PASS
 
 
 def require_tested(connection: Transaction, model: str, version: str, runtime: str) -> None:
     """Raise `RefusedError` HF403 unless `version` passed a test with `runtime` and the serving config in force."""
     limits = serving_config.current(connection, model)
-    found = runtimes.tried(connection, version, runtime, limits.id)
+    found = runtimes.compatibility_result(connection, version, runtime, limits.id)
     if found is None or found.verdict is not Verdict.PASS:
         why = "was not tested" if found is None else f"did not pass its test ({found.explanation})"
         raise RefusedError(
@@ -64,7 +66,7 @@ def record(
     """
     limits = serving_config.current(connection, model)
     serving_configs.register(connection, limits, now_us=now_us)
-    if runtimes.tried(connection, version, runtime, limits.id) is None:
+    if runtimes.compatibility_result(connection, version, runtime, limits.id) is None:
         runtimes.judge(
             connection, CompatibilityResult(version, runtime, limits.id, Verdict.PASS, explanation, now_us)
         )

@@ -14,7 +14,7 @@ from typing import Final
 
 from holdfast.contract import Contract
 from holdfast.control.drills.bad_push import requests_of, tensors
-from holdfast.control.drills.live import Place
+from holdfast.control.drills.live import Workspace
 from holdfast.control.drills.on_copy import copied, copy, no_room, scratch
 from holdfast.control.drills.server import START_SECONDS, Child
 from holdfast.control.http.server_client import FAILURES, ServerClient
@@ -77,7 +77,11 @@ def _unreported(command: Sequence[str], why: str) -> InputError:
 
 
 def try_out(
-    place: Place, version: str, candidate: RuntimeRow, present: Sequence[str], arguments: Sequence[str]
+    workspace: Workspace,
+    version: str,
+    candidate: RuntimeRow,
+    present: Sequence[str],
+    arguments: Sequence[str],
 ) -> CompatibilityResult:
     """Compare predictions of `version` by `candidate` and by the command `present` on a copy of the store; record the result.
 
@@ -85,7 +89,7 @@ def try_out(
 
     Parameters
     ----------
-    place, version
+    workspace, version
         The project, and the version that predicts.
     candidate, present
         The runtime under test, and the command of the one that serves.
@@ -102,9 +106,9 @@ def try_out(
             state="nothing was tested",
             next_command="holdfast runtime register -- COMMAND",
         )
-    store = place.store
+    store = workspace.store
     with store.ledger.read() as connection:
-        limits = serving_config.current(connection, place.model.name)
+        limits = serving_config.current(connection, workspace.model.name)
         taints.refuse(connection, "version", version)
     with store.ledger.read() as connection:
         versions.get(connection, version)
@@ -113,15 +117,15 @@ def try_out(
             if narrow := no_room(home, copied(store)):
                 raise UnavailableError("HF306", narrow.explanation, state="nothing was tested")
             rows = requests(
-                store, place.model.name, version
+                store, workspace.model.name, version
             )  # of the store: the copy has no file of predictions
             twin = copy(store, home / "root")
             try:
-                number = _plan(twin, place.model.name, version, place.clock_us())
+                number = _plan(twin, workspace.model.name, version, workspace.clock_us())
             finally:
                 twin.ledger.close()
             ours, theirs = (
-                _predictions(replace(place, serve=[*command, *arguments]), home, number, version, rows)
+                _predictions(replace(workspace, serve=[*command, *arguments]), home, number, version, rows)
                 for command in (candidate.command, present)
             )
         difference = furthest(ours, theirs)
@@ -140,13 +144,13 @@ def try_out(
         if error.code == "HF306":  # a lack of space for a copy is no result about the runtime
             raise
         verdict, words = Verdict.FAIL, f"it does not serve: {error.what}"
-    result = CompatibilityResult(version, candidate.runtime, limits.id, verdict, words, place.clock_us())
+    result = CompatibilityResult(version, candidate.runtime, limits.id, verdict, words, workspace.clock_us())
     with store.ledger.write() as connection:
-        serving_configs.register(connection, limits, now_us=place.clock_us())
+        serving_configs.register(connection, limits, now_us=workspace.clock_us())
         runtimes.judge(connection, result)
         events.append(
             connection,
-            at_us=place.clock_us(),
+            at_us=workspace.clock_us(),
             kind="runtime.tried",
             subject=version,
             explanation=f"{candidate.runtime} with {limits.id} {verdict}: {words}",
@@ -211,9 +215,11 @@ def _plan(store: Store, model: str, version: str, now_us: int) -> int:
         return traffic_plans.append(connection, alone, now_us=now_us)
 
 
-def _predictions(place: Place, home: Path, number: int, version: str, rows: Sequence[str]) -> list[float]:
+def _predictions(
+    workspace: Workspace, home: Path, number: int, version: str, rows: Sequence[str]
+) -> list[float]:
     found: list[float] = []
-    with Child(place, home / "root") as child, ServerClient(child.server) as client:
+    with Child(workspace, home / "root") as child, ServerClient(child.server) as client:
         child.wait(lambda status: status["plan"] == number and status["ready"], START_SECONDS)
         for body in rows:
             try:

@@ -27,7 +27,7 @@ REREGISTERED: Final = "reregistered"
 """The check of a load that was re-registered from its files: its violations are lost."""
 
 _OF_BATCH: Final = same_load(_BATCHES, _VIOLATIONS)
-_OPEN_PLACES: Final = Prepared(
+_OPEN_GAPS: Final = Prepared(
     select(
         _VIOLATIONS.c.violation_id,
         _VIOLATIONS.c.batch,
@@ -172,7 +172,7 @@ def open_ones(
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class OpenGap:
     """An open violation that reports something missing before a loaded batch, and the place of that batch.
 
     The place is its first event, microseconds UTC, and the numbers that it counts.
@@ -186,11 +186,11 @@ class Place:
     sequence: measurements.Sequence | None
 
 
-def open_places(connection: Connection, feed: str, but: str) -> list[Place]:
+def open_gaps(connection: Connection, feed: str, but: str) -> list[OpenGap]:
     """Return what is reported missing before the loaded batches of `feed`, without the batch `but`, by batch."""
-    rows = _OPEN_PLACES.rows(connection, {"of_feed": feed, "but": but})
+    rows = _OPEN_GAPS.rows(connection, {"of_feed": feed, "but": but})
     return [
-        Place(
+        OpenGap(
             row.violation_id,
             row.batch,
             row.check_name,

@@ -125,7 +125,9 @@ def judge(connection: Connection, result: CompatibilityResult) -> None:
     )
 
 
-def tried(connection: Connection, version: str, runtime: str, config: str) -> CompatibilityResult | None:
+def compatibility_result(
+    connection: Connection, version: str, runtime: str, config: str
+) -> CompatibilityResult | None:
     """Return the result of testing the three together; None if they never were."""
     query = select(_TESTS).where(
         _TESTS.c.version == version,

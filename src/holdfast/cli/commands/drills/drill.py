@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.commands.drills.drill_workspace import place_of
+from holdfast.cli.commands.drills.drill_workspace import workspace_of
 from holdfast.cli.options import Run, misused, with_project
 from holdfast.cli.output import COLOURS, Output
 from holdfast.cli.project import now_us
@@ -53,14 +53,14 @@ def drill(
     if listed:
         _list(run)
         return
-    place = place_of(run, live=live)
+    workspace = workspace_of(run, live=live)
     if live and DrillKind.ROLLBACK in wanted:
         run.out.print("[yellow]--live[/]: all users move to the former champion and back")
     ended: list[Drill] = []
     lasts_us = duration(valid_for, "--valid-for") // timedelta(microseconds=1)
     with run.out.progress("drilling") as step:
         for done, kind in enumerate(wanted, start=1):
-            found = drilling.run(place, kind, actor=run.actor, lasts_us=lasts_us)
+            found = drilling.run(workspace, kind, actor=run.actor, lasts_us=lasts_us)
             ended.append(found)
             step(done, len(wanted))
             _print(run.out, found)

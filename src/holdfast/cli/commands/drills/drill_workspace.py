@@ -7,11 +7,11 @@ import os
 from holdfast.cli.options import Run
 from holdfast.cli.processes.supervisor import OWN
 from holdfast.cli.project import now_us
-from holdfast.control.drills.live import Place
+from holdfast.control.drills.live import Workspace
 from holdfast.rollout.model.drills import Drills
 
 
-def place_of(run: Run, *, live: bool = False) -> Place:
+def workspace_of(run: Run, *, live: bool = False) -> Workspace:
     """Return the workspace of the project's drills; `live` lets them move the traffic of users."""
     file = [] if run.declaration is None else ["--file", str(run.declaration)]
     arguments = [
@@ -23,7 +23,7 @@ def place_of(run: Run, *, live: bool = False) -> Place:
         str(os.getpid()),
     ]
     schedule = run.model.drills or Drills()
-    return Place(
+    return Workspace(
         store=run.store,
         model=run.model,
         serve=[*OWN, *arguments],

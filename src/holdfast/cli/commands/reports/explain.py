@@ -10,7 +10,7 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.options import Run, with_project
 from holdfast.cli.output import COLOURS, Output
-from holdfast.control.reports.explain import Chapter, RolloutHistory
+from holdfast.control.reports.explain import RolloutEvent, RolloutHistory
 from holdfast.control.reports.explain import explain as explanation_of
 from holdfast.formatting import share, timestamp
 from holdfast.records import EVERYTHING_PPM, Verdict
@@ -46,8 +46,8 @@ def _print(out: Output, explanation: RolloutHistory) -> None:
     out.print(
         f"  policy: steps {steps}; false rollbacks at most {policy.false_alarm:g}; {policy.units_per_step:,} units a step"
     )
-    for chapter in explanation.chapters:
-        _print_chapter(out, chapter)
+    for event in explanation.events:
+        _print_event(out, event)
     if explanation.now:
         out.print("[bold]evidence now[/]")
         for metric in explanation.now:
@@ -59,16 +59,16 @@ def _print(out: Output, explanation: RolloutHistory) -> None:
         out.print(f"[bold]push outcome[/] {explanation.push.outcome}: {escape(explanation.push.reason)}")
 
 
-def _print_chapter(out: Output, chapter: Chapter) -> None:
-    by = "" if chapter.actor == "holdfast" else f" by {escape(chapter.actor)}"
+def _print_event(out: Output, event: RolloutEvent) -> None:
+    by = "" if event.actor == "holdfast" else f" by {escape(event.actor)}"
     out.print(
-        f"[dim]{timestamp(chapter.at_us)}[/] [bold]{chapter.kind.replace('.', ' ').replace('_', ' ')}[/]{by}"
+        f"[dim]{timestamp(event.at_us)}[/] [bold]{event.kind.replace('.', ' ').replace('_', ' ')}[/]{by}"
     )
-    out.print(f"  {escape(chapter.explanation)}")
-    for metric in chapter.evidence:
+    out.print(f"  {escape(event.explanation)}")
+    for metric in event.evidence:
         out.print(f"  {_metric(metric)}")
-    if chapter.plan is not None:
-        out.print(f"  [dim]traffic:[/] {_traffic(chapter.plan)}")
+    if event.plan is not None:
+        out.print(f"  [dim]traffic:[/] {_traffic(event.plan)}")
 
 
 def _metric(metric: dict[str, Any]) -> str:

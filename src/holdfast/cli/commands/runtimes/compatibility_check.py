@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.markup import escape
 
-from holdfast.cli.commands.drills.drill_workspace import place_of
+from holdfast.cli.commands.drills.drill_workspace import workspace_of
 from holdfast.cli.options import Run
 from holdfast.cli.processes.supervisor import OWN
 from holdfast.cli.project import now_us
@@ -88,11 +88,11 @@ def running_in(store: Store, model: str) -> dict[str, str]:
 
 
 def _run_test(run: Run, name: str, version: str) -> CompatibilityResult:
-    place = place_of(run)
+    workspace = workspace_of(run)
     with run.store.ledger.read() as connection:
         candidate = runtimes.get(connection, name)
     reference = _reference(run, candidate, version)
-    return pushing.try_out(place, version, candidate, reference, place.serve[len(OWN) :])
+    return pushing.try_out(workspace, version, candidate, reference, workspace.serve[len(OWN) :])
 
 
 def _reference(run: Run, candidate: RuntimeRow, version: str) -> Sequence[str]:

@@ -66,7 +66,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
 
     Example: holdfast control
     """
-    from holdfast.cli.commands.drills.drill_workspace import place_of
+    from holdfast.cli.commands.drills.drill_workspace import workspace_of
     from holdfast.control import daemon, loop
     from holdfast.control.drills import runner
     from holdfast.control.integrations import cdevents, exporter, openlineage
@@ -96,7 +96,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
         _start(webhooks.run, store, model.name, model.hooks, clock_us=now_us, wait=stopped.wait)
     concerns = daemon.concerns()
     if model.drills is not None:
-        concerns["drilling what is due"] = runner.Scheduled(place_of(run), model.drills)
+        concerns["drilling what is due"] = runner.Scheduled(workspace_of(run), model.drills)
     loop.run(
         store,
         model.name,

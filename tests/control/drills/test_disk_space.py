@@ -20,7 +20,7 @@ KB = 1024
 
 
 @pytest.fixture
-def place(tmp_path: Path):
+def workspace(tmp_path: Path):
     world = rollout_world.World.open(tmp_path / "store")
     world.promote(world.add_version())
     (world.store.root / "data").mkdir(exist_ok=True)

@@ -54,7 +54,7 @@ def now_us() -> int:
 
 
 @pytest.fixture
-def place(world) -> Workspace:
+def workspace(world) -> Workspace:
     """A champion, one before it, and a fallback."""
     for kind in ("half", "tenth", "delay"):
         world.version(kind)

@@ -1,8 +1,7 @@
 """Feeds: what is delivered in batches, and what is decided about a delivery. Pure: nothing here reads a file.
 
-`feed.py` and `expectations.py` are the declaration. `idempotency.py` decides whether a delivery is new, `measurements.py` and
-`admission.py` whether it is admitted; `state_machine.py` has the states of a feed, and `manifest.py` is written into each file
-of a batch.
+`feed.py` and `expectations.py` are the declaration. `identity.py` decides whether a delivery is new, `measurements.py` and
+`admission.py` whether it is admitted; `state_machine.py` has the states of a feed.
 """
 
 from __future__ import annotations
@@ -18,8 +17,15 @@ from holdfast.feeds.expectations import (
     Volume,
 )
 from holdfast.feeds.feed import Feed, quarantine_table
-from holdfast.feeds.idempotency import AlreadyLoaded, Load, Publish, batch_id, content_digest, decide
-from holdfast.feeds.manifest import Manifest
+from holdfast.feeds.identity import (
+    AlreadyLoaded,
+    Load,
+    Manifest,
+    Publish,
+    batch_id,
+    content_digest,
+    decide,
+)
 from holdfast.feeds.postgres_query import BatchQuery, PostgresQuery
 
 __all__ = [

@@ -20,7 +20,7 @@ from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.catalog import lineage, snapshots
 from holdfast.store.durability import failpoints
-from holdfast.store.feeds import admissions, references, violations
+from holdfast.store.feeds import admissions, loaded_rows, violations
 from holdfast.tables.backout import BackoutPlan, SuspectLoad, TaintSnapshots, explain
 from holdfast.tables.lineage import Node, NodeKind
 
@@ -118,7 +118,7 @@ def test_a_key_that_another_load_has_too_does_not_dangle(store: Store) -> None:
     _load(store, SALES, "d5", range(5, 12), day=5)
     _load(store, SOON, "d5", range(5, 12), day=5)
     with store.ledger.read() as connection:
-        asked = references.dependents(connection, [("shops", "s5", 0)])
+        asked = loaded_rows.dependents(connection, [("shops", "s5", 0)])
         assert [each.load[0] for each in asked] == ["sales", "soon"]
     plan = plan_backout(store, FEEDS, BatchId("shops", "s5"))
     # k5 to k9 are in s0 too, which is days before: support for sales, none for what looks two hours back alone.
@@ -164,7 +164,7 @@ def test_rows_that_go_while_a_delivery_is_loaded_are_no_support(store: Store) ->
         failpoints.armed = None
     assert (loaded.rows_loaded, loaded.reasons) == (2, {"id|reference": 4})
     with store.ledger.read() as connection:
-        assert references.dependents(connection, [("shops", "s1", 0)]) == []
+        assert loaded_rows.dependents(connection, [("shops", "s1", 0)]) == []
 
 
 def test_against_an_empty_feed_a_load_is_suspect_and_says_so(store: Store) -> None:

@@ -18,9 +18,8 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.demo.formatting import held_out_auc, listed, steps_of, wrapped
 from holdfast.cli.demo.sandbox import Sandbox
-from holdfast.cli.options import AsJson
 from holdfast.cli.output import Output
-from holdfast.cli.project import Project, now_us
+from holdfast.cli.project import AsJson, Project, now_us
 from holdfast.control.backout import backout
 from holdfast.control.evaluation import qualify
 from holdfast.control.ingest import acceptance

@@ -13,24 +13,22 @@ from typing import Final, TypeAlias, assert_never
 
 import polars as pl
 
-from holdfast.contract.batch.column_names import require_columns
+from holdfast.contract.batch.input_columns import require_columns
 from holdfast.contract.batch.reasons import (
     REASONS,
     Reason,
     are_broken,
     bitmasks,
     count_reasons,
-    is_any_broken,
-    list_reasons,
-    reasons_of,
-)
-from holdfast.contract.batch.text_input import TypedBatch
-from holdfast.contract.batch.uniqueness import (
     find_incomplete,
     find_repeats,
     has_possible_repeats,
+    is_any_broken,
+    list_reasons,
     possible_repeats,
+    reasons_of,
 )
+from holdfast.contract.batch.text_input import TypedBatch
 from holdfast.contract.schema.columns import (
     Boolean,
     Category,

@@ -8,10 +8,9 @@ from typing import Final, TypeAlias, assert_never
 
 import polars as pl
 
-from holdfast.contract.batch.column_names import require_columns
 from holdfast.contract.batch.compiler import dtype
+from holdfast.contract.batch.input_columns import read_timestamps, require_columns
 from holdfast.contract.batch.text_input import TypedBatch
-from holdfast.contract.batch.timestamp_columns import read_timestamps
 from holdfast.contract.schema.columns import (
     Boolean,
     Category,

@@ -9,9 +9,7 @@ from typing import Final, TypeAlias, assert_never
 
 import polars as pl
 
-from holdfast.contract.batch.column_names import require_columns
-from holdfast.contract.batch.timestamp_columns import read_timestamps
-from holdfast.contract.batch.unit_columns import convert_column
+from holdfast.contract.batch.input_columns import convert_column, read_timestamps, require_columns
 from holdfast.contract.schema.columns import (
     Boolean,
     Category,
@@ -101,7 +99,7 @@ def from_text(
     frame, facts = _apply_header_units(contract, frame, facts)
     not_text = [name for name in contract.names if frame.schema.get(name, pl.String) != pl.String]
     require_columns(contract.names, frame.columns, {"not text": not_text}, state="no row was read")
-    conversions = column_conversions(contract, facts)
+    conversions = column_conversions(contract, facts) if facts else {}
     faults: dict[str, pl.Series] = {}
     read: list[pl.Series] = []
     for column in contract.columns:

@@ -7,9 +7,8 @@ from typing import Final
 import polars as pl
 
 from holdfast.contract.batch.compiler import dtype
+from holdfast.contract.batch.input_columns import convert_column, read_wall_clocks
 from holdfast.contract.batch.text_input import TypedBatch
-from holdfast.contract.batch.timestamp_columns import read_wall_clocks
-from holdfast.contract.batch.unit_columns import convert_column
 from holdfast.contract.schema.columns import Category, Column, Integer, Number, Text, Timestamp
 from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.source_metadata import NO_FACTS, Facts, column_conversions

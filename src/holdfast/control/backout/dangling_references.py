@@ -12,8 +12,8 @@ from holdfast.store import Store
 from holdfast.store.backout import backouts
 from holdfast.store.catalog import batches
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.feeds import references
-from holdfast.store.feeds.references import Dependent
+from holdfast.store.feeds import loaded_rows
+from holdfast.store.feeds.loaded_rows import Dependent
 from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
 from holdfast.tables.backout import SuspectLoad
@@ -44,7 +44,7 @@ class _Query:
 
 def find_dependents(connection: Transaction, removed: Sequence[LoadKey]) -> tuple[Dependent, ...]:
     """Return the remaining loads that reference any of `removed`."""
-    return tuple(each for each in references.dependents(connection, removed) if each.load not in removed)
+    return tuple(each for each in loaded_rows.dependents(connection, removed) if each.load not in removed)
 
 
 def find_dangling(store: Store, removed: Sequence[LoadKey]) -> Dangling:

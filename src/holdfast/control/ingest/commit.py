@@ -19,7 +19,7 @@ from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import events
 from holdfast.store.db.ledger import ConstraintError, LedgerError, Transaction
 from holdfast.store.durability.failpoints import failpoint
-from holdfast.store.feeds import admissions, references, violations
+from holdfast.store.feeds import admissions, loaded_rows, violations
 from holdfast.store.feeds.admissions import HistoryQuery
 from holdfast.store.files import staging
 
@@ -92,7 +92,7 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
             reason=f"batch {identity.batch}: {admission.describe_loaded(found)}",
             now_us=now_us,
         )
-        references.insert(connection, identity, manifest.epoch, staged.referred)
+        loaded_rows.insert_references(connection, identity, manifest.epoch, staged.referred)
         withdraw_filled(connection, batch.feed, identity, now_us)
         if is_other_contract or change is not None:
             contract_changes.record(connection, batch.feed.contract, change, now_us=now_us)

@@ -20,9 +20,8 @@ from holdfast.records import Level, Violation, duration
 from holdfast.store import Store
 from holdfast.store.catalog import batches
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.feeds import key_overlaps
-from holdfast.store.feeds.key_overlaps import Span
-from holdfast.store.feeds.references import Referred, whose
+from holdfast.store.feeds import loaded_rows
+from holdfast.store.feeds.loaded_rows import Referred, Span, whose
 from holdfast.store.files import data_files
 from holdfast.tables.snapshots import LoadKey
 
@@ -72,12 +71,12 @@ def known_rows(
         if not span.meets_any(connection, since=since):
             return None
         found = span.files(connection, version, since=since)
-    again = key_overlaps.known(store.root, valid.select(feed.contract.key), found)
+    again = loaded_rows.known(store.root, valid.select(feed.contract.key), found)
     if again is None:
         return None
     flags, paths = again
     with store.ledger.read() as connection:
-        return Known(flags, tuple(key_overlaps.batches_in(connection, paths)))
+        return Known(flags, tuple(loaded_rows.batches_in(connection, paths)))
 
 
 def quarantine(feed: Feed, resolved: Resolved, valid: pl.DataFrame, known: Known) -> Resolved:

@@ -15,7 +15,7 @@ from holdfast.feeds import Feed, Manifest, quarantine_table
 from holdfast.feeds.measurements import DeliveryFacts
 from holdfast.records import BatchId, Violation
 from holdfast.store.feeds import contracts
-from holdfast.store.feeds.references import Referred
+from holdfast.store.feeds.loaded_rows import Referred
 from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
 from holdfast.store.files.staging import Stage

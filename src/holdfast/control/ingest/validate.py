@@ -24,7 +24,7 @@ from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store, sources
 from holdfast.store.catalog import batches
 from holdfast.store.durability.failpoints import failpoint
-from holdfast.store.feeds.references import Referred
+from holdfast.store.feeds.loaded_rows import Referred
 from holdfast.store.sources import parser
 
 

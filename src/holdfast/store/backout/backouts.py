@@ -12,7 +12,7 @@ from holdfast.errors import ConflictError
 from holdfast.records import MINUTE_US
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import schema
-from holdfast.store.db.predicates import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load, same_load
+from holdfast.store.db.statements import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load, same_load
 from holdfast.store.files.data_files import FileFacts
 from holdfast.tables.backout import AffectedLabels, AffectedPredictions, BackoutPlan, BackoutState, LoadPart
 from holdfast.tables.lineage import Node, NodeKind

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select
 from holdfast import records
 from holdfast.errors import IntegrityError
 from holdfast.store.db import schema
-from holdfast.store.db.predicates import of_load
+from holdfast.store.db.statements import of_load
 from holdfast.store.durability import fsync
 from holdfast.tables.snapshots import LoadKey
 

@@ -13,8 +13,7 @@ from holdfast.feeds import AlreadyLoaded, Load, Manifest, Publish, decide
 from holdfast.records import BatchId
 from holdfast.store.catalog import online_features
 from holdfast.store.db import schema
-from holdfast.store.db.predicates import LIVE, PUBLISHED
-from holdfast.store.db.statements import Prepared
+from holdfast.store.db.statements import LIVE, PUBLISHED, Prepared
 from holdfast.store.files.data_files import FileFacts
 
 _BATCHES: Final = schema.batches

@@ -17,8 +17,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, upda
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import events, schema
 from holdfast.store.db.ledger import Store
-from holdfast.store.db.predicates import PUBLISHED, not_removed, same_load
-from holdfast.store.db.statements import pieces
+from holdfast.store.db.statements import PUBLISHED, not_removed, pieces, same_load
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import parquet, staging
 from holdfast.store.files.data_files import FileFacts

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, and_, case, exists, func, select
 from holdfast.errors import NotFoundError
 from holdfast.store.catalog import name_lookup
 from holdfast.store.db import schema
-from holdfast.store.db.predicates import BACKED_OUT, of_load, refers_to, same_load
+from holdfast.store.db.statements import BACKED_OUT, of_load, refers_to, same_load
 from holdfast.tables.lineage import Lineage, Node, NodeKind, parse_node, walk
 from holdfast.tables.snapshots import LoadKey
 

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from holdfast.store.db import schema
 from holdfast.store.db.ledger import Store
-from holdfast.store.db.predicates import LIVE
+from holdfast.store.db.statements import LIVE
 
 _BATCHES: Final = schema.batches
 _SNAPSHOTS: Final = schema.snapshots

@@ -20,7 +20,7 @@ from holdfast.records import Level
 from holdfast.store.catalog import batches
 from holdfast.store.db import schema
 from holdfast.store.db.ledger import Store
-from holdfast.store.db.predicates import LIVE, same_load
+from holdfast.store.db.statements import LIVE, same_load
 from holdfast.store.durability import fsync
 from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts

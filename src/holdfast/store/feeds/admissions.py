@@ -17,8 +17,7 @@ from holdfast.feeds.admission import History, Past, describe
 from holdfast.feeds.state_machine import Event, State, next_state
 from holdfast.records import BatchId, Violation
 from holdfast.store.db import events, schema
-from holdfast.store.db.predicates import LIVE, UNACCEPTED_ERROR, same_load
-from holdfast.store.db.statements import Prepared
+from holdfast.store.db.statements import LIVE, UNACCEPTED_ERROR, Prepared, same_load
 from holdfast.store.feeds import violations
 
 _ADMISSIONS: Final = schema.admissions

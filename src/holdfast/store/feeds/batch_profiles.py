@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select
 
 from holdfast.contract.profile.profile import Profile, merge_compatible
 from holdfast.store.db import schema
-from holdfast.store.db.predicates import LIVE, at_version, same_load
+from holdfast.store.db.statements import LIVE, at_version, same_load
 from holdfast.store.feeds import contracts
 from holdfast.store.files import data_files
 from holdfast.tables import Snapshot

@@ -17,8 +17,7 @@ from holdfast.contract import Contract
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.records import check_name, sha256_hex
 from holdfast.store.db import events, schema
-from holdfast.store.db.predicates import LIVE
-from holdfast.store.db.statements import Prepared, inserting
+from holdfast.store.db.statements import LIVE, Prepared, inserting
 from holdfast.store.durability import fsync
 
 ACCEPTED: Final = "contract.accepted"

@@ -13,7 +13,7 @@ from holdfast.feeds import quarantine_table
 from holdfast.store.catalog import batches
 from holdfast.store.db import schema
 from holdfast.store.db.ledger import Store
-from holdfast.store.db.predicates import LIVE, not_removed
+from holdfast.store.db.statements import LIVE, not_removed
 from holdfast.store.files import data_files
 
 _PARTS = schema.file_row_groups

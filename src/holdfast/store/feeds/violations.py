@@ -12,8 +12,7 @@ from holdfast.feeds import measurements
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store.db import schema
 from holdfast.store.db.events import SYSTEM
-from holdfast.store.db.predicates import LIVE, UNACCEPTED_ERROR, at_version, same_load
-from holdfast.store.db.statements import Prepared
+from holdfast.store.db.statements import LIVE, UNACCEPTED_ERROR, Prepared, at_version, same_load
 
 _VIOLATIONS: Final = schema.violations
 _BATCHES: Final = schema.batches

@@ -18,7 +18,7 @@ from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.store.db import schema
 from holdfast.store.db.ledger import Store
-from holdfast.store.db.predicates import at_version, of_load
+from holdfast.store.db.statements import at_version, of_load
 from holdfast.store.files import parquet
 from holdfast.store.files.parquet import concat
 from holdfast.tables.snapshots import LoadKey

@@ -10,7 +10,7 @@ from holdfast.store.backout import backouts, taints
 from holdfast.store.catalog.lineage import load_of
 from holdfast.store.db import schema
 from holdfast.store.db.events import EventRow
-from holdfast.store.db.predicates import of_load
+from holdfast.store.db.statements import of_load
 from holdfast.store.feeds import contracts
 from holdfast.tables.backout import RemoveRows, TaintSnapshots, TaintVersions
 from holdfast.tables.lineage import Node, NodeKind

@@ -22,8 +22,7 @@ from holdfast.feeds.state_machine import State as FeedState
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store.backout.tombstones import Tombstone
 from holdfast.store.db import events, schema
-from holdfast.store.db.predicates import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load
-from holdfast.store.db.statements import inserting
+from holdfast.store.db.statements import BACKED_OUT, LIVE, PUBLISHED, inserting, not_removed, of_load
 from holdfast.store.feeds import contracts, violations
 from holdfast.store.files import parquet
 from holdfast.store.maintenance.file_checks import COUNTED

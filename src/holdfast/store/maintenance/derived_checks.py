@@ -21,7 +21,7 @@ from holdfast.store.catalog import snapshots
 from holdfast.store.catalog.delta import CHECKSUM_FILE, PUBLISHED_DIRECTORY, file_checksums
 from holdfast.store.db import schema
 from holdfast.store.db.ledger import Store
-from holdfast.store.db.predicates import BACKED_OUT
+from holdfast.store.db.statements import BACKED_OUT
 from holdfast.store.feeds import contracts
 from holdfast.store.files.data_files import FileFacts
 from holdfast.store.maintenance.ledger_checks import Mismatch

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, select
 
 from holdfast.errors import IntegrityError
 from holdfast.store.db import schema
-from holdfast.store.db.predicates import not_removed
+from holdfast.store.db.statements import not_removed
 from holdfast.store.files import parquet
 
 _FILES: Final = schema.files

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from holdfast.errors import IntegrityError
 from holdfast.store.db import schema, sqlite_handles
-from holdfast.store.db.predicates import same_load
+from holdfast.store.db.statements import same_load
 from holdfast.store.files import parquet
 from holdfast.store.maintenance.derived_checks import sha256_of
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, and_, func, or_, select
 from holdfast.feeds import quarantine_table
 from holdfast.records import sha256_hex
 from holdfast.store.db import schema
-from holdfast.store.db.predicates import LIVE, PUBLISHED, at_version, not_removed, same_load
+from holdfast.store.db.statements import LIVE, PUBLISHED, at_version, not_removed, same_load
 from holdfast.store.files import data_files
 from holdfast.tables.backout import BackoutState
 

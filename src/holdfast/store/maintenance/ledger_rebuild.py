@@ -23,9 +23,8 @@ from holdfast.store.backout.tombstones import Tombstone
 from holdfast.store.catalog import snapshots
 from holdfast.store.catalog.snapshots import SnapshotManifest
 from holdfast.store.db import schema
-from holdfast.store.db.predicates import BACKED_OUT, of_load
 from holdfast.store.db.sqlite_handles import TrackedConnection
-from holdfast.store.db.statements import inserting
+from holdfast.store.db.statements import BACKED_OUT, inserting, of_load
 from holdfast.store.files import data_files, parquet
 from holdfast.store.maintenance.footer_scan import Choice, ScannedFile
 from holdfast.store.serving import log_directory

@@ -20,7 +20,7 @@ from holdfast.store.backout import tombstones
 from holdfast.store.catalog import snapshots
 from holdfast.store.catalog.delta import PUBLISHED_DIRECTORY
 from holdfast.store.db import schema
-from holdfast.store.db.predicates import BACKED_OUT, of_load
+from holdfast.store.db.statements import BACKED_OUT, of_load
 from holdfast.store.durability import fsync
 from holdfast.store.durability.file_locks import seized
 from holdfast.store.feeds import contracts

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, case, func, select
 
 from holdfast.feeds import quarantine_table
 from holdfast.store.db import schema
-from holdfast.store.db.predicates import same_load
+from holdfast.store.db.statements import same_load
 from holdfast.store.maintenance.ledger_checks import Mismatch
 
 _BATCHES: Final = schema.batches

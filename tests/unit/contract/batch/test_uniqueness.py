@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from holdfast.contract.batch.uniqueness import find_repeats
+from holdfast.contract.batch.reasons import find_repeats
 from tests.support.profile import examples
 
 LIMITS = [-(2**63), 2**63 - 1, 0]

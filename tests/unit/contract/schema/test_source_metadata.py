@@ -25,7 +25,7 @@ from holdfast.contract import (
     from_frame,
     from_text,
 )
-from holdfast.contract.batch.unit_columns import convert_column
+from holdfast.contract.batch.input_columns import convert_column
 from holdfast.contract.schema.units import SAME, InexactError, convert_value, find_conversion, is_same_unit
 from holdfast.errors import InputError
 

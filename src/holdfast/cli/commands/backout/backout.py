@@ -10,9 +10,8 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.commands.runtimes.compatibility_check import ensure_compatible
-from holdfast.cli.options import Run, misused, with_project
 from holdfast.cli.output import Output
-from holdfast.cli.project import now_us
+from holdfast.cli.project import Run, misused, now_us, with_project
 from holdfast.control.backout import backout as backing
 from holdfast.control.backout import retrain as retraining
 from holdfast.formatting import counted, timestamp

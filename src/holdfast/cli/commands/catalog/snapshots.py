@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command_group
-from holdfast.cli.options import Limit, Run, with_project
 from holdfast.cli.output import Output
+from holdfast.cli.project import Limit, Run, with_project
 from holdfast.control.training import snapshots
 from holdfast.formatting import counted, timestamp
 from holdfast.store.catalog import delta, name_lookup, recent

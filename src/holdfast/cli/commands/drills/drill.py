@@ -11,9 +11,8 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.commands.drills.drill_workspace import workspace_of
-from holdfast.cli.options import Run, misused, with_project
 from holdfast.cli.output import COLOURS, Output
-from holdfast.cli.project import now_us
+from holdfast.cli.project import Run, misused, now_us, with_project
 from holdfast.control.drills import runner as drilling
 from holdfast.formatting import timestamp
 from holdfast.records import Verdict, duration

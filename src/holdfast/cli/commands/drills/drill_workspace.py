@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-from holdfast.cli.options import Run
 from holdfast.cli.processes.supervisor import OWN
-from holdfast.cli.project import now_us
+from holdfast.cli.project import Run, now_us
 from holdfast.control.drills.live import Workspace
 from holdfast.rollout.model.drills import Drills
 

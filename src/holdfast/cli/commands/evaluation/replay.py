@@ -8,9 +8,8 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, VersionName, with_project
 from holdfast.cli.output import COLOURS, Output
-from holdfast.cli.project import now_us
+from holdfast.cli.project import Run, VersionName, now_us, with_project
 from holdfast.control.evaluation import replay as replaying
 from holdfast.control.evaluation.replay import ReplayReport
 from holdfast.formatting import counted

@@ -11,9 +11,8 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command_group
-from holdfast.cli.options import Run, misused, with_directory, with_project
 from holdfast.cli.output import Output
-from holdfast.cli.project import MODEL_FILE, Project, now_us
+from holdfast.cli.project import MODEL_FILE, Project, Run, misused, now_us, with_directory, with_project
 from holdfast.contract import Column, Contract, Timestamp
 from holdfast.contract.evolution.compatibility import Compatibility
 from holdfast.contract.evolution.diff import Evolution, compare

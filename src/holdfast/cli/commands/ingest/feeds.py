@@ -9,9 +9,8 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Limit, Run, misused, with_project
 from holdfast.cli.output import Output
-from holdfast.cli.project import now_us
+from holdfast.cli.project import Limit, Run, misused, now_us, with_project
 from holdfast.control.ingest import acceptance as accepting
 from holdfast.control.ingest import feed_status as standing
 from holdfast.errors import NotFoundError

@@ -15,9 +15,8 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, misused, with_project
 from holdfast.cli.output import Output
-from holdfast.cli.project import Project, now_us
+from holdfast.cli.project import Project, Run, misused, now_us, with_project
 from holdfast.control.executors.factory import open_executor
 from holdfast.control.ingest import dry_run as checking
 from holdfast.control.ingest.ingest import ingest_many

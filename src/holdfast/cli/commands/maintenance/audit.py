@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, with_project
+from holdfast.cli.project import Run, with_project
 from holdfast.control.maintenance.audit import audit as auditing
 from holdfast.formatting import counted
 from holdfast.store.db.event_chain import Head

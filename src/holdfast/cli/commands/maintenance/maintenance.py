@@ -10,8 +10,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, misused, with_directory, with_project
-from holdfast.cli.project import MODEL_FILE, now_us
+from holdfast.cli.project import MODEL_FILE, Run, misused, now_us, with_directory, with_project
 from holdfast.control.maintenance import backup as backing
 from holdfast.control.maintenance import compact as compacting
 from holdfast.control.maintenance import rebuild_ledger as recovering

@@ -19,8 +19,7 @@ from rich.markup import escape
 
 import holdfast
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, with_directory
-from holdfast.cli.project import MODEL_FILE
+from holdfast.cli.project import MODEL_FILE, Run, with_directory
 from holdfast.contract import Boolean, Category, Column, Integer, Number
 from holdfast.contract.profile.infer_contract import SuggestedColumn, suggest_column
 from holdfast.errors import ConflictError, InputError

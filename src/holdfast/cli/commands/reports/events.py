@@ -13,8 +13,8 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, with_project
 from holdfast.cli.output import Output
+from holdfast.cli.project import Run, with_project
 from holdfast.control.integrations import cdevents as exporting
 from holdfast.formatting import timestamp
 from holdfast.store import Store

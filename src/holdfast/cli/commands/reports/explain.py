@@ -8,8 +8,8 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, with_project
 from holdfast.cli.output import COLOURS, Output
+from holdfast.cli.project import Run, with_project
 from holdfast.control.reports.explain import RolloutEvent, RolloutHistory
 from holdfast.control.reports.explain import explain as explanation_of
 from holdfast.formatting import share, timestamp

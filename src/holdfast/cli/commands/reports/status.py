@@ -7,9 +7,8 @@ from typing import Any
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, with_project
 from holdfast.cli.output import Output
-from holdfast.cli.project import now_us
+from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.reports.status import status as assemble_status
 from holdfast.formatting import ago, share, timestamp
 

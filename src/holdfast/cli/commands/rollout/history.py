@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from holdfast.cli.options import Run, with_project
-from holdfast.cli.project import now_us
+from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.rollout import pushes
 
 

@@ -9,9 +9,8 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, with_project
 from holdfast.cli.output import Output
-from holdfast.cli.project import now_us
+from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.reports import policy_power
 from holdfast.declaration import Model
 from holdfast.rollout import Canary

@@ -15,9 +15,8 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.commands.rollout.server_rollback import through_server
-from holdfast.cli.options import UNSTATED, NoWait, Reason, Run, with_project
 from holdfast.cli.output import Output
-from holdfast.cli.project import now_us
+from holdfast.cli.project import UNSTATED, NoWait, Reason, Run, now_us, with_project
 from holdfast.control.probing import convergence
 from holdfast.control.rollout import rollback as rolling
 from holdfast.control.rollout.plan_parts import Part

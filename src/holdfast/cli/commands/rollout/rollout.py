@@ -11,9 +11,8 @@ from holdfast.cli.commands.evaluation.replay import replay_if_due
 from holdfast.cli.commands.rollout import history, rollback
 from holdfast.cli.commands.rollout.policy import print_change
 from holdfast.cli.commands.runtimes.compatibility_check import ensure_compatible
-from holdfast.cli.options import Reason, Run, VersionName, with_project
 from holdfast.cli.output import COLOURS, Output
-from holdfast.cli.project import now_us
+from holdfast.cli.project import Reason, Run, VersionName, now_us, with_project
 from holdfast.control.reports.progress import RolloutProgress, progress
 from holdfast.control.rollout import pause as pausing
 from holdfast.control.rollout import reconcile as rolling

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from rich.markup import escape
 
-from holdfast.cli.options import Run, misused
+from holdfast.cli.project import Run, misused
 from holdfast.control.http.client import Client
 from holdfast.errors import CODES, RefusedError, UnavailableError
 

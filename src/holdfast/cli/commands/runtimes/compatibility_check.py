@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from rich.markup import escape
 
 from holdfast.cli.commands.drills.drill_workspace import workspace_of
-from holdfast.cli.options import Run
 from holdfast.cli.processes.supervisor import OWN
-from holdfast.cli.project import now_us
+from holdfast.cli.project import Run, now_us
 from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.rollout import compatibility
 from holdfast.control.runtimes import runtime as pushing

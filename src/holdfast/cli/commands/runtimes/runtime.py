@@ -12,8 +12,7 @@ from rich.markup import escape
 from holdfast.cli.app import command_group
 from holdfast.cli.commands.runtimes.compatibility_check import compatibility_test, running_in, serving
 from holdfast.cli.commands.runtimes.serving_config import report
-from holdfast.cli.options import UNSTATED, NoWait, Reason, Run, with_directory, with_project
-from holdfast.cli.project import now_us
+from holdfast.cli.project import UNSTATED, NoWait, Reason, Run, now_us, with_directory, with_project
 from holdfast.control.probing import convergence
 from holdfast.control.runtimes import runtime as pushing
 from holdfast.errors import NotFoundError

@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from holdfast.cli.app import command_group
-from holdfast.cli.options import UNSTATED, Reason, Run, misused, with_project
 from holdfast.cli.output import Output
-from holdfast.cli.project import now_us
+from holdfast.cli.project import UNSTATED, Reason, Run, misused, now_us, with_project
 from holdfast.control.probing import convergence
 from holdfast.control.probing.convergence import Convergence
 from holdfast.control.rollout import serving_config as configuring

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, misused, with_project
+from holdfast.cli.project import Run, misused, with_project
 from holdfast.control.http.client import Client
 from holdfast.errors import CODES, ConflictError, InputError, NotFoundError, UnavailableError
 

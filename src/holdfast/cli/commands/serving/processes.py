@@ -16,11 +16,10 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, with_process
 from holdfast.cli.processes import supervisor as supervise
 from holdfast.cli.processes.handover import SERVER, Handover, bound
 from holdfast.cli.processes.supervisor import OWN
-from holdfast.cli.project import Project, now_us
+from holdfast.cli.project import Project, Run, now_us, with_process
 from holdfast.errors import HoldfastError
 from holdfast.formatting import counted
 from holdfast.settings import Settings

@@ -9,9 +9,8 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.options import Run, VersionName, with_project
 from holdfast.cli.output import COLOURS
-from holdfast.cli.project import now_us
+from holdfast.cli.project import Run, VersionName, now_us, with_project
 from holdfast.control.evaluation import qualify as qualifying
 from holdfast.control.runtimes import runtime
 from holdfast.control.training import train as training

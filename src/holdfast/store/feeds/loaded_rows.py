@@ -1,11 +1,11 @@
-"""Loaded rows of a feed around the event times of a delivery, and the keys of them that it repeats.
+"""Loaded rows that a delivery refers to or whose keys it repeats, and the loads that hold them: rows of `batch_references`.
 
-The ledger knows the span of every file: a delivery whose span meets no other costs one query of an index.
+The ledger knows the span of event times of every file: a delivery whose span meets no other costs one query of an index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,13 +13,101 @@ from typing import Final
 
 import polars as pl
 from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import insert as insert_into
 
 from holdfast.errors import InputError
+from holdfast.records import BatchId
 from holdfast.store.db import schema
-from holdfast.store.db.predicates import not_removed
-from holdfast.store.db.statements import Prepared
+from holdfast.store.db.statements import LIVE, Prepared, not_removed, pieces, refers_to, same_load
 from holdfast.store.files import data_files as files
 from holdfast.store.files.data_files import FileFacts
+from holdfast.tables.snapshots import LoadKey
+
+_REFERENCES: Final = schema.batch_references
+_BATCHES: Final = schema.batches
+_PARTS: Final = schema.file_row_groups
+_INSERT: Final = insert_into(_REFERENCES)
+
+
+@dataclass(frozen=True, slots=True)
+class Referred:
+    """Values of `column` that are in column `key` of `load`.
+
+    `lookback_start_us` is the earliest event time that was looked at, microseconds UTC; None for all rows.
+    """
+
+    column: str
+    key: str
+    load: LoadKey
+    lookback_start_us: int | None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Dependent:
+    """A live load, of which values of `column` are in column `to_key` of `to_load`."""
+
+    load: LoadKey
+    column: str
+    to_load: LoadKey
+    to_key: str
+    lookback_start_us: int | None
+
+
+def insert_references(
+    connection: Connection, batch: BatchId, epoch: int, referred: Sequence[Referred]
+) -> None:
+    """Insert what load `epoch` of `batch` refers to."""
+    if referred:
+        named = {"feed": batch.feed, "batch": batch.batch, "epoch": epoch}
+        connection.execute(
+            _INSERT,
+            [
+                {
+                    **named,
+                    "column_name": each.column,
+                    "to_feed": each.load[0],
+                    "to_key": each.key,
+                    "to_batch": each.load[1],
+                    "to_epoch": each.load[2],
+                    "lookback_start_us": each.lookback_start_us,
+                }
+                for each in referred
+            ],
+        )
+
+
+def dependents(connection: Connection, loads: Iterable[LoadKey]) -> list[Dependent]:
+    """Return the live loads that refer to any of `loads`, sorted."""
+    found: list[Dependent] = []
+    for load in loads:
+        query = (
+            select(_REFERENCES).join(_BATCHES, same_load(_BATCHES, _REFERENCES)).where(refers_to(load), LIVE)
+        )
+        found += [
+            Dependent(
+                (row.feed, row.batch, row.epoch), row.column_name, load, row.to_key, row.lookback_start_us
+            )
+            for row in connection.execute(query)
+        ]
+    return sorted(found, key=lambda each: (each.load, each.column, each.to_load, each.to_key))
+
+
+def whose(connection: Connection, found: Sequence[FileFacts]) -> list[tuple[LoadKey, int]]:
+    """Return the load and the number of each run of rows of `found`, in the order of `data_files.read`."""
+    parts: dict[str, list[tuple[int, LoadKey, int]]] = {}
+    paths = [fact.path for fact in found]
+    for some in pieces(paths):
+        query = select(_PARTS).where(_PARTS.c.path.in_(some))
+        for row in connection.execute(query.order_by(_PARTS.c.path, _PARTS.c.row_group)):
+            load = (row.feed, row.batch, row.epoch)
+            parts.setdefault(row.path, []).append((row.row_group, load, row.rows))
+    return [
+        (load, rows)
+        for fact in found
+        for group, load, rows in parts[fact.path]
+        if fact.row_groups is None or group in fact.row_groups
+    ]
+
 
 _FILES: Final = schema.files
 _ROW_GROUPS: Final = schema.file_row_groups
@@ -78,7 +166,7 @@ def known(root: Path, keys: pl.DataFrame, found: Sequence[FileFacts]) -> tuple[p
     for fact, hashes in theirs:
         if not mine.is_in(hashes.implode()).any():
             continue
-        there = _keys(root, fact, columns)
+        there = _keys_in(root, fact, columns)
         again = keys.with_row_index("_row").join(there, on=keys.columns, how="semi")["_row"]
         if not again.is_empty():
             flags |= pl.int_range(keys.height, eager=True).is_in(again.implode())
@@ -107,10 +195,10 @@ def _kept(root: Path, fact: FileFacts, columns: tuple[tuple[str, pl.DataType], .
 
 def _hashed(root: Path, fact: FileFacts, columns: Mapping[str, pl.DataType]) -> pl.Series | None:
     try:
-        return _keys(root, fact, columns).hash_rows(_SEED)
+        return _keys_in(root, fact, columns).hash_rows(_SEED)
     except InputError:
         return None  # a key of another type, under a contract of before, is another key
 
 
-def _keys(root: Path, fact: FileFacts, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+def _keys_in(root: Path, fact: FileFacts, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
     return files.read(root, [fact], columns)

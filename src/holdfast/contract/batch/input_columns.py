@@ -1,0 +1,139 @@
+"""The columns of a delivery: one error if they are not those of the contract, timestamps from text, numbers in another unit.
+
+Timestamps are read by the rules of `schema/timestamps.py`, and numbers converted like single values by `units.convert_value`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import polars as pl
+
+from holdfast.contract.schema.columns import EXACT, Column, Integer, Number, Timestamp
+from holdfast.contract.schema.timestamps import DATE, FRACTION, LOCAL_YEARS, OFFSET, TIME
+from holdfast.contract.schema.units import Conversion
+from holdfast.errors import InputError
+
+
+def require_columns(
+    names: Iterable[str], found: Iterable[str], faults: Mapping[str, list[str]], *, state: str
+) -> None:
+    """Raise `InputError` HF202 if columns are missing, unknown or otherwise faulty.
+
+    Parameters
+    ----------
+    names
+        The columns of the contract.
+    found
+        The columns of the delivery.
+    faults
+        Other faults: a description, such as "not text", and the columns that have it.
+    state
+        What was done with the rows so far.
+    """
+    names, found = list(names), list(found)
+    known, delivered = set(names), set(found)
+    problems = {
+        "missing": [name for name in names if name not in delivered],
+        "not in the contract": [name for name in found if name not in known],
+        **faults,
+    }
+    parts = [f"{problem}: {', '.join(columns)}" for problem, columns in problems.items() if columns]
+    if parts:
+        raise InputError(
+            "HF202",
+            "; ".join(parts),
+            state=state,
+            next_command="correct the source, or the contract if the source is right",
+        )
+
+
+def read_timestamps(column: Timestamp, texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+    """Return the timestamps that `texts` name, in the column's zone, and the faulty rows by rule.
+
+    Null stays null and is no fault. The batch check tests the range.
+    """
+    parts = _split_texts(texts)
+    wall, offset_us = parts["wall"], parts["offset_us"]
+    without = wall.is_not_null() & offset_us.is_null()
+    zoned = (wall.dt.epoch("us") - offset_us).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(column.tz)
+    unread = texts.is_not_null() & wall.is_null()
+    if column.naive == "reject":
+        return zoned, {"type": unread, "zone": without}
+    local, faults = read_wall_clocks(column, wall.set(~without, None))
+    return local.zip_with(without, zoned), {"type": unread, **faults}
+
+
+def read_wall_clocks(column: Timestamp, walls: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+    """Return the timestamps at which a clock of the column's zone showed `walls`, and the faulty rows by rule."""
+    near = walls.dt.year().is_between(*LOCAL_YEARS)
+    within = walls.set(~near, None)
+    # Where the clock is put back the two readings differ, where it is put forward there is none.
+    early = within.dt.replace_time_zone(column.tz, ambiguous="earliest", non_existent="null")
+    late = within.dt.replace_time_zone(column.tz, ambiguous="latest", non_existent="null")
+    fold = (early != late).fill_null(value=False)
+    gap = within.is_not_null() & early.is_null()
+    return early.set(fold, None), {"gap": gap, "fold": fold, "range": ~near.fill_null(value=True)}
+
+
+def _split_texts(texts: pl.Series) -> pl.DataFrame:
+    """Return the wall clock time of each text and its offset from UTC, null if a text has none."""
+    text, offset = pl.col("text"), pl.col("offset")
+    shape = f"^{DATE}[Tt ]{TIME}(?:{FRACTION})?(?:{OFFSET})?$"
+    # No `datetime` has a year 0; Polars would read one.
+    shaped = text.str.contains(shape) & ~text.str.starts_with("0000")
+    seconds = (text.str.slice(0, 10) + " " + text.str.slice(11, 8)).str.to_datetime(
+        "%Y-%m-%d %H:%M:%S", time_unit="us", strict=False
+    )
+    fraction_us = text.str.extract(r"\.([0-9]{1,6})").str.pad_end(6, "0").cast(pl.Int64).fill_null(0)
+    minutes = _offset_digits(offset, 1) * 60 + _offset_digits(offset, 4)
+    offset_us = pl.when(offset.str.starts_with("-")).then(-minutes).otherwise(minutes) * 60_000_000
+    return (
+        texts.alias("text")
+        .to_frame()
+        .select(text=pl.when(shaped).then(text))
+        .with_columns(offset=text.str.slice(19).str.extract(f"({OFFSET})$").str.to_uppercase())
+        .select(
+            wall=seconds + pl.duration(microseconds=fraction_us, time_unit="us"),
+            offset_us=pl.when(offset == "Z").then(0).otherwise(offset_us),
+        )
+    )
+
+
+def _offset_digits(offset: pl.Expr, start: int) -> pl.Expr:
+    return offset.str.slice(start, 2).cast(pl.Int64, strict=False)
+
+
+def convert_column(
+    column: Column, conversion: Conversion, values: pl.Series, faults: dict[str, pl.Series]
+) -> tuple[pl.Series, dict[str, pl.Series]]:
+    """Return `values` in the contract's unit, and the faulty rows by rule, `faults` included.
+
+    A whole number that would not stay whole is a fault and becomes null. A column of another dtype than the
+    contract's is returned as it is; the batch check refuses it.
+
+    >>> hours = Integer("hours", unit="h")
+    >>> values, faults = convert_column(hours, Conversion(1, 0, 60), pl.Series([120, 90, None]), {})
+    >>> values.to_list(), faults["not_exact"].to_list()
+    ([2, None, None], [False, True, False])
+    """
+    match column:
+        case Number() if values.dtype == pl.Float64:
+            return _apply(conversion, values), faults
+        case Integer() if values.dtype == pl.Int64:
+            whole = _apply(conversion, values.cast(pl.Float64))
+            lost = (whole != whole.floor()) | (whole.abs() > EXACT) | ~values.is_between(-EXACT, EXACT)
+            lost = lost.fill_null(value=False)
+            already = faults.get("not_exact")
+            faults = {**faults, "not_exact": lost if already is None else lost | already}
+            return whole.set(lost, None).cast(pl.Int64), faults
+        case _:
+            return values, faults
+
+
+def _apply(conversion: Conversion, values: pl.Series) -> pl.Series:
+    # By NumPy, because Polars divides by a constant as it multiplies by its reciprocal, which rounds twice.
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = pl.Series(values.name, conversion.apply(values.to_numpy()), dtype=pl.Float64)
+    return found.set(values.is_null(), None)

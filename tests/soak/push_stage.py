@@ -17,12 +17,12 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from holdfast.cli.demo.client import tensor
 from holdfast.cli.demo.sandbox import Sandbox
 from holdfast.cli.processes.supervisor import Group
 from holdfast.cli.project import now_us
 from holdfast.contract import col
 from holdfast.control.evaluation import qualify
+from holdfast.control.http.open_inference import inference_request
 from holdfast.control.rollout import reconcile
 from holdfast.control.training import train
 from holdfast.qualify import GateResult
@@ -236,8 +236,7 @@ class World:
         lines = []
         for day in self.extent.live:
             for row in pl.read_parquet(self.stage.file("flights", day)).to_dicts():
-                inputs = [tensor(each, row[each.name]) for each in columns if row[each.name] is not None]
-                body = json.dumps({"id": row["flight_id"], "inputs": inputs})
+                body = inference_request(columns, row, row["flight_id"])
                 lines.append({"body": body, "late": row["late"]})
         random.Random(1).shuffle(lines)
         a_day = self.requests_a_day

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 
-from holdfast.contract import Boolean, Column, Contract, Integer, Number
+from holdfast.contract import Contract
 from holdfast.control.http.client import Client
+from holdfast.control.http.open_inference import inference_request
 from holdfast.errors import UnavailableError
 
 THREADS: Final = 4
@@ -65,7 +65,7 @@ class ModelClient:
             responses = []
             with self._client() as client:
                 for position in range(lane, len(rows), THREADS):
-                    body = json.dumps(self._request(rows[position], units[position]))
+                    body = inference_request(self._columns, rows[position], units[position])
                     response = client.request("POST", f"{self._path}/infer", body)
                     document = response.document()
                     responses.append((response.status, document.get("model_version")))
@@ -125,28 +125,3 @@ class ModelClient:
 
     def _client(self) -> Client:
         return Client(f"http://{self._host}:{self._port}", timeout_seconds=TIMEOUT_SECONDS)
-
-    def _request(self, row: Mapping[str, Any], unit: str) -> dict[str, Any]:
-        return {
-            "id": unit,
-            "inputs": [
-                tensor(column, row[column.name])
-                for column in self._columns
-                if row.get(column.name) is not None
-            ],
-        }
-
-
-def tensor(column: Column, value: Any) -> dict[str, Any]:
-    """Return one value as an input tensor of the Open Inference Protocol."""
-    match column:
-        case Number():
-            datatype = "FP64"
-        case Integer():
-            datatype = "INT64"
-        case Boolean():
-            datatype = "BOOL"
-        case _:
-            datatype = "BYTES"
-            value = value.isoformat() if isinstance(value, datetime) else value
-    return {"name": column.name, "shape": [1], "datatype": datatype, "data": [value]}

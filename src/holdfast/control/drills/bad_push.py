@@ -5,7 +5,6 @@ The control loop must roll it back by what the servers log, without an operator.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -14,13 +13,14 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from holdfast.contract import Boolean, Contract, Integer, Label, Number
+from holdfast.contract import Contract
 from holdfast.contract.row import synthetic_rows
 from holdfast.control import loop
 from holdfast.control.collect import collector
 from holdfast.control.drills.live import DrillResult, Workspace
 from holdfast.control.drills.on_copy import copied, copy, no_room, scratch
 from holdfast.control.drills.server import START_SECONDS, Child
+from holdfast.control.http.open_inference import inference_request
 from holdfast.control.probing.probe import probe
 from holdfast.control.rollout import compatibility, reconcile
 from holdfast.errors import HoldfastError
@@ -109,7 +109,11 @@ def _pushed(workspace: Workspace, store: Store) -> DrillResult:
                 state = rollouts.get(connection, number).state
             if state in (State.CANARY, State.VERIFYING):
                 batch = [recorded[(sent + at) % len(recorded)] for at in range(_BATCH)]
-                bodies = [tensors(contract, each, sent + at) for at, each in enumerate(batch)]
+                columns = contract.request_columns
+                bodies = [
+                    inference_request(columns, each, f"drill-{at}")
+                    for at, each in enumerate(batch, start=sent)
+                ]
                 wrong += child.failed(len(batch), bodies)
                 sent += len(batch)
             elif state is State.ROLLING_BACK:
@@ -176,24 +180,3 @@ def requests_of(store: Store, model: str, champion: str, contract: Contract) -> 
     ]
     complete = [row for row in requested if None not in row.values()]
     return complete or synthetic_rows.synthetic_rows(contract, 200)
-
-
-def tensors(contract: Contract, row: dict[str, Any], number: int) -> str:
-    """Return one row as a request of the Open Inference Protocol, each as a unit of its own."""
-    inputs = [
-        {"name": column.name, "shape": [1], "datatype": _datatype(column), "data": [row[column.name]]}
-        for column in contract.request_columns
-    ]
-    return json.dumps({"id": f"drill-{number}", "inputs": inputs})
-
-
-def _datatype(column: object) -> str:
-    match column:
-        case Number():
-            return "FP64"
-        case Integer():
-            return "INT64"
-        case Boolean() | Label():
-            return "BOOL"
-        case _:
-            return "BYTES"

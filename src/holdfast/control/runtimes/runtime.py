@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.contract import Contract
-from holdfast.control.drills.bad_push import requests_of, tensors
+from holdfast.control.drills.bad_push import requests_of
 from holdfast.control.drills.live import Workspace
 from holdfast.control.drills.on_copy import copied, copy, no_room, scratch
 from holdfast.control.drills.server import START_SECONDS, Child
+from holdfast.control.http.open_inference import inference_request
 from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.rollout import compatibility, plan_parts, serving_config
 from holdfast.control.rollout.plan_parts import PUSHED, ROLLED_BACK, Part
@@ -196,7 +197,8 @@ def requests(store: Store, model: str, version: str) -> list[str]:
             plan is not None and versions.get(connection, plan.intended).contract_hash == row.contract_hash
         )
     rows = requests_of(store, model, plan.intended if plan is not None and is_alike else version, contract)
-    return [tensors(contract, each, at) for at, each in enumerate(rows[:ROWS])]
+    columns = contract.request_columns
+    return [inference_request(columns, each, f"drill-{at}") for at, each in enumerate(rows[:ROWS])]
 
 
 def _plan(store: Store, model: str, version: str, now_us: int) -> int:

@@ -114,12 +114,8 @@ class HoldfastError(Exception):
         >>> str(InputError("HF201", "jan.csv does not exist", state="nothing was written"))
         'HF201: jan.csv does not exist; nothing was written'
         """
-        parts = [f"{self.code}: {self.what}"]
-        if self.state:
-            parts.append(self.state)
-        if self.next_command:
-            parts.append(f"next: {self.next_command}")
-        return "; ".join(parts)
+        next_command = f"next: {self.next_command}" if self.next_command else ""
+        return "; ".join(filter(None, (f"{self.code}: {self.what}", self.state, next_command)))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the parts, so that an error crosses from one process to another."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -19,14 +18,15 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from holdfast import formatting
 from holdfast.control.reports.status import Status, StatusReader
 from holdfast.errors import HoldfastError
+from holdfast.formatting import ago, share, span
 from holdfast.store import Store
 from holdfast.web import feeds_section, rollout_section
-from holdfast.web import formatting as web_formatting
 from holdfast.web.charts import Drawings, colour
 from holdfast.web.contexts import page
+from holdfast.web.formatting import count, day, latency, number, percent, size, timestamp
+from holdfast.web.rollout_section import decision_text, interval_text, mean_text, metric_name, states_of
 
 _POLICY: Final = (
     b"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self';"
@@ -45,10 +45,9 @@ SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
 
 _NO_STORE: Final = {"cache-control": "no-store"}
 _HERE: Final = Path(__file__).parent
-_FILTERS: Final[Mapping[ModuleType, tuple[str, ...]]] = {
-    formatting: ("ago", "share", "span"),
-    web_formatting: ("count", "day", "latency", "timestamp", "number", "percent", "size"),
-}
+_FIGURES: Final = (ago, share, span, count, day, latency, timestamp, number, percent, size, colour)
+_TEXTS: Final = (interval_text, mean_text, metric_name, states_of, decision_text)
+"""The functions that templates may use besides figures, by their names as filters."""
 
 
 def build_app(
@@ -137,18 +136,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        {name: getattr(where, name) for where, names in _FILTERS.items() for name in names}
-    )
-    environment.filters["colour"] = colour
-    for shown in (
-        rollout_section.interval_text,
-        rollout_section.mean_text,
-        rollout_section.metric_name,
-        rollout_section.states_of,
-        rollout_section.decision_text,
-    ):
-        environment.filters[shown.__name__] = shown
+    environment.filters.update({each.__name__: each for each in (*_FIGURES, *_TEXTS)})
     return environment
 
 

@@ -147,15 +147,14 @@ def decision_text(now: RolloutProgress) -> str:
 
 def _realised(store: Store, model: str, now: RolloutProgress, now_us: int) -> tuple[int | None, int]:
     since_us = max(now.step_started_at_us, now_us - HOUR_US)
-    counted = {Arm.CHALLENGER: 0, Arm.CHAMPION: 0}
     # Usage is counted by the minute; the minute in which the step began contains requests of the step before.
     with store.ledger.read() as connection:
         rows = usage.since(connection, model, since_us - since_us % MINUTE_US + MINUTE_US)
-    for row in rows:
-        if row.arm in counted:
-            counted[Arm(row.arm)] += row.requests
-    requests = sum(counted.values())
-    return (round(1e6 * counted[Arm.CHALLENGER] / requests) if requests else None), requests
+    challenger, champion = (
+        sum(row.requests for row in rows if row.arm == arm) for arm in (Arm.CHALLENGER, Arm.CHAMPION)
+    )
+    requests = challenger + champion
+    return (round(1e6 * challenger / requests) if requests else None), requests
 
 
 def _curves(store: Store, now: RolloutProgress) -> tuple[Curve, ...]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -22,9 +21,6 @@ from holdfast.store.db import events as event_log
 
 _AT_ONCE = 1000
 _PAUSE_SECONDS = 0.5
-
-Read = Callable[[int], tuple[int, Sequence[Mapping[str, Any]]]]
-"""A function of the last printed event's number: the number of the last event read, and what to print."""
 
 
 @command("Running")
@@ -44,12 +40,11 @@ def events(
     Example: holdfast events --cdevents --since 1200 --follow | my-importer
     """
     store, environment = run.store, run.settings.cdevents_environment
-    read: Read = partial(_plain, store)
-    if cdevents:
-        read = partial(exporting.read, store, environment=environment)
     last = since
     while True:
-        newest, found = read(last)
+        newest, found = (
+            exporting.read(store, last, environment=environment) if cdevents else _plain(store, last)
+        )
         for each in found:
             _print(run.out, each, as_lines=run.out.as_json or cdevents)
         if newest == last:
@@ -59,7 +54,7 @@ def events(
         last = newest
 
 
-def _plain(store: Store, last: int) -> tuple[int, list[dict[str, Any]]]:
+def _plain(store: Store, last: int) -> tuple[int, Sequence[dict[str, Any]]]:
     with store.ledger.read() as connection:
         found = event_log.since(connection, last, limit=_AT_ONCE)
     return (found[-1].event_id if found else last), [asdict(each) for each in found]

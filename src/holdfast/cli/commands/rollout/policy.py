@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
@@ -94,8 +95,7 @@ def _print_comparison(out: Output, found: policy_power.Comparison, number: int |
         f"{found.traffic.labelled_per_minute:,.1f} labelled, {found.traffic.error_rate:.3%} failed"
     )
     twice = bool(found.changes)  # the same policy twice adds nothing
-    measures = ("in its step", "within an hour", "half found")
-    heads = [head for each in measures for head in ((each, "declared") if twice else (each,))]
+    heads = [head for each in _MEASURES for head in ((each, "declared") if twice else (each,))]
     out.table(
         "What is found, before and declared" if twice else "What is found",
         ["metric", "harm", "share", *heads],
@@ -105,8 +105,8 @@ def _print_comparison(out: Output, found: policy_power.Comparison, number: int |
                 each.effect,
                 f"{each.share_percent:g} %",
                 *(
-                    cell(row)
-                    for cell in (_within_step, _within_hour, _minutes)
+                    "-" if row is None else measure(row)
+                    for measure in _MEASURES.values()
                     for row in ((each.before, each.after) if twice else (each.after,))
                 ),
             )
@@ -115,17 +115,17 @@ def _print_comparison(out: Output, found: policy_power.Comparison, number: int |
     )
 
 
-def _within_step(row: PowerRow | None) -> str:
-    return "-" if row is None else f"{row.within_step:.0%}"
-
-
-def _within_hour(row: PowerRow | None) -> str:
-    return "-" if row is None else f"{row.within_hour:.0%}"
-
-
 def _minutes(row: PowerRow | None) -> str:
     if row is None:
         return "-"
     if row.median_minutes is None:
         return f"after {row.looked_minutes:,.3g} min"
     return f"in {row.median_minutes:,.3g} min"
+
+
+_MEASURES: Final[Mapping[str, Callable[[PowerRow], str]]] = {
+    "in its step": lambda row: f"{row.within_step:.0%}",
+    "within an hour": lambda row: f"{row.within_hour:.0%}",
+    "half found": _minutes,
+}
+"""The columns of the table of what is found."""

@@ -135,8 +135,6 @@ VersionName = Annotated[
         help="The version, as in v3-1f2e3d4c, or v3 for short.", show_default="the newest that fits"
     ),
 ]
-LabelColumn = Annotated[str | None, typer.Option("--label", help="The true-or-false column to predict.")]
-EventTimeColumn = Annotated[str | None, typer.Option("--event-time", help="The column of the event time.")]
 Limit = Annotated[int, typer.Option("--limit", help="The most rows to show.", min=1)]
 NoWait = Annotated[
     bool, typer.Option("--no-wait", help="Return once it is decided; do not wait for the servers.")

@@ -12,17 +12,7 @@ from rich.markup import escape
 
 from holdfast.cli.app import command_group
 from holdfast.cli.output import Output
-from holdfast.cli.project import (
-    MODEL_FILE,
-    EventTimeColumn,
-    LabelColumn,
-    Project,
-    Run,
-    misused,
-    now_us,
-    with_directory,
-    with_project,
-)
+from holdfast.cli.project import MODEL_FILE, Project, Run, misused, now_us, with_directory, with_project
 from holdfast.contract import Column, Contract, Timestamp
 from holdfast.contract.evolution.compatibility import Compatibility
 from holdfast.contract.evolution.diff import Evolution, compare
@@ -176,8 +166,10 @@ def suggest(
         typer.Option("--feed", help="Compare with this feed's contract; without DATA, read its loaded rows."),
     ] = None,
     key: Annotated[list[str] | None, typer.Option("--key", help="A column of the key.")] = None,
-    event_time: EventTimeColumn = None,
-    label: LabelColumn = None,
+    event_time: Annotated[
+        str | None, typer.Option("--event-time", help="The column of the event time.")
+    ] = None,
+    label: Annotated[str | None, typer.Option("--label", help="The true-or-false column to predict.")] = None,
     zone: Annotated[
         str | None,
         typer.Option(

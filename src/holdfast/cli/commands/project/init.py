@@ -19,7 +19,7 @@ from rich.markup import escape
 
 import holdfast
 from holdfast.cli.app import command
-from holdfast.cli.project import MODEL_FILE, EventTimeColumn, LabelColumn, Run, with_directory
+from holdfast.cli.project import MODEL_FILE, Run, with_directory
 from holdfast.contract import Boolean, Category, Column, Integer, Number
 from holdfast.contract.profile.infer_contract import SuggestedColumn, suggest_column
 from holdfast.errors import ConflictError, InputError
@@ -48,9 +48,11 @@ def init(
         Path | None,
         typer.Argument(help="A CSV or Parquet file of yours.", show_default="a small sample is written"),
     ] = None,
-    label: LabelColumn = None,
+    label: Annotated[str | None, typer.Option("--label", help="The true-or-false column to predict.")] = None,
     key: Annotated[str | None, typer.Option("--key", help="The column that identifies a row.")] = None,
-    event_time: EventTimeColumn = None,
+    event_time: Annotated[
+        str | None, typer.Option("--event-time", help="The column of the event time.")
+    ] = None,
     zone: Annotated[str, typer.Option("--tz", help="The time zone of the event time.")] = "UTC",
     name: Annotated[
         str | None,

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.control.executors.executor import Executor, LocalExecutor
-from holdfast.control.executors.factory import open_executor
+from holdfast.control.executors.executor import Executor, LocalExecutor, open_executor
 from holdfast.control.ingest.ingest import ingest_many
 from holdfast.control.ingest.read import DeliverySpec
 from holdfast.errors import InputError, UnavailableError

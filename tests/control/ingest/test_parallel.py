@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast.contract import Category, Contract, Number, Text, Timestamp
-from holdfast.control.executors.executor import Executor, LocalExecutor
-from holdfast.control.executors.factory import open_executor
+from holdfast.control.executors.executor import Executor, LocalExecutor, open_executor
 from holdfast.control.ingest.ingest import ingest, ingest_many
 from holdfast.control.ingest.read import DeliverySpec
 from holdfast.errors import ConflictError, InputError, UnavailableError

@@ -2,25 +2,34 @@
 
 A task is a module-level function of one picklable item. It must be idempotent: it runs again if its worker dies. Results come
 in the order of the items.
+
+On a Ray cluster (https://docs.ray.io) every machine must have this Holdfast, and must see the store's directory and its ledger
+under the same names: workers read the ledger and write files, and only the driver publishes.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
-from holdfast.errors import UnavailableError
+from holdfast.errors import InputError, UnavailableError
+from holdfast.settings import EXECUTORS
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_DEATHS: Final = 3
+_MOST_DEATHS: Final = 3
 """How often workers may die on a task before it is given up."""
+
+_OWN: Final = "local"
+_ENDING_SECONDS: Final = 30.0
+"""How long to wait for cancelled tasks."""
 
 
 class Executor(Protocol):
@@ -82,8 +91,8 @@ class LocalExecutor:
         try:
             result = waiting[0][1].result()
         except BrokenProcessPool as error:
-            if deaths >= MOST_DEATHS:
-                raise gave_up(deaths + 1) from error
+            if deaths >= _MOST_DEATHS:
+                raise _gave_up(deaths + 1) from error
             self.close()
             again = [(item, self._submit(task, item)) for item, _ in waiting]
             waiting.clear()
@@ -103,7 +112,133 @@ class LocalExecutor:
             return self._submit(task, item)
 
 
-def gave_up(deaths: int) -> UnavailableError:
+@dataclass(slots=True)
+class RayExecutor:
+    """Tasks on the cluster that this process is connected to. `begun` is True if it owns the connection and ends it."""
+
+    begun: bool
+
+    @classmethod
+    def connect(cls, address: str = "") -> RayExecutor:
+        """Connect to the cluster at `address` ("host:port", or "auto"), or start one on the loopback of this machine.
+
+        A process that is connected already stays so. Raises `UnavailableError` HF312 when the cluster cannot be reached.
+        """
+        # Before Ray is imported: it reads this once. No usage statistics leave the machine.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+        from ray.exceptions import RayError
+
+        if ray.is_initialized():
+            return cls(begun=False)
+        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        if not address:
+            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        elif address.startswith(
+            "127."
+        ):  # a cluster on the loopback: Ray would look for it at the machine's own address
+            options |= {"_node_ip_address": address.partition(":")[0]}
+        try:
+            ray.init(address=address or _OWN, **options)
+        except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
+            raise UnavailableError(
+                "HF312",
+                f"the Ray cluster {address or 'of this machine'} cannot be reached: {error}",
+                state="nothing was changed",
+                next_command="ray status, or the same command with --executor local",
+            ) from error
+        return cls(begun=True)
+
+    def map(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+        """Run `task` on `items`; see `Executor.map`. Ray runs a task again elsewhere, a few times, if its machine dies."""
+        import ray
+
+        remote: Any = ray.remote(task).options(max_retries=_MOST_DEATHS, retry_exceptions=False)
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray leaves it bare
+        room = _at_once(resources.get("CPU", 1.0))
+        waiting: deque[Any] = deque()
+        try:
+            for item in items:
+                waiting.append(remote.remote(item))
+                if len(waiting) >= room:
+                    yield self._result(waiting.popleft())
+            while waiting:
+                yield self._result(waiting.popleft())
+        finally:
+            if waiting and ray.is_initialized():
+                for reference in waiting:
+                    ray.cancel(reference, force=True)
+                ray.wait(list(waiting), num_returns=len(waiting), timeout=_ENDING_SECONDS)
+
+    def close(self) -> None:
+        """Leave the cluster, and end it if `connect` started it."""
+        if self.begun:
+            import ray
+
+            ray.shutdown()
+
+    @staticmethod
+    def _result(reference: Any) -> Any:
+        import ray
+        from ray.exceptions import RayError, RaySystemError, RayTaskError, WorkerCrashedError
+
+        try:
+            return ray.get(reference)
+        except RayTaskError as error:
+            raise error.cause from None
+        except WorkerCrashedError as error:
+            raise _gave_up(_MOST_DEATHS + 1) from error
+        except (RaySystemError, RayError) as error:
+            raise UnavailableError(
+                "HF312",
+                f"the Ray cluster failed: {type(error).__name__}: {error}",
+                state="finished files are kept; nothing else was loaded",
+                next_command="the same command again",
+            ) from error
+
+
+def open_executor(kind: str, address: str = "") -> Executor:
+    """Open the executor `kind`: "local" (this process), "processes" (one for each core) or "ray".
+
+    Parameters
+    ----------
+    address
+        The Ray cluster: "host:port", "auto" for the one that this machine is part of, "" to start one until `close`.
+
+    Raises `InputError` HF103 on another name, or when Ray is not installed, and `UnavailableError` HF302 when the cluster
+    cannot be reached.
+    """
+    match kind:
+        case "local":
+            return LocalExecutor()
+        case "processes":
+            return LocalExecutor(len(os.sched_getaffinity(0)))
+        case "ray":
+            return _connect_ray(address)
+        case _:
+            raise InputError(
+                "HF103",
+                f"{kind!r} is no executor; there are {', '.join(EXECUTORS)}",
+                state="nothing was changed",
+                next_command="holdfast train --help",
+            )
+
+
+def _connect_ray(address: str) -> Executor:
+    try:
+        return RayExecutor.connect(address)
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise InputError(
+            "HF103",
+            "Ray is not installed here",
+            state="nothing was changed",
+            next_command="pip install '.[ray]' in the clone of Holdfast",
+        ) from error
+
+
+def _gave_up(deaths: int) -> UnavailableError:
     """Return the error of a task on which workers died."""
     return UnavailableError(
         "HF312",
@@ -113,10 +248,10 @@ def gave_up(deaths: int) -> UnavailableError:
     )
 
 
-def at_once(room: float) -> int:
+def _at_once(room: float) -> int:
     """Return how many tasks to submit where `room` run at the same time: a few more, so that no worker waits.
 
-    >>> at_once(1.0), at_once(64.0)
+    >>> _at_once(1.0), _at_once(64.0)
     (2, 128)
     """
     return max(2, 2 * int(room))

@@ -17,7 +17,7 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.output import Output
 from holdfast.cli.project import Project, Run, misused, now_us, with_project
-from holdfast.control.executors.factory import open_executor
+from holdfast.control.executors.executor import open_executor
 from holdfast.control.ingest import dry_run as checking
 from holdfast.control.ingest.ingest import ingest_many
 from holdfast.control.ingest.outcome import LoadResult

@@ -34,6 +34,7 @@ from holdfast.store import Store
 from holdfast.store.catalog import batches, online_features, snapshots
 from holdfast.store.db import events, schema
 from holdfast.store.files import data_files
+from tests.support.queries import write
 
 HISTORIES = (10, 100, 1_000, 10_000)
 REAL, ROWS = 10, 300
@@ -152,8 +153,13 @@ def measure(history: int, scratch: Path) -> tuple[float, list[float]]:
     store = Store.open(scratch / "store")
     load_real(store, scratch)
     add_history(store, history - REAL)
-    cut = snapshots.create(
-        store, ["flights"], contract_hash=FEED.contract.hash, now_us=FIRST_US + 20 * DAY_US
+    cut = write(
+        store,
+        snapshots.create,
+        store.root,
+        ["flights"],
+        contract_hash=FEED.contract.hash,
+        now_us=FIRST_US + 20 * DAY_US,
     )
     assert cut.rows == history * ROWS
     taken = []

@@ -129,7 +129,7 @@ def build(root: Path) -> tuple[bytes, pl.DataFrame]:
     )  # fmt: skip
     data = pack_version(compose(fitted, estimator), metadata)
     store = Store.open(root)
-    digest = blobs.put(store, data)
+    digest = blobs.put(store.root, data)
     now_us = time.time_ns() // 1000
     with store.ledger.write() as connection:
         connection.execute(

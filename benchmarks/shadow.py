@@ -42,7 +42,7 @@ def second_version(store: Store, data: bytes) -> tuple[str, str]:
 
     model, about = open_version(data)
     again = pack_version(model, dataclasses.replace(about, seed=about.seed + 1))
-    digest = blobs.put(store, again)
+    digest = blobs.put(store.root, again)
     with store.ledger.write() as connection:
         champion = connection.execute(select(schema.versions)).mappings().one()
         name = f"v2-{digest[:8]}"

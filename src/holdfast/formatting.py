@@ -81,3 +81,12 @@ def timestamp(at_us: int | None) -> str:
     '2013-01-01 00:26:40Z'
     """
     return "-" if at_us is None else f"{_EPOCH + timedelta(microseconds=at_us):%Y-%m-%d %H:%M:%SZ}"
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of the message of an error, or its type if it has none.
+
+    >>> first_line(ValueError("no number")), first_line(ValueError())
+    ('no number', 'ValueError')
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -214,14 +214,14 @@ def utc(timestamp: datetime) -> datetime:
 def checked_json(content: dict[str, Any]) -> bytes:
     """Return `content` as canonical JSON with its SHA-256.
 
-    >>> decode(encode({"rows": 3}))
+    >>> from_checked_json(checked_json({"rows": 3}))
     {'rows': 3}
     """
     return canonical_json({"sha256": sha256_hex(canonical_json(content)), "content": content}).encode()
 
 
 def from_checked_json(data: bytes) -> dict[str, Any]:
-    """Return the content of a file that `encode` wrote; `ValueError` if it is damaged."""
+    """Return the content of a file that `checked_json` made; `ValueError` if it is damaged."""
     try:
         content: dict[str, Any] = json.loads(data)["content"]
         intact = checked_json(content) == data

@@ -17,6 +17,7 @@ from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 from tests.control.training import test_snapshots as shop
 from tests.support import backout_world
+from tests.support.queries import write
 
 
 def main(root: str) -> None:
@@ -39,7 +40,9 @@ def main(root: str) -> None:
     for day in range(4):
         ingest(store, shop.VISITS, f"d{day}", shop.delivery(incoming, day), now_us=shop.NOW_US)
     model = shop.model(shop.Selection())
-    cut = snapshots.create(store, ["visits"], contract_hash=model.contract.hash, now_us=shop.NOW_US)
+    cut = write(
+        store, snapshots.create, store.root, ["visits"], contract_hash=model.contract.hash, now_us=shop.NOW_US
+    )
     train(store, model, cut.snapshot, now_us=shop.NOW_US)
     acknowledge("train")
     store.ledger.close()

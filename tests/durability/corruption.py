@@ -38,6 +38,7 @@ from holdfast.store.serving.prediction_log import PredictionRecord, ShadowRecord
 from holdfast.store.telemetry import collected_files
 from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
 from tests.support import loader
+from tests.support.queries import collected, write
 
 DAMAGES = ("empty", "half", "bit", "missing", "swapped")
 TABLES = ("flights", "flights__quarantine")
@@ -72,8 +73,10 @@ def build(home: Path, *, compacted: bool) -> Path:
         for day in (4, 5):
             ingest(store, loader.FEED, f"day-{day}", _delivery(home, day), now_us=NOW_US + day)
         compact(store, ["flights"], now_us=NOW_US)
-    cut = snapshots.create(store, ["flights"], contract_hash=loader.CONTRACT.hash, now_us=NOW_US)
-    snapshots.create(store, ["flights"], contract_hash="0" * 64, now_us=NOW_US)
+    cut = write(
+        store, snapshots.create, store.root, ["flights"], contract_hash=loader.CONTRACT.hash, now_us=NOW_US
+    )
+    write(store, snapshots.create, store.root, ["flights"], contract_hash="0" * 64, now_us=NOW_US)
     for rows in (2, 3):
         _version(store, cut.snapshot, rows)
     delta.publish(store, cut.snapshot)
@@ -103,7 +106,7 @@ def _delivery(home: Path, day: int) -> Path:
 
 def _version(store: Store, snapshot: str, number: int) -> None:
     data = f"model {number}".encode() * 50
-    digest = blobs.put(store, data)
+    digest = blobs.put(store.root, data)
     values = {
         "version": f"v{number}-{digest[:8]}",
         "model": "m",
@@ -226,7 +229,7 @@ def _predictions_file(position: int) -> Callable[[Path], Path]:
     def pick(root: Path) -> Path:
         store = Store.open(root)
         with store.ledger.read() as connection:
-            named = [file.path for file in collected_files.files(connection, PREDICTIONS)]
+            named = [file.path for file in collected(connection, PREDICTIONS)]
         store.ledger.close()
         return root / named[position]
 
@@ -237,7 +240,7 @@ def _shadow_file(position: int) -> Callable[[Path], Path]:
     def pick(root: Path) -> Path:
         store = Store.open(root)
         with store.ledger.read() as connection:
-            named = [file.path for file in collected_files.files(connection, SHADOWS)]
+            named = [file.path for file in collected(connection, SHADOWS)]
         store.ledger.close()
         return root / named[position]
 

@@ -21,6 +21,7 @@ from holdfast.store.backout import tombstones
 from holdfast.store.catalog import delta, snapshots
 from holdfast.store.files import blobs
 from tests.support import loader
+from tests.support.queries import write
 
 
 def deliver(directory: Path, day: int) -> Path:
@@ -51,11 +52,11 @@ def main(root: str) -> None:
             aggregates=[loader.AGGREGATE],
         )
         acknowledge("ingest")
-    blobs.put(store, b"model")
+    blobs.put(store.root, b"model")
     acknowledge("blob")
     compact(store, ["flights"], now_us=5)
     acknowledge("compact")
-    cut = snapshots.create(store, ["flights"], contract_hash="c", now_us=6)
+    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="c", now_us=6)
     acknowledge("snapshot")
     delta.publish(store, cut.snapshot)
     acknowledge("publish")

@@ -23,7 +23,7 @@ from holdfast.store import Store
 from holdfast.store.catalog import online_features, snapshots
 from holdfast.store.db import schema
 from holdfast.store.models import versions
-from tests.support.queries import read
+from tests.support.queries import read, write
 
 if TYPE_CHECKING:
     from conftest import Served, World
@@ -73,7 +73,9 @@ def test_a_live_tainted_version_gives_way_while_requests_are_answered(
     )
     moment = pl.select(pl.datetime(2013, 3, 1, time_zone="UTC")).item()
     _load(world.store, tmp_path, recent, moment, "bad", 59.0)
-    cut = snapshots.create(world.store, ["departures"], contract_hash="c", now_us=NOW_US)
+    cut = write(
+        world.store, snapshots.create, world.store.root, ["departures"], contract_hash="c", now_us=NOW_US
+    )
     bad = world.version("tenth")
     with world.store.ledger.write() as connection:
         connection.execute(

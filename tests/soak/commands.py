@@ -28,6 +28,7 @@ from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
 from tests.support import backout_world
+from tests.support.queries import write
 from tests.support.rollout_world import World
 
 NOW_US: Final = backout_world.NOW_US
@@ -56,7 +57,7 @@ def _loaded(home: Path) -> Store:
 
 def _to_compact(home: Path) -> None:
     store = _loaded(home)
-    snapshots.create(store, ["flights", "weather"], contract_hash="c", now_us=NOW_US)
+    write(store, snapshots.create, store.root, ["flights", "weather"], contract_hash="c", now_us=NOW_US)
     backout_world.take_out(store, backout_world.FLIGHTS, 2)
     store.ledger.close()
 
@@ -68,9 +69,9 @@ def _compact(store: Store) -> None:
 def _to_vacuum(home: Path) -> None:
     """Old files that nothing needs, others that a pinned snapshot has, and a snapshot that goes."""
     store = _loaded(home)
-    snapshots.create(store, ["flights"], contract_hash="c", now_us=NOW_US)
+    write(store, snapshots.create, store.root, ["flights"], contract_hash="c", now_us=NOW_US)
     compact(store, ["flights"], now_us=NOW_US)
-    cut = snapshots.create(store, ["weather"], contract_hash="c", now_us=NOW_US)
+    cut = write(store, snapshots.create, store.root, ["weather"], contract_hash="c", now_us=NOW_US)
     _version(store, cut.snapshot, 1)
     compact(store, ["weather"], now_us=NOW_US)
     backout_world.load(store, home, backout_world.ALONE, 0)
@@ -89,7 +90,7 @@ def _to_back_out(home: Path) -> None:
     store = _loaded(home)
     compact(store, ["weather"], now_us=NOW_US)
     world = _rollout_world(store)
-    cut = snapshots.create(store, ["flights"], contract_hash="c", now_us=NOW_US)
+    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="c", now_us=NOW_US)
     world.promote(world.add_version())
     world.promote(world.add_version(snapshot=cut.snapshot))
     store.ledger.close()
@@ -154,7 +155,7 @@ def _version(
         "version": name,
         "model": "m",
         "number": number,
-        "digest": blobs.put(store, data),
+        "digest": blobs.put(store.root, data),
         "bytes": len(data),
         "snapshot": snapshot,
         "contract_hash": "c",

@@ -158,10 +158,10 @@ class World:
 
     def broken(self, good: str, fault: Fault, since_us: int | None) -> str:
         """The version `good` with `fault`, registered as training registers; its metadata stay true."""
-        graph, about = open_version(blobs.get(self.store, read(self.store, versions.get, good).digest))
+        graph, about = open_version(blobs.get(self.store.root, read(self.store, versions.get, good).digest))
         data = pack_version(planted(graph, fault, since_us), about)
-        with blobs.registering(self.store):
-            digest = blobs.put(self.store, data)
+        with blobs.registering(self.store.root):
+            digest = blobs.put(self.store.root, data)
             with self.store.ledger.write() as connection:
                 row = versions.register(
                     connection, about, digest=digest, size_bytes=len(data), now_us=now_us()

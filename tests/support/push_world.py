@@ -79,7 +79,7 @@ class Pushes:
         graph = helper.make_graph(
             [], "empty", [], [helper.make_tensor_value_info("p", TensorProto.FLOAT, [1])]
         )
-        digest = blobs.put(self.world.store, pack_version(helper.make_model(graph), about))
+        digest = blobs.put(self.world.store.root, pack_version(helper.make_model(graph), about))
         with self.world.store.ledger.write() as connection:
             connection.execute(
                 update(schema.versions).where(schema.versions.c.version == name).values(digest=digest)

@@ -73,7 +73,7 @@ class World:
     def add_version(self, role: str = "candidate", state: str = "qualified", snapshot: str = "s") -> str:
         self.made += 1
         name = f"v{self.made}-00000000"
-        digest = blobs.put(self.store, name.encode())
+        digest = blobs.put(self.store.root, name.encode())
         with self.store.ledger.write() as connection:
             connection.execute(
                 insert(schema.versions).values(

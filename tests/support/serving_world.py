@@ -169,7 +169,7 @@ class World:
     def version(self, kind: str, contract: Contract = CONTRACT) -> str:
         if kind not in self.names:
             data = sealed(kind, contract)
-            digest = blobs.put(self.store, data)
+            digest = blobs.put(self.store.root, data)
             metadata = VersionMetadata(
                 MODEL,
                 "candidate",

@@ -58,14 +58,18 @@ class Project:
 
     def snapshot(self, store: Store) -> Snapshot:
         """Create a snapshot of all the model's tables as they are now."""
-        return snapshots.create(
-            store,
-            [feed.name for feed in self.model.feeds],
-            contract_hash=self.model.contract.hash,
-            now_us=now_us(),
-            groups=self.groups,
-            label_delays_us={self.model.examples.name: self.model.label_delay // timedelta(microseconds=1)},
-        )
+        with store.ledger.write() as connection:
+            return snapshots.create(
+                connection,
+                store.root,
+                [feed.name for feed in self.model.feeds],
+                contract_hash=self.model.contract.hash,
+                now_us=now_us(),
+                groups=self.groups,
+                label_delays_us={
+                    self.model.examples.name: self.model.label_delay // timedelta(microseconds=1)
+                },
+            )
 
     def feed(self, name: str) -> Feed:
         """Return the declared feed `name`. Raises `NotFoundError` HF303, which names the declared ones."""
@@ -188,13 +192,16 @@ class Run:
 
     def snapshot(self, name: str | None) -> str:
         """Return the full name of a snapshot; without a name, create one of all tables as they are now."""
-        return name_lookup.snapshot(self.store, name) if name else self.project.snapshot(self.store).snapshot
+        if not name:
+            return self.project.snapshot(self.store).snapshot
+        with self.store.ledger.read() as connection:
+            return name_lookup.snapshot(connection, name)
 
     def candidate(self, name: str | None) -> str:
         """Return the full name of a version; without a name, that of the newest candidate."""
-        if name:
-            return name_lookup.version(self.store, name, self.model.name)
         with self.store.ledger.read() as connection:
+            if name:
+                return name_lookup.version(connection, name, self.model.name)
             return versions.newest(connection, self.model.name, role="candidate").version
 
 

@@ -23,6 +23,7 @@ from holdfast.store.durability import failpoints
 from holdfast.store.feeds import admissions, loaded_rows, violations
 from holdfast.tables.backout import BackoutPlan, SuspectLoad, TaintSnapshots, explain
 from holdfast.tables.lineage import Node, NodeKind
+from tests.support.queries import write
 
 NOW_US = 1_700_000_000_000_000
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -66,7 +67,7 @@ def test_what_refers_to_rows_that_go_is_reported_and_suspect(store: Store) -> No
     _load(store, SHOPS, "s1", range(10, 20), day=1)
     _load(store, SALES, "d0", range(5))
     _load(store, SALES, "d1", range(8, 14), day=1)
-    cut = snapshots.create(store, ["sales"], contract_hash="c", now_us=NOW_US).snapshot
+    cut = write(store, snapshots.create, store.root, ["sales"], contract_hash="c", now_us=NOW_US).snapshot
     plan = plan_backout(store, FEEDS, BatchId("shops", "s1"))
     told = [step for step in plan.steps if isinstance(step, SuspectLoad)]
     assert told == [SuspectLoad("sales", "d1", 0, "id", "shops", 4)]
@@ -96,7 +97,7 @@ def test_the_lineage_has_the_reference_both_ways(store: Store) -> None:
     _load(store, SHOPS, "s0", range(10))
     _load(store, SHOPS, "s1", range(10, 20), day=1)
     _load(store, SALES, "d1", range(10, 14), day=1)
-    cut = snapshots.create(store, ["sales"], contract_hash="c", now_us=NOW_US).snapshot
+    cut = write(store, snapshots.create, store.root, ["sales"], contract_hash="c", now_us=NOW_US).snapshot
     with store.ledger.read() as connection:
         found = lineage.down(connection, Node.load("shops", "s1", 0))
         assert found.nodes == (
@@ -175,7 +176,7 @@ def test_against_an_empty_feed_a_load_is_suspect_and_says_so(store: Store) -> No
         "feed 'shops' has no row with 'id' that 'id' could refer to"
     ]
     assert _suspects(store, "sales") == ["d0"]
-    cut = snapshots.create(store, ["sales"], contract_hash="c", now_us=NOW_US).snapshot
+    cut = write(store, snapshots.create, store.root, ["sales"], contract_hash="c", now_us=NOW_US).snapshot
     with store.ledger.read() as connection:
         assert [each.batch for each in violations.suspects_in(connection, cut)] == ["d0"]
 

@@ -15,6 +15,7 @@ from holdfast.store import Store
 from holdfast.store.backout import backouts
 from holdfast.store.durability import failpoints
 from tests.support import backout_world
+from tests.support.queries import newest_backouts
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -68,7 +69,7 @@ def test_a_correction_that_is_bad_too_is_backed_out_after_the_one_before(
     assert _execute_backout(store, world, "alone", "the correction is bad too", world.FEEDS) == "backed_out"
     assert _live(store, world, 0) == []
     with store.ledger.read() as connection:
-        assert [row.reason for row in backouts.newest(connection, 5)] == [
+        assert [row.reason for row in newest_backouts(connection)] == [
             "the correction is bad too",
             "the clock was wrong",
         ]

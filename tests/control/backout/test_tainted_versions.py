@@ -38,7 +38,7 @@ from holdfast.tables.backout import (
     total_impact,
 )
 from tests.support import backout_world, forking, rollout_world
-from tests.support.queries import read
+from tests.support.queries import newest_backouts, read, write
 
 if TYPE_CHECKING:
     from tests.support.rollout_world import World
@@ -58,7 +58,14 @@ class Case:
         self.world.promote(self.clean)
         for hour in (0, 1):
             backout_world.load(self.store, directory, backout_world.FLIGHTS, hour)
-        cut = snapshots.create(self.store, ["flights"], contract_hash="c", now_us=self.world.tick())
+        cut = write(
+            self.store,
+            snapshots.create,
+            self.store.root,
+            ["flights"],
+            contract_hash="c",
+            now_us=self.world.tick(),
+        )
         self.dirty = cut.snapshot
 
     def tainted_version(self) -> str:
@@ -199,8 +206,13 @@ def _only_tainted(tmp_path: Path, *, heuristic: str) -> Case:
     )
     case.store = case.world.store
     backout_world.load(case.store, tmp_path, backout_world.FLIGHTS, 1)
-    case.dirty = snapshots.create(
-        case.store, ["flights"], contract_hash="c", now_us=case.world.tick()
+    case.dirty = write(
+        case.store,
+        snapshots.create,
+        case.store.root,
+        ["flights"],
+        contract_hash="c",
+        now_us=case.world.tick(),
     ).snapshot
     if heuristic == "tainted":
         with case.store.ledger.write() as connection:
@@ -275,7 +287,7 @@ def state_of(case: Case) -> dict[str, object]:
     """Everything that a back-out may change."""
     plan = case.world.plan()
     with case.store.ledger.read() as connection:
-        row = backouts.newest(connection, 5)
+        row = newest_backouts(connection)
         told = [
             (each.kind, each.subject, each.actor, each.explanation)
             for each in reversed(events.newest(connection))
@@ -363,6 +375,6 @@ def test_a_rollout_that_moves_on_meanwhile_is_found(case: Case) -> None:
     assert isinstance(case.world.row().state, State)
     with case.store.ledger.read() as connection:
         assert taints.tainted(connection, "version", bad)
-        assert TaintVersions((bad,)) in backouts.newest(connection, 1)[0].plan.steps
+        assert TaintVersions((bad,)) in newest_backouts(connection)[0].plan.steps
     assert read(case.store, traffic_plans.newest, "m") == plan
     assert reconcile.reconcile(case.store, "m", case.world.lease, now_us=case.world.tick()) == []

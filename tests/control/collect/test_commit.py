@@ -16,6 +16,7 @@ from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionReco
 from holdfast.store.serving.servers import Server
 from holdfast.store.telemetry import collected_files, labels, log_positions, outcomes, usage
 from holdfast.store.telemetry.collected_files import PREDICTIONS
+from tests.support import queries
 from tests.support.queries import read
 
 MODEL = "m"
@@ -48,8 +49,7 @@ def lease(store):
 
 
 def collected(store):
-    with store.ledger.read() as connection:
-        return collected_files.files(connection, PREDICTIONS)
+    return read(store, queries.collected, PREDICTIONS)
 
 
 def prediction(

@@ -14,9 +14,9 @@ from holdfast.store.maintenance import orphans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_files, labels, log_positions, outcomes, usage
+from holdfast.store.telemetry import labels, log_positions, outcomes, usage
 from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
-from tests.support import forking
+from tests.support import forking, queries
 
 pytestmark = [pytest.mark.crash, pytest.mark.process]
 
@@ -54,8 +54,7 @@ def store(tmp_path):
 
 
 def collected(store, table):
-    with store.ledger.read() as connection:
-        return collected_files.files(connection, table)
+    return queries.read(store, queries.collected, table)
 
 
 def fill(store, tmp_path, requests, per_segment):

@@ -39,7 +39,7 @@ from holdfast.store.models import gate_results, versions
 from holdfast.store.models.versions import VersionRow
 from holdfast.train import GroupMean, LightGBM, LogisticRegression
 from holdfast.train.artifact import VersionMetadata, open_version, pack_version
-from tests.support.queries import read
+from tests.support.queries import read, write
 
 pytestmark = pytest.mark.process
 
@@ -156,8 +156,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str, Train
         source = root / f"{feed.name}.parquet"
         frame.with_columns(pl.selectors.datetime().dt.cast_time_unit("us")).write_parquet(source)
         ingest(store, feed, "all", source, now_us=NOW_US)
-    snapshot = snapshots.create(
-        store, ["trips", "arrivals"], contract_hash=MODEL.contract.hash, now_us=NOW_US
+    snapshot = write(
+        store,
+        snapshots.create,
+        store.root,
+        ["trips", "arrivals"],
+        contract_hash=MODEL.contract.hash,
+        now_us=NOW_US,
     ).snapshot
     made = train(store, MODEL, snapshot, now_us=NOW_US, seed=5)
     assert set(verdicts(store, made.heuristic).values()) == {Verdict.PASS}
@@ -211,13 +216,13 @@ def verdicts(store: Store, version: str, model: Model = MODEL) -> dict[str, Verd
 
 def plant(store: Store, data: bytes, about: VersionMetadata) -> VersionRow:
     """Register `data` as somebody would who goes around training."""
-    digest = blobs.put(store, data)
+    digest = blobs.put(store.root, data)
     with store.ledger.write() as connection:
         return versions.register(connection, about, digest=digest, size_bytes=len(data), now_us=NOW_US)
 
 
 def sealed(store: Store, version: str) -> tuple[onnx.ModelProto, VersionMetadata]:
-    return open_version(blobs.get(store, read(store, versions.get, version).digest))
+    return open_version(blobs.get(store.root, read(store, versions.get, version).digest))
 
 
 def behind(
@@ -291,7 +296,9 @@ def test_the_file_says_where_it_comes_from(trained: tuple[Store, str, Trained]) 
     assert about.environment["python"]
     assert about.environment["lightgbm"]
     assert about.trained_before_us == round(datetime(2013, 1, 31, tzinfo=UTC).timestamp() * 1e6)
-    assert pack_version(graph, about) == blobs.get(store, read(store, versions.get, result.version).digest)
+    assert pack_version(graph, about) == blobs.get(
+        store.root, read(store, versions.get, result.version).digest
+    )
 
 
 # --- planted bad ones --------------------
@@ -426,7 +433,7 @@ def test_a_pickle_is_never_opened(store: Store, trained: tuple[Store, str, Train
     for protocol in (0, pickle.HIGHEST_PROTOCOL):
         for head in (b"", b"\x08\x08"):
             data = head + pickle.dumps(Canary(str(canary)), protocol=protocol)
-            digest = blobs.put(store, data)
+            digest = blobs.put(store.root, data)
             seen = run_sandbox(blobs.path_of(store.root, digest), digest, Gates()).trial
             assert (seen.outcome, seen.stage) == ("refused", "reading")
     row = plant(store, pickle.dumps(Canary(str(canary))), about)

@@ -37,6 +37,7 @@ from holdfast.store.feeds import admissions, quarantine, violations
 from holdfast.store.files import data_files, staging
 from tests.support import loader
 from tests.support.processes import ROOT
+from tests.support.queries import read, violations_of, write
 
 DAY_US = 86_400_000_000
 EXPECTS = Expectations(
@@ -80,7 +81,7 @@ def _state(store: Store) -> State | None:
 
 def _told(store: Store, batch: str) -> list[tuple[str, str, Level, int | None]]:
     with store.ledger.read() as connection:
-        rows = violations.newest(connection, batch=batch)
+        rows = violations_of(connection, batch)
     return [(row.check_name, row.subject, row.level, row.epoch) for row in reversed(rows)]
 
 
@@ -98,14 +99,14 @@ def test_nothing_learns_from_a_suspect_batch_until_somebody_accepts_it(
     store: Store, load: Callable[..., LoadResult], delivery: Callable[[int], Path]
 ) -> None:
     load(delivery(0), "d0")
-    clean = snapshots.create(store, ["flights"], contract_hash="cc", now_us=8).snapshot
+    clean = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=8).snapshot
     half = pl.read_parquet(delivery(1)).head(150)
     found = load(half, "d1")
     assert [(each.check, each.level) for each in found.violations] == [("rows", Level.ERROR)]
     assert _state(store) is State.SUSPECT
     load(delivery(2), "d2")
     assert _state(store) is State.SUSPECT
-    cut = snapshots.create(store, ["flights"], contract_hash="cc", now_us=9).snapshot
+    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=9).snapshot
     model = runpy.run_path(str(EXAMPLE))["model"]
     with pytest.raises(
         RefusedError, match=r"HF208.*1 suspect batch: flights/d1: 150 rows came.*nothing was trained"
@@ -166,7 +167,7 @@ def test_a_refusal_is_over_when_it_was_corrected_or_settled(
     assert _state(store) is State.REFUSING
     accepting.accept(store, BatchId("flights", "d3"), reason="will not come", actor="ann", now_us=20)
     assert (standing(), _state(store)) == ([], State.FLOWING)
-    assert [each.batch for each in recent.loaded(store, limit=9).rows] == ["d2", "d1", "d0"]
+    assert [each.batch for each in read(store, recent.loaded, limit=9).rows] == ["d2", "d1", "d0"]
 
 
 def test_a_load_with_warnings_does_not_say_that_it_met_all(
@@ -277,7 +278,7 @@ def test_what_comes_late_ends_what_was_reported_to_be_missing(
     with store.ledger.read() as connection:
         found = events.newest(connection, kind="violation.withdrawn", subject="flights/d3")
         assert violations.suspect_batches(connection, "flights") == []
-        accepted = {row.accepted_by for row in violations.newest(connection, batch="d3")}
+        accepted = {row.accepted_by for row in violations_of(connection, "d3")}
     assert [event.explanation.partition(";")[0] for event in found] == [
         "batch d2 came and nothing is missing any more"
     ] * 2

@@ -35,6 +35,7 @@ from holdfast.store.db import events
 from holdfast.store.durability import failpoints
 from holdfast.store.files import data_files
 from tests.support import loader
+from tests.support.queries import read, write
 
 HEADER = "id,origin,delay,at,left\n"
 GOOD = "{id},EWR,4.5,2013-01-01T05:{minute:02}:00-05:00,2013-01-01T10:20:00Z\n"
@@ -318,11 +319,11 @@ def test_a_snapshot_stands_still_and_is_read_by_other_engines(
 ) -> None:
     """Published without copies: Polars and DuckDB read, by the Delta log, the rows that training reads."""
     with pytest.raises(NotFoundError, match="HF410"):
-        snapshots.create(store, ["flights"], contract_hash="cc", now_us=1)
+        write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=1)
     load(_rows([1, 2]))
-    cut = snapshots.create(store, ["flights"], contract_hash="cc", now_us=1)
-    assert snapshots.create(store, ["flights"], contract_hash="cc", now_us=2) == cut
-    assert snapshots.get(store, cut.snapshot) == cut
+    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=1)
+    assert write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=2) == cut
+    assert read(store, snapshots.get, cut.snapshot) == cut
     load(_rows([3]).replace("0,EWR", "5,EWR"), "d2")
     assert cut.rows == 2
     rows = data_files.read_rows(store, cut.snapshot, "flights")

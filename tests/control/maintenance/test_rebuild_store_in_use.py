@@ -28,7 +28,7 @@ from holdfast.store.models import versions
 from holdfast.tables import Snapshot
 from tests.control.training import test_snapshots as shop
 from tests.support import backout_world
-from tests.support.queries import read
+from tests.support.queries import read, write
 
 KEPT = (
     "feed",
@@ -44,8 +44,10 @@ KEPT = (
 
 def _cut(store: Store, model: object, now_us: int) -> Snapshot:
     """As `holdfast train` cuts it: with the day, because labels come an hour late."""
-    return snapshots.create(
+    return write(
         store,
+        snapshots.create,
+        store.root,
         ["visits"],
         contract_hash=model.contract.hash,  # type: ignore[attr-defined]  # a Model
         now_us=now_us,
@@ -179,7 +181,7 @@ def test_snapshots_come_back_without_the_declaration(tmp_path: Path) -> None:
     back = Store.open(store.root)
     assert verify(back).findings == ()
     for each in made:
-        assert snapshots.get(back, each.snapshot) == each
+        assert read(back, snapshots.get, each.snapshot) == each
         for table in each.tables:
             assert _rows(back, each, table.table) == rows[each.snapshot, table.table]
 
@@ -188,7 +190,15 @@ def _of_all(store: Store) -> Snapshot:
     world = backout_world
     groups = {feed.name: feed.group for feed in world.FEEDS}
     tables = [feed.name for feed in world.FEEDS]
-    return snapshots.create(store, tables, contract_hash="c" * 64, now_us=world.NOW_US, groups=groups)
+    return write(
+        store,
+        snapshots.create,
+        store.root,
+        tables,
+        contract_hash="c" * 64,
+        now_us=world.NOW_US,
+        groups=groups,
+    )
 
 
 def _rows(store: Store, snapshot: Snapshot, table: str) -> list[tuple[object, ...]]:

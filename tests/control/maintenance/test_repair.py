@@ -19,6 +19,7 @@ from holdfast.store.files import data_files
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, frame, read
 from tests.support import loader
+from tests.support.queries import write
 
 Delivery = Callable[[int], Path]
 
@@ -51,7 +52,7 @@ def _flip(path: Path) -> None:
 def test_lost_bytes_come_back_from_a_link_or_a_backup_and_else_do_not(store: Store, tmp_path: Path) -> None:
     rows, kept = _rows(store), tmp_path / "kept"
     backup(store, kept, now_us=2)
-    cut = snapshots.create(store, ["flights"], contract_hash="cc", now_us=2)
+    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=2)
     published = delta.publish(store, cut.snapshot)["flights"]
     linked = sorted(path.name for path in published.glob("*.parquet"))
     _flip(store.root / "rows" / linked[0])
@@ -104,7 +105,7 @@ def test_a_digest_that_no_file_has_is_not_guessed(store: Store) -> None:
 
 
 def test_published_tables_and_contracts_are_made_again(store: Store) -> None:
-    cut = snapshots.create(store, ["flights"], contract_hash="cc", now_us=2)
+    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=2)
     published = delta.publish(store, cut.snapshot)["flights"]
     commit = next((published / "_delta_log").glob("*.json"))
     commit.write_bytes(b"")

@@ -18,6 +18,7 @@ from holdfast.store.catalog import snapshots
 from holdfast.store.db import events, leases
 from holdfast.store.files import data_files
 from tests.support import loader
+from tests.support.queries import write
 
 
 @pytest.fixture
@@ -25,9 +26,8 @@ def store(tmp_path: Path, delivery: Callable[[int], Path]) -> Store:
     store = Store.open(tmp_path / "store")
     for day in range(2):
         ingest(store, loader.FEED, f"day-{day}", delivery(day), now_us=1)
-    snapshots.create(store, ["flights"], contract_hash="cc", now_us=1)
-    with store.ledger.write() as connection:
-        leases.acquire(connection, "control", holder="a", duration_us=100, now_us=1)
+    write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=1)
+    write(store, leases.acquire, "control", holder="a", duration_us=100, now_us=1)
     return store
 
 

@@ -51,7 +51,7 @@ from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionReco
 from holdfast.store.serving.servers import Server
 from holdfast.store.telemetry import collected_files, traffic_comparison
 from tests.support.processes import ROOT
-from tests.support.queries import read
+from tests.support.queries import collected, read, write
 
 EXAMPLE = ROOT / "examples" / "flights"
 NOW_US = 1_400_000_000_000_000
@@ -150,7 +150,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     path = directory / "april.parquet"
     flights(date(2013, 4, 1), date(2013, 4, 12)).filter(pl.col("origin") != "LGA").write_parquet(path)
     ingest(store, ROWS, "april", path, now_us=NOW_US)
-    snapshot = snapshots.create(store, ["flights"], contract_hash=ROWS.contract.hash, now_us=NOW_US).snapshot
+    snapshot = write(
+        store, snapshots.create, store.root, ["flights"], contract_hash=ROWS.contract.hash, now_us=NOW_US
+    ).snapshot
     row = read(store, versions.get, train(store, MODEL, snapshot, now_us=NOW_US).version)
     with store.ledger.write() as connection:
         connection.execute(
@@ -181,7 +183,7 @@ def line(trained: tuple[Path, str], tmp_path: Path) -> Line:
             connection, "control-late", holder="test", duration_us=60_000_000, now_us=NOW_US
         )
     assert isinstance(lease, Lease)
-    version = load(row.version, row.digest, blobs.get(store, row.digest), created_at_us=NOW_US)
+    version = load(row.version, row.digest, blobs.get(store.root, row.digest), created_at_us=NOW_US)
     return Line(store, version, row.snapshot, directory, lease)
 
 
@@ -310,7 +312,7 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_others_count(line: Line)
     line.answer(rows.head(100))
     line.answer(rows.tail(200))
     with line.store.ledger.read() as connection:
-        (first, _) = collected_files.files(connection, collected_files.PREDICTIONS)
+        (first, _) = collected(connection, collected_files.PREDICTIONS)
     (line.store.root / first.path).write_bytes(b"PAR1")
     found = line.compare()
     assert found is not None

@@ -27,9 +27,8 @@ from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_files
 from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
-from tests.support.queries import read
+from tests.support.queries import collected, read
 from tests.support.serving_world import MODEL, Served, World, row
 from tests.support.waiting import wait_until
 
@@ -253,8 +252,8 @@ def bring_home(loop: Loop) -> None:
 def everything_once(store: Store, rows: int) -> None:
     """Every row is in one file, every file is what was acknowledged, and none is an orphan."""
     with store.ledger.read() as connection:
-        named = collected_files.files(connection, SHADOWS)
-        predictions = collected_files.files(connection, PREDICTIONS)
+        named = collected(connection, SHADOWS)
+        predictions = collected(connection, PREDICTIONS)
     ids = [each for file in named for each in parquet.read(store.root / file.path)["prediction"].to_list()]
     assert len(ids) == len(set(ids)) == rows
     orphans.sweep(store)

@@ -19,6 +19,7 @@ from holdfast.feeds import Feed
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 from holdfast.train import GroupMean, LogisticRegression
+from tests.support.queries import write
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAYS = 30
@@ -69,8 +70,8 @@ def test_a_label_that_was_not_due_when_the_snapshot_was_made_takes_no_part(tmp_p
     store = Store.open(tmp_path / "store")
     load(store, tmp_path, 0, DAYS)
     made = START + timedelta(days=DAYS)
-    snapshot = snapshots.create(
-        store, ["loans"], contract_hash=MODEL.contract.hash, now_us=micros(made)
+    snapshot = write(
+        store, snapshots.create, store.root, ["loans"], contract_hash=MODEL.contract.hash, now_us=micros(made)
     ).snapshot
 
     examples = read_examples(store, MODEL, (), snapshot)
@@ -90,7 +91,9 @@ def test_a_label_that_was_not_due_when_the_snapshot_was_made_takes_no_part(tmp_p
     assert train(store, MODEL, snapshot, now_us=year_later + 1).version == trained.version
 
     load(store, tmp_path, DAYS, 1)
-    later = snapshots.create(store, ["loans"], contract_hash=MODEL.contract.hash, now_us=year_later).snapshot
+    later = write(
+        store, snapshots.create, store.root, ["loans"], contract_hash=MODEL.contract.hash, now_us=year_later
+    ).snapshot
     assert read_examples(store, MODEL, (), later).not_due == 0
     assert read_examples(store, MODEL, (), snapshot).not_due == DELAY_DAYS * 4 - 1
 
@@ -98,8 +101,13 @@ def test_a_label_that_was_not_due_when_the_snapshot_was_made_takes_no_part(tmp_p
 def test_labels_of_which_none_is_due_train_nothing(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     load(store, tmp_path, 0, 2)
-    snapshot = snapshots.create(
-        store, ["loans"], contract_hash=MODEL.contract.hash, now_us=micros(START + timedelta(days=2))
+    snapshot = write(
+        store,
+        snapshots.create,
+        store.root,
+        ["loans"],
+        contract_hash=MODEL.contract.hash,
+        now_us=micros(START + timedelta(days=2)),
     ).snapshot
     with pytest.raises(InputError, match="8 of them with a label and none with one that was due") as refused:
         train(store, MODEL, snapshot, now_us=micros(START + timedelta(days=9)))

@@ -44,7 +44,7 @@ from holdfast.store.catalog import snapshots
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.train.artifact import read_metadata
-from tests.support.queries import read
+from tests.support.queries import read, write
 
 NOW_US = 1_380_000_000_000_000
 COLUMNS = (
@@ -106,7 +106,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def cut(store: Store) -> str:
-    return snapshots.create(store, ["visits"], contract_hash="c", now_us=NOW_US).snapshot
+    return write(store, snapshots.create, store.root, ["visits"], contract_hash="c", now_us=NOW_US).snapshot
 
 
 CHOSEN = Selection(
@@ -127,7 +127,7 @@ def test_training_learns_from_what_was_selected_and_says_so(store):
     assert made.rows_trained == 710 - 118 - 114
     assert made.rows_held_out == 240
     row = read(store, versions.get, made.version)
-    about = read_metadata(blobs.get(store, row.digest))
+    about = read_metadata(blobs.get(store.root, row.digest))
     assert about.selection_json == CHOSEN.to_json()
     assert about.rows == made.rows_trained
     _, (kept,) = cutting.show(store, snapshot)

@@ -20,6 +20,7 @@ from holdfast.store.db import schema
 from holdfast.store.files import data_files, parquet, staging
 from holdfast.store.maintenance import duplicate_keys, orphans
 from tests.support.loads import insert_load
+from tests.support.queries import write
 
 SEED = 20131
 pytestmark = pytest.mark.usefixtures("each_ledger")
@@ -111,7 +112,7 @@ def _pop_first(there: dict[str, int]) -> str:
 def test_a_batch_in_a_compacted_file_can_be_taken_out_alone(store: Store) -> None:
     for number in range(5):
         load(store, f"d{number}", 10, number)
-    cut = snapshots.create(store, ["flights"], contract_hash="cc", now_us=1)
+    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=1)
     (result,) = compact(store, ["flights"], now_us=7)[:1]
     assert (result.files_before, result.files_after, result.rows_rewritten) == (5, 1, 50)
     (whole,) = live(store)

@@ -26,6 +26,7 @@ from holdfast.store.files import data_files, staging
 from holdfast.tables.lineage import Lineage, Node, NodeKind
 from tests.support import forking
 from tests.support.loads import insert_load
+from tests.support.queries import write
 
 DAY = timedelta(days=1)
 LATE_US = 100 * 86_400_000_000
@@ -57,7 +58,7 @@ def _load(store: Store, batch: str, at: int) -> None:
 
 
 def _cut(store: Store) -> str:
-    return snapshots.create(store, ["flights"], contract_hash="cc", now_us=5).snapshot
+    return write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=5).snapshot
 
 
 def _names(store: Store) -> list[str]:

@@ -21,6 +21,7 @@ from holdfast.store.files import data_files, staging
 from holdfast.tables import Snapshot
 from holdfast.tables.snapshots import DAY_US
 from tests.support.loads import insert_load
+from tests.support.queries import read, write
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 
@@ -57,8 +58,10 @@ def load(
 
 
 def cut(store: Store, *feeds: str, now_us: int = 1, delay_days: int = 0) -> Snapshot:
-    return snapshots.create(
+    return write(
         store,
+        snapshots.create,
+        store.root,
         feeds,
         contract_hash="cc",
         now_us=now_us,
@@ -86,7 +89,7 @@ def test_a_delivery_that_is_not_whole_is_left_out(store: Store) -> None:
         "holidays": 10,
     }
     assert days(store, made, "flights") == [1, 2, 4]
-    assert cut(store, "flights", "weather", "holidays") == made == snapshots.get(store, made.snapshot)
+    assert cut(store, "flights", "weather", "holidays") == made == read(store, snapshots.get, made.snapshot)
     load(store, "weather", "d5", 5)
     later = cut(store, "flights", "weather", "holidays")
     assert later.incomplete_loads == (("flights", "d3", 0),)

@@ -23,13 +23,13 @@ def files_of(store: Store) -> list[str]:
 
 def test_what_was_put_is_what_is_got(store: Store) -> None:
     for data in (b"", b"\x00" * 10, b"model" * 100_000):
-        assert blobs.put(store, data) == sha256_hex(data)
-        assert blobs.get(store, sha256_hex(data)) == data
+        assert blobs.put(store.root, data) == sha256_hex(data)
+        assert blobs.get(store.root, sha256_hex(data)) == data
 
 
 def test_putting_twice_keeps_one_file(store: Store) -> None:
-    digest = blobs.put(store, b"model")
-    assert blobs.put(store, b"model") == digest
+    digest = blobs.put(store.root, b"model")
+    assert blobs.put(store.root, b"model") == digest
     assert files_of(store) == [digest]
 
 
@@ -37,17 +37,17 @@ def test_putting_twice_keeps_one_file(store: Store) -> None:
 def test_an_altered_blob_is_never_returned_and_putting_it_again_repairs_it(
     store: Store, damage: bytes
 ) -> None:
-    digest = blobs.put(store, b"model")
+    digest = blobs.put(store.root, b"model")
     blobs.path_of(store.root, digest).write_bytes(damage)
     with pytest.raises(IntegrityError, match="was altered"):
-        blobs.get(store, digest)
-    blobs.put(store, b"model")
-    assert blobs.get(store, digest) == b"model"
+        blobs.get(store.root, digest)
+    blobs.put(store.root, b"model")
+    assert blobs.get(store.root, digest) == b"model"
 
 
 def test_a_missing_blob_says_so(store: Store) -> None:
     with pytest.raises(IntegrityError, match="is missing"):
-        blobs.get(store, "0" * 64)
+        blobs.get(store.root, "0" * 64)
 
 
 @pytest.mark.parametrize("name", ["", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 64 + "\n", "0" * 65])
@@ -62,5 +62,5 @@ def test_a_write_that_fails_leaves_no_blob(store: Store, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("os.fsync", no_space)
     with pytest.raises(OSError, match="No space"):
-        blobs.put(store, b"model")
+        blobs.put(store.root, b"model")
     assert sha256_hex(b"model") not in files_of(store)

@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.store import Store
 from holdfast.store.catalog.delta import PUBLISHED_DIRECTORY
-from holdfast.store.durability import file_locks
+from holdfast.store.durability import file_locks, fsync
 from holdfast.store.files import blobs, data_files, staging
 from holdfast.store.maintenance import orphans
 
@@ -81,13 +81,13 @@ def test_drafts_of_tables_are_swept_when_nobody_holds_them(store: Store) -> None
 
 @pytest.mark.process
 def test_blobs_of_no_version_are_swept_when_no_process_writes_any(store: Store) -> None:
-    digest = blobs.put(store, b"model")
+    digest = blobs.put(store.root, b"model")
     path = blobs.path_of(store.root, digest)
-    unfinished = path.with_name(f"0123{blobs.UNFINISHED}")
+    unfinished = path.with_name(f"0123{fsync.UNFINISHED}")
     unfinished.write_bytes(b"mod")
-    with blobs.registering(store):
+    with blobs.registering(store.root):
         assert orphans.sweep(store) == []
-        with blobs.registering(store), blobs.without_writers(store) as alone:
+        with blobs.registering(store.root), blobs.without_writers(store) as alone:
             assert not alone
     with held(store.root / blobs.BLOBS_DIRECTORY):
         assert orphans.sweep(store) == []

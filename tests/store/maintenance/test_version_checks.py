@@ -15,6 +15,7 @@ from holdfast.errors import HoldfastError
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 from tests.support import backout_world as world
+from tests.support.queries import write
 
 pytestmark = pytest.mark.sqlite
 # What decides which rows a reader gets, at any version and in any snapshot, and how many it expects.
@@ -58,11 +59,11 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for hour in range(4):
         world.load(store, home, world.ALONE, hour)
         if hour == 1:
-            snapshots.create(store, ["alone"], contract_hash="c", now_us=1)
+            write(store, snapshots.create, store.root, ["alone"], contract_hash="c", now_us=1)
     compact(store, ["alone"], now_us=2)
     world.take_out(store, world.ALONE, 2)
     world.load(store, home, world.ALONE, 2, variant=1)
-    snapshots.create(store, ["alone"], contract_hash="c", now_us=3)
+    write(store, snapshots.create, store.root, ["alone"], contract_hash="c", now_us=3)
     assert verify(store).findings == ()
     store.ledger.close()
     return home / "store"

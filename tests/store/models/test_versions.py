@@ -80,15 +80,15 @@ def test_numbers_count_per_model(store: Store) -> None:
 def test_a_number_names_a_version_the_models_own_first(store: Store) -> None:
     mine = [register(store, text).version for text in "abcdefghijkl"]
     other = register(store, "other", replace(ABOUT, model="other")).version
-    assert name_lookup.version(store, "v1", "flights") == mine[0]
-    assert name_lookup.version(store, "v12") == mine[11]
-    assert name_lookup.version(store, mine[1][:-3], "other") == mine[1]
-    assert name_lookup.version(store, "v1", "other") == other
-    assert name_lookup.version(store, other, "flights") == other
+    assert read(store, name_lookup.version, "v1", "flights") == mine[0]
+    assert read(store, name_lookup.version, "v12") == mine[11]
+    assert read(store, name_lookup.version, mine[1][:-3], "other") == mine[1]
+    assert read(store, name_lookup.version, "v1", "other") == other
+    assert read(store, name_lookup.version, other, "flights") == other
     with pytest.raises(NotFoundError, match=f"HF314: 'v1' may be .*{other}.*more of the name"):
-        name_lookup.version(store, "v1")
+        read(store, name_lookup.version, "v1")
     with pytest.raises(NotFoundError, match="there is no version 'v77'"):
-        read(store, versions.get, name_lookup.version(store, "v77"))
+        read(store, versions.get, read(store, name_lookup.version, "v77"))
 
 
 def test_newest_by_role_and_state(store: Store) -> None:

@@ -22,7 +22,7 @@ from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store
 from holdfast.store.backout import backouts, taints, tombstones
 from holdfast.store.backout.backouts import BackoutRow
-from holdfast.store.catalog import online_features
+from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.durability.failpoints import failpoint
@@ -213,7 +213,7 @@ def _remove(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
         if (
             loads_of_plan(connection, row.plan) != removed
             or find_dependents(connection, loads) != left.dependents
-            or any(backouts.has_changed_since(connection, each.feed, each.basis) for each in recomputed)
+            or any(batches.has_feed_changed(connection, each.feed, each.basis) for each in recomputed)
         ):
             raise ConflictError("HF304", f"back-out of {batch} failed: the rows of its group have changed")
         plan = make_plan(connection, store, batch, removed, recomputed, left)

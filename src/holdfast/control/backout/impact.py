@@ -180,7 +180,7 @@ def _reads(store: Store, version: str, aggregates: set[str]) -> bool:
     """Return True if `version` reads any of `aggregates`, or if its file is damaged, so that it may have."""
     try:
         with store.ledger.read() as connection:
-            about = read_metadata(blobs.get(store, versions.get(connection, version).digest))
+            about = read_metadata(blobs.get(store.root, versions.get(connection, version).digest))
     except IntegrityError:
         return True
     return any(each.key in aggregates for each in aggregates_from_json(about.aggregates_json))

@@ -138,7 +138,7 @@ def _known_columns(store: Store, version: str) -> tuple[str, ...]:
 def _request_columns(store: Store, version: str) -> tuple[str, ...]:
     # Cached without end: a version never changes.
     with store.ledger.read() as connection:
-        about = read_metadata(blobs.get(store, versions.get(connection, version).digest))
+        about = read_metadata(blobs.get(store.root, versions.get(connection, version).digest))
     return tuple(column.name for column in Contract.from_json(about.contract_json).request_columns)
 
 

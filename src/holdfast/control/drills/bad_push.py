@@ -71,7 +71,7 @@ def _pushed(workspace: Workspace, store: Store) -> DrillResult:
     if champion.role != "candidate":
         why = f"{champion.version} answers, a {champion.role}, and only a candidate is rolled out"
         return DrillResult(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
-    contract = Contract.from_json(open_version(blobs.get(store, champion.digest))[1].contract_json)
+    contract = Contract.from_json(open_version(blobs.get(store.root, champion.digest))[1].contract_json)
     recorded = requests_of(workspace.store, model.name, champion.version, contract)
     if not recorded:
         return DrillResult(
@@ -141,7 +141,7 @@ def _pushed(workspace: Workspace, store: Store) -> DrillResult:
 
 def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
     """Register the champion's twin whose every prediction is NaN, as if the gates had admitted it."""
-    graph, metadata = open_version(blobs.get(store, champion.digest))
+    graph, metadata = open_version(blobs.get(store.root, champion.digest))
     bad = onnx.ModelProto()
     bad.CopyFrom(graph)
     output = bad.graph.output[0].name
@@ -153,8 +153,8 @@ def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
     bad.graph.initializer.append(onnx.numpy_helper.from_array(np.array(np.nan, element), "drill_nan"))
     bad.graph.node.append(onnx.helper.make_node("Add", [f"{output}_before", "drill_nan"], [output]))
     data = pack_version(bad, metadata)
-    with blobs.registering(store):
-        digest = blobs.put(store, data)
+    with blobs.registering(store.root):
+        digest = blobs.put(store.root, data)
         with store.ledger.write() as connection:
             row = versions.register(connection, metadata, digest=digest, size_bytes=len(data), now_us=now_us)
             if row.state == "registered":

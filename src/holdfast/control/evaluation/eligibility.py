@@ -126,7 +126,7 @@ def breaking_callers_of(connection: Transaction, version: str) -> frozenset[str]
 def is_intact(connection: Transaction, store: Store, version: str) -> bool:
     """Return True if the file of `version` exists and is the one that was registered."""
     try:
-        blobs.get(store, versions.get(connection, version).digest)
+        blobs.get(store.root, versions.get(connection, version).digest)
     except (IntegrityError, NotFoundError, OSError):
         return False
     return True

@@ -109,7 +109,7 @@ class _HeldOut:
         """
         if other.state != "qualified":
             return None
-        theirs = self.predictions_of(other, read_metadata(blobs.get(self._store, other.digest)))
+        theirs = self.predictions_of(other, read_metadata(blobs.get(self._store.root, other.digest)))
         if theirs is None:
             return None
         event_time_us = self._days[self._model.contract.event_time].dt.epoch("us").to_numpy()
@@ -223,7 +223,7 @@ def _endpoint(store: Store, model: Model, current: VersionRow | None) -> Signatu
     """Return what callers use now: the champion's contract, or the declared one before there is a champion."""
     contract = model.contract
     if current is not None and current.contract_hash != contract.hash:
-        contract = Contract.from_json(read_metadata(blobs.get(store, current.digest)).contract_json)
+        contract = Contract.from_json(read_metadata(blobs.get(store.root, current.digest)).contract_json)
     return endpoint_signature(contract, [aggregate.name for aggregate in model.aggregates])
 
 

@@ -178,7 +178,7 @@ def _candidate(store: Store, model: Model, version: str) -> _Candidate:
 
 def _about(store: Store, version: str) -> VersionMetadata:
     with store.ledger.read() as connection:
-        return read_metadata(blobs.get(store, versions.get(connection, version).digest))
+        return read_metadata(blobs.get(store.root, versions.get(connection, version).digest))
 
 
 def _crossed(

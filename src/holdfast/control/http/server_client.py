@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from holdfast.control.http.client import Client
@@ -22,7 +21,7 @@ _PROBE: Final = json.dumps({"inputs": [], "parameters": {"probe": True}})
 Result = TypeVar("Result")
 
 
-class ServerClient:
+class ServerClient(Client):
     """A connection to one server, opened with the first request. After a failure call `close`.
 
     Parameters
@@ -34,20 +33,12 @@ class ServerClient:
     """
 
     def __init__(self, server: Server, seconds: float = TIMEOUT_SECONDS) -> None:
+        super().__init__(server.address, timeout_seconds=seconds)
         self._model = server.model
-        self._client = Client(server.address, timeout_seconds=seconds)
-
-    def __enter__(self) -> ServerClient:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def status(self) -> dict[str, Any]:
         """Return the status document of the server."""
-        return self._request("GET", "/holdfast/status")
+        return self._document("GET", "/holdfast/status")
 
     def probe(self, version: str | None = None) -> dict[str, Any]:
         """Send an inference request that is no prediction, and return its response.
@@ -55,19 +46,15 @@ class ServerClient:
         The version that the server's plan intends responds, or `version`, which need not have traffic.
         """
         pinned = "" if version is None else f"/versions/{version}"
-        return self._request("POST", f"/v2/models/{self._model}{pinned}/infer", _PROBE)
+        return self._document("POST", f"/v2/models/{self._model}{pinned}/infer", _PROBE)
 
     def infer(self, body: str) -> dict[str, Any]:
         """Return the response to the inference request `body`."""
-        return self._request("POST", f"/v2/models/{self._model}/infer", body)
+        return self._document("POST", f"/v2/models/{self._model}/infer", body)
 
-    def close(self) -> None:
-        """Close the connection; the next request opens it again."""
-        self._client.close()
-
-    def _request(self, method: str, path: str, body: str | None = None) -> dict[str, Any]:
+    def _document(self, method: str, path: str, body: str | None = None) -> dict[str, Any]:
         """Raise `ValueError` unless the response is a JSON object with status 200."""
-        response = self._client.request(method, path, body)
+        response = self.request(method, path, body)
         if response.status != 200:
             raise ValueError(f"{path} responded with status {response.status}")
         return response.document()

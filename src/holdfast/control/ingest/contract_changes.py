@@ -191,7 +191,7 @@ def accept_for_callers(store: Store, model: Model, *, reason: str, actor: str, n
             state="nothing was changed",
             next_command="holdfast contract show",
         )
-    old = Contract.from_json(read_metadata(blobs.get(store, champion.digest)).contract_json)
+    old = Contract.from_json(read_metadata(blobs.get(store.root, champion.digest)).contract_json)
     evolution = compare(old, model.contract)
     if worst(map(evolution.at, (Boundary.CALLERS, Boundary.MODELS))) is Compatibility.BREAKING:
         changes = describe_changes(evolution.of(Compatibility.BREAKING))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.control.http.post import deliver
-from holdfast.control.integrations.exporter import EVENTS_AT_ONCE, forward
+from holdfast.control.integrations.exporter import EVENTS_AT_ONCE, deliver, forward
 from holdfast.records import canonical_json
 from holdfast.rollout.cdevents import CDEvent, cdevents, cloudevent
 from holdfast.store import Store
@@ -16,7 +15,7 @@ from holdfast.store.integrations import cdevents as facts
 
 CURSOR: Final = "cdevents"
 
-_SECONDS: Final = 5.0
+
 _JSON: Final = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
 
 
@@ -51,14 +50,8 @@ def export(store: Store, url: str, *, environment: str = "production") -> int:
         return [canonical_json(cloudevent(one)).encode() for one in _read(connection, event, environment)]
 
     def send(_event: EventRow, body: bytes) -> None:
-        deliver(
-            url,
-            body,
-            _JSON,
-            within_seconds=_SECONDS,
-            receiver="the receiver of CDEvents",
-            next_command="check HOLDFAST_CDEVENTS_URL",
-        )
+        named = {"receiver": "the receiver of CDEvents", "setting": "HOLDFAST_CDEVENTS_URL"}
+        deliver(url, body, headers=_JSON, **named)
 
     return forward(store, CURSOR, messages, send)
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
+from holdfast.control.http.post import post
+from holdfast.errors import UnavailableError
 from holdfast.store import Store
 from holdfast.store.db import event_cursors, events
 from holdfast.store.db.events import EventRow
@@ -20,6 +23,8 @@ EVENTS_AT_ONCE: Final = 100
 
 MOST_PAUSE_ROUNDS: Final = 32
 """A job that failed is repeated in the 1st, 2nd, 4th, ... round after it, at most after this many."""
+
+_SECONDS: Final = 5.0
 
 Read: TypeAlias = Callable[[Transaction, EventRow], list[bytes]]
 """Returns the messages of one event, none if the receiver does not need it."""
@@ -57,6 +62,37 @@ def forward(store: Store, cursor: str, read: Read, send: Callable[[EventRow, byt
             with store.ledger.write() as connection:
                 event_cursors.advance(connection, cursor, done)
     return count
+
+
+def deliver(
+    url: str, body: bytes, *, receiver: str, setting: str, headers: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Post an event and require a 2xx response in time.
+
+    Parameters
+    ----------
+    url, body, headers
+        As for `post`.
+    receiver, setting
+        The receiver as the error names it, and the variable that holds its URL.
+
+    Raises
+    ------
+    UnavailableError
+        HF601 if the receiver did not accept the event.
+    """
+    try:
+        status = post(url, body, headers, within_seconds=_SECONDS).status
+        reason = "" if 200 <= status < 300 else f"it responded with status {status}"
+    except UnavailableError as error:
+        reason = error.what
+    if reason:
+        raise UnavailableError(
+            "HF601",
+            f"{receiver} at {url} did not accept an event: {reason}",
+            state="nothing is lost: it is sent again",
+            next_command=f"check {setting}",
+        )
 
 
 def run(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.control.http.post import deliver
-from holdfast.control.integrations.exporter import forward
+from holdfast.control.integrations.exporter import deliver, forward
 from holdfast.records import canonical_json
 from holdfast.store import Store
 from holdfast.store.db.events import EventRow
@@ -15,7 +14,7 @@ from holdfast.tables.openlineage import run_events
 
 CURSOR: Final = "openlineage"
 
-_SECONDS: Final = 5.0
+
 _ENDPOINT: Final = "/api/v1/lineage"
 
 
@@ -35,14 +34,7 @@ def export(store: Store, url: str) -> int:
     target = url if url.rstrip("/").endswith(_ENDPOINT) else url.rstrip("/") + _ENDPOINT
 
     def send(_event: EventRow, body: bytes) -> None:
-        deliver(
-            target,
-            body,
-            {},
-            within_seconds=_SECONDS,
-            receiver="the OpenLineage catalog",
-            next_command="check HOLDFAST_OPENLINEAGE_URL",
-        )
+        deliver(target, body, receiver="the OpenLineage catalog", setting="HOLDFAST_OPENLINEAGE_URL")
 
     return forward(store, CURSOR, _read, send)
 

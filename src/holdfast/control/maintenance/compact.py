@@ -75,10 +75,14 @@ def _table(store: Store, table: str, groups: Groups, now_us: int) -> tuple[int, 
     if not groups:
         return 0, 0
     with staging.staged(store.root) as stage:
-        written = [compaction.write(store, stage, table, group) for group in groups]
+        with store.ledger.read() as connection:
+            sources = [compaction.sources(connection, group) for group in groups]
+        written = [compaction.write(stage, table, each) for each in sources]
         stage.sync()
         failpoint("compact.written")
-        taken = compaction.publish(store, table, written, now_us=now_us)
+        with store.ledger.write() as connection:
+            taken = compaction.publish(connection, store.root, table, written, now_us=now_us)
+        failpoint("compact.after_commit")
         stage.discard([each.facts for each in written if each not in taken])
     merged = sum(len({part.path for part in each.parts}) - 1 for each in taken)
     return merged, sum(each.facts.rows for each in taken)

@@ -7,6 +7,7 @@ from typing import Final
 
 from holdfast.store import Store
 from holdfast.store.catalog import retention
+from holdfast.store.durability.failpoints import failpoint
 from holdfast.tables.retention import VacuumPlan
 
 KEEP: Final = timedelta(days=30)
@@ -43,7 +44,11 @@ def vacuum(
     The ledger changes first, then the files are removed: a kill in between leaves orphans for the next sweep.
     Raises `ConflictError` HF304 if the plan would differ now; then nothing is removed.
     """
-    retention.vacuum(store, shown, now_us=now_us, keep_us=_us(keep), newest=newest)
+    with store.ledger.write() as connection:
+        retention.remove(connection, shown, now_us=now_us, keep_us=_us(keep), newest=newest)
+    failpoint("vacuum.after_commit")
+    with store.ledger.read() as connection:
+        retention.remove_files(connection, store.root, shown)
     return shown
 
 

@@ -205,7 +205,7 @@ def _check_blobs(store: Store, version_blobs: list[tuple[str, str, int]]) -> lis
     findings = []
     for version, digest, size in version_blobs:
         try:
-            found = len(blobs.get(store, digest))
+            found = len(blobs.get(store.root, digest))
         except HoldfastError as error:
             findings.append(Finding(_DAMAGED, f"version {version}", error.what, _RESTORE))
             continue

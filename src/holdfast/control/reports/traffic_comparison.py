@@ -59,7 +59,7 @@ def compare(store: Store, model: str, lease: Lease, *, now_us: int) -> TrafficCo
 
 
 def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> TrafficComparison:
-    about = read_metadata(blobs.get(store, champion.digest))
+    about = read_metadata(blobs.get(store.root, champion.digest))
     with store.ledger.read() as connection:
         rows, damaged = traffic_comparison.newest_predictions(
             connection,
@@ -80,8 +80,10 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
             )
     if rows.is_empty():
         return TrafficComparison(champion.version, 0, 0, 0, now_us, (), None)
-    trained = traffic_comparison.training_rows(store, champion.snapshot, about.selection_json, about.seed)
     with store.ledger.read() as connection:
+        trained = traffic_comparison.training_rows(
+            connection, champion.snapshot, about.selection_json, about.seed
+        )
         came = traffic_comparison.labelled(connection, champion.model, champion.version, most=MOST_LABELS)
     newest = set(rows["prediction"].to_list())  # not np.isin: over texts it compares each with each
     recent = np.fromiter((each in newest for each in came.predictions), np.bool_, len(came.predictions))

@@ -189,7 +189,7 @@ def requests(store: Store, model: str, version: str) -> list[str]:
     """
     with store.ledger.read() as connection:
         row = versions.get(connection, version)
-    contract = Contract.from_json(read_metadata(blobs.get(store, row.digest)).contract_json)
+    contract = Contract.from_json(read_metadata(blobs.get(store.root, row.digest)).contract_json)
     with store.ledger.read() as connection:
         plan = traffic_plans.newest(connection, model)
     with store.ledger.read() as connection:

@@ -66,7 +66,9 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
     }
     rows = data_files.read_rows(store, snapshot, model.examples.name, dtypes(model.contract) | also)
     labelled = rows.drop_nulls(model.label) if rows.width else rows
-    due = _due(model, labelled, snapshots.get(store, snapshot).created_at_us)
+    with store.ledger.read() as connection:
+        created_at_us = snapshots.get(connection, snapshot).created_at_us
+    due = _due(model, labelled, created_at_us)
     if due.is_empty():
         raise InputError(
             "HF401",

@@ -11,6 +11,7 @@ from holdfast.monitor.traffic_comparison import TrafficComparison
 from holdfast.store import Store
 from holdfast.store.catalog import selections, snapshots
 from holdfast.store.catalog.selections import KeptSelection
+from holdfast.store.db.ledger import Transaction
 from holdfast.store.feeds import batch_profiles
 from holdfast.store.telemetry import traffic_comparison
 from holdfast.tables import Snapshot
@@ -86,20 +87,17 @@ def preview(store: Store, model: Model, snapshot: Snapshot, *, seed: int = 0) ->
     return Preview(snapshot, split.train.height, split.holdout.height, chosen)
 
 
-def show(store: Store, name: str) -> tuple[Snapshot, list[KeptSelection]]:
+def show(connection: Transaction, name: str) -> tuple[Snapshot, list[KeptSelection]]:
     """Return the snapshot of that name and every selection of it. Raises `NotFoundError` HF303 if there is none."""
-    found = snapshots.get(store, name)
-    with store.ledger.read() as connection:
-        return found, selections.of_snapshot(connection, name)
+    return snapshots.get(connection, name), selections.of_snapshot(connection, name)
 
 
-def diff(store: Store, before: str, after: str) -> tuple[TableChange, ...]:
+def diff(connection: Transaction, before: str, after: str) -> tuple[TableChange, ...]:
     """Compare the tables of two snapshots. Raises `NotFoundError` HF303 if one does not exist."""
-    first, second = snapshots.get(store, before), snapshots.get(store, after)
-    with store.ledger.read() as connection:
-        return compare_tables(
-            batch_profiles.of_snapshot(connection, first), batch_profiles.of_snapshot(connection, second)
-        )
+    first, second = snapshots.get(connection, before), snapshots.get(connection, after)
+    return compare_tables(
+        batch_profiles.of_snapshot(connection, first), batch_profiles.of_snapshot(connection, second)
+    )
 
 
 def last_traffic_comparison(store: Store, model: str) -> TrafficComparison | None:

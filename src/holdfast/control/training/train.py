@@ -231,8 +231,8 @@ def _make(
 def _register(
     store: Store, recipe: _Recipe, made: Sequence[tuple[bytes, VersionMetadata]], now_us: int
 ) -> list[VersionRow]:
-    with blobs.registering(store):
-        kept = [(blobs.put(store, data), len(data), about) for data, about in made]
+    with blobs.registering(store.root):
+        kept = [(blobs.put(store.root, data), len(data), about) for data, about in made]
         with store.ledger.write() as connection:
             for _, _, about in kept:
                 taints.refuse(connection, "snapshot", about.snapshot)

@@ -61,7 +61,7 @@ class ModelLoader:
     def _from_store(self, store: Store, name: str) -> LoadedVersion:
         with store.ledger.read() as connection:
             row = versions.get(connection, name)
-        data = self._copy.file(row.digest) or blobs.get(store, row.digest)
+        data = self._copy.file(row.digest) or blobs.get(store.root, row.digest)
         return load(name, row.digest, data, created_at_us=row.created_at_us)
 
     def _from_copy(self, name: str, state: LocalState) -> LoadedVersion:

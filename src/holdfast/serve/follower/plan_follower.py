@@ -270,7 +270,7 @@ class PlanFollower:
         if self._is_copy_due and plan is not None:
             state = self._local_state(plan)
             self.copy_writer.submit(
-                "plan", lambda copy: copy.save(state, lambda digest: blobs.get(store, digest))
+                "plan", lambda copy: copy.save(state, lambda digest: blobs.get(store.root, digest))
             )
             self._is_copy_due = False
         write = self.online.pending_write(store, self.switch.loaded)

@@ -6,13 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, exists, func, insert, select, update
+from sqlalchemy import Connection, Select, exists, func, select, update
 
 from holdfast.errors import ConflictError
 from holdfast.records import MINUTE_US
-from holdfast.store.catalog import batches, online_features
-from holdfast.store.db import schema
-from holdfast.store.db.statements import BACKED_OUT, LIVE, PUBLISHED, not_removed, of_load, same_load
+from holdfast.store.catalog import batches
+from holdfast.store.catalog.lineage import load_of
+from holdfast.store.db import rows, schema
+from holdfast.store.db.statements import (
+    BACKED_OUT,
+    LIVE,
+    inserting,
+    load_columns,
+    not_removed,
+    of_load,
+    same_load,
+    total,
+)
 from holdfast.store.files.data_files import FileFacts
 from holdfast.tables.backout import AffectedLabels, AffectedPredictions, BackoutPlan, BackoutState, LoadPart
 from holdfast.tables.lineage import Node, NodeKind
@@ -89,22 +99,21 @@ def begin(
     loads
         The loads to record as removed; None means those of the plan.
     """
-    result = connection.execute(
-        insert(_BACKOUTS).values(
-            feed=plan.feed,
-            batch=plan.batch,
-            state=BackoutState.UNDER_WAY,
-            plan_json=plan.to_json(),
-            steps_done=0,
-            reason=reason,
-            actor=actor,
-            requested_at_us=now_us,
-            changed_at_us=now_us,
-        )
+    number = rows.add(
+        connection,
+        _BACKOUTS,
+        {
+            "feed": plan.feed,
+            "batch": plan.batch,
+            "state": BackoutState.UNDER_WAY,
+            "plan_json": plan.to_json(),
+            "steps_done": 0,
+            "reason": reason,
+            "actor": actor,
+            "requested_at_us": now_us,
+            "changed_at_us": now_us,
+        },
     )
-    key = result.inserted_primary_key
-    assert key is not None, "the database numbers the rows"
-    number = int(key[0])
     record_loads(connection, number, plan.loads if loads is None else loads)
     return number
 
@@ -125,21 +134,15 @@ def record_loads(
     removed_version
         The table version from which on they are removed; None while it is unknown.
     """
-    mine = _OF.c.backout_id == backout
-    of = select(_OF.c.feed, _OF.c.batch, _OF.c.epoch).where(mine)
-    known = {tuple(row) for row in connection.execute(of)}
-    new = [load for load in loads if load not in known]
-    if new:
-        connection.execute(
-            insert(_OF),
-            [
-                {"backout_id": backout, "feed": feed, "batch": batch, "epoch": epoch}
-                for feed, batch, epoch in new
-            ],
+    for feed, batch, epoch in loads:
+        statement = inserting(connection, _OF).values(
+            backout_id=backout, feed=feed, batch=batch, epoch=epoch, removed_version=removed_version
         )
-    for load in loads if removed_version is not None else ():
+        removed = func.coalesce(statement.excluded.removed_version, _OF.c.removed_version)
         connection.execute(
-            update(_OF).where(mine, of_load(_OF, load)).values(removed_version=removed_version)
+            statement.on_conflict_do_update(
+                index_elements=_OF.primary_key.columns, set_={"removed_version": removed}
+            )
         )
 
 
@@ -197,15 +200,14 @@ def advance(
 
 def get(connection: Connection, backout: int) -> BackoutRow:
     """Return back-out number `backout`."""
-    return _row(connection.execute(select(_BACKOUTS).where(_BACKOUTS.c.backout_id == backout)).one())
+    (found,) = _read(connection, select(_BACKOUTS).where(_BACKOUTS.c.backout_id == backout))
+    return found
 
 
 def under_way(connection: Connection) -> list[BackoutRow]:
     """Return every back-out with remaining steps, the oldest first."""
-    query = (
-        select(_BACKOUTS).where(_BACKOUTS.c.state == BackoutState.UNDER_WAY).order_by(_BACKOUTS.c.backout_id)
-    )
-    return [_row(row) for row in connection.execute(query)]
+    under_way = select(_BACKOUTS).where(_BACKOUTS.c.state == BackoutState.UNDER_WAY)
+    return _read(connection, under_way.order_by(_BACKOUTS.c.backout_id))
 
 
 def newest_of(connection: Connection, feed: str, batch: str) -> BackoutRow | None:
@@ -217,14 +219,7 @@ def newest_of(connection: Connection, feed: str, batch: str) -> BackoutRow | Non
         .order_by(_BACKOUTS.c.backout_id.desc())
         .limit(1)
     )
-    row = connection.execute(query).one_or_none()
-    return None if row is None else _row(row)
-
-
-def newest(connection: Connection, limit: int) -> list[BackoutRow]:
-    """Return the newest back-outs, the newest first."""
-    query = select(_BACKOUTS).order_by(_BACKOUTS.c.backout_id.desc()).limit(limit)
-    return [_row(row) for row in connection.execute(query)]
+    return next(iter(_read(connection, query)), None)
 
 
 def live(connection: Connection, feeds: Sequence[str], batch: str, *, lock: bool = False) -> list[LiveLoad]:
@@ -243,11 +238,9 @@ def live(connection: Connection, feeds: Sequence[str], batch: str, *, lock: bool
     """
     query = (
         select(
-            _BATCHES.c.feed,
-            _BATCHES.c.batch,
-            _BATCHES.c.epoch,
-            _VERSIONS.c.committed_at_us,
-            _ADMISSIONS.c.group_name,
+            *load_columns(_BATCHES),
+            _VERSIONS.c.committed_at_us.label("published_us"),
+            _ADMISSIONS.c.group_name.label("group"),
             _ADMISSIONS.c.event_time,
         )
         .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
@@ -256,7 +249,7 @@ def live(connection: Connection, feeds: Sequence[str], batch: str, *, lock: bool
     )
     if lock:
         query = query.with_for_update(of=_BATCHES)
-    found = [LiveLoad(*row) for row in connection.execute(query)]
+    found = rows.read(connection, query, LiveLoad)
     return sorted(found, key=lambda load: list(feeds).index(load.feed))
 
 
@@ -268,13 +261,13 @@ def feeds_known(connection: Connection) -> list[str]:
 def parts_of(connection: Connection, load: LoadKey) -> tuple[LoadPart, ...]:
     """Return the current rows and files of `load` by table, without copies that a compaction replaced."""
     query = (
-        select(_FILES.c.table_name, func.sum(_PARTS.c.rows), func.count(_FILES.c.path.distinct()))
+        select(_FILES.c.table_name, total(_PARTS.c.rows), func.count(_FILES.c.path.distinct()))
         .join(_FILES, _FILES.c.path == _PARTS.c.path)
         .where(of_load(_PARTS, load), not_removed(_FILES, _PARTS))
         .group_by(_FILES.c.table_name)
         .order_by(_FILES.c.table_name)
     )
-    return tuple(LoadPart(table, int(rows), int(files)) for table, rows, files in connection.execute(query))
+    return tuple(LoadPart(*row) for row in connection.execute(query))
 
 
 def files_of(connection: Connection, table: str, loads: Sequence[LoadKey]) -> list[FileFacts]:
@@ -289,8 +282,7 @@ def files_of(connection: Connection, table: str, loads: Sequence[LoadKey]) -> li
             .order_by(_FILES.c.path, _PARTS.c.row_group)
         )
         for row in connection.execute(query):
-            alone = row.of_load == row.rows
-            groups = None if alone else (row.row_group,)
+            groups = None if row.of_load == row.rows else (row.row_group,)
             found.append(FileFacts(row.path, table, row.of_load, row.bytes, row.sha256, groups))
     return found
 
@@ -316,12 +308,7 @@ def remove(connection: Connection, loads: Sequence[LoadKey], *, reason: str, now
     ConflictError
         HF304 if one of the loads is no longer live.
     """
-    made = (
-        insert(_VERSIONS)
-        .values(committed_at_us=now_us, reason=reason[:64])
-        .returning(_VERSIONS.c.table_version)
-    )
-    version = int(connection.execute(made).scalar_one())
+    version = batches.new_version(connection, reason, now_us)
     for load in loads:
         changed = connection.execute(
             update(_BATCHES).where(of_load(_BATCHES, load), LIVE).values(state=BACKED_OUT)
@@ -334,9 +321,7 @@ def remove(connection: Connection, loads: Sequence[LoadKey], *, reason: str, now
                 state="nothing was written",
                 next_command="the same command again",
             )
-        paths = (
-            connection.execute(select(_PARTS.c.path).where(of_load(_PARTS, load)).distinct()).scalars().all()
-        )
+        paths = select(_PARTS.c.path).where(of_load(_PARTS, load))
         gone = update(_PARTS).where(of_load(_PARTS, load), not_removed(_PARTS))
         connection.execute(gone.values(removed_version=version))
         others = exists().where(_PARTS.c.path == _FILES.c.path, not_removed(_PARTS))
@@ -346,12 +331,6 @@ def remove(connection: Connection, loads: Sequence[LoadKey], *, reason: str, now
             .values(removed_version=version)
         )
     return version
-
-
-def has_changed_since(connection: Connection, feed: str, basis: int) -> bool:
-    """Return True if rows or online values of `feed` changed after table version `basis`."""
-    kept = online_features.definitions(connection, feed)
-    return batches.rows_since(connection, feed, basis) or any(complete_to > basis for _, complete_to in kept)
 
 
 def predictions_of(
@@ -381,10 +360,10 @@ def predictions_of(
         _USAGE.c.result == "ok",
         _USAGE.c.minute_start_us > since_us - MINUTE_US,  # the minute that contains it counts
     )
-    requests, rows, first, last = connection.execute(query).one()
-    if not rows:
+    requests, predicted, first, last = connection.execute(query).one()
+    if not predicted:
         return None
-    return AffectedPredictions(model, version, cause, int(requests), int(rows), first, last + MINUTE_US)
+    return AffectedPredictions(model, version, cause, int(requests), int(predicted), first, last + MINUTE_US)
 
 
 def serving_since(connection: Connection, since_us: int) -> list[tuple[str, str]]:
@@ -431,16 +410,10 @@ def state_of(connection: Connection, nodes: Sequence[Node]) -> dict[Node, str]:
         query = select(tainted.c.subject).where(tainted.c.kind == kind, tainted.c.subject.in_(names))
         found |= {Node(kind, name): "tainted" for name in connection.execute(query).scalars()}
     for node in nodes:
-        if node.kind is NodeKind.BATCH and not _is_live(connection, node):
+        load = load_of(connection, node.name) if node.kind is NodeKind.BATCH else None
+        if load is not None and load.removed_version is not None:
             found[node] = "backed out"
     return found
-
-
-def _is_live(connection: Connection, node: Node) -> bool:
-    name, _, epoch = node.name.rpartition("@")
-    feed, _, batch = name.partition("/")
-    query = select(_BATCHES.c.state).where(of_load(_BATCHES, (feed, batch, int(epoch))))
-    return bool(connection.execute(query).scalar_one() == PUBLISHED)
 
 
 def tables_of(connection: Connection, snapshots: Sequence[str]) -> tuple[str, ...]:
@@ -450,16 +423,11 @@ def tables_of(connection: Connection, snapshots: Sequence[str]) -> tuple[str, ..
     return tuple(sorted(connection.execute(query).scalars()))
 
 
-def _row(row: Row[Any]) -> BackoutRow:
-    return BackoutRow(
-        backout_id=row.backout_id,
-        feed=row.feed,
-        batch=row.batch,
-        state=BackoutState(row.state),
-        plan=BackoutPlan.from_json(row.plan_json),
-        steps_done=row.steps_done,
-        reason=row.reason,
-        actor=row.actor,
-        requested_at_us=row.requested_at_us,
-        changed_at_us=row.changed_at_us,
-    )
+def _read(connection: Connection, query: Select[Any]) -> list[BackoutRow]:
+    found = [dict(row) for row in connection.execute(query).mappings()]
+    return [
+        BackoutRow(
+            plan=BackoutPlan.from_json(row.pop("plan_json")), state=BackoutState(row.pop("state")), **row
+        )
+        for row in found
+    ]

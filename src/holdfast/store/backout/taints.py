@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 
 from holdfast.errors import RefusedError
 from holdfast.store.db import schema
+from holdfast.store.db.rows import are_there
 from holdfast.store.db.statements import inserting
 
 Subject = Literal["snapshot", "version"]
@@ -38,15 +39,14 @@ def add(connection: Connection, kind: Subject, subjects: Iterable[str], *, backo
         {"kind": kind, "subject": subject, "backout_id": backout, "tainted_at_us": now_us}
         for subject in subjects
     ]
-    if not rows:
-        return
-    connection.execute(inserting(connection, _TAINTS).on_conflict_do_nothing(), rows)
+    if rows:
+        connection.execute(inserting(connection, _TAINTS).on_conflict_do_nothing(), rows)
 
 
 def tainted(connection: Connection, kind: Subject, subject: str) -> bool:
     """Return True if `subject` was made from rows that were backed out."""
     query = select(_TAINTS.c.subject).where(_TAINTS.c.kind == kind, _TAINTS.c.subject == subject)
-    return connection.execute(query.limit(1)).first() is not None
+    return are_there(connection, query)
 
 
 def refuse(connection: Connection, kind: Subject, subject: str) -> None:

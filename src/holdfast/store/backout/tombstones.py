@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Connection, func, select
 
 from holdfast import records
-from holdfast.errors import IntegrityError
 from holdfast.store.db import schema
 from holdfast.store.db.statements import of_load
 from holdfast.store.durability import fsync
@@ -82,29 +82,20 @@ def record(root: Path, connection: Connection, loads: Sequence[LoadKey], *, back
     tainted = _tainted(connection, backout)
     for load in loads:
         feed, batch, epoch = load
-        query = select(*(_BATCHES.c[name] for name in _KEPT)).where(of_load(_BATCHES, load))
-        kept = dict(connection.execute(query).mappings().one())
+        row = connection.execute(select(_BATCHES).where(of_load(_BATCHES, load))).mappings().one()
+        removed = select(func.max(_OF.c.removed_version)).where(of_load(_OF, load))
         content = {
             "feed": feed,
             "batch": batch,
             "epoch": epoch,
             "backout_id": backout,
             "at_us": at_us,
-            "kept": kept,
-            **_span(connection, load),
+            "kept": {name: row[name] for name in _KEPT},
+            "table_version": row["table_version"],
+            "removed_version": connection.execute(removed).scalar(),
             **tainted,
         }
         fsync.replace(path_of(root, load), records.checked_json(content))
-
-
-def _span(connection: Connection, load: LoadKey) -> dict[str, int | None]:
-    """Return the table versions from which on the load was in its tables, and was removed."""
-    made = select(_BATCHES.c.table_version).where(of_load(_BATCHES, load))
-    removed = select(func.max(_OF.c.removed_version)).where(of_load(_OF, load))
-    return {
-        "table_version": connection.execute(made).scalar_one(),
-        "removed_version": connection.execute(removed).scalar(),
-    }
 
 
 def _tainted(connection: Connection, backout: int) -> dict[str, Any]:
@@ -136,36 +127,18 @@ def path_of(root: Path, load: LoadKey) -> Path:
 
 def on_disk(root: Path) -> list[Path]:
     """Return the paths of all tombstones, in order of name."""
-    return sorted(path for path in (root / TOMBSTONES_DIRECTORY).glob("*.json") if path.name[0] != ".")
+    return fsync.files_in(root / TOMBSTONES_DIRECTORY)
 
 
 def read(path: Path) -> Tombstone:
     """Return the tombstone at `path`. Raises `IntegrityError` HF301 if it is missing, damaged, or of another load."""
     try:
         content = records.from_checked_json(path.read_bytes())
-        load = (str(content["feed"]), str(content["batch"]), int(content["epoch"]))
-        found = Tombstone(
-            load,
-            int(content["backout_id"]),
-            int(content["at_us"]),
-            dict(content["kept"]),
-            dict(content.get("why", {})),
-            tuple(map(str, content.get("snapshots", ()))),
-            tuple(map(str, content.get("versions", ()))),
-            content.get("table_version"),
-            content.get("removed_version"),
-        )
+        load = [content[name] for name in ("feed", "batch", "epoch")]
+        found = msgspec.convert(content | {"load": load, "batch": content["kept"]}, Tombstone)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, "is missing or cannot be read") from error
-    if path.name != path_of(path.parent, load).name:
-        raise _damaged(path, f"holds the tombstone of another load, {load[0]}/{load[1]}")
+        raise fsync.damaged(f"tombstone {path.name}", "is missing or cannot be read") from error
+    if path.name != path_of(path.parent, found.load).name:
+        other = f"holds the tombstone of another load, {found.load[0]}/{found.load[1]}"
+        raise fsync.damaged(f"tombstone {path.name}", other)
     return found
-
-
-def _damaged(path: Path, reason: str) -> IntegrityError:
-    return IntegrityError(
-        "HF301",
-        f"tombstone {path.name} {reason}",
-        state="nothing was changed",
-        next_command="holdfast verify --repair",
-    )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, fields
+from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, literal_column, select
 from sqlalchemy import insert as insert_into
@@ -13,8 +13,9 @@ from holdfast.feeds import AlreadyLoaded, Load, Manifest, Publish, decide
 from holdfast.records import BatchId
 from holdfast.store.catalog import online_features
 from holdfast.store.db import schema
-from holdfast.store.db.statements import LIVE, PUBLISHED, Prepared
+from holdfast.store.db.statements import LIVE, PUBLISHED, Prepared, total
 from holdfast.store.files.data_files import FileFacts
+from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
@@ -23,7 +24,7 @@ _VERSIONS: Final = schema.table_versions
 
 # Built once: putting a statement together costs more than running it on a small batch.
 _LOADS: Final = Prepared(
-    select(_BATCHES)
+    select(*(_BATCHES.c["state" if field.name == "live" else field.name] for field in fields(Load)))
     .where(_BATCHES.c.feed == bindparam("of_feed"), _BATCHES.c.batch == bindparam("of_batch"))
     .order_by(_BATCHES.c.epoch)
 )
@@ -53,6 +54,7 @@ _CURRENT_VERSION: Final = Prepared(select(func.coalesce(func.max(_VERSIONS.c.tab
 _NEW_VERSION: Final = Prepared(
     insert_into(_VERSIONS).returning(_VERSIONS.c.table_version), ("committed_at_us", "reason")
 )
+_OF_MANIFEST: Final = tuple(field.name for field in fields(Manifest) if field.name in _BATCHES.c)
 _NEW_BATCH: Final = Prepared(insert_into(_BATCHES))
 _NEW_FILES: Final = Prepared(insert_into(_FILES))
 _NEW_FILE_BATCHES: Final = Prepared(insert_into(_FILE_BATCHES))
@@ -61,7 +63,8 @@ _NEW_FILE_BATCHES: Final = Prepared(insert_into(_FILE_BATCHES))
 def loads(connection: Connection, batch: BatchId) -> list[Load]:
     """Return every load of `batch`, the oldest first."""
     of = {"of_feed": batch.feed, "of_batch": batch.batch}
-    return [_load(row) for row in _LOADS.rows(connection, of)]
+    found = _LOADS.rows(connection, of)
+    return [Load(epoch, digest, state == PUBLISHED, *counts) for epoch, digest, state, *counts in found]
 
 
 def decide_load(connection: Connection, batch: BatchId, digest: str) -> Publish | AlreadyLoaded:
@@ -109,33 +112,49 @@ def insert(connection: Connection, manifest: Manifest, found: Sequence[FileFacts
     _NEW_BATCH.put(
         connection,
         {
-            **manifest.load(),
+            **{name: getattr(manifest, name) for name in _OF_MANIFEST},
             "state": PUBLISHED,
             "rows_received": manifest.rows_loaded + manifest.rows_quarantined,
-            "rows_loaded": manifest.rows_loaded,
-            "rows_quarantined": manifest.rows_quarantined,
-            "event_time_min_us": manifest.event_time_min_us,
-            "event_time_max_us": manifest.event_time_max_us,
             "table_version": version,
-            "source": manifest.source,
         },
     )
+    load = (manifest.feed, manifest.batch, manifest.epoch)
+    bounds = (manifest.event_time_min_us, manifest.event_time_max_us)
+    insert_files(connection, [(fact, [(load, fact.rows)]) for fact in found], version, bounds)
+
+
+def insert_files(
+    connection: Connection,
+    files: Sequence[tuple[FileFacts, Sequence[tuple[LoadKey, int]]]],
+    version: int,
+    bounds_us: tuple[int | None, int | None] = (None, None),
+) -> None:
+    """Insert files that exist from table version `version` on.
+
+    Parameters
+    ----------
+    files
+        At least one, each with the load and the number of rows of each of its row groups.
+    bounds_us
+        The first and the last event time of a file without times of its own, microseconds UTC.
+    """
+    low_us, high_us = bounds_us
     _NEW_FILES.put(
         connection,
         *(
             {
                 "path": fact.path,
                 "table_name": fact.table,
-                "feed": manifest.feed,
+                "feed": parts[0][0][0],
                 "rows": fact.rows,
                 "bytes": fact.bytes,
                 "sha256": fact.sha256,
-                "event_time_min_us": _or(fact.event_time_min_us, manifest.event_time_min_us),
-                "event_time_max_us": _or(fact.event_time_max_us, manifest.event_time_max_us),
+                "event_time_min_us": low_us if fact.event_time_min_us is None else fact.event_time_min_us,
+                "event_time_max_us": high_us if fact.event_time_max_us is None else fact.event_time_max_us,
                 "added_version": version,
                 "removed_version": None,
             }
-            for fact in found
+            for fact, parts in files
         ),
     )
     _NEW_FILE_BATCHES.put(
@@ -143,31 +162,16 @@ def insert(connection: Connection, manifest: Manifest, found: Sequence[FileFacts
         *(
             {
                 "path": fact.path,
-                "row_group": 0,
-                "feed": manifest.feed,
-                "batch": manifest.batch,
-                "epoch": manifest.epoch,
-                "rows": fact.rows,
+                "row_group": place,
+                "feed": feed,
+                "batch": batch,
+                "epoch": epoch,
+                "rows": held,
                 "removed_version": None,
             }
-            for fact in found
+            for fact, parts in files
+            for place, ((feed, batch, epoch), held) in enumerate(parts)
         ),
-    )
-
-
-def _or(found: int | None, otherwise: int | None) -> int | None:
-    return otherwise if found is None else found
-
-
-def _load(row: Any) -> Load:
-    return Load(
-        epoch=row.epoch,
-        digest=row.digest,
-        live=row.state == PUBLISHED,
-        rows_received=row.rows_received,
-        rows_loaded=row.rows_loaded,
-        rows_quarantined=row.rows_quarantined,
-        table_version=row.table_version,
     )
 
 
@@ -177,7 +181,6 @@ class FeedTotals:
 
     feed: str
     batches: int
-    newest_batch: str
     rows_loaded: int
     rows_quarantined: int
     event_time_min_us: int | None
@@ -190,9 +193,8 @@ def totals(connection: Connection) -> tuple[FeedTotals, ...]:
         select(
             _BATCHES.c.feed,
             func.count(),
-            func.max(_BATCHES.c.batch),
-            func.sum(_BATCHES.c.rows_loaded),
-            func.sum(_BATCHES.c.rows_quarantined),
+            total(_BATCHES.c.rows_loaded),
+            total(_BATCHES.c.rows_quarantined),
             func.min(_BATCHES.c.event_time_min_us),
             func.max(_BATCHES.c.event_time_max_us),
         )
@@ -200,7 +202,4 @@ def totals(connection: Connection) -> tuple[FeedTotals, ...]:
         .group_by(_BATCHES.c.feed)
         .order_by(_BATCHES.c.feed)
     )
-    return tuple(
-        FeedTotals(feed, int(count), newest, int(loaded), int(quarantined), low, high)
-        for feed, count, newest, loaded, quarantined, low, high in connection.execute(query)
-    )
+    return tuple(FeedTotals(*row) for row in connection.execute(query))

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import polars as pl
-from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import Connection, bindparam, func, select, tuple_, update
 
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import events, schema
-from holdfast.store.db.ledger import Store
-from holdfast.store.db.statements import PUBLISHED, not_removed, pieces, same_load
+from holdfast.store.db.statements import PUBLISHED, not_removed, pieces, same_load, total
 from holdfast.store.durability.failpoints import failpoint
-from holdfast.store.files import parquet, staging
+from holdfast.store.files import data_files, parquet, staging
 from holdfast.store.files.data_files import FileFacts
 from holdfast.store.files.parquet import concat
 from holdfast.store.files.staging import Stage
@@ -50,6 +50,10 @@ class Compacted:
     parts: tuple[Part, ...]
 
 
+Source: TypeAlias = tuple[FileFacts, list[Part]]
+"""A file, and the rows that are read of it now."""
+
+
 def tables(connection: Connection) -> list[str]:
     """Return every table that has a file now."""
     query = select(_FILES.c.table_name).where(not_removed(_FILES)).distinct()
@@ -61,7 +65,7 @@ def table_files(connection: Connection, table: str) -> list[TableFile]:
     query = (
         select(
             _FILES.c.path,
-            func.sum(_PARTS.c.rows),
+            total(_PARTS.c.rows),
             _FILES.c.event_time_min_us,
             func.min(_BATCHES.c.contract_hash),
             func.max(_BATCHES.c.contract_hash),
@@ -73,22 +77,29 @@ def table_files(connection: Connection, table: str) -> list[TableFile]:
         .order_by(_FILES.c.event_time_min_us, _FILES.c.added_version, _FILES.c.path)
     )
     return [
-        TableFile(path, int(rows), low_us, first if first == last else None)
+        TableFile(path, rows, low_us, first if first == last else None)
         for path, rows, low_us, first, last in connection.execute(query)
     ]
 
 
-def write(store: Store, stage: Stage, table: str, group: Sequence[TableFile]) -> Compacted:
-    """Write the rows of `group` as one file on `stage`; `IntegrityError` HF301 names a file that is damaged."""
-    with store.ledger.read() as connection:
-        parts = _live_parts(connection, [file.path for file in group])
-        facts = _facts(connection, [file.path for file in group])
+def sources(connection: Connection, group: Sequence[TableFile]) -> list[Source]:
+    """Return the files of `group`, each with the rows that are read of it now."""
+    paths = [file.path for file in group]
+    parts = _live_parts(connection, paths)
+    return [
+        (fact, [part for part in parts if part.path == fact.path])
+        for fact in data_files.at_paths(connection, paths)
+    ]
+
+
+def write(stage: Stage, table: str, found: Sequence[Source]) -> Compacted:
+    """Write the rows of `found` as one file on `stage`; `IntegrityError` HF301 names a file that is damaged."""
+    parts = tuple(part for _, mine in found for part in mine)
     frames: list[pl.DataFrame] = []
     footers: list[dict[str, Any]] = []
-    for fact in facts:
-        mine = [part for part in parts if part.path == fact.path]
-        frames += _frames(store.root, fact, mine)
-        footers += _footers(store.root, fact, mine)
+    for fact, mine in found:
+        frames += _frames(stage.root, fact, mine)
+        footers += _footers(stage.root, fact, mine)
     manifest = {
         "table": table,
         "feed": parts[0].load[0],
@@ -99,15 +110,14 @@ def write(store: Store, stage: Stage, table: str, group: Sequence[TableFile]) ->
         ],
     }
     whole = concat(frames, {})
-    starts = [sum(frame.height for frame in frames[:place]) for place in range(len(frames))]
-    aligned = [whole.slice(start, frame.height) for start, frame in zip(starts, frames, strict=True)]
-    bounds = [fact.event_time_max_us for fact in facts if fact.event_time_max_us is not None]
-    described = FileFacts(
-        "", table, whole.height, 0, "", None, facts[0].event_time_min_us, max(bounds) if bounds else None
+    starts = accumulate((frame.height for frame in frames), initial=0)
+    aligned = [whole.slice(start, frame.height) for start, frame in zip(starts, frames, strict=False)]
+    low_us = found[0][0].event_time_min_us
+    high_us = max(
+        (fact.event_time_max_us for fact, _ in found if fact.event_time_max_us is not None), default=None
     )
-    written = stage.put(parquet.encode_parts(aligned, manifest), described)
-    order = {fact.path: place for place, fact in enumerate(facts)}
-    return Compacted(written, tuple(sorted(parts, key=lambda part: (order[part.path], part.row_group))))
+    described = FileFacts("", table, whole.height, 0, "", None, low_us, high_us)
+    return Compacted(stage.put(parquet.encode_parts(aligned, manifest), described), parts)
 
 
 def _frames(root: Path, fact: FileFacts, parts: Sequence[Part]) -> Iterator[pl.DataFrame]:
@@ -144,49 +154,44 @@ def _live_parts(connection: Connection, paths: Sequence[str]) -> list[Part]:
     return found
 
 
-def _facts(connection: Connection, paths: Sequence[str]) -> list[FileFacts]:
-    """Return the files at `paths`, in that order."""
-    columns = (_FILES.c.path, _FILES.c.table_name, _FILES.c.rows, _FILES.c.bytes, _FILES.c.sha256)
-    query = select(*columns, _FILES.c.event_time_min_us, _FILES.c.event_time_max_us)
-    found: dict[str, FileFacts] = {}
-    for some in pieces(paths):
-        for row in connection.execute(query.where(_FILES.c.path.in_(some))):
-            found[row.path] = FileFacts(*row[:5], None, row.event_time_min_us, row.event_time_max_us)
-    return [found[path] for path in paths]
-
-
-def publish(store: Store, table: str, written: Sequence[Compacted], *, now_us: int) -> list[Compacted]:
-    """Publish the new files in place of those that they were made of, in one transaction.
+def publish(
+    connection: Connection, root: Path, table: str, written: Sequence[Compacted], *, now_us: int
+) -> list[Compacted]:
+    """Publish the new files in place of those that they were made of, in the caller's transaction.
 
     Returns the new files that were published.
 
     A new file is left out if one of its loads was backed out meanwhile, or another process compacted one of its files.
     Loads that are under way meet a new version and are judged again.
     """
-    with store.ledger.write() as connection:
-        taken = [
-            each
-            for each in written
-            if _unchanged(connection, each) and staging.all_exist(store.root, [each.facts])
-        ]
-        if not taken:
-            return []
-        complete = _complete_definitions(connection, taken[0].parts[0].load[0])
-        version = batches.new_version(connection, f"compact {table}", now_us)
-        for each in taken:
-            _replace(connection, each, version)
-        online_features.register(connection, complete, version)
-        merged = sum(len({part.path for part in each.parts}) for each in taken)
-        rows = sum(each.facts.rows for each in taken)
-        events.append(
-            connection,
-            at_us=now_us,
-            kind="table.compacted",
-            subject=table,
-            explanation=f"{merged} files with {rows} rows became {len(taken)}; every row keeps its batch",
-        )
-        failpoint("compact.before_commit")
-    failpoint("compact.after_commit")
+    taken = [
+        each for each in written if _unchanged(connection, each) and staging.all_exist(root, [each.facts])
+    ]
+    if not taken:
+        return []
+    feed = taken[0].parts[0].load[0]
+    # The values of an aggregate that hold every row of the feed hold them after a compaction too, which changes no row.
+    complete = [
+        definition
+        for definition, reached in online_features.definitions(connection, feed)
+        if not batches.rows_since(connection, feed, reached)
+    ]
+    version = batches.new_version(connection, f"compact {table}", now_us)
+    parts = [(each.facts, [(part.load, part.rows) for part in each.parts]) for each in taken]
+    batches.insert_files(connection, parts, version)
+    merged = {part.path for each in taken for part in each.parts}
+    gone = update(_FILES).where(_FILES.c.path == bindparam("of_path")).values(removed_version=version)
+    connection.execute(gone, [{"of_path": path} for path in sorted(merged)])
+    online_features.register(connection, complete, version)
+    rows = sum(each.facts.rows for each in taken)
+    events.append(
+        connection,
+        at_us=now_us,
+        kind="table.compacted",
+        subject=table,
+        explanation=f"{len(merged)} files with {rows} rows became {len(taken)}; every row keeps its batch",
+    )
+    failpoint("compact.before_commit")
     return taken
 
 
@@ -203,48 +208,3 @@ def _unchanged(connection: Connection, compacted: Compacted) -> bool:
             return False
     now = _live_parts(connection, sorted({part.path for part in compacted.parts}))
     return set(now) == set(compacted.parts)
-
-
-def _replace(connection: Connection, compacted: Compacted, version: int) -> None:
-    facts = compacted.facts
-    connection.execute(
-        insert(_FILES).values(
-            path=facts.path,
-            table_name=facts.table,
-            feed=compacted.parts[0].load[0],
-            rows=facts.rows,
-            bytes=facts.bytes,
-            sha256=facts.sha256,
-            event_time_min_us=facts.event_time_min_us,
-            event_time_max_us=facts.event_time_max_us,
-            added_version=version,
-        )
-    )
-    connection.execute(
-        insert(_PARTS),
-        [
-            {
-                "path": facts.path,
-                "row_group": place,
-                "feed": part.load[0],
-                "batch": part.load[1],
-                "epoch": part.load[2],
-                "rows": part.rows,
-            }
-            for place, part in enumerate(compacted.parts)
-        ],
-    )
-    gone = update(_FILES).where(_FILES.c.path == bindparam("of_path")).values(removed_version=version)
-    connection.execute(gone, [{"of_path": path} for path in sorted({part.path for part in compacted.parts})])
-
-
-def _complete_definitions(connection: Connection, feed: str) -> list[online_features.Definition]:
-    """Return the aggregates whose values hold every row of `feed`.
-
-    They hold them after a compaction too, which changes no row.
-    """
-    return [
-        definition
-        for definition, reached in online_features.definitions(connection, feed)
-        if not batches.rows_since(connection, feed, reached)
-    ]

@@ -2,7 +2,8 @@
 
 Whole files are not copied: a published table is a directory of hard links to the immutable files and one Delta commit
 that names them. Of a file that holds rows of other loads too, the snapshot's rows are written as a file of their own.
-The ledger stays the only truth; a published table may be deleted at any time and published again.
+The ledger stays the only truth; a published table may be deleted at any time and published again. These functions work on
+files, and so take a `Store` or its root.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from holdfast.records import sha256_hex
 from holdfast.store.catalog import snapshots
 from holdfast.store.db.ledger import Store
 from holdfast.store.durability import file_locks, fsync
-from holdfast.store.files import parquet
+from holdfast.store.files import data_files, parquet
 from holdfast.store.files.data_files import FileFacts
 
 PUBLISHED_DIRECTORY: Final = "published"
@@ -55,13 +56,14 @@ def publish(store: Store, snapshot: str) -> dict[str, Path]:
     `InputError` HF212 when a column has no type that all its files' values have, and `UnavailableError` HF313 on a file
     system without hard links.
     """
-    found = snapshots.get(store, snapshot)
+    with store.ledger.read() as connection:
+        found = snapshots.get(connection, snapshot)
     made = {}
     for table in found.tables:
         target = store.root / PUBLISHED_DIRECTORY / found.snapshot / table.table
         if not target.is_dir():
             with store.ledger.read() as connection:
-                facts = snapshots.table_files(connection, found, table.table)
+                facts = data_files.snapshot_entries(connection, found.snapshot, table.table)
             _publish_table(store.root, target, facts, found.created_at_us)
         made[table.table] = target
     return made
@@ -95,10 +97,8 @@ def _settle(draft: Path, target: Path) -> None:
     try:
         draft.rename(target)
     except OSError as error:
-        if error.errno not in (
-            errno.EEXIST,
-            errno.ENOTEMPTY,
-        ):  # else another process published the same table
+        # Another process may have published the same table.
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
 
 

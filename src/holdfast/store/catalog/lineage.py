@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
-from sqlalchemy import Connection, Select, and_, case, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, select
 
 from holdfast.errors import NotFoundError
 from holdfast.store.catalog import name_lookup
 from holdfast.store.db import schema
-from holdfast.store.db.statements import BACKED_OUT, of_load, refers_to, same_load
+from holdfast.store.db.rows import are_there
+from holdfast.store.db.statements import BACKED_OUT, load_columns, of_load, refers_to, same_load
 from holdfast.tables.lineage import Lineage, Node, NodeKind, parse_node, walk
 from holdfast.tables.snapshots import LoadKey
 
@@ -40,6 +41,14 @@ _LISTED_BY: Final[dict[NodeKind, str]] = {
     NodeKind.LABELS: "holdfast status",
 }
 """The command that shows what there is of each kind."""
+
+_NAMES: Final[dict[NodeKind, tuple[ColumnElement[Any], ColumnElement[Any]]]] = {
+    NodeKind.SNAPSHOT: (_SNAPSHOTS.c.snapshot, _SNAPSHOTS.c.table_version),
+    NodeKind.VERSION: (_VERSIONS.c.version, _VERSIONS.c.number),
+    NodeKind.ROLLOUT: (_ROLLOUTS.c.rollout_id, _ROLLOUTS.c.rollout_id),
+    NodeKind.PLAN: (_PLANS.c.plan_id, _PLANS.c.plan_id),
+}
+"""The column that names the nodes of a kind, and the one that orders them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +110,9 @@ def _in_full(connection: Connection, node: Node) -> Node:
     """Return the node under its full name, if it was shortened."""
     match node.kind:
         case NodeKind.SNAPSHOT:
-            return Node(node.kind, name_lookup.snapshot_in(connection, node.name))
+            return Node(node.kind, name_lookup.snapshot(connection, node.name))
         case NodeKind.VERSION | NodeKind.PREDICTIONS | NodeKind.LABELS:
-            return Node(node.kind, name_lookup.version_in(connection, node.name))
+            return Node(node.kind, name_lookup.version(connection, node.name))
         case NodeKind.BATCH | NodeKind.ROLLOUT | NodeKind.PLAN:
             return node
         case _:
@@ -117,24 +126,22 @@ def children(connection: Connection, node: Node) -> list[Node]:
             load = load_of(connection, node.name)
             if load is None:
                 return []
+            there = load_columns(_REFERENCES)
+            referring = select(*there).distinct().where(refers_to(load.key)).order_by(*there)
             return [
-                *_loads_by(connection, _referring(load)),
+                *_loads_by(connection, referring),
                 *_nodes(connection, NodeKind.SNAPSHOT, _snapshots_with(load)),
             ]
         case NodeKind.SNAPSHOT:
-            query = select(_VERSIONS.c.version).where(_VERSIONS.c.snapshot == node.name)
-            return _nodes(connection, NodeKind.VERSION, query.order_by(_VERSIONS.c.number))
+            return _named(connection, NodeKind.VERSION, _VERSIONS.c.snapshot == node.name)
         case NodeKind.VERSION:
-            begun = select(_ROLLOUTS.c.rollout_id).where(_ROLLOUTS.c.challenger == node.name)
-            plans = select(_PLANS.c.plan_id).where(_PLANS.c.champion == node.name)
             return [
-                *_nodes(connection, NodeKind.ROLLOUT, begun.order_by(_ROLLOUTS.c.rollout_id)),
-                *_nodes(connection, NodeKind.PLAN, plans.order_by(_PLANS.c.plan_id)),
+                *_named(connection, NodeKind.ROLLOUT, _ROLLOUTS.c.challenger == node.name),
+                *_named(connection, NodeKind.PLAN, _PLANS.c.champion == node.name),
                 *([Node(NodeKind.PREDICTIONS, node.name)] if _has_predicted(connection, node.name) else []),
             ]
         case NodeKind.ROLLOUT:
-            query = select(_PLANS.c.plan_id).where(_PLANS.c.rollout_id == _number(node))
-            return _nodes(connection, NodeKind.PLAN, query.order_by(_PLANS.c.plan_id))
+            return _named(connection, NodeKind.PLAN, _PLANS.c.rollout_id == _number(node))
         case NodeKind.PREDICTIONS:
             return [Node(NodeKind.LABELS, node.name)] if _has_labels(connection, node.name) else []
         case NodeKind.PLAN | NodeKind.LABELS:
@@ -148,7 +155,11 @@ def parents(connection: Connection, node: Node) -> list[Node]:
     match node.kind:
         case NodeKind.BATCH:
             load = load_of(connection, node.name)
-            return [] if load is None else _loads_by(connection, _referred_to(load))
+            if load is None:
+                return []
+            to = (_REFERENCES.c.to_feed, _REFERENCES.c.to_batch, _REFERENCES.c.to_epoch)
+            referred_to = select(*to).distinct().where(of_load(_REFERENCES, load.key)).order_by(*to)
+            return _loads_by(connection, referred_to)
         case NodeKind.SNAPSHOT:
             return [load.node for load in loads_in(connection, node.name)]
         case NodeKind.VERSION:
@@ -201,29 +212,18 @@ def loads_in(connection: Connection, snapshot: str) -> list[LoadRow]:
 def _loads() -> Select[Any]:
     # Rows of a backed-out load have the version from which on readers skip them; compaction replaces files, not loads. A vacuum
     # removes such rows; what the back-out recorded stays.
-    skipped = select(func.max(_PARTS.c.removed_version)).where(same_load(_PARTS, _BATCHES)).scalar_subquery()
-    noted = (
-        select(func.max(_BACKOUT_BATCHES.c.removed_version))
-        .where(same_load(_BACKOUT_BATCHES, _BATCHES))
-        .scalar_subquery()
+    skipped, noted = (
+        select(func.max(table.c.removed_version)).where(same_load(table, _BATCHES)).scalar_subquery()
+        for table in (_PARTS, _BACKOUT_BATCHES)
     )
     removed = case(
         (_BATCHES.c.state == BACKED_OUT, func.coalesce(skipped, noted, _BATCHES.c.table_version)), else_=None
     )
-    return select(
-        _BATCHES.c.feed,
-        _BATCHES.c.batch,
-        _BATCHES.c.epoch,
-        _BATCHES.c.table_version,
-        removed.label("removed"),
-    )
+    return select(*load_columns(_BATCHES), _BATCHES.c.table_version, removed.label("removed"))
 
 
 def _snapshots_with(load: LoadRow) -> Select[Any]:
-    held_back = exists().where(
-        _HELD_BACK.c.snapshot == _SNAPSHOTS.c.snapshot,
-        of_load(_HELD_BACK, load.key),
-    )
+    held_back = exists().where(_HELD_BACK.c.snapshot == _SNAPSHOTS.c.snapshot, of_load(_HELD_BACK, load.key))
     query = (
         select(_SNAPSHOTS.c.snapshot)
         .join(_TABLES, and_(_TABLES.c.snapshot == _SNAPSHOTS.c.snapshot, _TABLES.c.table_name == load.feed))
@@ -235,32 +235,17 @@ def _snapshots_with(load: LoadRow) -> Select[Any]:
     return query
 
 
-def _referring(load: LoadRow) -> Select[Any]:
-    """Select the loads that were admitted by keys of `load`."""
-    return (
-        select(_REFERENCES.c.feed, _REFERENCES.c.batch, _REFERENCES.c.epoch)
-        .distinct()
-        .where(refers_to(load.key))
-        .order_by(_REFERENCES.c.feed, _REFERENCES.c.batch, _REFERENCES.c.epoch)
-    )
-
-
-def _referred_to(load: LoadRow) -> Select[Any]:
-    """Select the loads by whose keys `load` was admitted."""
-    return (
-        select(_REFERENCES.c.to_feed, _REFERENCES.c.to_batch, _REFERENCES.c.to_epoch)
-        .distinct()
-        .where(of_load(_REFERENCES, load.key))
-        .order_by(_REFERENCES.c.to_feed, _REFERENCES.c.to_batch, _REFERENCES.c.to_epoch)
-    )
-
-
 def _loads_by(connection: Connection, query: Select[Any]) -> list[Node]:
     return [Node.load(*row) for row in connection.execute(query)]
 
 
 def _nodes(connection: Connection, kind: NodeKind, query: Select[Any]) -> list[Node]:
     return [Node(kind, str(name)) for name in connection.execute(query).scalars()]
+
+
+def _named(connection: Connection, kind: NodeKind, which: ColumnElement[bool]) -> list[Node]:
+    name, order = _NAMES[kind]
+    return _nodes(connection, kind, select(name).where(which).order_by(order))
 
 
 def _number(node: Node) -> int:
@@ -272,31 +257,26 @@ def _model_of(version: str) -> Any:
 
 
 def _has_predicted(connection: Connection, version: str) -> bool:
-    query = select(_USAGE.c.version).where(_USAGE.c.model == _model_of(version), _USAGE.c.version == version)
-    return connection.execute(query.limit(1)).first() is not None
+    usage = select(_USAGE.c.version).where(_USAGE.c.model == _model_of(version), _USAGE.c.version == version)
+    return are_there(connection, usage)
 
 
 def _has_labels(connection: Connection, version: str) -> bool:
     here = (_OUTCOMES.c.model == _model_of(version)) & (_OUTCOMES.c.version == version)
-    return connection.execute(select(_OUTCOMES.c.outcome_id).where(here).limit(1)).first() is not None
+    return are_there(connection, select(_OUTCOMES.c.outcome_id).where(here))
 
 
 def _is_there(connection: Connection, node: Node) -> bool:
     match node.kind:
         case NodeKind.BATCH:
             return load_of(connection, node.name) is not None
-        case NodeKind.SNAPSHOT:
-            query = select(_SNAPSHOTS.c.snapshot).where(_SNAPSHOTS.c.snapshot == node.name)
-        case NodeKind.VERSION:
-            query = select(_VERSIONS.c.version).where(_VERSIONS.c.version == node.name)
-        case NodeKind.ROLLOUT:
-            query = select(_ROLLOUTS.c.rollout_id).where(_ROLLOUTS.c.rollout_id == _number(node))
-        case NodeKind.PLAN:
-            query = select(_PLANS.c.plan_id).where(_PLANS.c.plan_id == _number(node))
+        case NodeKind.SNAPSHOT | NodeKind.VERSION:
+            return bool(_named(connection, node.kind, _NAMES[node.kind][0] == node.name))
+        case NodeKind.ROLLOUT | NodeKind.PLAN:
+            return bool(_named(connection, node.kind, _NAMES[node.kind][0] == _number(node)))
         case NodeKind.PREDICTIONS:
             return _has_predicted(connection, node.name)
         case NodeKind.LABELS:
             return _has_labels(connection, node.name)
         case _:
             assert_never(node.kind)
-    return connection.execute(query.limit(1)).first() is not None

@@ -13,7 +13,6 @@ from sqlalchemy import ColumnElement, Connection, select
 
 from holdfast.errors import NotFoundError
 from holdfast.store.db import schema
-from holdfast.store.db.ledger import Store
 
 _SHOWN: Final = 6
 _VERSIONS: Final = schema.versions
@@ -50,14 +49,8 @@ def _beginning(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
     return column.startswith(text, autoescape=True)
 
 
-def version(store: Store, text: str, model: str | None = None) -> str:
+def version(connection: Connection, text: str, model: str | None = None) -> str:
     """Return the version that `text` names or begins, the model's own before those of others; see `meant`."""
-    with store.ledger.read() as connection:
-        return version_in(connection, text, model)
-
-
-def version_in(connection: Connection, text: str, model: str | None = None) -> str:
-    """Return what `version` does, in a transaction."""
     query = select(_VERSIONS.c.version, _VERSIONS.c.model).where(_beginning(_VERSIONS.c.version, text))
     rows = connection.execute(query).all()
     own = [row.version for row in rows if row.model == model]
@@ -65,20 +58,15 @@ def version_in(connection: Connection, text: str, model: str | None = None) -> s
     return found if found in own else meant(text, (row.version for row in rows))
 
 
-def snapshot(store: Store, text: str) -> str:
+def snapshot(connection: Connection, text: str) -> str:
     """Return the snapshot that `text` names or begins; see `meant`."""
-    with store.ledger.read() as connection:
-        return snapshot_in(connection, text)
+    return _meant(connection, text, _SNAPSHOTS.c.snapshot)
 
 
-def snapshot_in(connection: Connection, text: str) -> str:
-    """Return what `snapshot` does, in a transaction."""
-    query = select(_SNAPSHOTS.c.snapshot).where(_beginning(_SNAPSHOTS.c.snapshot, text))
-    return meant(text, connection.execute(query).scalars())
-
-
-def runtime(store: Store, text: str) -> str:
+def runtime(connection: Connection, text: str) -> str:
     """Return the runtime that `text` names or begins; see `meant`."""
-    query = select(_RUNTIMES.c.runtime).where(_beginning(_RUNTIMES.c.runtime, text))
-    with store.ledger.read() as connection:
-        return meant(text, connection.execute(query).scalars())
+    return _meant(connection, text, _RUNTIMES.c.runtime)
+
+
+def _meant(connection: Connection, text: str, column: ColumnElement[str]) -> str:
+    return meant(text, connection.execute(select(column).where(_beginning(column, text))).scalars())

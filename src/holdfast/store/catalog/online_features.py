@@ -8,7 +8,7 @@ computed from, and carry its table version: a server reads what is newer than wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, select
@@ -18,6 +18,7 @@ from holdfast.store.db.statements import Prepared, inserting, pieces
 
 _ONLINE: Final = schema.online_features
 _KEY: Final = ("aggregate", "entity", "known_at_us")
+_VALUE: Final = (_ONLINE.c.aggregate, _ONLINE.c.entity, _ONLINE.c.known_at_us, _ONLINE.c.value)
 _DEFINITIONS: Final = schema.online_definitions
 _OF_FEED: Final = Prepared(
     select(_DEFINITIONS).where(_DEFINITIONS.c.feed == bindparam("of_feed")).order_by(_DEFINITIONS.c.aggregate)
@@ -78,26 +79,13 @@ def register(connection: Connection, definitions: Sequence[Definition], table_ve
     statement = statement.on_conflict_do_update(
         index_elements=("aggregate",), set_={"table_version": statement.excluded.table_version}
     )
-    connection.execute(
-        statement,
-        [
-            {
-                "aggregate": each.aggregate,
-                "feed": each.feed,
-                "definition_json": each.definition_json,
-                "table_version": table_version,
-            }
-            for each in definitions
-        ],
-    )
+    connection.execute(statement, [asdict(each) | {"table_version": table_version} for each in definitions])
 
 
 def definitions(connection: Connection, feed: str) -> list[tuple[Definition, int]]:
     """Return the aggregates over `feed` whose values are kept, each with the table version it is complete up to."""
-    return [
-        (Definition(row.aggregate, row.feed, row.definition_json), int(row.table_version))
-        for row in _OF_FEED.rows(connection, {"of_feed": feed})
-    ]
+    found = _OF_FEED.rows(connection, {"of_feed": feed})
+    return [(Definition(row.aggregate, row.feed, row.definition_json), row.table_version) for row in found]
 
 
 def between(
@@ -112,15 +100,18 @@ def between(
     low_us, high_us
         The values known at or after `low_us` and before `high_us`, microseconds UTC.
     """
-    query = select(_ONLINE).where(
-        _ONLINE.c.aggregate == aggregate, _ONLINE.c.known_at_us >= low_us, _ONLINE.c.known_at_us < high_us
+    query = select(*_VALUE).where(
+        _ONLINE.c.aggregate == aggregate,
+        _ONLINE.c.known_at_us >= low_us,
+        _ONLINE.c.known_at_us < high_us,
+        _ONLINE.c.value.is_not(None),
     )
-    wanted = [None] if entities is None else pieces(entities)
-    found = list[OnlineValue]()
-    for some in wanted:
-        rows = connection.execute(query if some is None else query.where(_ONLINE.c.entity.in_(some)))
-        found += [OnlineValue(row.aggregate, row.entity, row.known_at_us, row.value) for row in rows]
-    return [each for each in found if each.value is not None]
+    queries = (
+        [query]
+        if entities is None
+        else [query.where(_ONLINE.c.entity.in_(some)) for some in pieces(entities)]
+    )
+    return [OnlineValue(*row) for each in queries for row in connection.execute(each)]
 
 
 def since(
@@ -135,9 +126,9 @@ def since(
     table_version
         What the caller has; 0 for nothing.
     """
-    query = select(_ONLINE).where(
+    query = select(*_VALUE, _ONLINE.c.table_version).where(
         _ONLINE.c.aggregate.in_(aggregates), _ONLINE.c.table_version > table_version
     )
     rows = connection.execute(query.order_by(_ONLINE.c.known_at_us)).all()
     newest = max((row.table_version for row in rows), default=table_version)
-    return newest, [OnlineValue(row.aggregate, row.entity, row.known_at_us, row.value) for row in rows]
+    return newest, [OnlineValue(*value) for *value, _ in rows]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
-from holdfast.store.db import schema
-from holdfast.store.db.ledger import Store
-from holdfast.store.db.statements import LIVE
+from holdfast.store.db import rows, schema
+from holdfast.store.db.statements import LIVE, total
 
 _BATCHES: Final = schema.batches
 _SNAPSHOTS: Final = schema.snapshots
@@ -56,25 +55,22 @@ class KnownSnapshot:
     tainted: bool
 
 
-def loaded(store: Store, feed: str | None = None, *, limit: int) -> Listed[LoadedBatch]:
+def loaded(connection: Connection, feed: str | None = None, *, limit: int) -> Listed[LoadedBatch]:
     """Return the batches that are loaded, the newest load first, of one feed if one is named; at most `limit`."""
     mine = [LIVE] if feed is None else [LIVE, _BATCHES.c.feed == feed]
-    names = [name for name in LoadedBatch.__slots__ if name != "loaded_at_us"]
-    columns = [_BATCHES.c[name] for name in names] + [_VERSIONS.c.committed_at_us.label("loaded_at_us")]
     query = (
-        select(*columns)
+        select(_BATCHES, _VERSIONS.c.committed_at_us.label("loaded_at_us"))
         .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
         .where(*mine)
         .order_by(_BATCHES.c.table_version.desc(), _BATCHES.c.feed, _BATCHES.c.batch)
         .limit(limit)
     )
-    with store.ledger.read() as connection:
-        rows = tuple(LoadedBatch(**row) for row in connection.execute(query).mappings())
-        every = connection.execute(select(func.count()).select_from(_BATCHES).where(*mine)).scalar_one()
-    return Listed(rows, int(every) - len(rows))
+    found = tuple(rows.read(connection, query, LoadedBatch))
+    every = connection.execute(select(func.count()).select_from(_BATCHES).where(*mine)).scalar_one()
+    return Listed(found, every - len(found))
 
 
-def made(store: Store, *, limit: int) -> Listed[KnownSnapshot]:
+def made(connection: Connection, *, limit: int) -> Listed[KnownSnapshot]:
     """Return the snapshots, the newest first, at most `limit`."""
     tainted = select(_TAINTS.c.subject).where(_TAINTS.c.kind == "snapshot")
     query = (
@@ -83,7 +79,7 @@ def made(store: Store, *, limit: int) -> Listed[KnownSnapshot]:
             _SNAPSHOTS.c.table_version,
             _SNAPSHOTS.c.created_at_us,
             func.count(_TABLES.c.table_name),
-            func.coalesce(func.sum(_TABLES.c.rows), 0),
+            total(_TABLES.c.rows),
             _SNAPSHOTS.c.snapshot.in_(tainted),
         )
         .outerjoin(_TABLES, _TABLES.c.snapshot == _SNAPSHOTS.c.snapshot)
@@ -91,10 +87,6 @@ def made(store: Store, *, limit: int) -> Listed[KnownSnapshot]:
         .order_by(_SNAPSHOTS.c.created_at_us.desc(), _SNAPSHOTS.c.snapshot.desc())
         .limit(limit)
     )
-    with store.ledger.read() as connection:
-        rows = tuple(
-            KnownSnapshot(name, version, created_at_us, tables, int(total), bool(spoilt))
-            for name, version, created_at_us, tables, total, spoilt in connection.execute(query)
-        )
-        every = connection.execute(select(func.count()).select_from(_SNAPSHOTS)).scalar_one()
-    return Listed(rows, int(every) - len(rows))
+    found = tuple(KnownSnapshot(*row) for row in connection.execute(query))
+    every = connection.execute(select(func.count()).select_from(_SNAPSHOTS)).scalar_one()
+    return Listed(found, every - len(found))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, delete, exists, select
@@ -14,7 +15,6 @@ from sqlalchemy import Connection, delete, exists, select
 from holdfast.errors import ConflictError
 from holdfast.store.catalog.delta import DRAFT, PUBLISHED_DIRECTORY
 from holdfast.store.db import events, schema
-from holdfast.store.db.ledger import Store
 from holdfast.store.db.statements import pieces
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import data_files
@@ -36,15 +36,15 @@ def plan(connection: Connection, *, now_us: int, keep_us: int, newest: int) -> V
 
 
 def _files(connection: Connection) -> list[FileLifetime]:
-    made = schema.table_versions
+    made, file = schema.table_versions, _FILES.c
     query = select(
-        _FILES.c.path,
-        _FILES.c.table_name,
-        _FILES.c.bytes,
-        _FILES.c.added_version,
-        _FILES.c.removed_version,
+        file.path,
+        file.table_name,
+        file.bytes,
+        file.added_version,
+        file.removed_version,
         made.c.committed_at_us,
-    ).join(made, made.c.table_version == _FILES.c.removed_version)
+    ).join(made, made.c.table_version == file.removed_version)
     return [FileLifetime(*row) for row in connection.execute(query)]
 
 
@@ -71,8 +71,8 @@ def _readable_snapshots(connection: Connection) -> list[ReadableSnapshot]:
     ]
 
 
-def vacuum(store: Store, shown: VacuumPlan, *, now_us: int, keep_us: int, newest: int) -> None:
-    """Remove what `shown` names, and nothing else; `ConflictError` HF304 if the plan would differ by now.
+def remove(connection: Connection, shown: VacuumPlan, *, now_us: int, keep_us: int, newest: int) -> None:
+    """Remove what `shown` names from the ledger, and nothing else; `ConflictError` HF304 if the plan would differ by now.
 
     Parameters
     ----------
@@ -85,40 +85,38 @@ def vacuum(store: Store, shown: VacuumPlan, *, now_us: int, keep_us: int, newest
     newest
         Number of newest snapshots that stay readable.
     """
-    with store.ledger.write() as connection:
-        if plan(connection, now_us=now_us, keep_us=keep_us, newest=newest) != shown:
-            raise ConflictError(
-                "HF304",
-                "snapshots or versions changed while the vacuum was planned",
-                state="nothing was removed",
-                next_command="holdfast vacuum",
-            )
-        for paths in pieces([file.path for file in shown.files]):
-            connection.execute(delete(_PARTS).where(_PARTS.c.path.in_(paths)))
-            connection.execute(delete(_FILES).where(_FILES.c.path.in_(paths)))
-        data_files.mark_vacuumed(connection, shown.snapshots, now_us=now_us)
-        events.append(
-            connection,
-            at_us=now_us,
-            kind="store.vacuumed",
-            subject="store",
-            explanation=f"{len(shown.files)} files with {shown.bytes} bytes removed; "
-            f"{len(shown.snapshots)} snapshots cannot be read any more" + _named(shown.snapshots),
+    if plan(connection, now_us=now_us, keep_us=keep_us, newest=newest) != shown:
+        raise ConflictError(
+            "HF304",
+            "snapshots or versions changed while the vacuum was planned",
+            state="nothing was removed",
+            next_command="holdfast vacuum",
         )
-        failpoint("vacuum.before_commit")
-    failpoint("vacuum.after_commit")
-    for file in shown.files:
-        (store.root / file.path).unlink(missing_ok=True)
-    _remove_published(store)
+    for paths in pieces([file.path for file in shown.files]):
+        connection.execute(delete(_PARTS).where(_PARTS.c.path.in_(paths)))
+        connection.execute(delete(_FILES).where(_FILES.c.path.in_(paths)))
+    data_files.mark_vacuumed(connection, shown.snapshots, now_us=now_us)
+    events.append(
+        connection,
+        at_us=now_us,
+        kind="store.vacuumed",
+        subject="store",
+        explanation=f"{len(shown.files)} files with {shown.bytes} bytes removed; "
+        f"{len(shown.snapshots)} snapshots cannot be read any more" + _named(shown.snapshots),
+    )
+    failpoint("vacuum.before_commit")
 
 
-def _remove_published(store: Store) -> None:
-    """Remove the published tables of vacuumed snapshots, of any vacuum: their links keep the bytes on the disk."""
-    with store.ledger.read() as connection:
-        readable = set(
-            connection.execute(select(_TABLES.c.snapshot)).scalars()
-        ) - data_files.vacuumed_snapshots(connection)
-    for directory in sorted((store.root / PUBLISHED_DIRECTORY).glob("*")):
+def remove_files(connection: Connection, root: Path, removed: VacuumPlan) -> None:
+    """Remove the files of `removed` from the disk, and the published tables of vacuumed snapshots, of any vacuum.
+
+    The links of a published table would keep its bytes on the disk.
+    """
+    for file in removed.files:
+        (root / file.path).unlink(missing_ok=True)
+    known = set(connection.execute(select(_TABLES.c.snapshot)).scalars())
+    readable = known - data_files.vacuumed_snapshots(connection)
+    for directory in sorted((root / PUBLISHED_DIRECTORY).glob("*")):
         drafts = any(path.name.endswith(DRAFT) for path in directory.iterdir())
         if directory.name not in readable and not drafts:
             shutil.rmtree(directory)

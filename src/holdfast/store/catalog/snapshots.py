@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from sqlalchemy import Connection, exists, insert, or_, select
 
 from holdfast import records
-from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.errors import NotFoundError
 from holdfast.records import Level
 from holdfast.store.catalog import batches
 from holdfast.store.db import schema
-from holdfast.store.db.ledger import Store
-from holdfast.store.db.statements import LIVE, same_load
+from holdfast.store.db.statements import LIVE, load_columns, same_load
 from holdfast.store.durability import fsync
 from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
@@ -45,7 +45,8 @@ _TABLES: Final = schema.snapshot_tables
 
 
 def create(
-    store: Store,
+    connection: Connection,
+    root: Path,
     tables: Sequence[str],
     *,
     contract_hash: str,
@@ -57,6 +58,8 @@ def create(
 
     Parameters
     ----------
+    root
+        The store's root: the manifest is written below it, and is durable before the snapshot is registered.
     groups
         The group of each feed, None for a feed of its own. Of a group, what only some of its feeds have delivered is
         left out; see `tables.find_incomplete_loads`.
@@ -66,22 +69,20 @@ def create(
 
     Raises `NotFoundError` HF303 when a table has no row, or none that is not held back.
     """
-    with store.ledger.write() as connection:
-        version = batches.current_version(connection)
-        held = waiting(connection, groups or {})
-        found = {
-            table: data_files.entries(connection, table, version, excluded=held)
-            for table in sorted(set(tables))
-        }
-        contents = tuple(_table(table, facts, held) for table, facts in found.items())
-        day = _day(found, label_delays_us or {}, now_us)
-        name = snapshot_name(version, contract_hash, contents, incomplete_loads=held, day=day)
-        known = find(connection, name)
-        if known is not None:
-            return known
-        made = Snapshot(name, version, contract_hash, now_us, contents, held)
-        put(connection, made)
-        write_manifest(store.root, connection, made)  # durable before the snapshot is registered
+    version = batches.current_version(connection)
+    held = waiting(connection, groups or {})
+    found = {
+        table: data_files.entries(connection, table, version, excluded=held) for table in sorted(set(tables))
+    }
+    contents = tuple(_table(table, facts, held) for table, facts in found.items())
+    day = _day(found, label_delays_us or {}, now_us)
+    name = snapshot_name(version, contract_hash, contents, incomplete_loads=held, day=day)
+    known = find(connection, name)
+    if known is not None:
+        return known
+    made = Snapshot(name, version, contract_hash, now_us, contents, held)
+    put(connection, made)
+    write_manifest(root, connection, made)
     return made
 
 
@@ -164,14 +165,8 @@ def _day(
 def put(connection: Connection, snapshot: Snapshot) -> None:
     """Insert `snapshot` in the caller's transaction: a new one, or one that a rebuild has proved."""
     named = {"snapshot": snapshot.snapshot}
-    connection.execute(
-        insert(_SNAPSHOTS).values(
-            **named,
-            table_version=snapshot.table_version,
-            contract_hash=snapshot.contract_hash,
-            created_at_us=snapshot.created_at_us,
-        )
-    )
+    values = {column.name: getattr(snapshot, column.name) for column in _SNAPSHOTS.c}
+    connection.execute(insert(_SNAPSHOTS).values(values))
     connection.execute(
         insert(_TABLES),
         [
@@ -189,10 +184,9 @@ def put(connection: Connection, snapshot: Snapshot) -> None:
         )
 
 
-def get(store: Store, snapshot: str) -> Snapshot:
+def get(connection: Connection, snapshot: str) -> Snapshot:
     """Return the snapshot of that name; `NotFoundError` HF303 if there is none."""
-    with store.ledger.read() as connection:
-        found = find(connection, snapshot)
+    found = find(connection, snapshot)
     if found is None:
         raise NotFoundError(
             "HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast snapshot list"
@@ -200,14 +194,9 @@ def get(store: Store, snapshot: str) -> Snapshot:
     return found
 
 
-def table_files(connection: Connection, snapshot: Snapshot, table: str) -> list[FileFacts]:
-    """Return the files of `table` in `snapshot`; raises as `data_files.snapshot_entries` does."""
-    return data_files.snapshot_entries(connection, snapshot.snapshot, table)
-
-
 def _table(table: str, found: Sequence[FileFacts], held: Sequence[LoadKey]) -> SnapshotTable:
-    rows = sum(fact.rows for fact in found)
-    if rows == 0:
+    count = sum(fact.rows for fact in found)
+    if count == 0:
         mine = [batch for feed, batch, _ in held if feed == table]
         waiting = f"; {len(mine)} of its batches wait for the other feeds of its group" if mine else ""
         raise NotFoundError(
@@ -216,20 +205,20 @@ def _table(table: str, found: Sequence[FileFacts], held: Sequence[LoadKey]) -> S
             state="no snapshot was made",
             next_command=f"holdfast ingest {table} <file>",
         )
-    return SnapshotTable(table, rows, len(found))
+    return SnapshotTable(table, count, len(found))
 
 
 def find(connection: Connection, name: str) -> Snapshot | None:
     """Return the snapshot of that name, None if the ledger lacks it."""
-    row = connection.execute(select(_SNAPSHOTS).where(_SNAPSHOTS.c.snapshot == name)).one_or_none()
+    found = connection.execute(select(_SNAPSHOTS).where(_SNAPSHOTS.c.snapshot == name))
+    row = found.mappings().one_or_none()
     if row is None:
         return None
-    query = select(_TABLES).where(_TABLES.c.snapshot == name).order_by(_TABLES.c.table_name)
-    tables = tuple(
-        SnapshotTable(each.table_name, each.rows, each.files) for each in connection.execute(query)
-    )
+    columns = (_TABLES.c.table_name, _TABLES.c.rows, _TABLES.c.files)
+    query = select(*columns).where(_TABLES.c.snapshot == name).order_by(_TABLES.c.table_name)
+    tables = tuple(SnapshotTable(*each) for each in connection.execute(query))
     held = tuple(sorted(data_files.incomplete_loads(connection, name)))
-    return Snapshot(row.snapshot, row.table_version, row.contract_hash, row.created_at_us, tables, held)
+    return Snapshot(**row, tables=tables, incomplete_loads=held)
 
 
 SNAPSHOTS_DIRECTORY: Final = "snapshots"
@@ -264,22 +253,20 @@ def read_manifest(path: Path) -> SnapshotManifest:
     """Load the manifest at `path`; `IntegrityError` HF301 if it is missing, damaged, or of another snapshot."""
     try:
         content = records.from_checked_json(path.read_bytes())
-        loads = {(feed, batch, epoch): version for feed, batch, epoch, version in content.pop("loads")}
-        tables = tuple(SnapshotTable(**each) for each in content.pop("tables"))
-        incomplete = tuple((feed, batch, epoch) for feed, batch, epoch in content.pop("incomplete_loads"))
-        snapshot = Snapshot(**content, tables=tables, incomplete_loads=incomplete)
+        loads = {(feed, batch, epoch): version for feed, batch, epoch, version in content["loads"]}
+        snapshot = msgspec.convert(content, Snapshot)
     except OSError as error:
-        raise _damaged_manifest(path, "is missing") from error
+        raise fsync.damaged(f"manifest {path.name}", "is missing") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise _damaged_manifest(path, f"is damaged: {error}") from error
+        raise fsync.damaged(f"manifest {path.name}", f"is damaged: {error}") from error
     if snapshot.snapshot != path.stem:
-        raise _damaged_manifest(path, f"is that of snapshot {snapshot.snapshot}")
+        raise fsync.damaged(f"manifest {path.name}", f"is that of snapshot {snapshot.snapshot}")
     return SnapshotManifest(snapshot, loads)
 
 
 def manifests_on_disk(root: Path) -> list[Path]:
     """Return the path of every manifest, in order of its name."""
-    return sorted(path for path in (root / SNAPSHOTS_DIRECTORY).glob("*.json") if path.name[0] != ".")
+    return fsync.files_in(root / SNAPSHOTS_DIRECTORY)
 
 
 def _loads_of(connection: Connection, snapshot: Snapshot) -> list[tuple[LoadKey, int]]:
@@ -287,7 +274,7 @@ def _loads_of(connection: Connection, snapshot: Snapshot) -> list[tuple[LoadKey,
     removed_later = exists().where(
         same_load(_BACKOUT_BATCHES, _BATCHES), _BACKOUT_BATCHES.c.removed_version > version
     )
-    key = (_BATCHES.c.feed, _BATCHES.c.batch, _BATCHES.c.epoch)
+    key = load_columns(_BATCHES)
     query = (
         select(*key, _BATCHES.c.table_version)
         .where(
@@ -298,12 +285,3 @@ def _loads_of(connection: Connection, snapshot: Snapshot) -> list[tuple[LoadKey,
         .order_by(*key)
     )
     return [((row.feed, row.batch, row.epoch), row.table_version) for row in connection.execute(query)]
-
-
-def _damaged_manifest(path: Path, reason: str) -> IntegrityError:
-    return IntegrityError(
-        "HF301",
-        f"manifest {path.name} {reason}",
-        state="nothing was changed",
-        next_command="holdfast verify --repair",
-    )

@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, TypeVar
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, Table, and_, or_
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Table,
+    and_,
+    cast,
+    func,
+    or_,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import Delete, Insert, Select, Update
@@ -153,6 +164,11 @@ def of_load(table: FromClause, load: LoadKey | BoundLoad) -> ColumnElement[bool]
     return and_(table.c.feed == feed, table.c.batch == batch, table.c.epoch == epoch)
 
 
+def load_columns(table: FromClause) -> tuple[ColumnElement[Any], ...]:
+    """Return the columns of `table` that name a load: feed, batch and epoch."""
+    return table.c.feed, table.c.batch, table.c.epoch
+
+
 def refers_to(load: LoadKey) -> ColumnElement[bool]:
     """Return the condition that a row of `batch_references` refers to a key of `load`."""
     to, (feed, batch, epoch) = schema.batch_references.c, load
@@ -177,6 +193,11 @@ def at_version(
     """
     there = or_(table.c.removed_version.is_(None), table.c.removed_version > version)
     return and_(table.c.added_version <= version, there) if "added_version" in table.c else there
+
+
+def total(column: ColumnElement[int]) -> ColumnElement[int]:
+    """Return the sum of `column`, 0 without a row. PostgreSQL would give a decimal number."""
+    return cast(func.coalesce(func.sum(column), 0), BigInteger)
 
 
 def not_removed(*tables: FromClause) -> ColumnElement[bool]:

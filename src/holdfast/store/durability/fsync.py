@@ -10,6 +10,8 @@ import uuid
 from pathlib import Path
 from typing import Final
 
+from holdfast.errors import IntegrityError
+
 UNFINISHED: Final = ".unfinished"
 """Suffix of a file that is being written; one that stays behind was left by a writer that was killed."""
 
@@ -34,6 +36,18 @@ def sync_tree(directory: Path) -> None:
     """Make every file and name under `directory` durable, for files that another library wrote."""
     for path in (*directory.rglob("*"), directory):
         sync(path)
+
+
+def files_in(directory: Path) -> list[Path]:
+    """Return the path of every JSON file in `directory`, in order of its name, without unfinished ones."""
+    return sorted(path for path in directory.glob("*.json") if path.name[0] != ".")
+
+
+def damaged(what: str, reason: str) -> IntegrityError:
+    """Return the error of a file, called `what`, that is not as it was written: HF301."""
+    return IntegrityError(
+        "HF301", f"{what} {reason}", state="nothing was changed", next_command="holdfast verify --repair"
+    )
 
 
 def make_directory(directory: Path) -> None:

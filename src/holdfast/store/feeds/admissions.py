@@ -6,17 +6,17 @@ The next deliveries are compared with the facts. The state is changed in the tra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, exists, func, select, update
+from sqlalchemy import Connection, bindparam, exists, func, select
 from sqlalchemy import insert as insert_into
 
 from holdfast.feeds import measurements
 from holdfast.feeds.admission import History, Past, describe
 from holdfast.feeds.state_machine import Event, State, next_state
 from holdfast.records import BatchId, Violation
-from holdfast.store.db import events, schema
+from holdfast.store.db import events, rows, schema
 from holdfast.store.db.statements import LIVE, UNACCEPTED_ERROR, Prepared, same_load
 from holdfast.store.feeds import violations
 
@@ -25,15 +25,15 @@ _BATCHES: Final = schema.batches
 _VIOLATIONS: Final = schema.violations
 _INSERT: Final = Prepared(insert_into(_ADMISSIONS))
 _OF_BATCH: Final = same_load(_BATCHES, _ADMISSIONS)
-_SUSPECT: Final = exists().where(
-    same_load(_VIOLATIONS, _BATCHES),
-    UNACCEPTED_ERROR,
-)
-_PAST: Final = Prepared(
-    select(_BATCHES.c.batch, _BATCHES.c.rows_received, _BATCHES.c.event_time_min_us)
+_SUSPECT: Final = exists().where(same_load(_VIOLATIONS, _BATCHES), UNACCEPTED_ERROR)
+_NEWEST: Final = (
+    select(_BATCHES)
     .where(_BATCHES.c.feed == bindparam("of_feed"), LIVE, ~_SUSPECT)
     .order_by(_BATCHES.c.table_version.desc())
     .limit(bindparam("most"))
+)
+_PAST: Final = Prepared(
+    _NEWEST.with_only_columns(_BATCHES.c.batch, _BATCHES.c.rows_received, _BATCHES.c.event_time_min_us)
 )
 _BEFORE: Final = Prepared(
     select(func.max(_BATCHES.c.event_time_max_us)).where(
@@ -45,21 +45,17 @@ _COUNTED: Final = Prepared(
     .join(_BATCHES, _OF_BATCH)
     .where(_ADMISSIONS.c.feed == bindparam("of_feed"), LIVE, _ADMISSIONS.c.sequence_min < bindparam("number"))
 )
-_SAME: Final = {
-    column.name: Prepared(
+_SAME: Final = tuple(
+    Prepared(
         select(_BATCHES.c.batch)
         .join(_ADMISSIONS, _OF_BATCH)
         .where(_ADMISSIONS.c.feed == bindparam("of_feed"), LIVE, column == bindparam("digest"))
         .limit(1)
     )
     for column in (_ADMISSIONS.c.rows_digest, _ADMISSIONS.c.values_digest)
-}
+)
 _PROFILES: Final = Prepared(
-    select(_BATCHES.c.batch, _ADMISSIONS.c.profile_json)
-    .join(_ADMISSIONS, _OF_BATCH)
-    .where(_BATCHES.c.feed == bindparam("of_feed"), LIVE, ~_SUSPECT)
-    .order_by(_BATCHES.c.table_version.desc())
-    .limit(bindparam("most"))
+    _NEWEST.join(_ADMISSIONS, _OF_BATCH).with_only_columns(_ADMISSIONS.c.profile_json)
 )
 
 
@@ -78,6 +74,9 @@ class Admission:
     sequence: measurements.Sequence | None = None
     group_name: str | None = None
     event_time: str | None = None
+
+
+_PLAIN: Final = tuple(field.name for field in fields(Admission) if field.name != "sequence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,32 +100,24 @@ def history(connection: Connection, feed: str, query: HistoryQuery) -> History:
     Suspect batches are left out: they are no measure for others.
     """
     of = {"of_feed": feed}
-    past: tuple[Past, ...] = ()
-    if query.batches:
-        rows = _PAST.rows(connection, {**of, "most": query.batches})
-        past = tuple(
-            Past(row.batch, row.rows_received, row.event_time_min_us)
-            for row in rows
-            if row.event_time_min_us is not None
-        )
-    before = sequence = same_rows = same_values = None
+    newest = _PAST.rows(connection, {**of, "most": query.batches}) if query.batches else ()
+    past = tuple(Past(*row) for row in newest if row.event_time_min_us is not None)
+    before = sequence = None
     if query.low_us is not None:
         before = _BEFORE.value(connection, {**of, "low_us": query.low_us})
     if query.number is not None:
         sequence = _COUNTED.value(connection, {**of, "number": query.number})
-    if query.rows_digest:
-        given = {**of, "digest": query.rows_digest}
-        same_rows = _SAME["rows_digest"].value(connection, given)
-    if query.values_digest:
-        given = {**of, "digest": query.values_digest}
-        same_values = _SAME["values_digest"].value(connection, given)
+    same_rows, same_values = (
+        same.value(connection, {**of, "digest": digest}) if digest else None
+        for same, digest in zip(_SAME, (query.rows_digest, query.values_digest), strict=True)
+    )
     return History(past, before, sequence, same_rows, same_values)
 
 
 def profiles(connection: Connection, feed: str, most: int) -> list[str]:
     """Return the profiles (canonical JSON) of the newest loaded batches that are not suspect, the oldest first."""
-    rows = _PROFILES.rows(connection, {"of_feed": feed, "most": most})
-    return [row.profile_json for row in reversed(rows)]
+    newest = _PROFILES.rows(connection, {"of_feed": feed, "most": most})
+    return [row.profile_json for row in reversed(newest)]
 
 
 def insert(connection: Connection, batch: BatchId, epoch: int, admission: Admission) -> None:
@@ -135,18 +126,13 @@ def insert(connection: Connection, batch: BatchId, epoch: int, admission: Admiss
     _INSERT.put(
         connection,
         {
+            **{name: getattr(admission, name) for name in _PLAIN},
             "feed": batch.feed,
             "batch": batch.batch,
             "epoch": epoch,
-            "rows_expected": admission.rows_expected,
-            "profile_json": admission.profile_json,
-            "rows_digest": admission.rows_digest,
-            "values_digest": admission.values_digest,
             "sequence_min": None if counted is None else counted.low,
             "sequence_max": None if counted is None else counted.high,
             "sequence_gaps": None if counted is None else counted.holes,
-            "group_name": admission.group_name,
-            "event_time": admission.event_time,
         },
     )
 
@@ -190,12 +176,6 @@ def refuse(
 
 _FEEDS: Final = schema.feeds
 _FIND_FEED: Final = Prepared(select(_FEEDS).where(_FEEDS.c.feed == bindparam("of_feed")))
-_INSERT_FEED: Final = insert_into(_FEEDS)
-_UPDATE_FEED: Final = (
-    update(_FEEDS)
-    .where(_FEEDS.c.feed == bindparam("of_feed"))
-    .values({name: bindparam(name) for name in ("state", "contract_hash", "reason", "changed_at_us")})
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,16 +192,12 @@ class FeedRow:
 def feed_row(connection: Connection, feed: str) -> FeedRow | None:
     """Return the row of `feed`; None if it never delivered."""
     found = _FIND_FEED.rows(connection, {"of_feed": feed})
-    if not found:
-        return None
-    (row,) = found
-    return FeedRow(row.feed, State(row.state), row.contract_hash, row.reason, row.changed_at_us)
+    return next((FeedRow(row.feed, State(row.state), *row[2:]) for row in found), None)
 
 
 def feed_rows(connection: Connection) -> list[FeedRow]:
     """Return every feed that ever delivered, by name."""
-    rows = connection.execute(select(_FEEDS).order_by(_FEEDS.c.feed))
-    return [FeedRow(row.feed, State(row.state), *row[2:]) for row in rows]
+    return rows.read(connection, select(_FEEDS).order_by(_FEEDS.c.feed), FeedRow)
 
 
 def move_feed(
@@ -253,15 +229,10 @@ def move_feed(
     if before is not None and (before.state, before.contract_hash) == (state, contract):
         return False
     moved = before is None or before.state is not state
+    values = {"state": state, "contract_hash": contract, "reason": reason, "changed_at_us": now_us}
     if before is not None and not moved:
-        reason, changed_at_us = before.reason, before.changed_at_us
-    else:
-        changed_at_us = now_us
-    values = {"state": state, "contract_hash": contract, "reason": reason, "changed_at_us": changed_at_us}
-    if before is None:
-        connection.execute(_INSERT_FEED, {"feed": feed, **values})
-    else:
-        connection.execute(_UPDATE_FEED, {"of_feed": feed, **values})
+        values |= {"reason": before.reason, "changed_at_us": before.changed_at_us}
+    rows.put(connection, _FEEDS, {"feed": feed, **values})
     if moved and not (before is None and state is State.FLOWING):
         events.append(connection, at_us=now_us, kind=f"feed.{state}", subject=feed, explanation=reason)
     return before is None or before.contract_hash != contract

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select
 
 from holdfast.contract.profile.profile import Profile, merge_compatible
 from holdfast.store.db import schema
-from holdfast.store.db.statements import LIVE, at_version, same_load
+from holdfast.store.db.statements import LIVE, at_version, load_columns, same_load
 from holdfast.store.feeds import contracts
 from holdfast.store.files import data_files
 from holdfast.tables import Snapshot
@@ -51,24 +51,14 @@ def _facts(connection: Connection, snapshot: Snapshot, table: str, rows: int) ->
     version = snapshot.table_version
     held = set(snapshot.incomplete_loads)
     there = (
-        select(_PARTS.c.feed, _PARTS.c.batch, _PARTS.c.epoch)
+        select(*load_columns(_PARTS))
         .distinct()
         .join(_FILES, _FILES.c.path == _PARTS.c.path)
-        .where(
-            _FILES.c.table_name == table,
-            at_version(_FILES, version),
-            at_version(_PARTS, version),
-        )
+        .where(_FILES.c.table_name == table, at_version(_FILES, version), at_version(_PARTS, version))
         .subquery()
     )
     query = (
-        select(
-            _BATCHES.c.feed,
-            _BATCHES.c.batch,
-            _BATCHES.c.epoch,
-            _BATCHES.c.contract_hash,
-            _ADMISSIONS.c.profile_json,
-        )
+        select(*load_columns(_BATCHES), _BATCHES.c.contract_hash, _ADMISSIONS.c.profile_json)
         .join(there, same_load(_BATCHES, there))
         .outerjoin(_ADMISSIONS, _OF_LOAD)
         .order_by(_BATCHES.c.table_version)

@@ -14,10 +14,10 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, func, select
 
 from holdfast.contract import Contract
-from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.errors import NotFoundError
 from holdfast.records import check_name, sha256_hex
-from holdfast.store.db import events, schema
-from holdfast.store.db.statements import LIVE, Prepared, inserting
+from holdfast.store.db import events, rows, schema
+from holdfast.store.db.statements import LIVE, Prepared, inserting, total
 from holdfast.store.durability import fsync
 
 ACCEPTED: Final = "contract.accepted"
@@ -45,14 +45,12 @@ class ContractRow:
 
 @dataclass(frozen=True, slots=True)
 class ContractUse:
-    """The live batches and rows of `feed` that a contract admitted, and their first and last table version."""
+    """The live batches and rows of `feed` that a contract admitted."""
 
     feed: str
     contract_hash: str
     batches: int
     rows_loaded: int
-    first_version: int
-    last_version: int
 
 
 def put(connection: Connection, contract: Contract, *, now_us: int) -> None:
@@ -90,7 +88,7 @@ def get(connection: Connection, beginning: str) -> Contract:
 def everything(connection: Connection) -> list[ContractRow]:
     """Return all contracts, the oldest first."""
     query = select(_CONTRACTS).order_by(_CONTRACTS.c.first_used_at_us, _CONTRACTS.c.contract_hash)
-    return [ContractRow(**row) for row in connection.execute(query).mappings()]
+    return rows.read(connection, query, ContractRow)
 
 
 def newest_of(connection: Connection, feed: str) -> str | None:
@@ -101,37 +99,23 @@ def newest_of(connection: Connection, feed: str) -> str | None:
 
 def uses(connection: Connection, feed: str | None = None) -> list[ContractUse]:
     """Return which contracts admitted the live batches of `feed` (None: every feed), in the order of first use."""
-    first, last = func.min(_BATCHES.c.table_version), func.max(_BATCHES.c.table_version)
+    of = (_BATCHES.c.feed, _BATCHES.c.contract_hash)
     query = (
-        select(
-            _BATCHES.c.feed,
-            _BATCHES.c.contract_hash,
-            func.count().label("batches"),
-            func.sum(_BATCHES.c.rows_loaded).label("rows_loaded"),
-            first.label("first_version"),
-            last.label("last_version"),
-        )
+        select(*of, func.count(), total(_BATCHES.c.rows_loaded))
         .where(LIVE)
-        .group_by(_BATCHES.c.feed, _BATCHES.c.contract_hash)
-        .order_by(_BATCHES.c.feed, first, _BATCHES.c.contract_hash)
+        .group_by(*of)
+        .order_by(_BATCHES.c.feed, func.min(_BATCHES.c.table_version), _BATCHES.c.contract_hash)
     )
     if feed is not None:
         query = query.where(_BATCHES.c.feed == feed)
-    return [
-        ContractUse(**{**row, "rows_loaded": int(row["rows_loaded"])})
-        for row in connection.execute(query).mappings()
-    ]
+    return [ContractUse(*row) for row in connection.execute(query)]
 
 
 def live_batches(connection: Connection, feed: str, contract_hash: str, *, limit: int) -> list[str]:
     """Return the oldest live batches of `feed` that were loaded under that contract, at most `limit`."""
     query = (
         select(_BATCHES.c.batch)
-        .where(
-            _BATCHES.c.feed == feed,
-            _BATCHES.c.contract_hash == contract_hash,
-            LIVE,
-        )
+        .where(_BATCHES.c.feed == feed, _BATCHES.c.contract_hash == contract_hash, LIVE)
         .order_by(_BATCHES.c.table_version)
         .limit(limit)
     )
@@ -205,28 +189,18 @@ def keep_copy(root: Path, contract_hash: str, contract: str) -> None:
     if not path.exists():
         fsync.make_directory(path.parent)
         fsync.replace(path, contract.encode())
-        _SYNCED.add(path)
     elif path not in _SYNCED:
         fsync.sync(path.parent)
-        _SYNCED.add(path)
+    _SYNCED.add(path)
 
 
 def read_copy(root: Path, contract_hash: str) -> str:
     """Return the contract of that hash as canonical JSON; `IntegrityError` HF301 if its copy is damaged."""
-    path = copy_path(root, contract_hash)
+    named = f"the copy of contract {contract_hash[:12]}"
     try:
-        data = path.read_bytes()
+        data = copy_path(root, contract_hash).read_bytes()
     except OSError as error:
-        raise _damaged_copy(contract_hash, "is missing") from error
+        raise fsync.damaged(named, "is missing") from error
     if sha256_hex(data) != contract_hash:
-        raise _damaged_copy(contract_hash, "was altered: its SHA-256 is not its name")
+        raise fsync.damaged(named, "was altered: its SHA-256 is not its name")
     return data.decode()
-
-
-def _damaged_copy(contract_hash: str, reason: str) -> IntegrityError:
-    return IntegrityError(
-        "HF301",
-        f"the copy of contract {contract_hash[:12]} {reason}",
-        state="nothing was changed",
-        next_command="holdfast verify --repair",
-    )

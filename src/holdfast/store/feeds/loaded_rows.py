@@ -5,11 +5,11 @@ The ledger knows the span of event times of every file: a delivery whose span me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import polars as pl
 from sqlalchemy import Connection, bindparam, select
@@ -114,6 +114,7 @@ _ROW_GROUPS: Final = schema.file_row_groups
 _SMALL: Final = 4_096
 """Files with at most so many rows have the hashes of their keys kept in memory, for the next load near them."""
 _SEED: Final = 7
+_Columns: TypeAlias = tuple[tuple[str, pl.DataType], ...]
 
 _IN_SPAN: Final = select(_FILES.c.path).where(
     _FILES.c.table_name == bindparam("of_feed"),
@@ -157,16 +158,17 @@ def known(root: Path, keys: pl.DataFrame, found: Sequence[FileFacts]) -> tuple[p
     their checksums verified: raises `IntegrityError` HF301 as `files.read` does.
     """
     mine = keys.hash_rows(_SEED)
-    columns = dict(keys.schema)
+    columns = tuple(keys.schema.items())
     flags, paths = pl.repeat(value=False, n=keys.height, dtype=pl.Boolean(), eager=True), list[str]()
-    theirs = [(fact, hashes) for fact in found if (hashes := _hashes(root, fact, columns)) is not None]
+    hashed = [(fact, (_kept if fact.rows <= _SMALL else _hashes)(root, fact, columns)) for fact in found]
+    theirs = [(fact, hashes) for fact, hashes in hashed if hashes is not None]
     # All at once first: a delivery mostly brings no key again, and many small files cost more one by one.
     if not theirs or not mine.is_in(pl.concat([hashes for _, hashes in theirs]).implode()).any():
         return None
     for fact, hashes in theirs:
         if not mine.is_in(hashes.implode()).any():
             continue
-        there = _keys_in(root, fact, columns)
+        there = files.read(root, [fact], dict(columns))
         again = keys.with_row_index("_row").join(there, on=keys.columns, how="semi")["_row"]
         if not again.is_empty():
             flags |= pl.int_range(keys.height, eager=True).is_in(again.implode())
@@ -182,23 +184,11 @@ def batches_in(connection: Connection, paths: Sequence[str]) -> list[str]:
     return sorted(connection.execute(query).scalars())
 
 
-def _hashes(root: Path, fact: FileFacts, columns: Mapping[str, pl.DataType]) -> pl.Series | None:
-    if fact.rows <= _SMALL:
-        return _kept(root, fact, tuple(columns.items()))
-    return _hashed(root, fact, columns)
-
-
-@lru_cache(maxsize=4_096)
-def _kept(root: Path, fact: FileFacts, columns: tuple[tuple[str, pl.DataType], ...]) -> pl.Series | None:
-    return _hashed(root, fact, dict(columns))
-
-
-def _hashed(root: Path, fact: FileFacts, columns: Mapping[str, pl.DataType]) -> pl.Series | None:
+def _hashes(root: Path, fact: FileFacts, columns: _Columns) -> pl.Series | None:
     try:
-        return _keys_in(root, fact, columns).hash_rows(_SEED)
+        return files.read(root, [fact], dict(columns)).hash_rows(_SEED)
     except InputError:
         return None  # a key of another type, under a contract of before, is another key
 
 
-def _keys_in(root: Path, fact: FileFacts, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    return files.read(root, [fact], columns)
+_kept: Final = lru_cache(maxsize=4_096)(_hashes)

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, insert, or_, select, update
 
 from holdfast.feeds import measurements
 from holdfast.records import BatchId, Level, Violation
-from holdfast.store.db import schema
+from holdfast.store.db import rows, schema
 from holdfast.store.db.events import SYSTEM
-from holdfast.store.db.statements import LIVE, UNACCEPTED_ERROR, Prepared, at_version, same_load
+from holdfast.store.db.statements import LIVE, UNACCEPTED_ERROR, Prepared, at_version, pieces, same_load
 
 _VIOLATIONS: Final = schema.violations
 _BATCHES: Final = schema.batches
 _ADMISSIONS: Final = schema.admissions
 _PARTS: Final = schema.file_row_groups
-_INCOMPLETE_LOADS: Final = schema.snapshot_incomplete_loads
+
 _INSERT: Final = insert(_VIOLATIONS)
 _LONGEST_SUBJECT: Final = 127
 
@@ -127,26 +127,10 @@ def add(
                     "bound": each.bound,
                     "explanation": each.explanation,
                     "found_at_us": now_us,
-                    "accepted_at_us": None,
-                    "accepted_by": None,
                 }
                 for each in found
             ],
         )
-
-
-def newest(
-    connection: Connection, *, feed: str | None = None, batch: str | None = None, limit: int = 100
-) -> list[ViolationRow]:
-    """Return the newest violations first, at most `limit`, of one feed or batch if one is named."""
-    query = select(_VIOLATIONS).order_by(_VIOLATIONS.c.violation_id.desc()).limit(limit)
-    if feed is not None:
-        query = query.where(_VIOLATIONS.c.feed == feed)
-    if batch is not None:
-        query = query.where(_VIOLATIONS.c.batch == batch)
-    return [
-        ViolationRow(**{**row, "level": Level(row["level"])}) for row in connection.execute(query).mappings()
-    ]
 
 
 def open_ones(
@@ -165,9 +149,7 @@ def open_ones(
     if batch is not None:
         query = query.where(_VIOLATIONS.c.batch == batch)
     query = query.order_by(_VIOLATIONS.c.violation_id.desc()).limit(limit)
-    return [
-        ViolationRow(**{**row, "level": Level(row["level"])}) for row in connection.execute(query).mappings()
-    ]
+    return rows.read(connection, query, ViolationRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +169,7 @@ class OpenGap:
 
 def open_gaps(connection: Connection, feed: str, but: str) -> list[OpenGap]:
     """Return what is reported missing before the loaded batches of `feed`, without the batch `but`, by batch."""
-    rows = _OPEN_GAPS.rows(connection, {"of_feed": feed, "but": but})
+    found = _OPEN_GAPS.rows(connection, {"of_feed": feed, "but": but})
     return [
         OpenGap(
             row.violation_id,
@@ -199,7 +181,7 @@ def open_gaps(connection: Connection, feed: str, but: str) -> list[OpenGap]:
             if row.sequence_min is None
             else measurements.Sequence(row.sequence_min, row.sequence_max, row.sequence_gaps),
         )
-        for row in rows
+        for row in found
     ]
 
 
@@ -225,7 +207,7 @@ def reregistered_batches(connection: Connection, feed: str) -> list[str]:
 
 def suspects_in(connection: Connection, snapshot: str) -> list[ViolationRow]:
     """Return the violations at level "error", not accepted, of the loads in `snapshot`, by feed and batch."""
-    snapshots, tables = schema.snapshots, schema.snapshot_tables
+    snapshots, tables, held = schema.snapshots, schema.snapshot_tables, schema.snapshot_incomplete_loads
     query = (
         select(_VIOLATIONS)
         .join(_BATCHES, _OF_BATCH)
@@ -235,42 +217,29 @@ def suspects_in(connection: Connection, snapshot: str) -> list[ViolationRow]:
             UNACCEPTED_ERROR,
             tables.c.snapshot == snapshot,
             _BATCHES.c.table_version <= snapshots.c.table_version,
-            _there(snapshots.c.table_version),
-            ~_held_back(snapshot),
+            exists().where(same_load(_PARTS, _VIOLATIONS), at_version(_PARTS, snapshots.c.table_version)),
+            ~exists().where(held.c.snapshot == snapshot, same_load(held, _VIOLATIONS)),
         )
         .order_by(_VIOLATIONS.c.feed, _VIOLATIONS.c.batch, _VIOLATIONS.c.violation_id)
     )
-    return [
-        ViolationRow(**{**row, "level": Level(row["level"])}) for row in connection.execute(query).mappings()
-    ]
+    return rows.read(connection, query, ViolationRow)
 
 
 def accept(connection: Connection, batch: BatchId, *, actor: str, now_us: int) -> list[ViolationRow]:
     """Record that `actor` accepts the violations of `batch` that `open_ones` returns; return them as they were."""
     found = open_ones(connection, feed=batch.feed, batch=batch.batch)
-    for row in found:
-        connection.execute(
-            update(_VIOLATIONS)
-            .where(_VIOLATIONS.c.violation_id == row.violation_id)
-            .values(accepted_at_us=now_us, accepted_by=actor[:63])
-        )
+    accepted = update(_VIOLATIONS).values(accepted_at_us=now_us, accepted_by=actor[:63])
+    for some in pieces([row.violation_id for row in found]):
+        connection.execute(accepted.where(_VIOLATIONS.c.violation_id.in_(some)))
     return found
 
 
 def accept_reregistered(connection: Connection, feed: str, *, actor: str, now_us: int) -> int:
     """Record that `actor` accepts every re-registered batch of `feed` that is loaded; return how many."""
-    live = exists().where(_OF_BATCH, LIVE)
+    here = (_VIOLATIONS.c.feed == feed, _VIOLATIONS.c.check_name == REREGISTERED)
     done = connection.execute(
         update(_VIOLATIONS)
-        .where(_VIOLATIONS.c.feed == feed, UNACCEPTED_ERROR, _VIOLATIONS.c.check_name == REREGISTERED, live)
+        .where(*here, UNACCEPTED_ERROR, _IS_LOADED)
         .values(accepted_at_us=now_us, accepted_by=actor[:63])
     )
     return int(done.rowcount)
-
-
-def _there(version: ColumnElement[int]) -> ColumnElement[bool]:
-    return exists().where(same_load(_PARTS, _VIOLATIONS), at_version(_PARTS, version))
-
-
-def _held_back(snapshot: str) -> ColumnElement[bool]:
-    return exists().where(_INCOMPLETE_LOADS.c.snapshot == snapshot, same_load(_INCOMPLETE_LOADS, _VIOLATIONS))

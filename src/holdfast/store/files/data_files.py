@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import polars as pl
-from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, insert, select
+from sqlalchemy import Connection, bindparam, insert, null, select
 
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.store.db import schema
 from holdfast.store.db.ledger import Store
-from holdfast.store.db.statements import at_version, of_load
+from holdfast.store.db.statements import at_version, load_columns, of_load, pieces
 from holdfast.store.files import parquet
 from holdfast.store.files.parquet import concat
 from holdfast.tables.snapshots import LoadKey
@@ -51,24 +51,22 @@ class FileFacts:
     event_time_max_us: int | None = None
 
 
-def visible(table: str | BindParameter[str], version: int | BindParameter[int]) -> ColumnElement[bool]:
-    """Return the condition that a row of `files` is a file of `table` at table version `version`."""
-    return and_(_FILES.c.table_name == table, at_version(_FILES, version))
-
+_COLUMNS: Final = (
+    _FILES.c.path,
+    _FILES.c.table_name,
+    _FILES.c.rows,
+    _FILES.c.bytes,
+    _FILES.c.sha256,
+    null(),
+    _FILES.c.event_time_min_us,
+    _FILES.c.event_time_max_us,
+)
+"""The columns in the order of the fields of `FileFacts`."""
 
 # Built once: putting a statement together costs more than running it.
-_VISIBLE: Final = visible(bindparam("of_table"), bindparam("at_version"))
 _ENTRIES: Final = (
-    select(
-        _FILES.c.path,
-        _FILES.c.table_name,
-        _FILES.c.rows,
-        _FILES.c.bytes,
-        _FILES.c.sha256,
-        _FILES.c.event_time_min_us,
-        _FILES.c.event_time_max_us,
-    )
-    .where(_VISIBLE)
+    select(*_COLUMNS)
+    .where(_FILES.c.table_name == bindparam("of_table"), at_version(_FILES, bindparam("at_version")))
     .order_by(_FILES.c.event_time_min_us, _FILES.c.added_version, _FILES.c.path)
 )
 _ENTRIES_SINCE: Final = _ENTRIES.where(_FILES.c.event_time_max_us >= bindparam("lookback_start_us"))
@@ -108,10 +106,7 @@ def entries(
     """
     query = _ENTRIES if lookback_start_us is None else _ENTRIES_SINCE
     values = {"of_table": table, "at_version": version, "lookback_start_us": lookback_start_us}
-    found = [
-        FileFacts(path, name, rows, size, sha256, None, low, high)
-        for path, name, rows, size, sha256, low, high in connection.execute(query, values)
-    ]
+    found = [FileFacts(*row) for row in connection.execute(query, values)]
     gone = {tuple(row) for row in connection.execute(_GONE, {"at_version": version})}
     for feed, batch, epoch in excluded:
         load = {"of_feed": feed, "of_batch": batch, "of_epoch": epoch}
@@ -137,6 +132,16 @@ def _without(
             groups = tuple(group for group, _ in there)
             kept.append(replace(fact, rows=sum(rows for _, rows in there), row_groups=groups))
     return kept
+
+
+def at_paths(connection: Connection, paths: Sequence[str]) -> list[FileFacts]:
+    """Return the files at `paths`, in that order, without those that the ledger does not name."""
+    found = {
+        row.path: FileFacts(*row)
+        for some in pieces(paths)
+        for row in connection.execute(select(*_COLUMNS).where(_FILES.c.path.in_(some)))
+    }
+    return [found[path] for path in paths if path in found]
 
 
 Columns: TypeAlias = Sequence[str] | Mapping[str, pl.DataType]
@@ -198,21 +203,13 @@ def read_rows(store: Store, at: int | str, table: str, columns: Columns | None =
     try:
         return read(store.root, found, columns)
     except IntegrityError as error:
-        _raise_if_vacuumed(store, at, found, error)
-        raise
-
-
-def _raise_if_vacuumed(
-    store: Store, at: int | str, found: Sequence[FileFacts], error: IntegrityError
-) -> None:
-    """Raise `NotFoundError` HF315 if a file of `found` was vacuumed after it was looked up."""
-    known = select(_FILES.c.path).where(_FILES.c.path == bindparam("of_path"))
-    with store.ledger.read() as connection:
-        gone = [each for each in found if connection.execute(known, {"of_path": each.path}).first() is None]
-    if gone:
+        with store.ledger.read() as connection:
+            gone = len(found) - len(at_paths(connection, [each.path for each in found]))
+        if not gone:
+            raise
         raise NotFoundError(
             "HF315",
-            f"a vacuum removed {len(gone)} files of {at if isinstance(at, str) else f'version {at}'} while they were read",
+            f"a vacuum removed {gone} files of {at if isinstance(at, str) else f'version {at}'} while they were read",
             state="nothing was read",
             next_command="holdfast snapshot list, and next time holdfast vacuum with a longer --keep",
         ) from error
@@ -228,16 +225,19 @@ def snapshot_entries(connection: Connection, snapshot: str, table: str) -> list[
     IntegrityError
         HF301 if the ledger does not find all rows of the snapshot: never fewer rows.
     """
-    version = snapshot_version(connection, snapshot)
+    snapshots, tables = schema.snapshots, schema.snapshot_tables
+    known = select(snapshots.c.table_version).where(snapshots.c.snapshot == snapshot)
+    version = connection.execute(known).scalar_one_or_none()
+    if version is None:
+        raise NotFoundError(
+            "HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast snapshot list"
+        )
     raise_if_vacuumed(connection, snapshot)
-    tables = schema.snapshot_tables
     query = select(tables.c.rows).where(tables.c.snapshot == snapshot, tables.c.table_name == table)
     rows = connection.execute(query).scalar_one_or_none()
     if rows is None:
         raise NotFoundError(
-            "HF303",
-            f"snapshot {snapshot} has no table {table!r}",
-            next_command="holdfast train",
+            "HF303", f"snapshot {snapshot} has no table {table!r}", next_command="holdfast train"
         )
     found = entries(connection, table, version, excluded=incomplete_loads(connection, snapshot))
     there = sum(fact.rows for fact in found)
@@ -254,20 +254,8 @@ def snapshot_entries(connection: Connection, snapshot: str, table: str) -> list[
 def incomplete_loads(connection: Connection, snapshot: str) -> list[LoadKey]:
     """Return the incomplete loads that `snapshot` leaves out."""
     held = schema.snapshot_incomplete_loads
-    query = select(held.c.feed, held.c.batch, held.c.epoch).where(held.c.snapshot == snapshot)
-    return [(row.feed, row.batch, row.epoch) for row in connection.execute(query)]
-
-
-def snapshot_version(connection: Connection, snapshot: str) -> int:
-    """Return the table version of `snapshot`; `NotFoundError` HF303 if it is unknown."""
-    snapshots = schema.snapshots
-    query = select(snapshots.c.table_version).where(snapshots.c.snapshot == snapshot)
-    found = connection.execute(query).scalar_one_or_none()
-    if found is None:
-        raise NotFoundError(
-            "HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast snapshot list"
-        )
-    return int(found)
+    query = select(*load_columns(held)).where(held.c.snapshot == snapshot)
+    return [(feed, batch, epoch) for feed, batch, epoch in connection.execute(query)]
 
 
 def mark_vacuumed(connection: Connection, snapshots: Sequence[str], *, now_us: int) -> None:

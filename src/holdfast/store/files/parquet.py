@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from holdfast.errors import InputError, IntegrityError
+from holdfast.formatting import first_line
 from holdfast.records import canonical_json
 
 FORMAT: Final = 1
@@ -33,25 +34,13 @@ costs more time than the one or two that it saves.
 
 def encode(frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> memoryview:
     """Encode `frame` as the bytes of one Parquet file with `manifest` in its footer."""
-    footer = canonical_json({**manifest, "rows": frame.height, "format": FORMAT})
-    return _encoded([frame], footer)
+    return encode_parts([frame], manifest)
 
 
 def encode_parts(parts: Sequence[pl.DataFrame], manifest: Mapping[str, Any]) -> memoryview:
     """Encode `parts`, all of the same columns, as one Parquet file with a row group for each of them."""
     rows = sum(part.height for part in parts)
     footer = canonical_json({**manifest, "rows": rows, "format": FORMAT})
-    return _encoded(parts, footer)
-
-
-def _table(frame: pl.DataFrame) -> pa.Table:
-    if frame.height >= _LARGE:
-        return frame.to_arrow()
-    # Polars converts the columns of a frame on its threads, and to wake them costs more than a small frame does.
-    return pa.Table.from_struct_array(frame.to_struct().to_arrow())
-
-
-def _encoded(parts: Sequence[pl.DataFrame], footer: str) -> memoryview:
     row_groups = [_table(part) for part in parts]
     schema = row_groups[0].schema.with_metadata({_MANIFEST: footer.encode()})
     # Of a hundred rows a dictionary and statistics cost more time than the rows themselves, and more bytes.
@@ -70,6 +59,13 @@ def _encoded(parts: Sequence[pl.DataFrame], footer: str) -> memoryview:
         for table in row_groups:
             writer.write_table(table, row_group_size=max(table.num_rows, 1))
     return memoryview(sink.getvalue())
+
+
+def _table(frame: pl.DataFrame) -> pa.Table:
+    if frame.height >= _LARGE:
+        return frame.to_arrow()
+    # Polars converts the columns of a frame on its threads, and to wake them costs more than a small frame does.
+    return pa.Table.from_struct_array(frame.to_struct().to_arrow())
 
 
 def _repeating(table: pa.Table) -> list[str]:
@@ -172,14 +168,10 @@ def manifest(path: Path) -> dict[str, Any]:
 
 def damaged(path: Path, error: Exception) -> IntegrityError:
     """Return the error for a file that cannot be what was committed."""
-    reason = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({_first_line(error)})"
+    reason = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({first_line(error)})"
     return IntegrityError(
         "HF301", f"file {path.name} {reason}", state="nothing was changed", next_command="holdfast verify"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def concat(frames: Sequence[pl.DataFrame], kinds: Mapping[str, pl.DataType]) -> pl.DataFrame:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, func, select
 
 from holdfast.store.backout import backouts, taints
 from holdfast.store.catalog.lineage import load_of
-from holdfast.store.db import schema
+from holdfast.store.db import rows, schema
 from holdfast.store.db.events import EventRow
 from holdfast.store.db.statements import of_load
 from holdfast.store.feeds import contracts
@@ -24,7 +24,6 @@ _FILES: Final = schema.files
 _SNAPSHOTS: Final = schema.snapshots
 _TABLES: Final = schema.snapshot_tables
 _MODELS: Final = schema.versions
-_BACKOUTS: Final = schema.backouts
 
 
 def of_node(connection: Connection, node: Node) -> list[Facts]:
@@ -118,19 +117,9 @@ def _snapshot(connection: Connection, snapshot: str) -> list[Facts]:
 
 
 def _trained(connection: Connection, version: str) -> list[Facts]:
-    row: Any = connection.execute(select(_MODELS).where(_MODELS.c.version == version)).one()
-    return [
-        TrainFacts(
-            at_us=row.created_at_us,
-            model=row.model,
-            version=version,
-            snapshot=row.snapshot,
-            learner=row.learner,
-            role=row.role,
-            digest=row.digest,
-            tainted=taints.tainted(connection, "version", version),
-        )
-    ]
+    row = connection.execute(select(_MODELS).where(_MODELS.c.version == version)).mappings().one()
+    tainted = taints.tainted(connection, "version", version)
+    return [rows.record({**row, "at_us": row["created_at_us"], "tainted": tainted}, TrainFacts)]
 
 
 def _back_outs(connection: Connection, load: LoadKey) -> list[Facts]:
@@ -145,11 +134,6 @@ def _back_outs(connection: Connection, load: LoadKey) -> list[Facts]:
 def _backout_facts(connection: Connection, row: backouts.BackoutRow) -> BackoutFacts:
     steps = row.plan.steps
     removed = [step for step in steps if isinstance(step, RemoveRows)]
-    versions = {
-        (step.feed, step.batch, step.epoch): load_of(connection, f"{step.feed}/{step.batch}@{step.epoch}")
-        for step in removed
-    }
-    gone = {key: load.removed_version for key, load in versions.items() if load is not None}
     return BackoutFacts(
         at_us=row.requested_at_us,
         feed=row.feed,
@@ -158,8 +142,9 @@ def _backout_facts(connection: Connection, row: backouts.BackoutRow) -> BackoutF
         reason=row.reason,
         actor=row.actor,
         removed=tuple(
-            TableRows(part.table, gone.get((step.feed, step.batch, step.epoch)) or 0, part.rows, part.files)
+            TableRows(part.table, (load and load.removed_version) or 0, part.rows, part.files)
             for step in removed
+            for load in [load_of(connection, Node.load(step.feed, step.batch, step.epoch).name)]
             for part in step.parts
         ),
         snapshots=tuple(

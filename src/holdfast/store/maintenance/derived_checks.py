@@ -23,6 +23,7 @@ from holdfast.store.db import schema
 from holdfast.store.db.ledger import Store
 from holdfast.store.db.statements import BACKED_OUT
 from holdfast.store.feeds import contracts
+from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
 from holdfast.store.maintenance.ledger_checks import Mismatch
 from holdfast.store.serving import log_directory, prediction_log
@@ -46,9 +47,9 @@ def published_tables(store: Store) -> Iterator[tuple[Path, str]]:
         if directory.suffix:
             continue
         try:
-            snapshot = snapshots.get(store, directory.parent.name)
             with store.ledger.read() as connection:
-                facts = snapshots.table_files(connection, snapshot, directory.name)
+                snapshot = snapshots.get(connection, directory.parent.name)
+                facts = data_files.snapshot_entries(connection, snapshot.snapshot, directory.name)
         except HoldfastError as error:
             yield directory, error.what
             continue

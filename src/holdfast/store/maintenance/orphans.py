@@ -16,6 +16,7 @@ from holdfast.store.backout import tombstones
 from holdfast.store.catalog.delta import DRAFT, PUBLISHED_DIRECTORY
 from holdfast.store.db import schema
 from holdfast.store.db.ledger import Store
+from holdfast.store.durability import fsync
 from holdfast.store.durability.file_locks import seized
 from holdfast.store.files import blobs
 from holdfast.store.files.data_files import ROWS_DIRECTORY
@@ -79,11 +80,11 @@ def lost_loads(store: Store) -> dict[LoadKey, tuple[str, ...]]:
 
 def _sweep_blobs(store: Store) -> list[str]:
     """Remove blobs that no version names, unless a process is writing blobs: it names them afterwards."""
-    unfinished = list((store.root / blobs.BLOBS_DIRECTORY).glob(f"*/*{blobs.UNFINISHED}"))
-    with blobs.without_writers(store) as alone:
+    unfinished = list((store.root / blobs.BLOBS_DIRECTORY).glob(f"*/*{fsync.UNFINISHED}"))
+    with blobs.without_writers(store.root) as alone:
         if not alone:
             return []
-        digests = blobs.on_disk(store)
+        digests = blobs.on_disk(store.root)
         with store.ledger.read() as connection:
             kept = set(connection.execute(select(schema.versions.c.digest)).scalars())
         removed = [*unfinished, *(blobs.path_of(store.root, digest) for digest in sorted(digests - kept))]

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from holdfast.qualify import GateResult
-from holdfast.records import Verdict
-from holdfast.store.db import schema
+from holdfast.store.db import rows, schema
 
 _RESULTS: Final = schema.gate_results
 
@@ -29,24 +28,10 @@ def append(connection: Connection, version: str, results: Sequence[GateResult], 
 
 def newest(connection: Connection, version: str) -> list[GateResult]:
     """Return the results of the newest evaluation of `version`, in the order of its gates; empty before the first."""
-    fields = [_RESULTS.c[name] for name in GateResult.__slots__]
-    last = (
-        select(_RESULTS.c.evaluated_at_us)
-        .where(_RESULTS.c.version == version, _RESULTS.c.gate != REPLAY)
-        .order_by(_RESULTS.c.evaluated_at_us.desc())
-        .limit(1)
-    )
-    query = (
-        select(*fields)
-        .where(
-            _RESULTS.c.version == version,
-            _RESULTS.c.gate != REPLAY,
-            _RESULTS.c.evaluated_at_us == last.scalar_subquery(),
-        )
-        .order_by(_RESULTS.c.gate_result_id)
-    )
-    found = [dict(row) for row in connection.execute(query).mappings()]
-    return [GateResult(**row | {"verdict": Verdict(row["verdict"])}) for row in found]
+    of_gates = (_RESULTS.c.version == version, _RESULTS.c.gate != REPLAY)
+    last = select(func.max(_RESULTS.c.evaluated_at_us)).where(*of_gates).scalar_subquery()
+    query = select(_RESULTS).where(*of_gates, _RESULTS.c.evaluated_at_us == last)
+    return rows.read(connection, query.order_by(_RESULTS.c.gate_result_id), GateResult)
 
 
 def newest_replay(connection: Connection, version: str) -> GateResult | None:
@@ -54,12 +39,5 @@ def newest_replay(connection: Connection, version: str) -> GateResult | None:
 
     `observed` is how many requests got a response, `bound` how many were wanted.
     """
-    fields = [_RESULTS.c[name] for name in GateResult.__slots__]
-    query = (
-        select(*fields)
-        .where(_RESULTS.c.version == version, _RESULTS.c.gate == REPLAY)
-        .order_by(_RESULTS.c.gate_result_id.desc())
-        .limit(1)
-    )
-    row = connection.execute(query).mappings().first()
-    return None if row is None else GateResult(**{**row, "verdict": Verdict(row["verdict"])})
+    query = select(_RESULTS).where(_RESULTS.c.version == version, _RESULTS.c.gate == REPLAY)
+    return rows.first(connection, query.order_by(_RESULTS.c.gate_result_id.desc()), GateResult)

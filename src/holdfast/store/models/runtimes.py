@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from holdfast.errors import NotFoundError
 from holdfast.records import Verdict
 from holdfast.rollout.model.runtime import Runtime
-from holdfast.store.db import schema
+from holdfast.store.db import rows, schema
 from holdfast.store.db.statements import inserting
 from holdfast.store.rollout.traffic_plans import in_force as _in_force
 
@@ -106,23 +106,7 @@ def listed(connection: Connection) -> tuple[RuntimeRow, ...]:
 
 def judge(connection: Connection, result: CompatibilityResult) -> None:
     """Store the result of a compatibility test; it replaces an earlier one of the same three."""
-    connection.execute(
-        delete(_TESTS).where(
-            _TESTS.c.version == result.version,
-            _TESTS.c.runtime == result.runtime,
-            _TESTS.c.serving_config == result.serving_config,
-        )
-    )
-    connection.execute(
-        insert(_TESTS).values(
-            version=result.version,
-            runtime=result.runtime,
-            serving_config=result.serving_config,
-            verdict=result.verdict,
-            explanation=result.explanation,
-            evaluated_at_us=result.evaluated_at_us,
-        )
-    )
+    rows.put(connection, _TESTS, asdict(result))
 
 
 def compatibility_result(
@@ -134,17 +118,7 @@ def compatibility_result(
         _TESTS.c.runtime == runtime,
         _TESTS.c.serving_config == config,
     )
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        return None
-    return CompatibilityResult(
-        row.version,
-        row.runtime,
-        row.serving_config,
-        Verdict(row.verdict),
-        row.explanation,
-        row.evaluated_at_us,
-    )
+    return rows.first(connection, query, CompatibilityResult)
 
 
 def passed(connection: Connection, version: str) -> tuple[str, ...]:

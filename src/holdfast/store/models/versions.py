@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -50,10 +50,8 @@ def register(
     known = connection.execute(select(_VERSIONS).where(_VERSIONS.c.digest == digest)).mappings().one_or_none()
     if known is not None:
         return VersionRow(**known)
-    largest = select(func.coalesce(func.max(_VERSIONS.c.number), 0)).where(
-        _VERSIONS.c.model == metadata.model
-    )
-    number = int(connection.execute(largest).scalar_one()) + 1
+    largest = select(func.max(_VERSIONS.c.number)).where(_VERSIONS.c.model == metadata.model)
+    number = (connection.execute(largest).scalar_one() or 0) + 1
     row = VersionRow(
         version=f"v{number}-{digest[:8]}",
         model=metadata.model,
@@ -68,7 +66,7 @@ def register(
         state="registered",
         created_at_us=now_us,
     )
-    connection.execute(insert(_VERSIONS).values({name: getattr(row, name) for name in row.__slots__}))
+    connection.execute(insert(_VERSIONS).values(asdict(row)))
     events.append(
         connection,
         at_us=now_us,
@@ -84,9 +82,8 @@ def register(
 
 def get(connection: Connection, version: str) -> VersionRow:
     """Return the version of that name. Raises `NotFoundError` HF303 when there is none."""
-    found = (
-        connection.execute(select(_VERSIONS).where(_VERSIONS.c.version == version)).mappings().one_or_none()
-    )
+    query = select(_VERSIONS).where(_VERSIONS.c.version == version)
+    found = connection.execute(query).mappings().one_or_none()
     if found is None:
         raise NotFoundError("HF303", f"there is no version {version!r}", next_command="holdfast status")
     return VersionRow(**found)

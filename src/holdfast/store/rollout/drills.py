@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, func, select, update
 
 from holdfast.records import TrafficPlan, Verdict, canonical_json
 from holdfast.rollout.model.drills import Drill, DrillKind
-from holdfast.store.db import events, schema
+from holdfast.store.db import events, rows, schema
 
 _DRILLS: Final = schema.drills
 _ELSEWHERE: Final = ""
@@ -29,13 +29,9 @@ def begin(connection: Connection, kind: DrillKind, model: str, *, actor: str, no
         "evidence_json": "{}",
         "explanation": _UNFINISHED,
         "actor": actor,
-        "started_at_us": now_us,
-        "ended_at_us": now_us,
-        "expires_at_us": now_us,
     }
-    key = connection.execute(insert(_DRILLS).values(values)).inserted_primary_key
-    assert key is not None, "the database numbers the rows"
-    return int(key[0])
+    times = dict.fromkeys(("started_at_us", "ended_at_us", "expires_at_us"), now_us)
+    return rows.add(connection, _DRILLS, values | times)
 
 
 def note(connection: Connection, drill: int, evidence: Mapping[str, object]) -> None:
@@ -90,28 +86,21 @@ def of_model(connection: Connection, model: str) -> tuple[Drill, ...]:
     )
     placed = select(_DRILLS, place.label("place")).where(_DRILLS.c.model == model).subquery()
     query = select(placed).where(placed.c.place <= _NEWEST).order_by(placed.c.drill_id.desc())
-    return tuple(_drill(row) for row in connection.execute(query))
+    return _drills(connection, query)
 
 
 def unfinished(connection: Connection, model: str) -> tuple[Drill, ...]:
     """Return the unfinished drills of `model`, the oldest first."""
-    query = (
-        select(_DRILLS)
-        .where(_DRILLS.c.model == model, _DRILLS.c.explanation == _UNFINISHED)
-        .order_by(_DRILLS.c.drill_id)
-    )
-    return tuple(_drill(row) for row in connection.execute(query))
+    begun = select(_DRILLS).where(_DRILLS.c.model == model, _DRILLS.c.explanation == _UNFINISHED)
+    return _drills(connection, begun.order_by(_DRILLS.c.drill_id))
 
 
 def moving(connection: Connection, model: str, plan: int) -> tuple[int, TrafficPlan] | None:
     """Return the unfinished live drill whose plan is number `plan`, and the plan that it will restore; None if none is."""
-    query = select(_DRILLS.c.drill_id, _DRILLS.c.evidence_json).where(
-        _DRILLS.c.model == model, _DRILLS.c.explanation == _UNFINISHED
-    )
-    for row in connection.execute(query):
-        noted = json.loads(row.evidence_json)
+    for drill in unfinished(connection, model):
+        noted: Mapping[str, Any] = drill.evidence
         if noted.get("live", False) and noted.get("plan") == plan:
-            return int(row.drill_id), TrafficPlan(**noted["returns"])
+            return drill.drill_id, TrafficPlan(**noted["returns"])
     return None
 
 
@@ -126,17 +115,8 @@ def forget_servers(connection: Connection) -> None:
     connection.execute(update(schema.servers).values(model=_ELSEWHERE))
 
 
-def _drill(row: Row[Any]) -> Drill:
-    return Drill(
-        drill_id=row.drill_id,
-        kind=DrillKind(row.kind),
-        model=row.model,
-        verdict=Verdict(row.verdict),
-        measured_duration_us=row.measured_duration_us,
-        evidence=json.loads(row.evidence_json),
-        explanation=row.explanation,
-        actor=row.actor,
-        started_at_us=row.started_at_us,
-        ended_at_us=row.ended_at_us,
-        expires_at_us=row.expires_at_us,
+def _drills(connection: Connection, query: Select[Any]) -> tuple[Drill, ...]:
+    return tuple(
+        rows.record({**row, "evidence": json.loads(row["evidence_json"])}, Drill)
+        for row in connection.execute(query).mappings()
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, exists, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, exists, insert, or_, select, true, update
 
 from holdfast.rollout import RESTING, MetricState
 from holdfast.rollout.evidence.records import evidence_from_json, points_from_json, to_json
@@ -16,8 +16,8 @@ from holdfast.store.db.schema import pushes, rollout_evidence, rollouts
 from holdfast.store.rollout.pushes import BAKING
 
 _PLAIN = tuple(name for name in MetricState.__slots__ if name not in ("evidence", "history"))
-_COLUMNS = tuple(rollout_evidence.c[name] for name in (*_PLAIN, "evidence_json", "history_json"))
-_SHADOW = f"{SHADOW_PREFIX}%"
+
+_OF_CANARY = rollout_evidence.c.metric.not_like(f"{SHADOW_PREFIX}%")
 _GOES_ON = or_(
     rollouts.c.state.not_in(sorted(RESTING)),
     exists().where(pushes.c.rollout_id == rollouts.c.rollout_id, BAKING),
@@ -27,10 +27,9 @@ _GOES_ON = or_(
 
 def begin(connection: Connection, rollout: int, states: Sequence[MetricState], *, now_us: int) -> None:
     """Insert the first rows of `rollout`, in the caller's transaction."""
+    of = {"rollout_id": rollout, "updated_at_us": now_us}
     for state in states:
-        connection.execute(
-            insert(rollout_evidence).values(rollout_id=rollout, updated_at_us=now_us, **values_of(state))
-        )
+        connection.execute(insert(rollout_evidence).values(of | values_of(state)))
 
 
 def of_rollout(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
@@ -40,42 +39,40 @@ def of_rollout(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
 
 def canary_of_rollout(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
     """Return the canary's metrics of `rollout`, as the caller's transaction sees them; empty before its canary began."""
-    return _chosen(connection, rollout, rollout_evidence.c.metric.not_like(_SHADOW))
+    return _chosen(connection, rollout, _OF_CANARY)
 
 
 def shadow_of_rollout(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
     """Return the shadow's metrics of `rollout`, as the caller's transaction sees them; empty without a shadow."""
-    return _chosen(connection, rollout, rollout_evidence.c.metric.like(_SHADOW))
+    return _chosen(connection, rollout, ~_OF_CANARY)
 
 
 def canary_of_running(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
     """Return the canary's metrics of `rollout`, locked for update; empty if it no longer runs."""
-    return _locked(connection, rollout, rollout_evidence.c.metric.not_like(_SHADOW))
+    return _chosen(connection, rollout, _OF_CANARY, running=True)
 
 
 def shadow_of_running(connection: Connection, rollout: int) -> tuple[MetricState, ...]:
     """Return the shadow's metrics of `rollout`, locked for update; empty if it no longer runs."""
-    return _locked(connection, rollout, rollout_evidence.c.metric.like(_SHADOW))
+    return _chosen(connection, rollout, ~_OF_CANARY, running=True)
 
 
-def _chosen(connection: Connection, rollout: int, which: ColumnElement[bool]) -> tuple[MetricState, ...]:
-    query = (
-        select(*_COLUMNS)
-        .where(rollout_evidence.c.rollout_id == rollout, which)
-        .order_by(rollout_evidence.c.metric)
+def _chosen(
+    connection: Connection, rollout: int, which: ColumnElement[bool], *, running: bool = False
+) -> tuple[MetricState, ...]:
+    query = select(rollout_evidence).where(rollout_evidence.c.rollout_id == rollout, which)
+    if running:
+        same = rollouts.c.rollout_id == rollout_evidence.c.rollout_id
+        query = query.join(rollouts, same).where(_GOES_ON).with_for_update()
+    found = connection.execute(query.order_by(rollout_evidence.c.metric)).mappings()
+    return tuple(
+        MetricState(
+            **{name: row[name] for name in _PLAIN},
+            evidence=evidence_from_json(row["evidence_json"]),
+            history=points_from_json(row["history_json"]),
+        )
+        for row in found
     )
-    return tuple(_state(row) for row in connection.execute(query).mappings())
-
-
-def _locked(connection: Connection, rollout: int, which: ColumnElement[bool]) -> tuple[MetricState, ...]:
-    query = (
-        select(*_COLUMNS)
-        .join(rollouts, rollouts.c.rollout_id == rollout_evidence.c.rollout_id)
-        .where(rollouts.c.rollout_id == rollout, _GOES_ON, which)
-        .order_by(rollout_evidence.c.metric)
-        .with_for_update()
-    )
-    return tuple(_state(row) for row in connection.execute(query).mappings())
 
 
 def put(connection: Connection, rollout: int, states: Sequence[MetricState], *, now_us: int) -> None:
@@ -92,11 +89,3 @@ def values_of(state: MetricState) -> dict[str, object]:
     """Return `state` as values of the columns of `rollout_evidence`."""
     plain = {name: getattr(state, name) for name in _PLAIN}
     return {**plain, "evidence_json": to_json(state.evidence), "history_json": to_json(state.history)}
-
-
-def _state(row: RowMapping) -> MetricState:
-    return MetricState(
-        **{name: row[name] for name in _PLAIN},
-        evidence=evidence_from_json(row["evidence_json"]),
-        history=points_from_json(row["history_json"]),
-    )

@@ -66,22 +66,14 @@ class Changes:
         assert self._file is not None, "a file is held"
         path, opened = self._file
         if _identity(path) != opened:
-            raise UnavailableError(
-                "HF302",
-                f"the ledger was replaced: {path} is not the file that was opened",
-                state="the last plan stays in force until the ledger is opened again",
-                next_command="holdfast verify",
+            raise _lost(
+                f"the ledger was replaced: {path} is not the file that was opened", "it is opened again"
             )
         driver: Any = held.driver_connection
         try:
             return int(driver.execute("PRAGMA data_version").fetchone()[0])
         except sqlite3.Error as error:
-            raise UnavailableError(
-                "HF302",
-                f"reading the ledger failed: {error}",
-                state="the last plan stays in force until the ledger can be read",
-                next_command="holdfast verify",
-            ) from error
+            raise _lost(f"reading the ledger failed: {error}", "the ledger can be read") from error
 
     def _newest(self) -> int:
         with self._store.ledger.read() as connection:
@@ -93,10 +85,12 @@ def _identity(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
     except OSError as error:
-        raise UnavailableError(
-            "HF302",
-            f"the ledger is missing: {path}",
-            state="the last plan stays in force until it is back",
-            next_command="holdfast restore BACKUP, or holdfast repair-ledger",
-        ) from error
+        cure = "holdfast restore BACKUP, or holdfast repair-ledger"
+        raise _lost(f"the ledger is missing: {path}", "it is back", cure) from error
     return found.st_dev, found.st_ino
+
+
+def _lost(what: str, until: str, cure: str = "holdfast verify") -> UnavailableError:
+    return UnavailableError(
+        "HF302", what, state=f"the last plan stays in force until {until}", next_command=cure
+    )

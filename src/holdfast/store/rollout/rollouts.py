@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, func, select, update
 from sqlalchemy.exc import IntegrityError as UniqueError
 
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.rollout import RESTING, State
-from holdfast.store.db import events, schema
+from holdfast.store.db import events, rows, schema
 
 _ROLLOUTS: Final = schema.rollouts
 
@@ -69,20 +69,22 @@ def insert_pending(
     Raises `ConflictError` HF404 when another one is under way.
     """
     try:
-        result = connection.execute(
-            insert(_ROLLOUTS).values(
-                model=model,
-                challenger=challenger,
-                champion=champion,
-                state=State.PENDING,
-                step=0,
-                policy_json=policy,
-                started_at_us=now_us,
-                step_started_at_us=now_us,
-                changed_at_us=now_us,
-                reason=reason,
-                actor=actor,
-            )
+        return rows.add(
+            connection,
+            _ROLLOUTS,
+            {
+                "model": model,
+                "challenger": challenger,
+                "champion": champion,
+                "state": State.PENDING,
+                "step": 0,
+                "policy_json": policy,
+                "started_at_us": now_us,
+                "step_started_at_us": now_us,
+                "changed_at_us": now_us,
+                "reason": reason,
+                "actor": actor,
+            },
         )
     except UniqueError as error:
         raise ConflictError(
@@ -91,9 +93,6 @@ def insert_pending(
             state="nothing was written",
             next_command="holdfast status, then holdfast rollback or wait for its end",
         ) from error
-    key = result.inserted_primary_key
-    assert key is not None, "the database numbers the rows"
-    return int(key[0])
 
 
 def move(
@@ -146,10 +145,10 @@ def update_reason(connection: Connection, row: RolloutRow, *, reason: str, actor
 
 def get(connection: Connection, rollout: int) -> RolloutRow:
     """Return rollout number `rollout`. Raises `NotFoundError` HF303 when there is none."""
-    found = _rows(connection, _query().where(_ROLLOUTS.c.rollout_id == rollout))
-    if not found:
+    found = _first(connection, _ROLLOUTS.c.rollout_id == rollout)
+    if found is None:
         raise NotFoundError("HF303", f"there is no rollout {rollout}", next_command="holdfast status")
-    return found[0]
+    return found
 
 
 def newest(connection: Connection, model: str) -> RolloutRow:
@@ -162,8 +161,7 @@ def newest(connection: Connection, model: str) -> RolloutRow:
 
 def find_newest(connection: Connection, model: str) -> RolloutRow | None:
     """Return the newest rollout of `model`; None when there is none."""
-    found = _rows(connection, _query().where(_ROLLOUTS.c.model == model).limit(1))
-    return found[0] if found else None
+    return _first(connection, _ROLLOUTS.c.model == model)
 
 
 def under_way(connection: Connection, model: str) -> RolloutRow | None:
@@ -171,27 +169,22 @@ def under_way(connection: Connection, model: str) -> RolloutRow | None:
 
     It need not be the newest: a promotion that is rolled back may be older than rollouts that have ended.
     """
-    query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.not_in(sorted(RESTING)))
-    found = _rows(connection, query)
-    return found[0] if found else None
+    return _first(connection, _ROLLOUTS.c.model == model, _ROLLOUTS.c.state.not_in(sorted(RESTING)))
 
 
 def promotion(connection: Connection, model: str, champion: str) -> RolloutRow | None:
     """Return the newest rollout that promoted `champion` and is not undone."""
-    query = _query().where(
+    return _first(
+        connection,
         _ROLLOUTS.c.model == model,
         _ROLLOUTS.c.challenger == champion,
         _ROLLOUTS.c.state == State.PROMOTED,
     )
-    found = _rows(connection, query.limit(1))
-    return found[0] if found else None
 
 
 def last_of(connection: Connection, model: str, challenger: str) -> RolloutRow | None:
     """Return the newest rollout of the version `challenger`; None when it was never rolled out."""
-    query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.challenger == challenger)
-    found = _rows(connection, query.limit(1))
-    return found[0] if found else None
+    return _first(connection, _ROLLOUTS.c.model == model, _ROLLOUTS.c.challenger == challenger)
 
 
 def is_pushed_after(connection: Connection, model: str, version: str, rollout: int) -> bool:
@@ -202,14 +195,13 @@ def is_pushed_after(connection: Connection, model: str, version: str, rollout: i
 
 def last_ended(connection: Connection, model: str, states: Iterable[State]) -> RolloutRow | None:
     """Return the rollout that came last, by the clock, to one of `states`."""
-    query = _query().where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.in_(sorted(states)))
-    found = _rows(connection, query.order_by(None).order_by(_ROLLOUTS.c.changed_at_us.desc()).limit(1))
-    return found[0] if found else None
+    query = select(_ROLLOUTS).where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.in_(sorted(states)))
+    return rows.first(connection, query.order_by(_ROLLOUTS.c.changed_at_us.desc()), RolloutRow)
 
 
 def of_model(connection: Connection, model: str) -> tuple[RolloutRow, ...]:
     """Return every rollout of `model`, the newest first."""
-    return _rows(connection, _query().where(_ROLLOUTS.c.model == model))
+    return tuple(rows.read(connection, _newest(_ROLLOUTS.c.model == model), RolloutRow))
 
 
 def first_reached_us(connection: Connection, rollout: int, states: Iterable[State]) -> int | None:
@@ -231,13 +223,9 @@ def rollback_seconds(connection: Connection, rollout: int) -> float | None:
     return (confirmed[0].at_us - decided[0].at_us) / 1e6
 
 
-def _query() -> Select[tuple[object, ...]]:
-    return select(*(_ROLLOUTS.c[field.name] for field in fields(RolloutRow))).order_by(
-        _ROLLOUTS.c.rollout_id.desc()
-    )
+def _newest(*which: ColumnElement[bool]) -> Select[Any]:
+    return select(_ROLLOUTS).where(*which).order_by(_ROLLOUTS.c.rollout_id.desc())
 
 
-def _rows(connection: Connection, query: Select[tuple[object, ...]]) -> tuple[RolloutRow, ...]:
-    return tuple(
-        RolloutRow(**{**row, "state": State(row["state"])}) for row in connection.execute(query).mappings()
-    )
+def _first(connection: Connection, *which: ColumnElement[bool]) -> RolloutRow | None:
+    return rows.first(connection, _newest(*which), RolloutRow)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, or_, select
 
 from holdfast.records import TrafficPlan
-from holdfast.store.db import schema
+from holdfast.store.db import rows, schema
 
 _PLANS: Final = schema.traffic_plans
 
@@ -29,18 +29,19 @@ def newest(connection: Connection, model: str) -> TrafficPlan | None:
 
 def newest_committed(connection: Connection, model: str) -> CommittedPlan | None:
     """Return the newest plan of `model` with its timestamp; None before its first rollout."""
-    return _newest(connection, model)
+    return _newest(connection, _PLANS.c.model == model)
 
 
 def before_rollout(connection: Connection, model: str, rollout: int) -> CommittedPlan | None:
     """Return the newest plan of `model` that is not of rollout number `rollout`."""
-    return _newest(connection, model, or_(_PLANS.c.rollout_id.is_(None), _PLANS.c.rollout_id != rollout))
+    other = or_(_PLANS.c.rollout_id.is_(None), _PLANS.c.rollout_id != rollout)
+    return _newest(connection, _PLANS.c.model == model, other)
 
 
 def of_rollout(connection: Connection, rollout: int) -> tuple[CommittedPlan, ...]:
     """Return every plan of rollout number `rollout`, the oldest first."""
     query = select(_PLANS).where(_PLANS.c.rollout_id == rollout).order_by(_PLANS.c.plan_id)
-    return tuple(CommittedPlan(_plan(row), row.committed_at_us) for row in connection.execute(query))
+    return tuple(_committed(row) for row in connection.execute(query).mappings())
 
 
 def changes(connection: Connection, model: str, since_us: int) -> list[int]:
@@ -86,18 +87,16 @@ def in_force(
 
 def append(connection: Connection, plan: TrafficPlan, *, now_us: int) -> int:
     """Add `plan` and return its number, whatever number it has: from the commit on, servers follow it."""
-    values = {name: value for name, value in asdict(plan).items() if name != "plan_id"}
-    result = connection.execute(insert(_PLANS).values(committed_at_us=now_us, **values))
-    key = result.inserted_primary_key
-    assert key is not None, "the database numbers the rows"
-    return int(key[0])
+    values = asdict(plan) | {"committed_at_us": now_us}
+    del values["plan_id"]
+    return rows.add(connection, _PLANS, values)
 
 
-def _newest(connection: Connection, model: str, *which: ColumnElement[bool]) -> CommittedPlan | None:
-    query = select(_PLANS).where(_PLANS.c.model == model, *which).order_by(_PLANS.c.plan_id.desc()).limit(1)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else CommittedPlan(_plan(row), row.committed_at_us)
+def _newest(connection: Connection, *which: ColumnElement[bool]) -> CommittedPlan | None:
+    query = select(_PLANS).where(*which).order_by(_PLANS.c.plan_id.desc()).limit(1)
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else _committed(row)
 
 
-def _plan(row: Row[Any]) -> TrafficPlan:
-    return TrafficPlan(**{field.name: getattr(row, field.name) for field in fields(TrafficPlan)})
+def _committed(row: RowMapping) -> CommittedPlan:
+    return CommittedPlan(rows.record(row, TrafficPlan), row["committed_at_us"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import asdict, dataclass
+from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from holdfast.records import Verdict, sha256_hex
 from holdfast.rollout import RESTING, Hook
-from holdfast.store.db import event_chain, event_cursors, schema
+from holdfast.store.db import event_chain, event_cursors, rows, schema
 
 _HOOKS: Final = schema.webhooks
 _RESPONSES: Final = schema.webhook_responses
@@ -36,9 +36,6 @@ class HookResponseRow:
     requested_at_us: int
     request_json: str
     attempts: int
-
-
-_COLUMNS: Final = tuple(_RESPONSES.c[field.name] for field in fields(HookResponseRow))
 
 
 def declare(connection: Connection, model: str, hooks: Sequence[Hook], *, now_us: int) -> None:
@@ -75,36 +72,32 @@ def follower_of(model: str, hook: str) -> str:
 def responses(connection: Connection, rollout: int) -> tuple[HookResponseRow, ...]:
     """Return every response in a rollout, in the order of the requests."""
     query = (
-        select(*_COLUMNS)
+        select(_RESPONSES)
         .where(_RESPONSES.c.rollout_id == rollout)
         .order_by(_RESPONSES.c.requested_at_us, _RESPONSES.c.webhook)
     )
-    return _rows(connection, query)
+    return tuple(rows.read(connection, query, HookResponseRow))
 
 
 def open_questions(connection: Connection, model: str) -> tuple[HookResponseRow, ...]:
     """Return the requests that the running rollout of `model` waits for: put since its last transition, without consent."""
     query = (
-        select(*_COLUMNS, _ROLLOUTS.c.step_started_at_us)
+        select(_RESPONSES, _ROLLOUTS.c.step_started_at_us)
         .join(_ROLLOUTS, _ROLLOUTS.c.rollout_id == _RESPONSES.c.rollout_id)
         .where(_ROLLOUTS.c.model == model, _ROLLOUTS.c.state.not_in(sorted(RESTING)))
         .where(_RESPONSES.c.verdict != Verdict.PASS)
         .order_by(_RESPONSES.c.requested_at_us, _RESPONSES.c.webhook)
     )
-    found = [dict(row) for row in connection.execute(query).mappings()]
     return tuple(
-        _response(row)
-        for row in found
-        if row.pop("step_started_at_us") <= json.loads(row["request_json"])["at_us"]
+        rows.record(row, HookResponseRow)
+        for row in connection.execute(query).mappings()
+        if row["step_started_at_us"] <= json.loads(row["request_json"])["at_us"]
     )
 
 
 def put_question(connection: Connection, question: HookResponseRow) -> None:
     """Store a request, new or repeated; a repeated one discards its response."""
-    values = {field.name: getattr(question, field.name) for field in fields(HookResponseRow)}
-    changed = connection.execute(update(_RESPONSES).where(*_is(question)).values(**values))
-    if changed.rowcount == 0:
-        connection.execute(insert(_RESPONSES).values(**values))
+    rows.put(connection, _RESPONSES, asdict(question))
 
 
 def put_response(
@@ -114,7 +107,10 @@ def put_response(
     changed = connection.execute(
         update(_RESPONSES)
         .where(
-            *_is(request),
+            _RESPONSES.c.rollout_id == request.rollout_id,
+            _RESPONSES.c.event == request.event,
+            _RESPONSES.c.step == request.step,
+            _RESPONSES.c.webhook == request.webhook,
             _RESPONSES.c.requested_at_us == request.requested_at_us,
             _RESPONSES.c.attempts == request.attempts,
         )
@@ -123,20 +119,3 @@ def put_response(
         )
     )
     return changed.rowcount == 1
-
-
-def _is(response: HookResponseRow) -> tuple[ColumnElement[bool], ...]:
-    return (
-        _RESPONSES.c.rollout_id == response.rollout_id,
-        _RESPONSES.c.event == response.event,
-        _RESPONSES.c.step == response.step,
-        _RESPONSES.c.webhook == response.webhook,
-    )
-
-
-def _rows(connection: Connection, query: Select[Any]) -> tuple[HookResponseRow, ...]:
-    return tuple(_response(dict(row)) for row in connection.execute(query).mappings())
-
-
-def _response(row: dict[str, Any]) -> HookResponseRow:
-    return HookResponseRow(**row | {"verdict": Verdict(row["verdict"])})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.errors import IntegrityError, UnavailableError
-from holdfast.store.durability.fsync import sync, write_all
+from holdfast.store.durability import fsync
 
 LOGS_DIRECTORY: Final = "log"
 """Where the prediction logs lie under the store's root: `log/<server>`."""
@@ -98,12 +98,4 @@ def newest_begun(directory: Path) -> int:
 
 def record_newest(directory: Path, number: int) -> None:
     """Store that segment `number` is used in `directory`, before it is created. Synced when this returns."""
-    unfinished = directory / f"{NEWEST}.unfinished"
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        write_all(descriptor, str(number).encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    unfinished.replace(directory / NEWEST)
-    sync(directory)
+    fsync.replace(directory / NEWEST, str(number).encode())

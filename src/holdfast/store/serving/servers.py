@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, select
 
 from holdfast.records import check_name
+from holdfast.store.db import rows
 from holdfast.store.db.schema import probes, servers
 from holdfast.store.serving.log_directory import OWNER
 
@@ -32,15 +33,7 @@ def announce(connection: Connection, server: Server) -> None:
     Raises `InputError` HF109 when the name cannot name a server.
     """
     check_name(server.server, "server")
-    values = {
-        "model": server.model,
-        "address": server.address,
-        "log_directory": str(server.log_directory),
-        "started_at_us": server.started_at_us,
-    }
-    changed = connection.execute(update(servers).where(servers.c.server == server.server).values(values))
-    if changed.rowcount == 0:
-        connection.execute(insert(servers).values(server=server.server, **values))
+    rows.put(connection, servers, asdict(server) | {"log_directory": str(server.log_directory)})
     # What was observed before the restart is no evidence about the process that runs now.
     connection.execute(delete(probes).where(probes.c.server == server.server))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Final
@@ -53,7 +55,11 @@ def plain(table: pa.Table) -> pa.Table:
 
     Raises `InputError` HF202 for a type that no column of a contract can be, and for a duplicate name.
     """
-    _check(table.schema)
+    refuse_columns(
+        table.schema,
+        {field.name: _kind(field) for field in table.schema if _kind(field) not in _PLAIN},
+        next_command="cast these columns in the query: to float8, text, boolean or timestamptz",
+    )
     columns = [
         _plain(table.column(number).combine_chunks(), _kind(field))
         for number, field in enumerate(table.schema)
@@ -108,21 +114,13 @@ def _whole(text: str) -> int | None:
     return int(number)
 
 
-def _check(schema: pa.Schema) -> None:
-    names = schema.names
-    wrong = [f"{name} is there twice" for name in sorted({name for name in names if names.count(name) > 1})]
-    wrong += [
-        f"{field.name} is {_kind(field)}, which no column of a contract can be"
-        for field in schema
-        if _kind(field) not in _PLAIN
-    ]
+def refuse_columns(schema: pa.Schema, unknown: Mapping[str, object], *, next_command: str) -> None:
+    """Raise `InputError` HF202 for duplicate names, and for columns whose type, by name, is in `unknown`."""
+    twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
+    wrong = [f"{name} is there twice" for name in twice]
+    wrong += [f"{name} is {kind}, which no column of a contract can be" for name, kind in unknown.items()]
     if wrong:
-        raise InputError(
-            "HF202",
-            "; ".join(wrong),
-            state="no row was read",
-            next_command="cast these columns in the query: to float8, text, boolean or timestamptz",
-        )
+        raise InputError("HF202", "; ".join(wrong), state="no row was read", next_command=next_command)
 
 
 def _plain(column: pa.Array, kind: str) -> pa.Array:

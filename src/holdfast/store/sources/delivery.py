@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Final, TypeAlias
 
+import polars as pl
 import pyarrow as pa
 
 from holdfast.errors import InputError, UnavailableError
+from holdfast.formatting import first_line
 
 LIMIT_BYTES: Final = 8 << 30
 """The largest delivery, unpacked, unless HOLDFAST_SOURCE_BYTES sets another limit."""
@@ -76,10 +79,39 @@ class Rows:
 Source: TypeAlias = Bundle | Rows
 
 
+class UnreadableError(Exception):
+    """The bytes are not what the name of their file tells; the message continues "the source x"."""
+
+
+class TooLargeError(Exception):
+    """The content is larger than the limit when it is unpacked."""
+
+
+@contextmanager
+def reading(source: Bundle, file: File) -> Iterator[None]:
+    """Raise what readers raise about `file` as `InputError` HF201."""
+    name = source.name if source.alone else f"{source.name}: {file.name}"
+    try:
+        yield
+    except TooLargeError as error:
+        raise too_large(source.name, source.limit_bytes) from error
+    except UnreadableError as error:
+        raise refused(name, str(error)) from error
+    except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise refused(name, f"is not a readable {file.kind} file ({first_line(error)})") from error
+
+
 def refused(name: str, reason: str, *, next_command: str = "") -> InputError:
     """Return the error of a source that can never be read: HF201."""
     return InputError(
         "HF201", f"the source {name} {reason}", state="nothing was loaded", next_command=next_command
+    )
+
+
+def changed(name: str) -> InputError:
+    """Return the error of a source that another process writes to: HF201."""
+    return refused(
+        name, "changed while it was read", next_command="the same command when the delivery is complete"
     )
 
 
@@ -100,11 +132,6 @@ def too_large(name: str, limit_bytes: int) -> InputError:
         f"holds more than {limit_bytes:,} bytes when it is unpacked",
         next_command="deliver it as several batches, or raise HOLDFAST_SOURCE_BYTES",
     )
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of the message of an error, or its type."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 _PARQUET_MAGIC: Final = b"PAR1"
@@ -196,26 +223,14 @@ _MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _CHUNK_BYTES: Final = 1 << 24
 
 
-class UnreadableError(Exception):
-    """The bytes are no whole file of their kind; the message continues "the source x"."""
-
-
-class TooLargeError(Exception):
-    """The content is larger than the limit when it is unpacked."""
-
-
 def unpacked(data: bytes, limit_bytes: int) -> bytes:
     """Return `data`, unpacked if it begins as a packed file does, whatever its name.
 
     Raises `TooLargeError` beyond `limit_bytes`, and `OSError` if a packed file is damaged or truncated.
     """
-    for magic, codec in _MAGIC.items():
-        if data.startswith(magic):
-            return _unpack(data, codec, limit_bytes)
-    return data
-
-
-def _unpack(data: bytes, codec: str, limit_bytes: int) -> bytes:
+    codec = next((codec for magic, codec in _MAGIC.items() if data.startswith(magic)), None)
+    if codec is None:
+        return data
     chunks: list[bytes] = []
     size = 0
     with pa.CompressedInputStream(pa.BufferReader(data), codec) as stream:

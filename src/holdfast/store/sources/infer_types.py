@@ -13,19 +13,7 @@ import pyarrow.parquet as pq
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.errors import InputError
 from holdfast.store.sources import arrow_tables, json_lines, parser
-from holdfast.store.sources.delivery import (
-    Bundle,
-    File,
-    Kind,
-    Rows,
-    Source,
-    TooLargeError,
-    UnreadableError,
-    first_line,
-    refused,
-    too_large,
-    unpacked,
-)
+from holdfast.store.sources.delivery import Bundle, File, Kind, Rows, Source, reading, unpacked
 
 _HEADER: Final = re.compile(r"([a-z0-9_-]+)\s*\[([^\[\]]+)\]")
 
@@ -53,36 +41,21 @@ def look(
 def _file(
     source: Bundle, file: File, missing_words: tuple[str, ...]
 ) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
-    name = source.name if source.alone else f"{source.name}: {file.name}"
-    try:
-        match file.kind:
-            case Kind.PARQUET:
-                table = pq.read_table(pa.BufferReader(file.data))
-                return pl.DataFrame(pl.from_arrow(table)), arrow_tables.facts_of(table.schema)
-            case Kind.JSON_LINES:
-                rows = json_lines.read(unpacked(file.data, source.limit_bytes)).rows
-                return pl.DataFrame(rows, infer_schema_length=None, strict=False), {}
-            case Kind.CSV:
-                text = unpacked(file.data, source.limit_bytes)
-                parser.read_csv(text)  # refuses what is no whole CSV file
-                return _renamed(
-                    pl.read_csv(
-                        io.BytesIO(text),
-                        try_parse_dates=True,
-                        null_values=list(missing_words),
-                        infer_schema_length=None,
-                        truncate_ragged_lines=True,
-                    )
-                )
-    except TooLargeError as error:
-        raise too_large(source.name, source.limit_bytes) from error
-    except UnreadableError as error:
-        raise refused(name, str(error)) from error
-    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
-        raise refused(name, f"is not a readable {file.kind} file ({first_line(error)})") from error
-
-
-def _renamed(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
-    units = {header: found for header in frame.columns if (found := _HEADER.fullmatch(header))}
-    facts = {found[1]: ColumnFacts(unit=found[2].strip()) for found in units.values()}
-    return frame.rename({header: found[1] for header, found in units.items()}), facts
+    with reading(source, file):
+        if file.kind is Kind.PARQUET:
+            table = pq.read_table(pa.BufferReader(file.data))
+            return pl.DataFrame(pl.from_arrow(table)), arrow_tables.facts_of(table.schema)
+        text = unpacked(file.data, source.limit_bytes)
+        if file.kind is Kind.JSON_LINES:
+            return pl.DataFrame(json_lines.read(text).rows, infer_schema_length=None, strict=False), {}
+        parser.read_csv(text)  # refuses what is no whole CSV file
+        frame = pl.read_csv(
+            io.BytesIO(text),
+            try_parse_dates=True,
+            null_values=list(missing_words),
+            infer_schema_length=None,
+            truncate_ragged_lines=True,
+        )
+        units = {header: found for header in frame.columns if (found := _HEADER.fullmatch(header))}
+        facts = {found[1]: ColumnFacts(unit=found[2].strip()) for found in units.values()}
+        return frame.rename({header: found[1] for header, found in units.items()}), facts

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from holdfast.errors import HoldfastError, InputError
+from holdfast.formatting import first_line
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.sources.delivery import (
     Bundle,
     File,
     all_finished,
     as_file,
-    first_line,
+    changed,
     is_data,
     is_unfinished,
     of_one_kind,
@@ -84,7 +85,7 @@ def _prefix(store: ObjectStore, prefix: str, name: str, limit_bytes: int) -> Bun
         files.append(as_file(each, _get(store, prefix + each, found[each], name), f"{name}: {each}"))
     failpoint("source.read")
     if _below(store, prefix) != found:
-        raise _changed(name)
+        raise changed(name)
     return Bundle(name, of_one_kind(files, name), alone=False, limit_bytes=limit_bytes)
 
 
@@ -109,9 +110,9 @@ def _get(store: ObjectStore, key: str, looks: _Looks, name: str) -> bytes:
         response = obstore.get(store, key, options={"if_match": looks[1]} if looks[1] else {})
         data = bytes(response.bytes())
     except (NotFoundError, PreconditionError) as error:
-        raise _changed(name) from error
+        raise changed(name) from error
     if _looks(response.meta) != looks or len(data) != looks[0]:
-        raise _changed(name)
+        raise changed(name)
     return data
 
 
@@ -151,12 +152,6 @@ def _opened(url: str) -> tuple[ObjectStore, str, str]:
         )
     except Exception as error:
         raise refused(shown(url), f"cannot be used as a URL ({first_line(error)})") from error
-
-
-def _changed(name: str) -> InputError:
-    return refused(
-        name, "changed while it was read", next_command="the same command when the delivery is complete"
-    )
 
 
 def _failed(name: str, error: Exception) -> HoldfastError:

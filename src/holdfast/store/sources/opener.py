@@ -31,6 +31,7 @@ from holdfast.store.sources.delivery import (
     Source,
     all_finished,
     as_file,
+    changed,
     is_data,
     is_unfinished,
     of_one_kind,
@@ -58,7 +59,6 @@ COUNT_SUFFIX: Final = ".count"
 T = TypeVar("T")
 
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]+)://")
-_DATABASES: Final = frozenset({"postgresql", "postgres"})
 
 
 def open_source(
@@ -122,7 +122,7 @@ def _is_remote(spec: str) -> bool:
     found = _URL.match(spec)
     if found is None or found[1] == "file":
         return False
-    if found[1] in _DATABASES:
+    if found[1] in postgres_query.SCHEMES:
         raise InputError(
             "HF101",
             f"the source {postgres_query.shown(spec)} is a database: "
@@ -182,14 +182,10 @@ def rows_declared(spec: Spec) -> int | None:
     path = Path(place)
     control = path.with_name(path.name + COUNT_SUFFIX)
     try:
-        text = control.read_text()
+        found = json.loads(control.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable_count(control) from error
-    try:
-        found = json.loads(text)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise _unreadable_count(control) from error
     rows = found.get("rows") if isinstance(found, dict) else found
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
@@ -245,7 +241,7 @@ def _read_local(path: str, limit_bytes: int) -> Bundle:
     if all_finished(later, name) != wanted or any(
         _looks(later[each].stat()) != looked[each] for each in wanted
     ):
-        raise _changed(name)
+        raise changed(name)
     return Bundle(name, of_one_kind(files, name), alone=False, limit_bytes=limit_bytes)
 
 
@@ -272,23 +268,14 @@ def _read_file(path: Path, within: str, name: str, limit_bytes: int) -> tuple[Fi
                 raise too_large(name, limit_bytes)
             data = opened.read(limit_bytes + 1)
             after = os.fstat(opened.fileno())
+    except FileNotFoundError as error:
+        raise refused(name, "does not exist") from error
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise refused(name, f"cannot be read ({error.strerror})") from error
     if _looks(before) != _looks(after) or len(data) != before.st_size:
-        raise _changed(name)
+        raise changed(name)
     return as_file(within, data, name), _looks(after)
 
 
 def _looks(found: os.stat_result) -> _Looks:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _changed(name: str) -> InputError:
-    return refused(
-        name, "changed while it was read", next_command="the same command when the delivery is complete"
-    )
-
-
-def _unreadable(name: str, error: OSError) -> InputError:
-    missing = isinstance(error, FileNotFoundError)
-    return refused(name, "does not exist" if missing else f"cannot be read ({error.strerror})")

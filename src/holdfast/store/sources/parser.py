@@ -14,8 +14,8 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from holdfast.contract import MISSING_WORDS, Contract, TypedBatch, from_objects, from_text
-from holdfast.errors import InputError
 from holdfast.feeds.schema_drift import Kind as ColumnKind
+from holdfast.formatting import first_line
 from holdfast.store.sources import arrow_tables, json_lines
 from holdfast.store.sources.delivery import (
     Bundle,
@@ -25,9 +25,7 @@ from holdfast.store.sources.delivery import (
     Source,
     TooLargeError,
     UnreadableError,
-    first_line,
-    refused,
-    too_large,
+    reading,
     unpacked,
 )
 from holdfast.store.sources.opener import Spec, open_source
@@ -68,10 +66,9 @@ def _parse_file(
     source: Bundle, file: File, contract: Contract, missing_words: tuple[str, ...], limit_bytes: int
 ) -> tuple[TypedBatch, int]:
     """Return the rows of one file, and its size in bytes when unpacked."""
-    name = source.name if source.alone else f"{source.name}: {file.name}"
-    try:
+    with reading(source, file):
         if file.kind is Kind.PARQUET:
-            table, size = _read_parquet(name, file.data, limit_bytes)
+            table, size = _read_parquet(file.data, limit_bytes)
             return arrow_tables.with_facts(contract, table), size
         text = unpacked(file.data, limit_bytes)
         if file.kind is Kind.JSON_LINES:
@@ -80,31 +77,28 @@ def _parse_file(
         cells = read_csv(text)
         typed = from_text(contract, cells.frame, missing_words=missing_words)
         return replace(typed, lines=cells.lines), len(text)
-    except UnreadableError as error:
-        raise refused(name, str(error)) from error
-    except TooLargeError as error:
-        raise too_large(source.name, source.limit_bytes) from error
-    except OSError as error:
-        raise refused(name, f"is not a readable {file.kind} file ({first_line(error)})") from error
 
 
-def _read_parquet(name: str, data: bytes, limit_bytes: int) -> tuple[pa.Table, int]:
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        size = _unpacked_bytes(file.metadata)
-        if size > limit_bytes:
-            raise TooLargeError
-        check_types(file.schema_arrow)
-        # Threads take longer to wake than a small file takes to read.
-        return file.read(use_threads=size > _SMALL_BYTES), size
-    except (OSError, pa.ArrowException, pl.exceptions.PolarsError, ValueError) as error:
-        raise refused(name, f"is not a readable Parquet file ({first_line(error)})") from error
-
-
-def _unpacked_bytes(metadata: pq.FileMetaData) -> int:
-    """Return a lower bound of the size in memory: a column that repeats one value is small on disk only."""
-    groups = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
-    return max(int(groups), int(metadata.num_rows) * int(metadata.num_columns))
+def _read_parquet(data: bytes, limit_bytes: int) -> tuple[pa.Table, int]:
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    about = file.metadata
+    groups = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+    # A lower bound of the size in memory: a column that repeats one value is small on disk only.
+    size = max(int(groups), int(about.num_rows) * int(about.num_columns))
+    if size > limit_bytes:
+        raise TooLargeError
+    # No contract can ask for other types, and at some of them Polars panics.
+    arrow_tables.refuse_columns(
+        file.schema_arrow,
+        {
+            field.name: field.type
+            for field in file.schema_arrow
+            if not any(fits(field.type) for fits in _TYPES)
+        },
+        next_command="write these columns as numbers, text, timestamps or booleans",
+    )
+    # Threads take longer to wake than a small file takes to read.
+    return file.read(use_threads=size > _SMALL_BYTES), size
 
 
 def _joined(parts: Sequence[TypedBatch]) -> TypedBatch:
@@ -132,24 +126,6 @@ def _as_text(frame: pl.DataFrame) -> pl.DataFrame:
         pl.col(name).dt.to_string("iso:strict") if kind.is_temporal() else pl.col(name).cast(pl.String)
         for name, kind in frame.schema.items()
     )
-
-
-def check_types(schema: pa.Schema) -> None:
-    """Refuse what no contract can ask for, before Polars meets it: at some types it panics."""
-    names = schema.names
-    wrong = [f"{name} is there twice" for name in sorted({name for name in names if names.count(name) > 1})]
-    wrong += [
-        f"{field.name} is {field.type}, which no column of a contract can be"
-        for field in schema
-        if not any(fits(field.type) for fits in _TYPES)
-    ]
-    if wrong:
-        raise InputError(
-            "HF202",
-            "; ".join(wrong),
-            state="no row was read",
-            next_command="write these columns as numbers, text, timestamps or booleans",
-        )
 
 
 def _is_words(kind: pa.DataType) -> bool:

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -21,16 +20,12 @@ from holdfast.errors import HoldfastError, InputError
 from holdfast.feeds.postgres_query import BatchQuery
 from holdfast.records import check_name, sha256_hex
 from holdfast.settings import resolve
+from holdfast.store.sources import postgres_worker
 from holdfast.store.sources.arrow_tables import plain
 from holdfast.store.sources.canonical_order import canonical
 from holdfast.store.sources.delivery import Rows, refused, too_large, unanswered
 
-_CHILD: Final = Path(__file__).with_name("postgres_worker.py")
-_REFUSED: Final = 3
-_UNAVAILABLE: Final = 4
-_TOO_LARGE: Final = 5
-_NOT_INSTALLED: Final = 6
-_SCHEMES: Final = frozenset({"postgresql", "postgres"})
+SCHEMES: Final = frozenset({"postgresql", "postgres"})
 
 
 def shown(url: str) -> str:
@@ -51,7 +46,7 @@ def ask(source: BatchQuery, *, deadline_seconds: float, limit_bytes: int) -> Row
     """
     check_name(source.batch, "batch")
     url = resolve(source.url)
-    if urlsplit(url).scheme not in _SCHEMES:
+    if urlsplit(url).scheme not in SCHEMES:
         raise InputError(
             "HF103",
             "the URL of a query begins with postgresql://",
@@ -77,7 +72,7 @@ def _read(name: str, url: str, source: BatchQuery, seconds: float, limit_bytes: 
     try:
         # -P: the child's own directory is no place to import from.
         done = subprocess.run(
-            [sys.executable, "-P", str(_CHILD)],
+            [sys.executable, "-P", postgres_worker.__file__],
             input=json.dumps(request).encode(),
             capture_output=True,
             timeout=seconds,
@@ -94,13 +89,13 @@ def _read(name: str, url: str, source: BatchQuery, seconds: float, limit_bytes: 
 def _why(name: str, url: str, done: subprocess.CompletedProcess[bytes], limit_bytes: int) -> HoldfastError:
     message = _without_secrets(" ".join(done.stderr.decode("utf-8", "replace").split()), url)[-500:]
     match done.returncode:
-        case code if code == _REFUSED:
+        case postgres_worker.REFUSED:
             return refused(name, f"refuses the query: {message}")
-        case code if code == _UNAVAILABLE:
+        case postgres_worker.UNAVAILABLE:
             return unanswered(name, f"did not answer: {message}")
-        case code if code == _TOO_LARGE:
+        case postgres_worker.TOO_LARGE:
             return too_large(name, limit_bytes)
-        case code if code == _NOT_INSTALLED:
+        case postgres_worker.NOT_INSTALLED:
             return refused(
                 name,
                 "needs adbc-driver-postgresql, which is not installed",

@@ -7,7 +7,7 @@ A killed collector leaves an orphan, which means nothing and is deleted later.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Table, func, insert, select
 
 from holdfast.errors import IntegrityError
 from holdfast.feedback import Frontier, Prediction, parse_id
+from holdfast.records import Arm
 from holdfast.store.db import schema
 from holdfast.store.files import parquet
 from holdfast.store.files.staging import Stage
@@ -79,7 +80,7 @@ SHADOWS: Final = FileTable(
 _LATER_SEGMENTS: Final = 2
 """A request that ended after its segment was closed is logged in one of the next."""
 _PREDICTION_COLUMNS: Final = (
-    "prediction", "event_time_us", "unit", "arm", "version", "rollout", "probability", "at_us",
+    "prediction", "version", "arm", "rollout", "unit", "probability", "event_time_us", "at_us",
 )  # fmt: skip
 _PAIR_COLUMNS: Final = ("prediction", "unit", "rollout", "probability", "champion_probability")
 
@@ -165,13 +166,6 @@ def register(connection: Connection, table: FileTable, file: CollectedFile) -> N
     connection.execute(insert(table.rows).values(values))
 
 
-def files(connection: Connection, table: FileTable) -> tuple[CollectedFile, ...]:
-    """Return every file of `table`, in the order of server, segment and time."""
-    rows = table.rows
-    query = select(rows).order_by(rows.c.server, rows.c.segment, rows.c.predicted_at_min_us, rows.c.path)
-    return tuple(CollectedFile(**row) for row in connection.execute(query).mappings())
-
-
 def locate(connection: Connection, table: FileTable, predictions: Iterable[str]) -> Located:
     """Return the files that can hold one of `predictions`, each with those that it can hold."""
     places: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
@@ -200,35 +194,19 @@ def locate(connection: Connection, table: FileTable, predictions: Iterable[str])
 
 def read_predictions(root: Path, located: Located) -> tuple[dict[str, Prediction], tuple[Damaged, ...]]:
     """Return the located predictions by id, and the files that cannot be read. Such a file does not stop the others."""
-    found: dict[str, Prediction] = {}
-    damaged = []
-    for file, sought in located:
-        try:
-            rows = _read(root, file, sought, _PREDICTION_COLUMNS)
-        except IntegrityError as error:
-            damaged.append(Damaged(file.path, frozenset(sought), str(error)))
-            continue
-        found |= {
-            prediction: Prediction(
-                prediction, file.model, version, arm, rollout, unit, probability, event_time_us, at_us
-            )
-            for prediction, event_time_us, unit, arm, version, rollout, probability, at_us in rows.iter_rows()
-        }
-    return found, tuple(damaged)
+    frames, damaged = _read(root, located, _PREDICTION_COLUMNS)
+    found = {
+        prediction: Prediction(prediction, file.model, *rest)
+        for file, frame in frames
+        for prediction, *rest in frame.iter_rows()
+    }
+    return found, damaged
 
 
 def read_shadow_pairs(root: Path, located: Located) -> tuple[dict[str, ShadowPair], tuple[Damaged, ...]]:
     """Return the located rows that both sides predicted by id, and the files that cannot be read."""
-    found: dict[str, ShadowPair] = {}
-    damaged = []
-    for file, sought in located:
-        try:
-            rows = _read(root, file, sought, _PAIR_COLUMNS)
-        except IntegrityError as error:
-            damaged.append(Damaged(file.path, frozenset(sought), str(error)))
-            continue
-        found |= {each.prediction: each for each in shadow_pairs(rows)}
-    return found, tuple(damaged)
+    frames, damaged = _read(root, located, _PAIR_COLUMNS)
+    return {each.prediction: each for _, frame in frames for each in shadow_pairs(frame)}, damaged
 
 
 def shadow_pairs(frame: pl.DataFrame) -> list[ShadowPair]:
@@ -237,18 +215,37 @@ def shadow_pairs(frame: pl.DataFrame) -> list[ShadowPair]:
     return [ShadowPair(*row) for row in both.select(_PAIR_COLUMNS).iter_rows()]
 
 
+def newest_of_champion(
+    connection: Connection, root: Path, model: str, columns: Sequence[str], *, since_us: int = 0
+) -> Iterator[pl.DataFrame | Damaged]:
+    """Yield from each file of `model`, the newest first, the predictions of champions from `since_us` on.
+
+    A file that cannot be read is yielded as damaged.
+    """
+    files = schema.prediction_files.c
+    query = (
+        select(files.path)
+        .where(files.model == model, files.predicted_at_max_us >= since_us)
+        .order_by(files.predicted_at_max_us.desc(), files.path)
+    )
+    for path in connection.execute(query).scalars().all():
+        try:
+            frame = parquet.read(root / path, columns)
+        except IntegrityError as error:
+            yield Damaged(path, frozenset(), str(error))
+        else:
+            yield frame.filter((pl.col("arm") == Arm.CHAMPION.value) & (pl.col("at_us") >= since_us))
+
+
 def frontiers(connection: Connection) -> dict[str, Frontier]:
     """Return how far the log of every server has been collected, by server."""
     positions, rows = schema.log_positions, schema.prediction_files
-    furthest = select(positions.c.server, func.max(positions.c.segment)).group_by(positions.c.server)
-    newest = {str(row[0]): int(row[1]) for row in connection.execute(furthest)}
-    query = select(rows.c.server, rows.c.segment, func.max(rows.c.record_number_max)).group_by(
-        rows.c.server, rows.c.segment
-    )
-    numbers = {(server, segment): number for server, segment, number in connection.execute(query)}
-    return {
-        server: Frontier(segment, numbers.get((server, segment), 0)) for server, segment in newest.items()
-    }
+    newest = select(positions.c.server, func.max(positions.c.segment).label("segment"))
+    last = newest.group_by(positions.c.server).subquery()
+    same = (rows.c.server == last.c.server) & (rows.c.segment == last.c.segment)
+    query = select(last.c.server, last.c.segment, func.coalesce(func.max(rows.c.record_number_max), 0))
+    found = connection.execute(query.outerjoin(rows, same).group_by(last.c.server, last.c.segment))
+    return {server: Frontier(segment, number) for server, segment, number in found}
 
 
 def _can_hold(file: CollectedFile, number: int) -> bool:
@@ -257,6 +254,16 @@ def _can_hold(file: CollectedFile, number: int) -> bool:
     return file.record_number_min <= number <= file.record_number_max
 
 
-def _read(root: Path, file: CollectedFile, sought: Sequence[str], columns: tuple[str, ...]) -> pl.DataFrame:
-    wanted = pl.Series("prediction", sought, dtype=pl.String).implode()
-    return parquet.read(root / file.path, columns).filter(pl.col("prediction").is_in(wanted)).select(columns)
+def _read(
+    root: Path, located: Located, columns: tuple[str, ...]
+) -> tuple[list[tuple[CollectedFile, pl.DataFrame]], tuple[Damaged, ...]]:
+    found, damaged = [], []
+    for file, sought in located:
+        wanted = pl.Series("prediction", sought, dtype=pl.String).implode()
+        try:
+            frame = parquet.read(root / file.path, columns).filter(pl.col("prediction").is_in(wanted))
+        except IntegrityError as error:
+            damaged.append(Damaged(file.path, frozenset(sought), str(error)))
+        else:
+            found.append((file, frame.select(columns)))
+    return found, tuple(damaged)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from holdfast.errors import ConflictError
 from holdfast.feedback import Label
 from holdfast.store.db.schema import labels
-
-_AT_ONCE = 10_000  # SQLite takes 32,766 parameters in one statement
+from holdfast.store.db.statements import pieces, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class NewLabel:
 def known(connection: Connection, predictions: Sequence[str]) -> dict[str, float]:
     """Return the known values, by prediction id."""
     found: dict[str, float] = {}
-    for part in _parts(predictions):
+    for part in pieces(predictions):
         query = select(labels.c.prediction_id, labels.c.value).where(labels.c.prediction_id.in_(part))
         found.update((prediction, value) for prediction, value in connection.execute(query))
     return found
@@ -36,19 +35,7 @@ def known(connection: Connection, predictions: Sequence[str]) -> dict[str, float
 def add(connection: Connection, accepted: Sequence[NewLabel]) -> None:
     """Insert accepted labels, in the caller's transaction. They wait to be joined."""
     if accepted:
-        connection.execute(
-            insert(labels),
-            [
-                {
-                    "prediction_id": label.prediction_id,
-                    "value": label.value,
-                    "source": label.source,
-                    "received_at_us": label.received_at_us,
-                    "joined": 0,
-                }
-                for label in accepted
-            ],
-        )
+        connection.execute(insert(labels), [asdict(label) | {"joined": 0} for label in accepted])
 
 
 def waiting(connection: Connection, *, after: str, limit: int) -> list[Label]:
@@ -68,7 +55,7 @@ def mark_joined(connection: Connection, predictions: Sequence[str]) -> None:
     Raises `ConflictError` HF304 when another loop has joined one of them since; the transaction must not commit.
     """
     changed = 0
-    for part in _parts(predictions):
+    for part in pieces(predictions):
         changed += connection.execute(
             update(labels).where(labels.c.prediction_id.in_(part), labels.c.joined == 0).values(joined=1)
         ).rowcount
@@ -80,16 +67,11 @@ def mark_joined(connection: Connection, predictions: Sequence[str]) -> None:
 
 def delete_unmatched(connection: Connection, predictions: Sequence[str]) -> None:
     """Delete labels whose predictions do not exist. The caller emits an event in the same transaction."""
-    for part in _parts(predictions):
+    for part in pieces(predictions):
         connection.execute(delete(labels).where(labels.c.prediction_id.in_(part), labels.c.joined == 0))
 
 
 def count(connection: Connection) -> tuple[int, int]:
     """Return the number of labels, and how many of them still wait for their predictions."""
-    query = select(func.count(), func.coalesce(func.sum(1 - labels.c.joined), 0)).select_from(labels)
-    total, waiting_labels = connection.execute(query).one()
-    return int(total), int(waiting_labels)
-
-
-def _parts(values: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
+    every, unjoined = connection.execute(select(func.count(), total(1 - labels.c.joined))).one()
+    return every, unjoined

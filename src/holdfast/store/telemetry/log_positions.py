@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, func, insert, select, update
-from sqlalchemy.exc import IntegrityError as DuplicateKey
+from sqlalchemy import Connection, Insert, Update, select, update
 
 from holdfast.errors import ConflictError
 from holdfast.store.db.schema import log_positions
+from holdfast.store.db.statements import inserting, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,35 +70,37 @@ def advance(
     ConflictError
         HF304 when another collector has moved it since; the transaction must not commit.
     """
-    here = (log_positions.c.server == found.server, log_positions.c.segment == found.segment)
     if found.collected_bytes == 0:
-        try:
-            with connection.begin_nested():
-                connection.execute(
-                    insert(log_positions).values(
-                        server=found.server,
-                        segment=found.segment,
-                        collected_bytes=collected_bytes,
-                        predictions=predictions,
-                        feedback=feedback,
-                        rejected_labels=rejected,
-                    )
-                )
-            return
-        except DuplicateKey as duplicate:
-            raise _moved(found) from duplicate
-    changed = connection.execute(
-        update(log_positions)
-        .where(*here, log_positions.c.collected_bytes == found.collected_bytes)
-        .values(
-            collected_bytes=collected_bytes,
-            predictions=log_positions.c.predictions + predictions,
-            feedback=log_positions.c.feedback + feedback,
-            rejected_labels=log_positions.c.rejected_labels + rejected,
+        statement: Insert | Update = (
+            inserting(connection, log_positions)
+            .on_conflict_do_nothing()
+            .values(
+                server=found.server,
+                segment=found.segment,
+                collected_bytes=collected_bytes,
+                predictions=predictions,
+                feedback=feedback,
+                rejected_labels=rejected,
+            )
         )
-    )
-    if changed.rowcount != 1:
-        raise _moved(found)
+    else:
+        statement = (
+            update(log_positions)
+            .where(log_positions.c.server == found.server, log_positions.c.segment == found.segment)
+            .where(log_positions.c.collected_bytes == found.collected_bytes)
+            .values(
+                collected_bytes=collected_bytes,
+                predictions=log_positions.c.predictions + predictions,
+                feedback=log_positions.c.feedback + feedback,
+                rejected_labels=log_positions.c.rejected_labels + rejected,
+            )
+        )
+    if connection.execute(statement).rowcount != 1:
+        raise ConflictError(
+            "HF304",
+            f"another collector has moved on from byte {found.collected_bytes} of {found.server}/{found.segment}",
+            state="nothing of this part was written; the other collector has it",
+        )
 
 
 def delete_collected(collected: Sequence[Path], *, keep_bytes: int) -> list[Path]:
@@ -121,18 +123,7 @@ def delete_collected(collected: Sequence[Path], *, keep_bytes: int) -> list[Path
 
 def totals(connection: Connection) -> Totals:
     """Return what was collected from all servers since the ledger began."""
-    query = select(
-        func.coalesce(func.sum(log_positions.c.predictions), 0),
-        func.coalesce(func.sum(log_positions.c.feedback), 0),
-        func.coalesce(func.sum(log_positions.c.rejected_labels), 0),
-    )
+    rows = log_positions.c
+    query = select(total(rows.predictions), total(rows.feedback), total(rows.rejected_labels))
     predictions, feedback, rejected = connection.execute(query).one()
-    return Totals(int(predictions), int(feedback), int(rejected))
-
-
-def _moved(found: Position) -> ConflictError:
-    return ConflictError(
-        "HF304",
-        f"another collector has moved on from byte {found.collected_bytes} of {found.server}/{found.segment}",
-        state="nothing of this part was written; the other collector has it",
-    )
+    return Totals(predictions, feedback, rejected)

@@ -14,6 +14,9 @@ from holdfast.records import DAY_US, Arm
 from holdfast.store.db.schema import outcomes
 from holdfast.store.db.statements import pieces
 
+_OF_PREDICTION = (
+    "prediction_id", "model", "version", "arm", "rollout_id", "probability", "event_time_us"
+)  # fmt: skip
 _DECIDED = 0.5
 """The threshold of a positive prediction, and of a positive label."""
 
@@ -33,17 +36,8 @@ def add(connection: Connection, joined: Sequence[Joined], *, now_us: int) -> Non
         connection.execute(
             insert(outcomes),
             [
-                {
-                    "prediction_id": pair.prediction.prediction_id,
-                    "model": pair.prediction.model,
-                    "version": pair.prediction.version,
-                    "arm": pair.prediction.arm,
-                    "rollout_id": pair.prediction.rollout_id,
-                    "probability": pair.prediction.probability,
-                    "label": pair.label.value,
-                    "event_time_us": pair.prediction.event_time_us,
-                    "joined_at_us": now_us,
-                }
+                {name: getattr(pair.prediction, name) for name in _OF_PREDICTION}
+                | {"label": pair.label.value, "joined_at_us": now_us}
                 for pair in joined
             ],
         )
@@ -57,15 +51,17 @@ def newest(connection: Connection, model: str) -> int:
 
 def of_model(connection: Connection, model: str, *, days: int) -> Outcomes:
     """Return the outcomes of `model` whose events are in the last `days` before its newest one."""
-    newest_us = connection.execute(
-        select(func.max(outcomes.c.event_time_us)).where(outcomes.c.model == model)
-    ).scalar_one()
-    if newest_us is None:
-        return _columns([])
+    newest_us = select(func.max(outcomes.c.event_time_us)).where(outcomes.c.model == model).scalar_subquery()
     query = select(
         outcomes.c.version, outcomes.c.event_time_us, outcomes.c.probability, outcomes.c.label
     ).where(outcomes.c.model == model, outcomes.c.event_time_us > newest_us - days * DAY_US)
-    return _columns([tuple(row) for row in connection.execute(query)])
+    found = connection.execute(query).all()
+    return Outcomes(
+        version=np.array([row.version for row in found], dtype=np.str_),
+        event_time_us=np.array([row.event_time_us for row in found], dtype=np.int64),
+        probability=np.array([row.probability for row in found], dtype=np.float64),
+        label=np.array([row.label for row in found], dtype=np.float64),
+    )
 
 
 def labels_of(connection: Connection, predictions: Iterable[str]) -> dict[str, float]:
@@ -123,13 +119,3 @@ def rollout_spans(connection: Connection, model: str) -> dict[int, RolloutSpan]:
         .group_by(outcomes.c.rollout_id)
     )
     return {rollout: RolloutSpan(rollout, first, last) for rollout, first, last in connection.execute(query)}
-
-
-def _columns(rows: list[tuple[str, int, float, float]]) -> Outcomes:
-    version, event_time_us, probability, label = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return Outcomes(
-        version=np.array(version, dtype=np.str_),
-        event_time_us=np.array(event_time_us, dtype=np.int64),
-        probability=np.array(probability, dtype=np.float64),
-        label=np.array(label, dtype=np.float64),
-    )

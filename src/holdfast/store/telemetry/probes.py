@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, select
 
 from holdfast.records import Verdict
+from holdfast.store.db import rows
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.schema import probes
 
@@ -32,25 +33,10 @@ class Probe:
 def record(connection: Connection, probe: Probe, lease: Lease) -> None:
     """Store `probe` as the last one of its server. Raises `ConflictError` HF304 when another loop has the lease."""
     assert_epoch(connection, lease.name, lease.epoch)
-    connection.execute(delete(probes).where(probes.c.server == probe.server, probes.c.model == probe.model))
-    connection.execute(insert(probes).values(asdict(probe)))
+    rows.put(connection, probes, asdict(probe))
 
 
 def last(connection: Connection, model: str) -> tuple[Probe, ...]:
     """Return the last probe of every server of `model`, by server name."""
     query = select(probes).where(probes.c.model == model).order_by(probes.c.server)
-    return tuple(
-        Probe(
-            row.server,
-            row.model,
-            row.plan_id,
-            row.planned_version,
-            row.observed_version,
-            Verdict(row.verdict),
-            row.explanation,
-            row.probed_at_us,
-            row.serving_config,
-            row.runtime,
-        )
-        for row in connection.execute(query)
-    )
+    return tuple(rows.read(connection, query, Probe))

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
-from holdfast.errors import IntegrityError
-from holdfast.records import Arm
-from holdfast.store.db.schema import prediction_files
-from holdfast.store.files import parquet
+from holdfast.store.telemetry import collected_files
 
 _COLUMNS: Final = ("prediction", "at_us", "unit", "arm", "version", "probability", "inputs")
 
@@ -55,22 +52,13 @@ def newest(connection: Connection, root: Path, model: str, *, most: int, since_u
     since_us
         The oldest time of a request, microseconds since 1970 UTC.
     """
-    query = (
-        select(prediction_files.c.path)
-        .where(prediction_files.c.model == model, prediction_files.c.predicted_at_max_us >= since_us)
-        .order_by(prediction_files.c.predicted_at_max_us.desc(), prediction_files.c.path)
-    )
-    paths = list(connection.execute(query).scalars())
     found: list[RecordedRequest] = []
     damaged: dict[str, str] = {}
-    for path in paths:
-        try:
-            frame = parquet.read(root / path, _COLUMNS)
-        except IntegrityError as error:
-            damaged[path] = str(error)
+    for part in collected_files.newest_of_champion(connection, root, model, _COLUMNS, since_us=since_us):
+        if isinstance(part, collected_files.Damaged):
+            damaged[part.path] = part.explanation
             continue
-        wanted = frame.filter((pl.col("arm") == Arm.CHAMPION.value) & (pl.col("at_us") >= since_us))
-        found += _requests(wanted)
+        found += _requests(part)
         if len(found) >= most:
             break
     found.sort(key=lambda each: (-each.at_us, each.id))
@@ -78,20 +66,11 @@ def newest(connection: Connection, root: Path, model: str, *, most: int, since_u
 
 
 def _requests(frame: pl.DataFrame) -> list[RecordedRequest]:
-    named = frame.with_columns(
-        pl.col("prediction").str.split("/").list.first().alias("id"),
-        pl.col("prediction").str.split("/").list.last().cast(pl.Int64).alias("row"),
-    )
+    parts = pl.col("prediction").str.split("/")
     grouped = (
-        named.sort("row")
-        .group_by("id", maintain_order=True)
-        .agg(
-            pl.col("at_us").first(),
-            pl.col("unit").first(),
-            pl.col("version").first(),
-            pl.col("inputs"),
-            pl.col("probability"),
-        )
+        frame.sort(parts.list.last().cast(pl.Int64))
+        .group_by(parts.list.first(), maintain_order=True)
+        .agg(pl.col("at_us", "unit", "version").first(), pl.col("inputs", "probability"))
     )
     return [
         RecordedRequest(

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, select
 
-from holdfast.errors import HoldfastError, IntegrityError
-from holdfast.monitor.traffic_comparison import LabelShare, TrafficComparison, TrafficSlice
+from holdfast.errors import HoldfastError
+from holdfast.monitor.traffic_comparison import TrafficComparison
 from holdfast.records import canonical_json, sha256_hex
-from holdfast.stats import Interval
 from holdfast.store.catalog import snapshots
-from holdfast.store.db import schema
-from holdfast.store.db.ledger import Store
+from holdfast.store.db import rows, schema
 from holdfast.store.feeds import batch_profiles
-from holdfast.store.files import parquet
-from holdfast.store.telemetry.collected_files import Damaged
+from holdfast.store.telemetry.collected_files import Damaged, newest_of_champion
 
 _COMPARISONS: Final = schema.traffic_comparisons
-_FILES: Final = schema.prediction_files
 _OUTCOMES: Final = schema.outcomes
 _SLICES: Final = schema.snapshot_slices
 _COLUMNS: Final = ("prediction", "at_us", "arm", "version", "probability", "inputs")
@@ -52,7 +48,6 @@ class TrainingRows:
 
 def put(connection: Connection, model: str, found: TrafficComparison) -> None:
     """Store `found` as the last comparison of `model`, in the caller's transaction."""
-    connection.execute(delete(_COMPARISONS).where(_COMPARISONS.c.model == model))
     values = {
         "model": model,
         "version": found.version,
@@ -60,7 +55,7 @@ def put(connection: Connection, model: str, found: TrafficComparison) -> None:
         "computed_at_us": found.computed_at_us,
         "comparison_json": canonical_json(found),
     }
-    connection.execute(insert(_COMPARISONS).values(values))
+    rows.put(connection, _COMPARISONS, values)
 
 
 def last(connection: Connection, model: str) -> TrafficComparison | None:
@@ -68,7 +63,7 @@ def last(connection: Connection, model: str) -> TrafficComparison | None:
     text = connection.execute(
         select(_COMPARISONS.c.comparison_json).where(_COMPARISONS.c.model == model)
     ).scalar_one_or_none()
-    return None if text is None else _from_dict(json.loads(text))
+    return None if text is None else msgspec.json.decode(text, type=TrafficComparison)
 
 
 def newest_predictions(
@@ -85,24 +80,14 @@ def newest_predictions(
     most_rows, most_files
         How many rows to return, and how many of the newest files to read, at most.
     """
-    query = (
-        select(_FILES.c.path)
-        .where(_FILES.c.model == model)
-        .order_by(_FILES.c.predicted_at_max_us.desc(), _FILES.c.path)
-        .limit(most_files)
-    )
-    paths = list(connection.execute(query).scalars())
-    parts, damaged, rows = [], [], 0
-    for path in paths:
-        try:
-            frame = parquet.read(root / path, _COLUMNS)
-        except IntegrityError as error:
-            damaged.append(Damaged(path, frozenset(), str(error)))
+    parts, damaged, height = [], [], 0
+    for part in islice(newest_of_champion(connection, root, model, _COLUMNS), most_files):
+        if isinstance(part, Damaged):
+            damaged.append(part)
             continue
-        part = frame.filter((pl.col("version") == version) & (pl.col("arm") == "champion"))
-        parts.append(part.select(_COLUMNS))
-        rows += part.height
-        if rows >= most_rows:
+        parts.append(part.filter(pl.col("version") == version).select(_COLUMNS))
+        height += parts[-1].height
+        if height >= most_rows:
             break
     if not parts:
         return pl.DataFrame(), tuple(damaged)
@@ -117,15 +102,15 @@ def labelled(connection: Connection, model: str, version: str, *, most: int) -> 
         .order_by(_OUTCOMES.c.event_time_us.desc())
         .limit(most)
     )
-    rows: Sequence[Any] = connection.execute(query).all()
+    found = connection.execute(query).all()
     return Labelled(
-        [row.prediction_id for row in rows],
-        np.array([row.probability for row in rows], np.float64),
-        np.array([row.label for row in rows], np.float64),
+        [row.prediction_id for row in found],
+        np.array([row.probability for row in found], np.float64),
+        np.array([row.label for row in found], np.float64),
     )
 
 
-def training_rows(store: Store, snapshot: str, selection_json: str, seed: int) -> TrainingRows:
+def training_rows(connection: Connection, snapshot: str, selection_json: str, seed: int) -> TrainingRows:
     """Return the training rows of `snapshot` by slice after the selection, or all its rows without a stored selection.
 
     The share of positive labels is that of the snapshot's rows, from the profiles of their loads.
@@ -134,33 +119,11 @@ def training_rows(store: Store, snapshot: str, selection_json: str, seed: int) -
         _SLICES.c.snapshot == snapshot, _SLICES.c.selection_hash == sha256_hex(f"{seed} {selection_json}")
     )
     slices: dict[str, dict[str, int]] = {}
-    with store.ledger.read() as connection:
-        for column, value, rows in connection.execute(query):
-            slices.setdefault(column, {})[value] = rows
+    for column, value, selected in connection.execute(query):
+        slices.setdefault(column, {})[value] = selected
     try:
-        found = snapshots.get(store, snapshot)
-        with store.ledger.read() as connection:
-            facts = batch_profiles.of_snapshot(connection, found)
+        facts = batch_profiles.of_snapshot(connection, snapshots.get(connection, snapshot))
     except HoldfastError:
         return TrainingRows(slices, None)  # its loads are unknown, as after a rebuild of the ledger
     shares = [each.profile.label_share for each in facts if each.profile is not None]
     return TrainingRows(slices, next((share for share in shares if share is not None), None))
-
-
-def _from_dict(found: dict[str, Any]) -> TrafficComparison:
-    label = found["label"]
-    return TrafficComparison(
-        **{
-            **found,
-            "slices": tuple(TrafficSlice(**each) for each in found["slices"]),
-            "label": None
-            if label is None
-            else LabelShare(
-                **{
-                    **label,
-                    "estimate": Interval(**label["estimate"]),
-                    "seen": None if label["seen"] is None else Interval(**label["seen"]),
-                }
-            ),
-        }
-    )

@@ -2,80 +2,56 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
+from typing import Final
 
-from sqlalchemy import Connection, func, insert, select, update
+import msgspec
+from sqlalchemy import ColumnElement, Connection, and_, func, select
 
 from holdfast.monitor import UsageRow, merge
 from holdfast.records import canonical_json
+from holdfast.store.db import rows
 from holdfast.store.db.schema import request_counts
+from holdfast.store.db.statements import total
+
+_from_text: Final = msgspec.json.Decoder(dict[int, int]).decode
 
 
 def add(connection: Connection, model: str, counted: Iterable[UsageRow]) -> None:
     """Add counts to their minutes, in the caller's transaction."""
     for row in counted:
-        here = (
-            (request_counts.c.model == model)
-            & (request_counts.c.version == row.version)
-            & (request_counts.c.arm == row.arm)
-            & (request_counts.c.result == row.result)
-            & (request_counts.c.minute_start_us == row.minute_start_us)
+        key = {
+            "model": model,
+            "version": row.version,
+            "arm": row.arm,
+            "result": row.result,
+            "minute_start_us": row.minute_start_us,
+        }
+        here = and_(*(request_counts.c[name] == value for name, value in key.items()))
+        known = connection.execute(select(request_counts).where(here).with_for_update()).one_or_none()
+        latency = (
+            row.latency if known is None else merge((_from_text(known.latency_buckets_json), row.latency))
         )
-        known = connection.execute(
-            select(request_counts.c.latency_buckets_json).where(here).with_for_update()
-        ).scalar_one_or_none()
-        if known is None:
-            connection.execute(
-                insert(request_counts).values(
-                    model=model,
-                    version=row.version,
-                    arm=row.arm,
-                    result=row.result,
-                    minute_start_us=row.minute_start_us,
-                    requests=row.requests,
-                    rows=row.rows,
-                    latency_sum_us=row.latency_sum_us,
-                    latency_buckets_json=_to_text(dict(row.latency)),
-                )
-            )
-            continue
-        connection.execute(
-            update(request_counts)
-            .where(here)
-            .values(
-                requests=request_counts.c.requests + row.requests,
-                rows=request_counts.c.rows + row.rows,
-                latency_sum_us=request_counts.c.latency_sum_us + row.latency_sum_us,
-                latency_buckets_json=_to_text(merge((_from_text(known), row.latency))),
-            )
-        )
+        counts = {
+            "requests": row.requests + (known.requests if known else 0),
+            "rows": row.rows + (known.rows if known else 0),
+            "latency_sum_us": row.latency_sum_us + (known.latency_sum_us if known else 0),
+            "latency_buckets_json": canonical_json({str(bucket): count for bucket, count in latency.items()}),
+        }
+        rows.put(connection, request_counts, key | counts)
 
 
 def since(connection: Connection, model: str, since_us: int) -> tuple[UsageRow, ...]:
     """Return the minutes of `model` from `since_us` on, oldest first."""
+    counts = request_counts.c
     query = (
         select(request_counts)
-        .where(request_counts.c.model == model, request_counts.c.minute_start_us >= since_us)
-        .order_by(
-            request_counts.c.minute_start_us,
-            request_counts.c.version,
-            request_counts.c.arm,
-            request_counts.c.result,
-        )
+        .where(counts.model == model, counts.minute_start_us >= since_us)
+        .order_by(counts.minute_start_us, counts.version, counts.arm, counts.result)
     )
     return tuple(
-        UsageRow(
-            version=row.version,
-            arm=row.arm,
-            result=row.result,
-            minute_start_us=row.minute_start_us,
-            requests=row.requests,
-            rows=row.rows,
-            latency_sum_us=row.latency_sum_us,
-            latency=_from_text(row.latency_buckets_json),
-        )
-        for row in connection.execute(query)
+        rows.record({**row, "latency": _from_text(row["latency_buckets_json"])}, UsageRow)
+        for row in connection.execute(query).mappings()
     )
 
 
@@ -95,37 +71,27 @@ def first_minute_us(connection: Connection, model: str) -> int | None:
 
 def requests_between(connection: Connection, model: str, from_us: int, to_us: int) -> int:
     """Return the number of requests of `model` in the minutes from `from_us` to before `to_us`, answered or not."""
-    query = select(func.coalesce(func.sum(request_counts.c.requests), 0)).where(
-        request_counts.c.model == model,
-        request_counts.c.minute_start_us >= from_us,
-        request_counts.c.minute_start_us < to_us,
+    counts = request_counts.c
+    query = select(total(counts.requests)).where(
+        counts.model == model, counts.minute_start_us >= from_us, counts.minute_start_us < to_us
     )
-    return int(connection.execute(query).scalar_one())
+    return connection.execute(query).scalar_one()
 
 
 def requests_by_version(connection: Connection, model: str) -> dict[str, int]:
     """Return the number of requests of each version of `model` since the ledger began, answered or not."""
-    query = (
-        select(request_counts.c.version, func.sum(request_counts.c.requests))
-        .where(request_counts.c.model == model)
-        .group_by(request_counts.c.version)
-    )
-    return {version: int(requests) for version, requests in connection.execute(query) if version}
+    return _by_version(connection, model, request_counts.c.requests)
 
 
 def predicted_rows(connection: Connection, model: str) -> dict[str, int]:
     """Return the number of rows that each version of `model` predicted since the ledger began."""
+    return _by_version(connection, model, request_counts.c.rows)
+
+
+def _by_version(connection: Connection, model: str, counted: ColumnElement[int]) -> dict[str, int]:
     query = (
-        select(request_counts.c.version, func.sum(request_counts.c.rows))
-        .where(request_counts.c.model == model)
+        select(request_counts.c.version, total(counted))
+        .where(request_counts.c.model == model, request_counts.c.version != "")
         .group_by(request_counts.c.version)
     )
-    return {version: int(rows) for version, rows in connection.execute(query) if version}
-
-
-def _to_text(latency: dict[int, int]) -> str:
-    return canonical_json({str(bucket): count for bucket, count in latency.items()})
-
-
-def _from_text(text: str) -> dict[int, int]:
-    return {int(bucket): int(count) for bucket, count in json.loads(text).items()}
+    return {str(version): int(count) for version, count in connection.execute(query)}

@@ -13,6 +13,7 @@ import pytest
 from holdfast.cli import app
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
+from tests.support.queries import read
 
 MODEL = """
 from holdfast import (
@@ -94,7 +95,7 @@ def test_the_beginning_of_a_name_is_enough_while_it_means_one_thing(run: Run) ->
     assert run("snapshot", "export", short)[1]["snapshot"] == first
     store = Store.open(Path(".holdfast"))
     with store.ledger.write() as connection:
-        snapshots.put(connection, replace(snapshots.get(store, first), snapshot=f"{short}-ffffffff"))
+        snapshots.put(connection, replace(read(store, snapshots.get, first), snapshot=f"{short}-ffffffff"))
     status, refused = run("snapshot", "show", short)
     assert (status, refused["error"]["code"]) == (3, "HF314")
     assert f"{short!r} may be " in refused["error"]["what"]

@@ -63,7 +63,8 @@ def list_(run: Run, limit: Limit = 20) -> None:
 
     Example: holdfast snapshot list --limit 5
     """
-    found = recent.made(run.store, limit=limit)
+    with run.store.ledger.read() as connection:
+        found = recent.made(connection, limit=limit)
     run.out.records(
         "Snapshots",
         found.rows,
@@ -90,8 +91,8 @@ def show(
 
     Example: holdfast snapshot show s41
     """
-    store = run.store
-    snapshot, selections = snapshots.show(store, name_lookup.snapshot(store, name))
+    with run.store.ledger.read() as connection:
+        snapshot, selections = snapshots.show(connection, name_lookup.snapshot(connection, name))
     _print_snapshot(run.out, snapshot)
     for selection in selections:
         run.out.print(
@@ -118,8 +119,9 @@ def diff(
     Example: holdfast snapshot diff s40 s41
     """
     store = run.store
-    before, after = name_lookup.snapshot(store, before), name_lookup.snapshot(store, after)
-    changes = snapshots.diff(store, before, after)
+    with store.ledger.read() as connection:
+        before, after = name_lookup.snapshot(connection, before), name_lookup.snapshot(connection, after)
+        changes = snapshots.diff(connection, before, after)
     for change in changes:
         _print_change(run.out, change)
     traffic = snapshots.last_traffic_comparison(store, run.model.name)

@@ -268,8 +268,8 @@ def _contract_of(run: Run, which: str) -> Contract:
             return contracts.get(connection, which)
     if _VERSION.fullmatch(which):
         with store.ledger.read() as connection:
-            version = versions.get(connection, name_lookup.version(store, which))
-        return Contract.from_json(read_metadata(blobs.get(store, version.digest)).contract_json)
+            version = versions.get(connection, name_lookup.version(connection, which))
+        return Contract.from_json(read_metadata(blobs.get(store.root, version.digest)).contract_json)
     raise NotFoundError(
         "HF303",
         f"there is no contract {which!r}; it can be {REFERENCE}",

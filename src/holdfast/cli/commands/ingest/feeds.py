@@ -93,7 +93,8 @@ def _print_state(out: Output, status: standing.FeedStatus) -> None:
 
 def _list_batches(run: Run, feed: str | None, limit: int) -> None:
     out = run.out
-    found = recent.loaded(run.store, feed, limit=limit)
+    with run.store.ledger.read() as connection:
+        found = recent.loaded(connection, feed, limit=limit)
     if feed is not None and not found.rows:
         run.project.feed(feed)  # one that is no longer declared may have batches; one that never was has none
     out.records(

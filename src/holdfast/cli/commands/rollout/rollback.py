@@ -158,9 +158,10 @@ def _commit(settings: Settings, request: Request) -> _Committed:
             next_command="holdfast restore BACKUP, or holdfast repair-ledger",
         )
     store = Store.of(settings)
-    if request.version is not None:
-        request = replace(request, version=name_lookup.version(store, request.version, request.model))
     with store.ledger.read() as connection:
+        if request.version is not None:
+            version = name_lookup.version(connection, request.version, request.model)
+            request = replace(request, version=version)
         registered = servers.registered(connection, request.model)
     result = rolling.rollback(store, request, now_us=now_us())
     return _Committed(result, registered, time.monotonic())

@@ -125,8 +125,8 @@ def compare(
 
     Example: holdfast runtime test b-1f2e3d4c5b6a
     """
-    store = run.store
-    name = name_lookup.runtime(store, name)
+    with run.store.ledger.read() as connection:
+        name = name_lookup.runtime(connection, name)
     found = compatibility_test(run, name, run.candidate(version) if version else _intended(run))
     run.out.result(
         {
@@ -156,9 +156,9 @@ def use(
     Example: holdfast runtime use b-1f2e3d4c5b6a
     """
     store, model = run.store, run.model.name
-    name = name_lookup.runtime(store, name)
     present = serving(run)
     with store.ledger.read() as connection:
+        name = name_lookup.runtime(connection, name)
         plan = traffic_plans.newest(connection, model)
     if name != present.runtime:
         for version in pushing.to_try(store, model, name):

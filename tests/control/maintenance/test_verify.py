@@ -42,7 +42,7 @@ def test_a_store_in_order_has_no_finding(store: Store) -> None:
         True,
     )
     assert told == [(done, 4) for done in range(1, 5)]
-    assert outcome.as_dict()["findings"] == []
+    assert outcome.as_dict()["findings"] == ()
 
 
 @pytest.mark.parametrize("damage", ["emptied", "halved", "flipped", "missing", "swapped", "grown"])

@@ -1,5 +1,5 @@
 CREATE TABLE backouts (
-    backout_id BIGSERIAL NOT NULL,
+    backout_id {serial} NOT NULL,
     feed VARCHAR(63) NOT NULL,
     batch VARCHAR(63) NOT NULL,
     state VARCHAR(16) NOT NULL,
@@ -25,7 +25,7 @@ CREATE TABLE contracts (
 );
 
 CREATE TABLE drills (
-    drill_id BIGSERIAL NOT NULL,
+    drill_id {serial} NOT NULL,
     kind VARCHAR(31) NOT NULL,
     model VARCHAR(63) NOT NULL,
     verdict VARCHAR(16) NOT NULL,
@@ -49,7 +49,7 @@ CREATE TABLE event_cursors (
 );
 
 CREATE TABLE events (
-    event_id BIGSERIAL NOT NULL,
+    event_id {serial} NOT NULL,
     at_us BIGINT NOT NULL,
     kind VARCHAR(63) NOT NULL,
     subject VARCHAR(127) NOT NULL,
@@ -73,7 +73,7 @@ CREATE TABLE feeds (
 
 CREATE TABLE labels (
     prediction_id VARCHAR(48) NOT NULL,
-    value DOUBLE PRECISION NOT NULL,
+    value {double} NOT NULL,
     source VARCHAR(63) NOT NULL,
     received_at_us BIGINT NOT NULL,
     joined INTEGER NOT NULL,
@@ -142,7 +142,7 @@ CREATE TABLE serving_configs (
 );
 
 CREATE TABLE table_versions (
-    table_version BIGSERIAL NOT NULL,
+    table_version {serial} NOT NULL,
     committed_at_us BIGINT NOT NULL,
     reason VARCHAR(64) NOT NULL,
     CONSTRAINT pk_table_versions PRIMARY KEY (table_version)
@@ -158,15 +158,15 @@ CREATE TABLE traffic_comparisons (
 );
 
 CREATE TABLE violations (
-    violation_id BIGSERIAL NOT NULL,
+    violation_id {serial} NOT NULL,
     feed VARCHAR(63) NOT NULL,
     batch VARCHAR(63) NOT NULL,
     epoch INTEGER,
     check_name VARCHAR(63) NOT NULL,
     subject VARCHAR(127) NOT NULL,
     level VARCHAR(16) NOT NULL,
-    observed DOUBLE PRECISION,
-    bound DOUBLE PRECISION,
+    observed {double},
+    bound {double},
     explanation TEXT NOT NULL,
     found_at_us BIGINT NOT NULL,
     accepted_at_us BIGINT,
@@ -198,7 +198,7 @@ CREATE TABLE batches (
     rows_quarantined BIGINT NOT NULL,
     event_time_min_us BIGINT,
     event_time_max_us BIGINT,
-    table_version BIGINT NOT NULL,
+    table_version {number} NOT NULL,
     source TEXT NOT NULL,
     CONSTRAINT pk_batches PRIMARY KEY (feed, batch, epoch),
     CONSTRAINT ck_batches_state_known CHECK (state IN ('published', 'backed_out')),
@@ -222,8 +222,8 @@ CREATE TABLE files (
     sha256 VARCHAR(64) NOT NULL,
     event_time_min_us BIGINT,
     event_time_max_us BIGINT,
-    added_version BIGINT NOT NULL,
-    removed_version BIGINT,
+    added_version {number} NOT NULL,
+    removed_version {number},
     CONSTRAINT pk_files PRIMARY KEY (path),
     CONSTRAINT ck_files_removed_after_added CHECK (removed_version IS NULL OR removed_version > added_version),
     CONSTRAINT fk_files_added_version FOREIGN KEY(added_version) REFERENCES table_versions (table_version),
@@ -240,7 +240,7 @@ CREATE TABLE online_definitions (
     aggregate VARCHAR(80) NOT NULL,
     feed VARCHAR(63) NOT NULL,
     definition_json TEXT NOT NULL,
-    table_version BIGINT NOT NULL,
+    table_version {number} NOT NULL,
     CONSTRAINT pk_online_definitions PRIMARY KEY (aggregate),
     CONSTRAINT fk_online_definitions_table_version FOREIGN KEY(table_version) REFERENCES table_versions (table_version)
 );
@@ -251,8 +251,8 @@ CREATE TABLE online_features (
     aggregate VARCHAR(80) NOT NULL,
     entity VARCHAR(255) NOT NULL,
     known_at_us BIGINT NOT NULL,
-    value DOUBLE PRECISION,
-    table_version BIGINT NOT NULL,
+    value {double},
+    table_version {number} NOT NULL,
     CONSTRAINT pk_online_features PRIMARY KEY (aggregate, entity, known_at_us),
     CONSTRAINT fk_online_features_table_version FOREIGN KEY(table_version) REFERENCES table_versions (table_version)
 );
@@ -260,14 +260,14 @@ CREATE TABLE online_features (
 CREATE INDEX ix_online_features_aggregate_table_version ON online_features (aggregate, table_version);
 
 CREATE TABLE outcomes (
-    outcome_id BIGSERIAL NOT NULL,
+    outcome_id {serial} NOT NULL,
     prediction_id VARCHAR(48) NOT NULL,
     model VARCHAR(63) NOT NULL,
     version VARCHAR(32) NOT NULL,
     arm VARCHAR(16) NOT NULL,
     rollout_id BIGINT,
-    probability DOUBLE PRECISION NOT NULL,
-    label DOUBLE PRECISION NOT NULL,
+    probability {double} NOT NULL,
+    label {double} NOT NULL,
     event_time_us BIGINT NOT NULL,
     joined_at_us BIGINT NOT NULL,
     CONSTRAINT pk_outcomes PRIMARY KEY (outcome_id),
@@ -330,7 +330,7 @@ CREATE INDEX ix_shadow_files_server_segment ON shadow_files (server, segment);
 
 CREATE TABLE snapshots (
     snapshot VARCHAR(32) NOT NULL,
-    table_version BIGINT NOT NULL,
+    table_version {number} NOT NULL,
     contract_hash VARCHAR(64) NOT NULL,
     created_at_us BIGINT NOT NULL,
     CONSTRAINT pk_snapshots PRIMARY KEY (snapshot),
@@ -342,7 +342,7 @@ CREATE INDEX ix_snapshots_table_version ON snapshots (table_version);
 CREATE TABLE taints (
     kind VARCHAR(16) NOT NULL,
     subject VARCHAR(63) NOT NULL,
-    backout_id BIGINT NOT NULL,
+    backout_id {number} NOT NULL,
     tainted_at_us BIGINT NOT NULL,
     CONSTRAINT pk_taints PRIMARY KEY (kind, subject, backout_id),
     CONSTRAINT ck_taints_kind_known CHECK (kind IN ('snapshot', 'version')),
@@ -371,11 +371,11 @@ CREATE INDEX ix_admissions_feed_rows_digest ON admissions (feed, rows_digest);
 CREATE INDEX ix_admissions_feed_values_digest ON admissions (feed, values_digest);
 
 CREATE TABLE backout_batches (
-    backout_id BIGINT NOT NULL,
+    backout_id {number} NOT NULL,
     feed VARCHAR(63) NOT NULL,
     batch VARCHAR(63) NOT NULL,
     epoch INTEGER NOT NULL,
-    removed_version BIGINT,
+    removed_version {number},
     CONSTRAINT pk_backout_batches PRIMARY KEY (backout_id, feed, batch, epoch),
     CONSTRAINT fk_backout_batches_feed_batch_epoch FOREIGN KEY(feed, batch, epoch) REFERENCES batches (feed, batch, epoch),
     CONSTRAINT fk_backout_batches_backout_id FOREIGN KEY(backout_id) REFERENCES backouts (backout_id),
@@ -406,7 +406,7 @@ CREATE TABLE file_row_groups (
     batch VARCHAR(63) NOT NULL,
     epoch INTEGER NOT NULL,
     rows BIGINT NOT NULL,
-    removed_version BIGINT,
+    removed_version {number},
     CONSTRAINT pk_file_row_groups PRIMARY KEY (path, row_group),
     CONSTRAINT fk_file_row_groups_feed_batch_epoch FOREIGN KEY(feed, batch, epoch) REFERENCES batches (feed, batch, epoch),
     CONSTRAINT fk_file_row_groups_path FOREIGN KEY(path) REFERENCES files (path),
@@ -505,14 +505,14 @@ CREATE TABLE compatibility_tests (
 );
 
 CREATE TABLE gate_results (
-    gate_result_id BIGSERIAL NOT NULL,
+    gate_result_id {serial} NOT NULL,
     version VARCHAR(32) NOT NULL,
     gate VARCHAR(63) NOT NULL,
     verdict VARCHAR(16) NOT NULL,
-    observed DOUBLE PRECISION,
-    low DOUBLE PRECISION,
-    high DOUBLE PRECISION,
-    bound DOUBLE PRECISION,
+    observed {double},
+    low {double},
+    high {double},
+    bound {double},
     explanation TEXT NOT NULL,
     evaluated_at_us BIGINT NOT NULL,
     CONSTRAINT pk_gate_results PRIMARY KEY (gate_result_id),
@@ -523,7 +523,7 @@ CREATE TABLE gate_results (
 CREATE INDEX ix_gate_results_version ON gate_results (version);
 
 CREATE TABLE rollouts (
-    rollout_id BIGSERIAL NOT NULL,
+    rollout_id {serial} NOT NULL,
     model VARCHAR(63) NOT NULL,
     challenger VARCHAR(32) NOT NULL,
     champion VARCHAR(32),
@@ -563,7 +563,7 @@ CREATE TABLE decisions (
 CREATE INDEX ix_decisions_rollout_id ON decisions (rollout_id);
 
 CREATE TABLE pushes (
-    rollout_id BIGINT NOT NULL,
+    rollout_id {number} NOT NULL,
     model VARCHAR(63) NOT NULL,
     outcome VARCHAR(16) NOT NULL,
     reason TEXT NOT NULL,
@@ -579,16 +579,16 @@ CREATE TABLE pushes (
 CREATE INDEX ix_pushes_model ON pushes (model);
 
 CREATE TABLE rollout_evidence (
-    rollout_id BIGINT NOT NULL,
+    rollout_id {number} NOT NULL,
     metric VARCHAR(63) NOT NULL,
     challenger_units BIGINT NOT NULL,
-    challenger_total DOUBLE PRECISION NOT NULL,
+    challenger_total {double} NOT NULL,
     champion_units BIGINT NOT NULL,
-    champion_total DOUBLE PRECISION NOT NULL,
-    log_e DOUBLE PRECISION NOT NULL,
-    log_bound DOUBLE PRECISION NOT NULL,
+    champion_total {double} NOT NULL,
+    log_e {double} NOT NULL,
+    log_bound {double} NOT NULL,
     step_units BIGINT NOT NULL,
-    latency_bound_us DOUBLE PRECISION,
+    latency_bound_us {double},
     evidence_json TEXT NOT NULL,
     history_json TEXT NOT NULL,
     updated_at_us BIGINT NOT NULL,
@@ -597,14 +597,14 @@ CREATE TABLE rollout_evidence (
 );
 
 CREATE TABLE traffic_plans (
-    plan_id BIGSERIAL NOT NULL,
+    plan_id {serial} NOT NULL,
     model VARCHAR(63) NOT NULL,
     champion VARCHAR(32) NOT NULL,
     challenger VARCHAR(32),
     share_ppm INTEGER NOT NULL,
     previous VARCHAR(32),
     fallback VARCHAR(32),
-    rollout_id BIGINT,
+    rollout_id {number},
     committed_at_us BIGINT NOT NULL,
     shadow VARCHAR(32),
     shadow_ppm INTEGER NOT NULL,
@@ -632,7 +632,7 @@ CREATE INDEX ix_traffic_plans_model ON traffic_plans (model);
 CREATE INDEX ix_traffic_plans_rollout_id ON traffic_plans (rollout_id);
 
 CREATE TABLE webhook_responses (
-    rollout_id BIGINT NOT NULL,
+    rollout_id {number} NOT NULL,
     event VARCHAR(16) NOT NULL,
     step INTEGER NOT NULL,
     webhook VARCHAR(63) NOT NULL,

@@ -6,43 +6,36 @@ by the name of the rule. The same rows, selection and seed give the same choice,
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from holdfast.contract.schema.columns import Column, Number
-from holdfast.contract.schema.expressions import Expression, Rule
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from holdfast.contract.batch.rules import compile_rule_for_frame
+from holdfast.contract.schema.columns import Category, Column, Number
+from holdfast.contract.schema.expressions import Rule
 from holdfast.contract.schema.rule_types import check_rule
-from holdfast.errors import InputError
+from holdfast.errors import InputError, RefusedError
 from holdfast.records import canonical_json, check_name, sha256_hex
 
 _Otherwise = Literal["refuse", "warn"]
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(Rule):
     """A policy for training rows: those for which `expression` is false are left out, and counted under `name`.
 
     A row for which it is missing is kept.
     """
 
-    name: str
-    expression: Expression
 
-    def __post_init__(self) -> None:
-        Rule(self.name, self.expression)
-
-
-@dataclass(frozen=True, slots=True)
-class Forbidden:
+class Forbidden(Rule):
     """Rows that must not be trained on. One row for which `expression` is true refuses the training (HF407)."""
-
-    name: str
-    expression: Expression
-
-    def __post_init__(self) -> None:
-        Rule(self.name, self.expression)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +61,8 @@ class Cap:
     at_most: int | float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", _names(self.columns))
+        names = [self.columns] if isinstance(self.columns, str) else self.columns
+        object.__setattr__(self, "columns", tuple(check_name(name, "column") for name in names))
         as_rows = isinstance(self.at_most, int) and not isinstance(self.at_most, bool) and self.at_most >= 1
         as_share = isinstance(self.at_most, float) and 0.0 < self.at_most < 1.0
         if not self.columns or not (as_rows or as_share):
@@ -168,7 +162,7 @@ class Selection:
         for part in ("filters", "forbidden", "discard", "caps", "quotas", "weights"):
             parts = getattr(self, part)
             object.__setattr__(self, part, tuple(parts) if isinstance(parts, (list, tuple)) else (parts,))
-        names = [rule.name for rule in self._rules()]
+        names = [rule.name for rule in (*self.filters, *self.forbidden)]
         if len(set(names)) != len(names):
             raise _declaration_error("two filters or forbidden rows have the same name")
         object.__setattr__(self, "_json", canonical_json(self._as_json()))
@@ -176,7 +170,8 @@ class Selection:
     @property
     def columns(self) -> tuple[str, ...]:
         """Return the columns that it reads, each once."""
-        return tuple(dict.fromkeys(self._columns()))
+        of_rules = (name for rule in (*self.filters, *self.forbidden) for name in rule.columns)
+        return tuple(dict.fromkeys((*of_rules, *self._by())))
 
     @property
     def hash(self) -> str:
@@ -194,22 +189,13 @@ class Selection:
                 raise _declaration_error(
                     f"the selection reads {name!r}, which is not a column of the model, its aggregates or its rows"
                 )
-        for rule in self._rules():
+        for rule in (*self.filters, *self.forbidden):
             check_rule(rule, columns)
         for name in self._by():
             if isinstance(columns[name], Number):
                 raise _declaration_error(
                     f"the selection counts by {name!r}, a number; count by a category, text, integer or boolean"
                 )
-
-    def _columns(self) -> Iterator[str]:
-        for rule in self._rules():
-            yield from rule.columns
-        yield from self._by()
-
-    def _rules(self) -> Iterator[Rule]:
-        yield from (Rule(part.name, part.expression) for part in self.filters)
-        yield from (Rule(part.name, part.expression) for part in self.forbidden)
 
     def _by(self) -> Iterator[str]:
         yield from (budget.by for budget in self.discard if budget.by is not None)
@@ -220,8 +206,8 @@ class Selection:
 
     def _as_json(self) -> dict[str, object]:
         return {
-            "filters": [Rule(rule.name, rule.expression).to_json() for rule in self.filters],
-            "forbidden": [Rule(rule.name, rule.expression).to_json() for rule in self.forbidden],
+            "filters": [rule.to_json() for rule in self.filters],
+            "forbidden": [rule.to_json() for rule in self.forbidden],
             "discard": [[part.at_most, part.at_least_rows, part.by] for part in self.discard],
             "sample": None if self.sample is None else self.sample.share,
             "caps": [[list(cap.columns), cap.at_most] for cap in self.caps],
@@ -229,7 +215,7 @@ class Selection:
             "weights": [
                 [
                     part.column,
-                    sorted(([str(value), factor] for value, factor in part.factors.items())),
+                    sorted([str(value), factor] for value, factor in part.factors.items()),
                     part.default,
                 ]
                 for part in self.weights
@@ -250,8 +236,211 @@ def selectable_columns(*parts: Iterable[Column], aggregates: Iterable[str]) -> d
     return found
 
 
-def _names(columns: tuple[str, ...] | list[str] | str) -> tuple[str, ...]:
-    return tuple(check_name(name, "column") for name in ([columns] if isinstance(columns, str) else columns))
+_MISSING = "(missing)"
+
+
+@dataclass(frozen=True, slots=True)
+class SliceCount:
+    """Rows of one value of a column: the number found, and the number trained on."""
+
+    column: str
+    value: str
+    found: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedRows:
+    """The rows to train on, in their order, and counts of the others.
+
+    `weights` has one weight per row with mean 1, or is None if all are equal. `counts` is the number of rows left out
+    by each filter, the sample and each cap; `warnings` lists missed quotas that only warn.
+    """
+
+    frame: pl.DataFrame
+    weights: NDArray[np.float64] | None
+    counts: dict[str, int]
+    slices: tuple[SliceCount, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def select_rows(
+    frame: pl.DataFrame,
+    selection: Selection,
+    seed: int,
+    *,
+    columns: Mapping[str, Column],
+    key: Sequence[str],
+    slices: Sequence[str] = (),
+    rejected: pl.DataFrame | None = None,
+) -> SelectedRows:
+    """Return the rows of `frame` that `selection` keeps.
+
+    Parameters
+    ----------
+    frame, selection
+        The training rows, without held-out ones, and the declared selection.
+    seed
+        Decides with the key which rows a sample or a cap keeps.
+    columns, key
+        The contract columns of `frame`, and those that identify a row.
+    slices
+        Columns whose values are counted, besides those of quotas and caps.
+    rejected
+        Rows that the contract rejected before; they count against the discard budget.
+
+    Raises `RefusedError` HF407 (a forbidden row), HF405 (discard budget) and `InputError` HF401 (a missed quota, or
+    no row left). Nothing is random: a sample is the rows whose keyed hash is small (BLAKE2b, RFC 7693). So it does
+    not depend on the order of rows, and a sampled row stays sampled when others are added.
+    """
+    counts: dict[str, int] = {}
+    kept = frame
+    for rule in selection.filters:
+        fewer = kept.filter(_holds(rule, columns, missing=True))
+        counts[f"filter:{rule.name}"] = kept.height - fewer.height
+        kept = fewer
+    for kind in selection.forbidden:
+        _refuse_forbidden(kept, kind, columns, key)
+    for budget in selection.discard:
+        _check_budget(budget, frame, kept, rejected)
+    if selection.sample is not None or selection.caps:
+        kept = _sample_and_cap(kept, selection, seed, key, counts)
+    if kept.is_empty():
+        raise InputError("HF401", "the selection leaves no row to train on", state="nothing was trained")
+    warnings = [line for quota in selection.quotas for line in _missed_quotas(quota, kept, columns)]
+    single = (cap.columns[0] for cap in selection.caps if len(cap.columns) == 1)
+    counted = dict.fromkeys((*slices, *(quota.column for quota in selection.quotas), *single))
+    return SelectedRows(
+        kept,
+        _row_weights(kept, selection.weights) if selection.weights else None,
+        counts,
+        tuple(line for name in counted for line in _slice_counts(name, frame, kept)),
+        tuple(warnings),
+    )
+
+
+def count_forbidden(
+    rows: pl.DataFrame, selection: Selection, columns: Mapping[str, Column]
+) -> dict[str, int]:
+    """Return the number of `rows` per forbidden rule, for rows that are not trained on, such as golden queries."""
+    return {
+        rule.name: rows.filter(_holds(rule, columns, missing=False)).height for rule in selection.forbidden
+    }
+
+
+def _holds(rule: Rule, columns: Mapping[str, Column], *, missing: bool) -> pl.Expr:
+    return compile_rule_for_frame(rule, columns).fill_null(value=missing)
+
+
+def _refuse_forbidden(
+    kept: pl.DataFrame, rule: Forbidden, columns: Mapping[str, Column], key: Sequence[str]
+) -> None:
+    found = kept.filter(_holds(rule, columns, missing=False))
+    if found.is_empty():
+        return
+    first = ", ".join(f"{name}={found[name][0]}" for name in key)
+    raise RefusedError(
+        "HF407",
+        f"{found.height:,} of {kept.height:,} training rows are {rule.name!r}, which is forbidden; the first is {first}",
+        state="nothing was trained",
+        next_command="back out their batch, or declare a filter for them",
+    )
+
+
+def _check_budget(
+    budget: DiscardBudget, frame: pl.DataFrame, kept: pl.DataFrame, rejected: pl.DataFrame | None
+) -> None:
+    lost_before = rejected if rejected is not None else frame.clear()
+    if budget.by is None:
+        pairs = {"": (frame.height + lost_before.height, kept.height)}
+    else:
+        before, after = Counter(_value_counts(frame, budget.by)), _value_counts(kept, budget.by)
+        if budget.by in lost_before.columns:
+            before.update(_value_counts(lost_before, budget.by))
+        pairs = {value: (found, after.get(value, 0)) for value, found in before.items()}
+    for value, (found, left) in pairs.items():
+        where = f" of {budget.by}={value}" if budget.by is not None else ""
+        share = 1.0 - left / found if found else 0.0
+        if share > budget.at_most:
+            what = f"{found - left:,} of {found:,} rows{where} ({share:.1%}) were discarded; the limit is {budget.at_most:.1%}"
+        elif left < budget.at_least_rows:
+            what = f"{left:,} rows{where} are left; the minimum is {budget.at_least_rows:,}"
+        else:
+            continue
+        raise RefusedError(
+            "HF405",
+            what,
+            state="nothing was trained",
+            next_command="holdfast snapshot, which shows what each filter leaves out",
+        )
+
+
+def _sample_and_cap(
+    kept: pl.DataFrame, selection: Selection, seed: int, key: Sequence[str], counts: dict[str, int]
+) -> pl.DataFrame:
+    ranked = kept.with_columns(_rank=_key_hashes(kept, key, seed))
+    if selection.sample is not None:
+        below = min(2**64 - 1, math.floor(selection.sample.share * 2**64))
+        fewer = ranked.filter(pl.col("_rank") <= below)
+        counts["sample"], ranked = ranked.height - fewer.height, fewer
+    for cap in selection.caps:
+        most = cap.at_most if isinstance(cap.at_most, int) else math.floor(cap.at_most * ranked.height)
+        # Equal hashes are as good as impossible; should two be equal, the earlier row comes first.
+        fewer = ranked.filter(pl.col("_rank").rank("ordinal").over(list(cap.columns)) <= most)
+        counts[f"cap:{'+'.join(cap.columns)}"], ranked = ranked.height - fewer.height, fewer
+    return ranked.drop("_rank")
+
+
+def _key_hashes(frame: pl.DataFrame, key: Sequence[str], seed: int) -> pl.Series:
+    """Return 64 bits per row that depend on its key and the seed, the same on every machine."""
+    parts = (
+        pl.col(name).dt.epoch("us") if frame.schema[name].is_temporal() else pl.col(name) for name in key
+    )
+    texts = frame.select(
+        pl.concat_str([part.cast(pl.String).fill_null("") for part in parts], separator="\0")
+    )
+    salt = seed.to_bytes(16, "big", signed=True)
+    digests = b"".join(
+        hashlib.blake2b(text.encode(), digest_size=8, salt=salt).digest() for text in texts.to_series()
+    )
+    return pl.Series("_rank", np.frombuffer(digests, ">u8").astype(np.uint64))
+
+
+def _missed_quotas(quota: Quota, kept: pl.DataFrame, columns: Mapping[str, Column]) -> list[str]:
+    column = columns[quota.column]
+    named = column.values or () if isinstance(column, Category) else ()
+    counts = dict.fromkeys(named, 0) | _value_counts(kept, quota.column)
+    lines = [
+        f"{quota.column}={value} has {rows:,} rows; its quota is {quota.at_least:,}"
+        for value, rows in sorted(counts.items())
+        if rows < quota.at_least
+    ]
+    if lines and quota.otherwise == "refuse":
+        raise InputError(
+            "HF401", "; ".join(lines), state="nothing was trained", next_command="load more rows of the slice"
+        )
+    return lines
+
+
+def _row_weights(kept: pl.DataFrame, parts: Sequence[Weights]) -> NDArray[np.float64]:
+    weights = np.ones(kept.height)
+    for part in parts:
+        weights *= [part.factors.get(value, part.default) for value in kept[part.column].to_list()]
+    mean = float(weights.mean())
+    if mean == 0.0:
+        raise InputError("HF401", "every row has the weight 0", state="nothing was trained")
+    return weights / mean
+
+
+def _slice_counts(name: str, found: pl.DataFrame, kept: pl.DataFrame) -> list[SliceCount]:
+    before, after = _value_counts(found, name), _value_counts(kept, name)
+    return [SliceCount(name, value, rows, after.get(value, 0)) for value, rows in sorted(before.items())]
+
+
+def _value_counts(frame: pl.DataFrame, name: str) -> dict[str, int]:
+    """Return the number of rows per value of a column, as text; booleans as "true" and "false"."""
+    texts = frame[name].cast(pl.String).fill_null(_MISSING).rename("value")
+    return dict(texts.value_counts(name="rows").sort("value").iter_rows())
 
 
 def _declaration_error(why: str) -> InputError:

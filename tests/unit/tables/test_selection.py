@@ -10,7 +10,6 @@ import pytest
 
 from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Timestamp, col, dtypes
 from holdfast.errors import InputError, RefusedError
-from holdfast.tables.apply_selection import SelectedRows, count_forbidden, select_rows
 from holdfast.tables.selection import (
     Cap,
     DiscardBudget,
@@ -18,8 +17,11 @@ from holdfast.tables.selection import (
     Forbidden,
     Quota,
     Sample,
+    SelectedRows,
     Selection,
     Weights,
+    count_forbidden,
+    select_rows,
     selectable_columns,
 )
 

@@ -15,7 +15,7 @@ from holdfast.features import Aggregate, aggregate_rows, join_as_of
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 from holdfast.store.files import data_files
-from holdfast.tables.apply_selection import SelectedRows, count_forbidden, select_rows
+from holdfast.tables.selection import SelectedRows, count_forbidden, select_rows
 from holdfast.train import Split, time_split
 
 

@@ -15,7 +15,7 @@ from holdfast.store.db.ledger import Transaction
 from holdfast.store.feeds import batch_profiles
 from holdfast.store.telemetry import traffic_comparison
 from holdfast.tables import Snapshot
-from holdfast.tables.apply_selection import SelectedRows
+from holdfast.tables.selection import SelectedRows
 from holdfast.tables.snapshot_diff import TableChange, compare_tables
 
 

@@ -11,8 +11,7 @@ from sqlalchemy import Connection, select
 from holdfast.records import canonical_json, sha256_hex
 from holdfast.store.db import schema
 from holdfast.store.db.statements import inserting
-from holdfast.tables.apply_selection import SelectedRows, SliceCount
-from holdfast.tables.selection import Selection
+from holdfast.tables.selection import SelectedRows, Selection, SliceCount
 
 _SELECTIONS: Final = schema.selections
 _SLICES: Final = schema.snapshot_slices

@@ -17,7 +17,7 @@ from holdfast.control.training import snapshots
 from holdfast.formatting import counted, timestamp
 from holdfast.store.catalog import delta, name_lookup, recent
 from holdfast.tables import Snapshot
-from holdfast.tables.apply_selection import SliceCount
+from holdfast.tables.selection import SliceCount
 from holdfast.tables.snapshot_diff import TableChange
 
 _BAR = 30

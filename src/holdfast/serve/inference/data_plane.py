@@ -28,7 +28,7 @@ from holdfast.serve.inference.request_schema import RequestSchema, Row
 from holdfast.serve.inference.shadow import ShadowCopy, ShadowThread
 from holdfast.serve.protocol.oip import InferRequest, InferResponse, RequestError, decode_request
 from holdfast.store.serving.log_writer import LogWriter
-from holdfast.store.serving.prediction_log import PredictionRecord, frame
+from holdfast.store.serving.prediction_log import PredictionRecord, ShadowRecord, frame
 
 
 @dataclass(slots=True)
@@ -66,6 +66,11 @@ class _Job:
     champion_failed: str = ""
     served_by: str = ""
     probabilities: Probabilities | None = None
+
+    @property
+    def predictions(self) -> list[float]:
+        """Return the probabilities of its rows; empty if no version could answer."""
+        return [] if self.probabilities is None else self.probabilities.tolist()
 
 
 @dataclass(slots=True)
@@ -146,7 +151,7 @@ class DataPlane:
             if job.probe or job.pinned:
                 continue
             if arm_of(job.unit, active.shadow_salt, plan.shadow_ppm) is Arm.CHALLENGER:
-                self.shadow.offer(_shadow_copy(plan, job, len(calls[job.index].body)))
+                self.shadow.offer(_shadow_copy(plan, plan.shadow, job, len(calls[job.index].body)))
 
     def log_shadow_records(self) -> None:
         """Log the results that the shadow has finished."""
@@ -271,7 +276,6 @@ class DataPlane:
     # --- what is logged and returned ------------------------------------------------------------------------------------
 
     def _frame(self, active: ActivePlan, job: _Job, now_us: int) -> bytes:
-        has_prediction = job.probabilities is not None
         version = _charged(active, job)
         received, own = job.received_rows, active.schemas[version]
         if own is not job.schema and job.request.rows:
@@ -288,8 +292,8 @@ class DataPlane:
             job.rollout,
             _result(job),
             int(job.seconds * 1e6),
-            job.probabilities.tolist() if job.probabilities is not None else [],
-            received if has_prediction else [],  # type: ignore[arg-type]  # tuples are written as lists are
+            job.predictions,
+            received if job.served_by else [],  # type: ignore[arg-type]  # tuples are written as lists are
         )
         try:
             return frame(record)
@@ -314,18 +318,13 @@ class DataPlane:
         return response, job.request.binary_output
 
 
-def _shadow_copy(plan: TrafficPlan, job: _Job, size_bytes: int) -> ShadowCopy:
-    return ShadowCopy(
-        job.id,
-        job.unit,
-        plan.rollout_id,
-        size_bytes,
-        lambda schema: _rows_for(schema, [job]),
-        job.served_by or plan.champion,
-        job.champion_failed or _result(job),
-        int(job.seconds * 1e6),
-        [] if job.probabilities is None else job.probabilities.tolist(),
-    )
+def _shadow_copy(plan: TrafficPlan, version: str, job: _Job, size_bytes: int) -> ShadowCopy:
+    champion, result = job.served_by or plan.champion, job.champion_failed or _result(job)
+    latency_us = int(job.seconds * 1e6)
+    pair = ShadowRecord(
+        job.id, 0, job.unit, plan.rollout_id, version, "", 0, None, [], champion, result, latency_us, job.predictions
+    )  # fmt: skip
+    return ShadowCopy(pair, size_bytes, lambda schema: _rows_for(schema, [job]))
 
 
 def _rows_for(schema: RequestSchema, jobs: list[_Job]) -> tuple[list[Row], list[int]]:

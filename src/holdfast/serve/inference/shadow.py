@@ -12,10 +12,12 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter, thread_time
 from typing import Final
+
+from msgspec.structs import replace
 
 from holdfast.features import OnlineTable
 from holdfast.rollout.evidence.shadow import HUNG, OK
@@ -46,19 +48,13 @@ _MAX_YIELDS: Final = 20
 class ShadowCopy:
     """One answered request for the shadow. Neither side changes anything in it.
 
-    `rows_for` returns its rows and their event times by a schema, and raises `RequestError` when they break the contract.
-    `champion_result` and the fields after it are of the response that went out.
+    `record` holds the response that went out; the shadow's side is still empty. `rows_for` returns its rows and their
+    event times by a schema, and raises `RequestError` when they break the contract.
     """
 
-    id: str
-    unit: bytes
-    rollout: int | None
+    record: ShadowRecord
     bytes: int
     rows_for: Callable[[RequestSchema], tuple[list[Row], list[int]]]
-    champion: str
-    champion_result: str
-    champion_latency_us: int
-    champion_probabilities: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +112,9 @@ class ShadowThread:
         self._wake = wake
         self._woken = False
         self._finished: deque[bytes] = deque()
-        self._clock_us = clock_us
-        self._tick_seconds = deadline_seconds / _TICKS
+        self.clock_us = clock_us
+        self.tick_seconds = deadline_seconds / _TICKS
+        """The time between two looks whether the shadow has returned."""
         self._deadline_seconds = deadline_seconds
         self._max_queued, self._max_queued_bytes = max_queued, max_queued_bytes
         self._target: ShadowTarget | None = None
@@ -149,20 +146,17 @@ class ShadowThread:
         target = self._target
         if target is None:
             return
-        name = target.shadow.name
-        if self.disabled_reason:
-            self.dropped[name] += 1
-            return
         worker = self._worker
-        if worker is None:
+        if worker is None and not self.disabled_reason:
             worker = self._worker = _Worker(self)
-        full = len(worker.queue) >= self._max_queued or (
-            worker.queue and worker.bytes + copy.bytes > self._max_queued_bytes
-        )
-        if full:
-            self.dropped[name] += 1
-            return
-        worker.put(copy, target)
+        if self.disabled_reason or worker is None or not self._has_room(worker, copy):
+            self.dropped[target.shadow.name] += 1
+        else:
+            worker.put(copy, target)
+
+    def _has_room(self, worker: _Worker, copy: ShadowCopy) -> bool:
+        many = len(worker.queue)
+        return many < self._max_queued and (not many or worker.bytes + copy.bytes <= self._max_queued_bytes)
 
     def take(self) -> list[bytes]:
         """Return the records finished since the last call, framed for a segment."""
@@ -197,7 +191,7 @@ class ShadowThread:
         self.dropped[name] += worker.clear()
         _log.warning("shadow disabled: %s", self.disabled_reason)
         latency_us = int(self._deadline_seconds * 1e6)
-        self._finish(_record(copy, name, self._clock_us(), HUNG, latency_us, None, []))
+        self._finish(replace(copy.record, at_us=self.clock_us(), result=HUNG, latency_us=latency_us))
 
     def _finish(self, record: ShadowRecord) -> None:
         self.results[record.version, record.result] += 1
@@ -212,15 +206,6 @@ class ShadowThread:
             if not self.is_path_busy:
                 return
             time.sleep(_YIELD_SECONDS)
-
-    def clock_us(self) -> int:
-        """Return microseconds since 1970 UTC."""
-        return self._clock_us()
-
-    @property
-    def tick_seconds(self) -> float:
-        """The time between two looks whether the shadow has returned."""
-        return self._tick_seconds
 
 
 class _Worker:
@@ -330,8 +315,9 @@ def run_shadow(
     """
     timed: dict[str, tuple[str, Probabilities | None, int]] = {}
     sides = [(target.shadow, target.schema)]
-    if copy.champion == target.champion.name:
-        sides.insert(copy.unit[-1] & 1 if copy.unit else 0, (target.champion, target.champion_schema))
+    unit = copy.record.unit
+    if copy.record.champion == target.champion.name:
+        sides.insert(unit[-1] & 1 if unit else 0, (target.champion, target.champion_schema))
     for version, schema in sides:
         yield_to_requests()
         began = thread_time()
@@ -339,14 +325,13 @@ def run_shadow(
         timed[version.name] = kind, found, int((thread_time() - began) * 1e6)
     result, ours, latency_us = timed[target.shadow.name]
     rerun_kind, _, champion_rerun_us = timed.get(target.champion.name, ("", None, 0))
-    return _record(
-        copy,
-        target.shadow.name,
-        clock_us(),
-        result,
-        latency_us,
-        champion_rerun_us if rerun_kind == OK else None,
-        [] if ours is None else ours.tolist(),
+    return replace(
+        copy.record,
+        at_us=clock_us(),
+        result=result,
+        latency_us=latency_us,
+        champion_rerun_us=champion_rerun_us if rerun_kind == OK else None,
+        probabilities=[] if ours is None else ours.tolist(),
     )
 
 
@@ -376,29 +361,3 @@ def _restore_shared_aggregates(
         for name in shared:
             if name in before:
                 row[name] = before[name]
-
-
-def _record(
-    copy: ShadowCopy,
-    version: str,
-    at_us: int,
-    result: str,
-    latency_us: int,
-    champion_rerun_us: int | None,
-    probabilities: list[float],
-) -> ShadowRecord:
-    return ShadowRecord(
-        copy.id,
-        at_us,
-        copy.unit,
-        copy.rollout,
-        version,
-        result,
-        latency_us,
-        champion_rerun_us,
-        probabilities,
-        copy.champion,
-        copy.champion_result,
-        copy.champion_latency_us,
-        list(copy.champion_probabilities),
-    )

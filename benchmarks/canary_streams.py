@@ -14,8 +14,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from holdfast.monitor import bucket_of
-from holdfast.monitor.latency import quantile_seconds
+from holdfast.monitor.latency import bucket_of, quantile_seconds
 from holdfast.records import Arm
 from holdfast.rollout import (
     Canary,

@@ -11,7 +11,8 @@ from functools import cache
 from hashlib import blake2b
 
 from holdfast.control.collect.log_summary import Window
-from holdfast.monitor import UsageRow, bucket_of
+from holdfast.monitor.latency import bucket_of
+from holdfast.monitor.usage import UsageRow
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan
 from holdfast.rollout import RequestOutcome
 

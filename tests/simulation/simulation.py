@@ -22,7 +22,7 @@ from holdfast.control.probing.probe import probe
 from holdfast.control.rollout import pause, post_promotion, reconcile
 from holdfast.control.rollout.rollback import Request, rollback
 from holdfast.errors import HoldfastError
-from holdfast.monitor import Observation
+from holdfast.monitor.version_check import Observation
 from holdfast.records import TrafficPlan
 from holdfast.rollout import RESTING, State
 from holdfast.store import Store

@@ -12,7 +12,8 @@ from sqlalchemy import insert
 
 from holdfast.control.rollout import reconcile as rollout
 from holdfast.control.rollout.rollback import Request, rollback
-from holdfast.monitor import UsageRow, bucket_of
+from holdfast.monitor.latency import bucket_of
+from holdfast.monitor.usage import UsageRow
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan, Verdict
 from holdfast.rollout import Canary, RequestOutcome, fold_requests, fold_scores
 from holdfast.store import Store

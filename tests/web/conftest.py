@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sqlalchemy import insert
 
-from holdfast.monitor import UsageRow, bucket_of
+from holdfast.monitor.latency import bucket_of
+from holdfast.monitor.usage import UsageRow
 from holdfast.records import Arm
 from holdfast.rollout import Canary, RequestOutcome, begin, fold_requests, fold_scores
 from holdfast.rollout.evidence.history import record_point

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -36,11 +37,10 @@ def merge(histograms: Iterable[Histogram]) -> dict[int, int]:
     >>> merge([{3: 1}, {3: 2, 4: 1}])
     {3: 3, 4: 1}
     """
-    total: dict[int, int] = {}
+    total = Counter[int]()
     for histogram in histograms:
-        for bucket, count in histogram.items():
-            total[bucket] = total.get(bucket, 0) + count
-    return total
+        total.update(histogram)
+    return dict(total)
 
 
 def quantile_seconds(histogram: Histogram, share: float) -> float | None:

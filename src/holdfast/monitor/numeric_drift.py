@@ -6,7 +6,7 @@ history's, in units of the history's spread; the past batches show how large tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -31,65 +31,64 @@ few times in the year.
 _LEAST_SKEW: Final = 0.1
 """A distribution whose mean is nearer to its median than this, in standard deviations, has no long tail on one side."""
 
-_Map = Callable[[float], float]
-
 
 @dataclass(frozen=True, slots=True)
 class Misreading:
-    """A way in which numbers are misread: `back` reverses it."""
+    """A way in which numbers are misread: as `factor` times the value, plus `offset`."""
 
     explanation: str
-    back: _Map
+    factor: float
+    offset: float = 0.0
 
-
-def _scaled_by(factor: float) -> _Map:
-    return lambda value: value / factor
+    def back(self, value: float) -> float:
+        """Return `value` as it was before the misreading."""
+        return (value - self.offset) / self.factor
 
 
 _ANY_UNIT: Final = (
-    Misreading("the sign turned around", lambda value: -value),
-    Misreading("1,000 times as large", _scaled_by(1000.0)),
-    Misreading("a 1,000th", _scaled_by(0.001)),
-    Misreading("100 times as large, as percent in place of shares", _scaled_by(100.0)),
-    Misreading("a 100th, as shares in place of percent", _scaled_by(0.01)),
+    Misreading("the sign turned around", -1.0),
+    Misreading("1,000 times as large", 1000.0),
+    Misreading("a 1,000th", 0.001),
+    Misreading("100 times as large, as percent in place of shares", 100.0),
+    Misreading("a 100th, as shares in place of percent", 0.01),
 )
 
 _DURATIONS: Final = (
-    Misreading("60 times as large, as seconds in place of minutes", _scaled_by(60.0)),
-    Misreading("a 60th, as hours in place of minutes", _scaled_by(1 / 60.0)),
+    Misreading("60 times as large, as seconds in place of minutes", 60.0),
+    Misreading("a 60th, as hours in place of minutes", 1 / 60.0),
 )
 
 MISREADINGS: Final[dict[str, tuple[Misreading, ...]]] = {
-    "mi": (Misreading("miles read as kilometres", _scaled_by(1.609344)),),
-    "km": (Misreading("kilometres read as miles", _scaled_by(1 / 1.609344)),),
+    "mi": (Misreading("miles read as kilometres", 1.609344),),
+    "km": (Misreading("kilometres read as miles", 1 / 1.609344),),
     "mph": (
-        Misreading("miles an hour read as kilometres an hour", _scaled_by(1.609344)),
-        Misreading("miles an hour read as metres a second", _scaled_by(0.44704)),
+        Misreading("miles an hour read as kilometres an hour", 1.609344),
+        Misreading("miles an hour read as metres a second", 0.44704),
     ),
     "km/h": (
-        Misreading("kilometres an hour read as miles an hour", _scaled_by(1 / 1.609344)),
-        Misreading("kilometres an hour read as metres a second", _scaled_by(1 / 3.6)),
+        Misreading("kilometres an hour read as miles an hour", 1 / 1.609344),
+        Misreading("kilometres an hour read as metres a second", 1 / 3.6),
     ),
     "m/s": (
-        Misreading("metres a second read as kilometres an hour", _scaled_by(3.6)),
-        Misreading("metres a second read as miles an hour", _scaled_by(1 / 0.44704)),
+        Misreading("metres a second read as kilometres an hour", 3.6),
+        Misreading("metres a second read as miles an hour", 1 / 0.44704),
     ),
-    "degF": (Misreading("Fahrenheit read as Celsius", lambda value: value * 1.8 + 32.0),),
+    "degF": (Misreading("Fahrenheit read as Celsius", 1 / 1.8, -32.0 / 1.8),),
     "degC": (
-        Misreading("Celsius read as Fahrenheit", lambda value: (value - 32.0) / 1.8),
-        Misreading("Celsius read as kelvin", lambda value: value - 273.15),
+        Misreading("Celsius read as Fahrenheit", 1.8, 32.0),
+        Misreading("Celsius read as kelvin", 1.0, 273.15),
     ),
-    "K": (Misreading("kelvin read as Celsius", lambda value: value + 273.15),),
-    "ft": (Misreading("feet read as metres", _scaled_by(0.3048)),),
-    "m": (Misreading("metres read as feet", _scaled_by(1 / 0.3048)),),
+    "K": (Misreading("kelvin read as Celsius", 1.0, -273.15),),
+    "ft": (Misreading("feet read as metres", 0.3048),),
+    "m": (Misreading("metres read as feet", 1 / 0.3048),),
     "in": (
-        Misreading("inches read as millimetres", _scaled_by(25.4)),
-        Misreading("inches read as centimetres", _scaled_by(2.54)),
+        Misreading("inches read as millimetres", 25.4),
+        Misreading("inches read as centimetres", 2.54),
     ),
-    "mm": (Misreading("millimetres read as inches", _scaled_by(1 / 25.4)),),
-    "cm": (Misreading("centimetres read as inches", _scaled_by(1 / 2.54)),),
-    "lb": (Misreading("pounds read as kilograms", _scaled_by(0.45359237)),),
-    "kg": (Misreading("kilograms read as pounds", _scaled_by(1 / 0.45359237)),),
+    "mm": (Misreading("millimetres read as inches", 1 / 25.4),),
+    "cm": (Misreading("centimetres read as inches", 1 / 2.54),),
+    "lb": (Misreading("pounds read as kilograms", 0.45359237),),
+    "kg": (Misreading("kilograms read as pounds", 1 / 0.45359237),),
     "s": _DURATIONS,
     "min": _DURATIONS,
     "h": _DURATIONS,

@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.records import DAY_US
 from holdfast.stats import Interval, auc_interval, mean_interval
 
-DAY_US: Final = 86_400_000_000
 CONFIDENCE: Final = 0.95
 LEAST_OF_A_CLASS: Final = 5
 """The minimum number of rows of a class for an AUC: DeLong's interval rests on the normal approximation."""
@@ -130,13 +130,12 @@ def quality_by_day(outcomes: Outcomes) -> tuple[QualityDay, ...]:
 def quality_by_version(outcomes: Outcomes, predictions: dict[str, int]) -> tuple[QualityVersion, ...]:
     """Return the quality by version over all labels; `predictions` is the number of predictions by version."""
     versions = sorted({*predictions, *(str(version) for version in np.unique(outcomes.version))})
-    return tuple(
-        _version_quality(version, outcomes.where(outcomes.version == version), predictions.get(version, 0))
-        for version in versions
-    )
-
-
-def _version_quality(version: str, outcomes: Outcomes, predictions: int) -> QualityVersion:
-    found = compute_quality(outcomes)
-    coverage = min(1.0, found.rows / predictions) if predictions else None
-    return QualityVersion(version, predictions, coverage, found)
+    found = []
+    for version in versions:
+        quality, many = (
+            compute_quality(outcomes.where(outcomes.version == version)),
+            predictions.get(version, 0),
+        )
+        coverage = min(1.0, quality.rows / many) if many else None
+        found.append(QualityVersion(version, many, coverage, quality))
+    return tuple(found)

@@ -7,6 +7,7 @@ one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -75,10 +76,9 @@ def make_charts(
     counted = [(batch, found) for batch, profile in history if (found := profile.slices(column))]
     if len(counted) <= FEWEST:
         return ()
-    totals: dict[str, int] = {}
+    totals = Counter[str]()
     for _, found in counted:
-        for value, count in found.items():
-            totals[value] = totals.get(value, 0) + count
+        totals.update(found)
     commonest = sorted(totals, key=lambda value: (-totals[value], value))[:most]
     drawn = (_chart(column, value, counted) for value in commonest)
     return tuple(chart for chart in drawn if chart is not None)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from holdfast.monitor.latency import Histogram, merge, quantile_seconds
-from holdfast.records import Verdict
+from holdfast.records import MINUTE_US, Verdict
 
-MINUTE_US: Final = 60_000_000
 OK: Final = "ok"
 """The result of a successful request; every other result is an error kind."""
 
@@ -150,7 +149,7 @@ def _rate(inside: Sequence[UsageRow], total: int, until_us: int) -> float:
 
 def _version_usage(version: str, rows: Sequence[UsageRow], total: int) -> VersionUsage:
     latency = merge(row.latency for row in rows)
-    kinds: dict[str, int] = defaultdict(int)
+    kinds = Counter[str]()
     for row in rows:
         if row.result != OK:
             kinds[row.result] += row.requests
@@ -160,7 +159,7 @@ def _version_usage(version: str, rows: Sequence[UsageRow], total: int) -> Versio
         requests=requests,
         rows=sum(row.rows for row in rows),
         share=requests / total,
-        failed=sum(kinds.values()),
+        failed=kinds.total(),
         errors=tuple(ErrorKind(kind, count) for kind, count in sorted(kinds.items())),
         p50_seconds=quantile_seconds(latency, 0.50),
         p95_seconds=quantile_seconds(latency, 0.95),
@@ -170,7 +169,7 @@ def _version_usage(version: str, rows: Sequence[UsageRow], total: int) -> Versio
 
 
 def _by_minute(rows: Iterable[UsageRow]) -> tuple[Minute, ...]:
-    counts: dict[tuple[str, int], int] = defaultdict(int)
+    counts = Counter[tuple[str, int]]()
     for row in rows:
         counts[row.version, row.minute_start_us] += row.requests
     return tuple(

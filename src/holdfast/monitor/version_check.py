@@ -68,45 +68,33 @@ def check_server(plan: TrafficPlan | None, seen: Observation, *, plan_age_us: in
         return ServerVerdict(
             Verdict.INCONCLUSIVE, None, "No version was rolled out yet, so none is expected to serve."
         )
-    intended = plan.intended
+    verdict, explanation = _compare(plan, seen, plan_age_us)
+    return ServerVerdict(verdict, plan.intended, explanation)
+
+
+def _compare(plan: TrafficPlan, seen: Observation, plan_age_us: int) -> tuple[Verdict, str]:
+    is_settling = plan_age_us <= SETTLING_US
+    unsettled = Verdict.INCONCLUSIVE if is_settling else Verdict.FAIL
     if not seen.is_reachable:
-        return ServerVerdict(Verdict.ERROR, intended, f"No response: {seen.error}.")
+        return Verdict.ERROR, f"No response: {seen.error}."
     if seen.observed_version is None:
-        explanation = f"No version served: {seen.error or 'the response does not name its version'}."
-        settling = plan_age_us <= SETTLING_US
-        return ServerVerdict(Verdict.INCONCLUSIVE if settling else Verdict.FAIL, intended, explanation)
+        return unsettled, f"No version served: {seen.error or 'the response does not name its version'}."
     if seen.plan_id != plan.plan_id:
-        return _check_other_plan(plan, seen, intended, plan_age_us)
+        follows = "no plan" if seen.plan_id is None else f"plan {seen.plan_id}"
+        ending = (
+            " and may still be on its way." if is_settling else f". {seen.observed_version} served a request."
+        )
+        committed = f"plan {plan.plan_id} was committed {plan_age_us / 1e6:.0f} s ago"
+        return unsettled, f"The server follows {follows}; {committed}{ending}"
     if None not in (plan.serving_config, seen.serving_config) and plan.serving_config != seen.serving_config:
-        explanation = (
-            f"The server runs with {seen.serving_config}; plan {plan.plan_id} declares {plan.serving_config}."
-        )
-        return ServerVerdict(
-            Verdict.INCONCLUSIVE if plan_age_us <= SETTLING_US else Verdict.FAIL, intended, explanation
-        )
-    shared = plan.challenger is not None and 0 < plan.share_ppm < EVERYTHING_PPM
-    welcome = {plan.champion, plan.challenger} if shared else {intended}
-    if seen.observed_version in welcome:
-        return ServerVerdict(
-            Verdict.PASS,
-            intended,
-            f"A request was served by {seen.observed_version} under plan {plan.plan_id}, as declared.",
-        )
-    return ServerVerdict(
-        Verdict.FAIL,
-        intended,
-        f"Plan {plan.plan_id} declares {intended}, but {seen.observed_version} served a request.",
-    )
-
-
-def _check_other_plan(plan: TrafficPlan, seen: Observation, intended: str, plan_age_us: int) -> ServerVerdict:
-    follows = "no plan" if seen.plan_id is None else f"plan {seen.plan_id}"
-    explanation = (
-        f"The server follows {follows}; plan {plan.plan_id} was committed {plan_age_us / 1e6:.0f} s ago"
-    )
-    if plan_age_us <= SETTLING_US:
-        return ServerVerdict(Verdict.INCONCLUSIVE, intended, f"{explanation} and may still be on its way.")
-    return ServerVerdict(Verdict.FAIL, intended, f"{explanation}. {seen.observed_version} served a request.")
+        running, declared = seen.serving_config, plan.serving_config
+        return unsettled, f"The server runs with {running}; plan {plan.plan_id} declares {declared}."
+    is_shared = plan.challenger is not None and 0 < plan.share_ppm < EVERYTHING_PPM
+    if seen.observed_version in ({plan.champion, plan.challenger} if is_shared else {plan.intended}):
+        served = f"A request was served by {seen.observed_version} under plan {plan.plan_id}, as declared."
+        return Verdict.PASS, served
+    served = f"Plan {plan.plan_id} declares {plan.intended}, but {seen.observed_version} served a request."
+    return Verdict.FAIL, served
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,45 +109,12 @@ class Presence:
     explanation: str
 
 
-def summarise_probes(
-    plan: TrafficPlan | None,
-    verdicts: Sequence[Verdict],
-    *,
-    deployed_us: int | None,
-    rolled_back_us: int | None,
-    trained_us: int | None,
-    now_us: int,
-) -> Presence:
-    """Return one verdict for a model from the probes of all of its servers.
+def worst(verdicts: Sequence[Verdict]) -> tuple[Verdict, str]:
+    """Return one verdict, with its explanation, for the probes of all servers of a model.
 
     The worst probe decides: fail before error before inconclusive before pass. No server, or none that was probed, is
     inconclusive.
-
-    Parameters
-    ----------
-    plan
-        The newest plan of the model; None if there is none.
-    verdicts
-        The verdict of each probed server.
-    deployed_us, rolled_back_us
-        The time of the last promotion and of the last rollback, microseconds since 1970 UTC; None if never.
-    trained_us
-        The time when the planned version was trained.
-    now_us
-        The current time.
     """
-    verdict, explanation = _worst(verdicts)
-    return Presence(
-        planned_version=None if plan is None else plan.intended,
-        deployed_us=deployed_us,
-        rolled_back_us=rolled_back_us,
-        age_seconds=None if trained_us is None else max(0, now_us - trained_us) / 1e6,
-        verdict=verdict,
-        explanation=explanation,
-    )
-
-
-def _worst(verdicts: Sequence[Verdict]) -> tuple[Verdict, str]:
     if not verdicts:
         return Verdict.INCONCLUSIVE, "No server has been probed."
     for verdict, explanation in (

@@ -16,9 +16,9 @@ from typing import Any, Final
 import vl_convert
 
 from holdfast.control.reports.status import RolloutStatus
-from holdfast.monitor import Minute, QualityDay
-from holdfast.monitor.quality import DAY_US
-from holdfast.records import MINUTE_US, canonical_json, sha256_hex
+from holdfast.monitor.quality import QualityDay
+from holdfast.monitor.usage import Minute
+from holdfast.records import DAY_US, MINUTE_US, canonical_json, sha256_hex
 from holdfast.rollout import State
 from holdfast.web.rollout_section import Curve
 

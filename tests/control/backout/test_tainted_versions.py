@@ -15,7 +15,7 @@ from holdfast.control.rollout import failover, reconcile
 from holdfast.control.rollout.failover import Cause
 from holdfast.control.training import train
 from holdfast.errors import RefusedError
-from holdfast.monitor import UsageRow
+from holdfast.monitor.usage import UsageRow
 from holdfast.records import Arm, BatchId
 from holdfast.rollout import State
 from holdfast.store.backout import backouts, taints

@@ -11,6 +11,7 @@ from holdfast.control.reports.status import status
 from holdfast.errors import ConflictError
 from holdfast.records import Verdict
 from holdfast.store.db import leases
+from holdfast.store.models import versions
 from holdfast.store.serving import servers
 from holdfast.store.telemetry import log_positions
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -112,7 +113,9 @@ def test_what_a_killed_server_answered_is_counted_and_joined(world, serve, lease
     assert collector.collect(world.store, MODEL, lease, now_us=now_us()) == 0
     with world.store.ledger.read() as connection:
         assert log_positions.totals(connection).predictions == 30, "a probe is not a prediction"
-    document = status(world.store, MODEL, now_us=now_us())
+        trained_us = versions.get(connection, half).created_at_us
+    now = now_us()
+    document = status(world.store, MODEL, now_us=now)
     (version,) = document["versions"]
     assert (version["version"], version["requests"], version["labelled"], version["coverage"]) == (
         half,
@@ -123,6 +126,7 @@ def test_what_a_killed_server_answered_is_counted_and_joined(world, serve, lease
     assert version["auc"] == 0.5
     assert document["use"]["verdict"] == "pass"
     assert document["presence"]["verdict"] == "pass"
+    assert document["presence"]["age_seconds"] == max(0, now - trained_us) / 1e6
 
 
 def test_who_lost_the_lease_writes_nothing(world, serve, lease):

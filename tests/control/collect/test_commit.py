@@ -5,7 +5,7 @@ from sqlalchemy import insert, select
 
 from holdfast.control.collect import collector, commit
 from holdfast.errors import ConflictError
-from holdfast.monitor import merge
+from holdfast.monitor.latency import merge
 from holdfast.records import TrafficPlan
 from holdfast.rollout import Canary, begin, freeze_levels
 from holdfast.store import Store

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from holdfast.control.probing import probe as probing
-from holdfast.monitor import check_server
+from holdfast.monitor.version_check import check_server
 from holdfast.records import TrafficPlan, Verdict
 from holdfast.store.serving import servers
 from holdfast.store.serving.log_directory import claim

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.monitor import LATENCY_EDGES_SECONDS, RESOLUTION, bucket_of, merge, quantile_seconds
+from holdfast.monitor.latency import LATENCY_EDGES_SECONDS, RESOLUTION, bucket_of, merge, quantile_seconds
 from tests.support.profile import examples
 
 latencies = st.lists(st.integers(101, 9_900_000), min_size=1, max_size=60)

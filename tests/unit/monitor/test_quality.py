@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from holdfast.monitor import Outcomes, compute_quality, quality_by_day, quality_by_version
-from holdfast.monitor.quality import DAY_US
+from holdfast.monitor.quality import Outcomes, compute_quality, quality_by_day, quality_by_version
+from holdfast.records import DAY_US
 
 
 def outcomes(rows, days=3, versions=("v1", "v2"), seed=1):

@@ -1,4 +1,5 @@
-from holdfast.monitor import UsageRow, bucket_of, summarise_usage
+from holdfast.monitor.latency import bucket_of
+from holdfast.monitor.usage import UsageRow, summarise_usage
 from holdfast.records import Verdict
 
 MINUTE = 60_000_000

@@ -2,8 +2,7 @@ import dataclasses
 
 import pytest
 
-from holdfast.monitor import Observation, check_server, summarise_probes
-from holdfast.monitor.version_check import SETTLING_US
+from holdfast.monitor.version_check import SETTLING_US, Observation, check_server, worst
 from holdfast.records import TrafficPlan, Verdict
 
 ALONE = TrafficPlan("m", 7, "v1", None, 0, "v0", "h1", None)
@@ -57,7 +56,7 @@ def test_the_intended_version_is_the_challenger_only_when_it_has_everything():
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "worst"),
+    ("verdicts", "expected"),
     [
         ((), Verdict.INCONCLUSIVE),
         ((Verdict.PASS, Verdict.PASS), Verdict.PASS),
@@ -66,9 +65,5 @@ def test_the_intended_version_is_the_challenger_only_when_it_has_everything():
         ((Verdict.ERROR, Verdict.FAIL), Verdict.FAIL),
     ],
 )
-def test_the_worst_server_decides(verdicts, worst):
-    found = summarise_probes(
-        ALONE, verdicts, deployed_us=1, rolled_back_us=None, trained_us=5_000_000, now_us=9_000_000
-    )
-    assert found.verdict is worst
-    assert found.age_seconds == 4.0
+def test_the_worst_server_decides(verdicts, expected):
+    assert worst(verdicts)[0] is expected

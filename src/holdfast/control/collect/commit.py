@@ -19,7 +19,7 @@ from holdfast.control.collect.evidence_fold import (
 )
 from holdfast.control.collect.log_summary import PairWindow, Window
 from holdfast.feedback import Arrival, Impossible, Joined, Label, Settlement, classify_label, settle_labels
-from holdfast.monitor import UsageRow
+from holdfast.monitor.usage import UsageRow
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch

@@ -12,7 +12,8 @@ import msgspec
 import polars as pl
 
 from holdfast.control.collect.log_context import LogContext, Slicer, no_slices
-from holdfast.monitor import UsageRow, bucket_of
+from holdfast.monitor.latency import bucket_of
+from holdfast.monitor.usage import UsageRow
 from holdfast.records import MINUTE_US, Arm
 from holdfast.rollout import RequestOutcome
 from holdfast.rollout.evidence.shadow import OK, ComparedRow, Pair

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, ServerClient, call_all
-from holdfast.monitor import Observation, check_server
+from holdfast.monitor.version_check import Observation, check_server
 from holdfast.records import Verdict
 from holdfast.store import Store
 from holdfast.store.db.leases import Lease

@@ -8,18 +8,10 @@ from typing import Any, Final
 
 from holdfast.control.reports.progress import RolloutProgress, progress
 from holdfast.control.reports.rollout_status import RolloutStatus, rollout_status
-from holdfast.monitor import (
-    Presence,
-    Quality,
-    QualityDay,
-    QualityVersion,
-    Usage,
-    quality_by_day,
-    quality_by_version,
-    summarise_probes,
-    summarise_usage,
-)
+from holdfast.monitor.quality import Quality, QualityDay, QualityVersion, quality_by_day, quality_by_version
 from holdfast.monitor.traffic_comparison import TrafficComparison
+from holdfast.monitor.usage import Usage, summarise_usage
+from holdfast.monitor.version_check import Presence, worst
 from holdfast.qualify import GateResult
 from holdfast.records import HOUR_US, TrafficPlan, Verdict
 from holdfast.rollout import State
@@ -316,13 +308,15 @@ def _presence(
         if run.state == State.PROMOTED and plan is not None and run.challenger == plan.champion
     ]
     returned = [run.changed_at_us for run in runs if run.state in (State.ROLLING_BACK, State.ROLLED_BACK)]
-    return summarise_probes(
-        plan,
-        [server.verdict for server in probed],
+    trained_us = None if plan is None else created.get(plan.champion)
+    verdict, explanation = worst([server.verdict for server in probed])
+    return Presence(
+        planned_version=None if plan is None else plan.intended,
         deployed_us=max(promoted, default=None),
         rolled_back_us=max(returned, default=None),
-        trained_us=None if plan is None else created.get(plan.champion),
-        now_us=now_us,
+        age_seconds=None if trained_us is None else max(0, now_us - trained_us) / 1e6,
+        verdict=verdict,
+        explanation=explanation,
     )
 
 

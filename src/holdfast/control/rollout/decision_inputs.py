@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-from holdfast.monitor import merge, quantile_seconds
+from holdfast.monitor.latency import merge, quantile_seconds
 from holdfast.records import DAY_US, EVERYTHING_PPM
 from holdfast.rollout import (
     Advance,

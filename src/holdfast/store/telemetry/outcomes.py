@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select
 
 from holdfast.feedback import Joined
-from holdfast.monitor import Outcomes
+from holdfast.monitor.quality import Outcomes
 from holdfast.records import DAY_US, Arm
 from holdfast.store.db.schema import outcomes
 from holdfast.store.db.statements import pieces

@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, func, select
 
-from holdfast.monitor import UsageRow, merge
+from holdfast.monitor.latency import merge
+from holdfast.monitor.usage import UsageRow
 from holdfast.records import canonical_json
 from holdfast.store.db import rows
 from holdfast.store.db.schema import request_counts

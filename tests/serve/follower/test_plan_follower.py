@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert, text
 
 from holdfast.serve import operator_log
-from holdfast.serve.follower import local_copy_writer, plan_follower
+from holdfast.serve.follower import local_copy, plan_follower
 from holdfast.serve.follower.local_copy import LocalCopy, LocalState
 from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.settings import Settings
@@ -201,7 +201,7 @@ def test_a_copy_that_could_not_be_saved_is_saved_later(
     world: World, follower: plan_follower.PlanFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """D7: a full disk at the moment of a new plan must not leave the next start with the old one."""
-    monkeypatch.setattr(local_copy_writer, "ERROR_SECONDS", 0.05)
+    monkeypatch.setattr(local_copy, "ERROR_SECONDS", 0.05)
     copy = world.root / "serve"
     copy.write_text("in the way of the directory", encoding="utf-8")
     world.version("half")

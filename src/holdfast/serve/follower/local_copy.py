@@ -2,14 +2,19 @@
 
 `<directory>/plan.json` names the files by their SHA-256 and carries its own; it is replaced in one step after they are
 durable. Whenever a process dies, the directory holds one complete plan.
+
+A thread of its own writes it, so that a disk that stalls delays no plan. A rollback is a plan, and following it needs
+memory alone: the plan before it may still be being written.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +27,12 @@ from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.rollout.model.abort import UnderWay
 from holdfast.store.durability.fsync import make_directory, sync, write_all
 
+_log = logging.getLogger(__name__)
+
+ERROR_SECONDS: Final = 1.0
+"""How long to wait after a write failed."""
+BUSY_SECONDS: Final = 0.2
+"""How long to wait for another server that writes."""
 _PLAN: Final = "plan.json"
 _ONLINE: Final = "online.msgpack"
 _LOCK: Final = "lock"
@@ -203,6 +214,68 @@ class LocalCopy:
             os.close(descriptor)
         unfinished.replace(self.directory / name)
         sync(self.directory)
+
+
+Write = Callable[[LocalCopy], bool]
+"""Writes a part of the copy; returns False while another server writes. Raises `OSError` or `IntegrityError`."""
+
+
+class LocalCopyWriter:
+    """Runs submitted writes on `copy`, the newest of each part, until they succeed."""
+
+    def __init__(self, copy: LocalCopy) -> None:
+        self.error = ""
+        """Why the copy is out of date."""
+        self._copy = copy
+        self._waiting: dict[str, Write] = {}
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="local-copy-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Start no further write. Does not wait: the thread may hang in a disk that does not respond."""
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify()
+
+    def submit(self, part: str, write: Write) -> None:
+        """Queue `write` for `part`, in place of one that waits; returns at once."""
+        with self._changed:
+            self._waiting[part] = write
+            self._changed.notify()
+
+    @property
+    def is_idle(self) -> bool:
+        """Return True if everything that was submitted is on disk."""
+        return not self._waiting
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            with self._changed:
+                while not self._waiting and not self._stopping.is_set():
+                    self._changed.wait()
+                waiting = dict(self._waiting)
+            self._stopping.wait(self._write(waiting))
+
+    def _write(self, waiting: Mapping[str, Write]) -> float:
+        """Run the waiting writes; return the seconds to wait before the rest is tried again."""
+        try:
+            done = {part: write for part, write in waiting.items() if write(self._copy)}
+        except (OSError, IntegrityError) as error:
+            if str(error) != self.error:
+                _log.warning("local copy is out of date, writing it failed: %s", error)
+            self.error = str(error)
+            return ERROR_SECONDS
+        self.error = ""
+        with self._changed:
+            for part, write in done.items():
+                if self._waiting.get(part) is write:  # else a newer one came meanwhile
+                    del self._waiting[part]
+        return 0.0 if done == waiting else BUSY_SECONDS
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

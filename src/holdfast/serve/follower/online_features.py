@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from holdfast.features import Aggregate, OnlineTable
-from holdfast.serve.follower.local_copy import LocalCopy, LocalFeature
-from holdfast.serve.follower.local_copy_writer import Write
+from holdfast.serve.follower.local_copy import LocalCopy, LocalFeature, Write
 from holdfast.serve.inference.loaded_model import LoadedVersion
 from holdfast.store import Store
 from holdfast.store.catalog import batches, online_features

@@ -19,11 +19,9 @@ from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.monitor.traffic_comparison import TrafficComparison
 from holdfast.records import TrafficPlan
 from holdfast.rollout.model.abort import UnderWay
-from holdfast.serve.follower.abort_follower import AbortFollower
-from holdfast.serve.follower.abort_handler import AbortHandler
+from holdfast.serve.follower.aborts import AbortFollower, AbortHandler
 from holdfast.serve.follower.config_follower import ConfigFollower
-from holdfast.serve.follower.local_copy import LocalCopy, LocalState, LocalVersion
-from holdfast.serve.follower.local_copy_writer import LocalCopyWriter
+from holdfast.serve.follower.local_copy import LocalCopy, LocalCopyWriter, LocalState, LocalVersion
 from holdfast.serve.follower.model_loader import LoadedPlan, ModelLoader
 from holdfast.serve.follower.online_features import OnlineFeatureFollower
 from holdfast.serve.follower.plan_switch import PlanSwitch, RollbackFacts

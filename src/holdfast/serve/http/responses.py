@@ -6,14 +6,7 @@ from typing import Final
 
 import msgspec
 
-from holdfast.errors import (
-    ConflictError,
-    HoldfastError,
-    InputError,
-    NotFoundError,
-    RefusedError,
-    UnavailableError,
-)
+from holdfast.errors import ConflictError, HoldfastError, InputError, NotFoundError, RefusedError
 
 JSON: Final = b"application/json"
 OCTETS: Final = b"application/octet-stream"
@@ -41,6 +34,7 @@ _STARTS: Final = {
     for status, phrase in _PHRASES.items()
     for content_type in (JSON, OCTETS)
 }
+_STATUSES: Final[dict[type[HoldfastError], int]] = {InputError: 400, NotFoundError: 404, ConflictError: 409, RefusedError: 409}
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -65,14 +59,4 @@ def error_body(code: str, what: str, reasons: list[str] | None = None) -> bytes:
 
 def status_of(error: HoldfastError) -> int:
     """Return the HTTP status for a kind of error; the only place that maps one to the other."""
-    match error:
-        case InputError():
-            return 400
-        case NotFoundError():
-            return 404
-        case ConflictError() | RefusedError():
-            return 409
-        case UnavailableError():
-            return 503
-        case _:
-            return 503
+    return next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 503)

@@ -33,20 +33,6 @@ Row = dict[str, Any]
 class RequestSchema:
     """A compiled contract. Cheap to call, and free of state."""
 
-    __slots__ = (
-        "_by_name",
-        "_check",
-        "_columns",
-        "_event",
-        "_fast_checks",
-        "_rules",
-        "_timestamps",
-        "contract",
-        "facts",
-        "specs",
-        "wire",
-    )  # fmt: skip
-
     def __init__(self, contract: Contract) -> None:
         self.contract = contract
         self.wire = tuple(input_spec(column) for column in contract.request_columns)

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -202,13 +202,6 @@ def duration(text: str | timedelta, of: str = "") -> timedelta:
         return timedelta(seconds=float(found[1]) * _UNIT_SECONDS[found[2]])
     except OverflowError as error:
         raise InputError("HF109", f"{given[:60]} is a longer duration than can be counted") from error
-
-
-def utc(timestamp: datetime) -> datetime:
-    """Return `timestamp` in UTC. Raises `InputError` HF109 if it has no time zone: guessing one is how R23 happened."""
-    if timestamp.tzinfo is None:
-        raise InputError("HF109", f"{timestamp!r} has no time zone")
-    return timestamp.astimezone(UTC)
 
 
 def checked_json(content: dict[str, Any]) -> bytes:

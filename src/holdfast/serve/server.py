@@ -28,7 +28,7 @@ from holdfast.serve.http.connection import Listener
 from holdfast.serve.http.request_guard import RequestGuard
 from holdfast.serve.inference.active_plan import ActivePlan
 from holdfast.serve.inference.data_plane import DataPlane
-from holdfast.serve.inference.metrics import ServerFacts, ShadowFacts, VersionFacts
+from holdfast.serve.inference.metrics import ServerFacts, VersionFacts
 from holdfast.serve.inference.shadow import ShadowThread
 from holdfast.settings import Settings
 from holdfast.store.models import runtimes
@@ -331,15 +331,13 @@ class _Process:
                 "prediction_log_sync_failures_total": log.failed_syncs,
                 "open_connections": len(self.listener.connections),
                 "connections_rejected_total": self.listener.rejected_connections,
+                "shadow_queue_length": self.shadow.queue_length,
+                "shadow_disabled": bool(self.shadow.disabled_reason),
             },
             versions=self._versions(active) if active else (),
             comparison=progress.comparison,
-            shadow=ShadowFacts(
-                dict(self.shadow.results),
-                dict(self.shadow.dropped),
-                self.shadow.queue_length,
-                bool(self.shadow.disabled_reason),
-            ),
+            shadow_results=dict(self.shadow.results),
+            shadow_dropped=dict(self.shadow.dropped),
             build={"runtime": self._runtime_id, **self._runtime.facts},
         )
 

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ import msgspec
 from holdfast.errors import IntegrityError
 from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.rollout.model.abort import UnderWay
-from holdfast.store.durability.fsync import make_directory, sync, write_all
+from holdfast.store.durability.fsync import make_directory, replace
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class LocalCopy:
         -------
         False while another server writes: try again.
         """
-        with self._lock_for_writing() as locked:
+        with self._locked(fcntl.LOCK_EX) as locked:
             if not locked:
                 return False
             if self._has_newer(state.plan):
@@ -110,9 +110,9 @@ class LocalCopy:
             digests = {version.digest for version in state.versions.values()}
             for digest in digests:
                 if self.file(digest) is None:
-                    self._replace(f"{digest}.onnx", fetch(digest))
+                    replace(self._file(digest), fetch(digest))
             encoded = msgspec.json.encode(state)
-            self._replace(_PLAN, msgspec.json.encode(_Checksummed(sha256_hex(encoded), msgspec.Raw(encoded))))
+            replace(self._plan, msgspec.json.encode(_Checksummed(sha256_hex(encoded), msgspec.Raw(encoded))))
             named = {self._file(digest) for digest in digests}
             for path in self.directory.glob("*.onnx"):
                 if path not in named:
@@ -125,19 +125,19 @@ class LocalCopy:
         Its versions are those that were loaded when it was written, the champion among them.
         """
         try:
-            data = (self.directory / _PLAN).read_bytes()
+            data = (self._plan).read_bytes()
         except FileNotFoundError:
             return None
         try:
             checksummed = msgspec.json.decode(data, type=_Checksummed)
             state = msgspec.json.decode(checksummed.state, type=LocalState)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise _altered(self.directory / _PLAN) from error
+            raise _altered(self._plan) from error
         if (
             sha256_hex(bytes(checksummed.state)) != checksummed.sha256
             or state.plan.champion not in state.versions
         ):
-            raise _altered(self.directory / _PLAN)
+            raise _altered(self._plan)
         return state
 
     def file(self, digest: str) -> bytes | None:
@@ -153,10 +153,10 @@ class LocalCopy:
 
         Returns False while another server writes: try again.
         """
-        with self._lock_for_writing() as locked:
+        with self._locked(fcntl.LOCK_EX) as locked:
             if locked and self._load_values().table_version <= table_version:
                 encoded = msgspec.msgpack.encode(_Values(table_version, list(values)))
-                self._replace(_ONLINE, bytes.fromhex(sha256_hex(encoded)) + encoded)
+                replace(self.directory / _ONLINE, bytes.fromhex(sha256_hex(encoded)) + encoded)
             return locked
 
     def load_online(self) -> list[LocalFeature]:
@@ -185,11 +185,8 @@ class LocalCopy:
             pass
         return _Values(0, [])
 
-    def _lock_for_writing(self) -> AbstractContextManager[bool]:
-        return self._locked(fcntl.LOCK_EX, wait_seconds=0.0)
-
     @contextmanager
-    def _locked(self, kind: int, *, wait_seconds: float) -> Iterator[bool]:
+    def _locked(self, kind: int, *, wait_seconds: float = 0.0) -> Iterator[bool]:
         """Yield True if the directory's lock was taken. The kernel releases it when its holder dies."""
         make_directory(self.directory)
         descriptor = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -201,19 +198,12 @@ class LocalCopy:
         finally:
             os.close(descriptor)
 
+    @property
+    def _plan(self) -> Path:
+        return self.directory / _PLAN
+
     def _file(self, digest: str) -> Path:
         return self.directory / f"{digest}.onnx"
-
-    def _replace(self, name: str, data: bytes) -> None:
-        unfinished = self.directory / f".{name}.{os.getpid()}"
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            write_all(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        unfinished.replace(self.directory / name)
-        sync(self.directory)
 
 
 Write = Callable[[LocalCopy], bool]

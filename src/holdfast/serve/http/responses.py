@@ -34,7 +34,12 @@ _STARTS: Final = {
     for status, phrase in _PHRASES.items()
     for content_type in (JSON, OCTETS)
 }
-_STATUSES: Final[dict[type[HoldfastError], int]] = {InputError: 400, NotFoundError: 404, ConflictError: 409, RefusedError: 409}
+_STATUSES: Final[dict[type[HoldfastError], int]] = {
+    InputError: 400,
+    NotFoundError: 404,
+    ConflictError: 409,
+    RefusedError: 409,
+}
 _encode: Final = msgspec.json.Encoder().encode
 
 

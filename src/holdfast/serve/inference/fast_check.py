@@ -24,21 +24,13 @@ def compile_fast_check(column: Column, *, in_key: bool) -> FastCheck | None:
     (True, False, False, False)
     """
     match column:
-        case Number():
-            return _within(
-                float, -inf if column.low is None else column.low, inf if column.high is None else column.high
-            )
-        case Integer():
-            return _within(
-                int,
-                -_EXACT if column.low is None else column.low,
-                _EXACT if column.high is None else column.high,
-            )
+        case Number() | Integer():
+            kind, edge = (float, inf) if isinstance(column, Number) else (int, _EXACT)
+            low = -edge if column.low is None else column.low
+            return _within(kind, low, edge if column.high is None else column.high)
         case Category():
-            return _categories(
-                None if column.values is None or column.unseen == "other" else frozenset(column.values),
-                in_key,
-            )
+            is_open = column.values is None or column.unseen == "other"
+            return _categories(None if is_open else frozenset(column.values or ()), in_key)
         case Boolean() | Label():
             return lambda values: set(map(type, values)) == {bool}
         case Text():

@@ -121,19 +121,6 @@ class VersionFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class ShadowFacts:
-    """Facts of the shadow's queue."""
-
-    results: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """Finished copies by version and result."""
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    """Copies that did not reach the shadow, by version."""
-    queue_length: int = 0
-    disabled: bool = False
-    """True if the shadow hung and gets no more copies."""
-
-
-@dataclass(frozen=True, slots=True)
 class ServerFacts:
     """Facts of the server at the time of a scrape. `*_seconds` are seconds since 1970."""
 
@@ -144,7 +131,10 @@ class ServerFacts:
     versions: tuple[VersionFacts, ...] = ()
     comparison: TrafficComparison | None = None
     """The control loop's last comparison of traffic with training data."""
-    shadow: ShadowFacts = field(default_factory=ShadowFacts)
+    shadow_results: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Finished copies by version and result."""
+    shadow_dropped: Mapping[str, int] = field(default_factory=dict)
+    """Copies that did not reach the shadow, by version."""
     build: Mapping[str, str] = field(default_factory=dict)
     """The runtime's id and its facts."""
 
@@ -162,7 +152,7 @@ class ServerCollector(Collector):
         yield from _versions(facts)
         yield from _requests(facts.model, self.counters)
         yield from _server(facts, self.counters)
-        yield from _shadow(facts.model, facts.shadow)
+        yield from _shadow(facts)
         yield from _comparison(facts.model, facts.comparison)
         yield from PROCESS_COLLECTOR.collect()
 
@@ -257,6 +247,8 @@ _SERVER: Final = (
     ("prediction_log_sync_failures_total", "Failed fdatasync calls on the log."),
     ("open_connections", "Open connections."),
     ("connections_rejected_total", "Connections beyond the limit."),
+    ("shadow_queue_length", "Copies that wait for the shadow."),
+    ("shadow_disabled", "1 when the shadow hung and gets no more copies."),
 )
 
 
@@ -270,25 +262,15 @@ def _server(facts: ServerFacts, counters: Counters) -> Iterable[Metric]:
     )  # fmt: skip
 
 
-def _shadow(model: str, shadow: ShadowFacts) -> Iterable[Metric]:
+def _shadow(facts: ServerFacts) -> Iterable[Metric]:
     yield _family(
-        model, "shadow_requests_total", "Copies of requests that a shadow finished, by result.",
-        ("version", "result"), shadow.results.items(),
+        facts.model, "shadow_requests_total", "Copies of requests that a shadow finished, by result.",
+        ("version", "result"), facts.shadow_results.items(),
     )  # fmt: skip
     yield _family(
-        model, "shadow_dropped_total", "Copies that came when the queue was full or the shadow disabled.",
-        ("version",), [((version,), number) for version, number in shadow.dropped.items()],
+        facts.model, "shadow_dropped_total", "Copies that came when the queue was full or the shadow disabled.",
+        ("version",), [((version,), number) for version, number in facts.shadow_dropped.items()],
     )  # fmt: skip
-    yield _family(
-        model, "shadow_queue_length", "Copies that wait for the shadow.", (), [((), shadow.queue_length)]
-    )
-    yield _family(
-        model,
-        "shadow_disabled",
-        "1 when the shadow hung and gets no more copies.",
-        (),
-        [((), shadow.disabled)],
-    )
 
 
 def _comparison(model: str, comparison: TrafficComparison | None) -> Iterable[Metric]:

@@ -39,7 +39,7 @@ from holdfast.errors import CODES
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.rollout.model.state_machine import RESTING, TRANSITIONS, State
 from holdfast.serve.inference.metrics import Counters, ServerCollector, ServerFacts
-from holdfast.serve.protocol.oip_metadata import input_spec
+from holdfast.serve.protocol.oip import input_spec
 from holdfast.settings import SETTINGS
 from holdfast.store.db.schema import METADATA
 

@@ -58,41 +58,32 @@ _DURATIONS: Final = (
     Misreading("a 60th, as hours in place of minutes", 1 / 60.0),
 )
 
-MISREADINGS: Final[dict[str, tuple[Misreading, ...]]] = {
-    "mi": (Misreading("miles read as kilometres", 1.609344),),
-    "km": (Misreading("kilometres read as miles", 1 / 1.609344),),
-    "mph": (
-        Misreading("miles an hour read as kilometres an hour", 1.609344),
-        Misreading("miles an hour read as metres a second", 0.44704),
-    ),
-    "km/h": (
-        Misreading("kilometres an hour read as miles an hour", 1 / 1.609344),
-        Misreading("kilometres an hour read as metres a second", 1 / 3.6),
-    ),
-    "m/s": (
-        Misreading("metres a second read as kilometres an hour", 3.6),
-        Misreading("metres a second read as miles an hour", 1 / 0.44704),
-    ),
-    "degF": (Misreading("Fahrenheit read as Celsius", 1 / 1.8, -32.0 / 1.8),),
-    "degC": (
-        Misreading("Celsius read as Fahrenheit", 1.8, 32.0),
-        Misreading("Celsius read as kelvin", 1.0, 273.15),
-    ),
-    "K": (Misreading("kelvin read as Celsius", 1.0, -273.15),),
-    "ft": (Misreading("feet read as metres", 0.3048),),
-    "m": (Misreading("metres read as feet", 1 / 0.3048),),
-    "in": (
-        Misreading("inches read as millimetres", 25.4),
-        Misreading("inches read as centimetres", 2.54),
-    ),
-    "mm": (Misreading("millimetres read as inches", 1 / 25.4),),
-    "cm": (Misreading("centimetres read as inches", 1 / 2.54),),
-    "lb": (Misreading("pounds read as kilograms", 0.45359237),),
-    "kg": (Misreading("kilograms read as pounds", 1 / 0.45359237),),
-    "s": _DURATIONS,
-    "min": _DURATIONS,
-    "h": _DURATIONS,
-}
+_READ_AS: Final = (
+    ("mi", "km", "miles", "kilometres", 1.609344, 0.0),
+    ("mph", "km/h", "miles an hour", "kilometres an hour", 1.609344, 0.0),
+    ("km/h", "m/s", "kilometres an hour", "metres a second", 1 / 3.6, 0.0),
+    ("mph", "m/s", "miles an hour", "metres a second", 0.44704, 0.0),
+    ("degF", "degC", "Fahrenheit", "Celsius", 1 / 1.8, -32.0 / 1.8),
+    ("degC", "K", "Celsius", "kelvin", 1.0, 273.15),
+    ("ft", "m", "feet", "metres", 0.3048, 0.0),
+    ("in", "mm", "inches", "millimetres", 25.4, 0.0),
+    ("in", "cm", "inches", "centimetres", 2.54, 0.0),
+    ("lb", "kg", "pounds", "kilograms", 0.45359237, 0.0),
+)
+"""Two units with their names, and the factor and offset from the first to the second."""
+
+
+def _misreadings() -> dict[str, tuple[Misreading, ...]]:
+    found = dict.fromkeys(("s", "min", "h"), _DURATIONS)
+    for one, other, name, other_name, factor, offset in _READ_AS:
+        there = Misreading(f"{name} read as {other_name}", factor, offset)
+        back = Misreading(f"{other_name} read as {name}", 1 / factor, -offset / factor)
+        found[one] = (*found.get(one, ()), there)
+        found[other] = (*found.get(other, ()), back)
+    return found
+
+
+MISREADINGS: Final = _misreadings()
 """Possible misreadings of a column in each unit; a wrong sign and powers of ten are tried for all.
 
 The reversed values must look like the column's ordinary batches.

@@ -18,7 +18,7 @@ from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.serve.inference.active_plan import ActivePlan
 from holdfast.serve.inference.data_plane import DataPlane, InferenceCall
 from holdfast.serve.inference.loaded_model import load
-from holdfast.serve.protocol.oip_metadata import input_spec, model_metadata
+from holdfast.serve.protocol.oip import input_spec, model_metadata
 from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, read

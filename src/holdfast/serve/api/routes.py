@@ -21,8 +21,7 @@ from holdfast.serve.http.request_guard import RequestGuard
 from holdfast.serve.http.responses import OCTETS, status_of
 from holdfast.serve.inference import metrics
 from holdfast.serve.inference.data_plane import DataPlane, InferenceCall
-from holdfast.serve.protocol.oip import RequestError, encode_response
-from holdfast.serve.protocol.oip_metadata import model_metadata, server_metadata
+from holdfast.serve.protocol.oip import RequestError, encode_response, model_metadata, server_metadata
 from holdfast.store.serving.prediction_log import FeedbackRecord, frame
 
 _log = logging.getLogger(__name__)

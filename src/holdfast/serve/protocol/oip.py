@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 on the wire, JSON and binary tensors: decode requests, encode responses.
+"""The Open Inference Protocol v2 on the wire, JSON and binary tensors: requests, responses and metadata.
 
 Source: https://github.com/kserve/open-inference-protocol (REST) and Triton's binary tensor data extension. Requests
 are decoded into typed structures, which reject NaN, Infinity, lone surrogates and trailing bytes. What a value means
@@ -16,21 +16,22 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from holdfast.contract import ColumnFacts
+from holdfast.contract import Boolean, Category, Column, ColumnFacts, Integer, Label, Number, Text, Timestamp
 from holdfast.errors import InputError
 
 MAX_ROWS: Final = 10_000
 """Per request: it bounds how long one request delays all others."""
 OUTPUT: Final = "probability"
+PLATFORM: Final = "onnx_onnxv1"
 _UNIT_CHARACTERS: Final = 256
 _WORD_CHARACTERS: Final = 64
 _LENGTH: Final = struct.Struct("<I")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-INTEGERS: Final = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
+_INTEGERS: Final = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
 _NUMPY: Final = {
     "BOOL": np.dtype("?"),
-    **{name: np.dtype(name.lower()).newbyteorder("<") for name in INTEGERS},
+    **{name: np.dtype(name.lower()).newbyteorder("<") for name in _INTEGERS},
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
@@ -146,11 +147,31 @@ def decode_request(
     parsed, tail = _split(body, header_length)
     parameters = parsed.parameters or {}
     probe = parameters.get("probe") is True
+    rows, columns, facts = _columns(parsed.inputs, tail, specs)
+    if rows < 0:
+        if not probe:
+            raise RequestError("HF508", "there are no inputs")
+        rows = 0
+    return InferRequest(
+        parsed.id or None,
+        _unit(parameters.get("unit")),
+        probe,
+        rows,
+        columns,
+        _binary_output(parameters, parsed.outputs),
+        facts or None,
+    )
+
+
+def _columns(
+    tensors: Sequence[_Tensor], tail: memoryview, specs: Mapping[str, tuple[str, ...]]
+) -> tuple[int, dict[str, list[Any]], dict[str, ColumnFacts]]:
+    """Return the number of rows (-1: no tensors), their values by column, and the facts that the tensors state."""
     columns: dict[str, list[Any]] = {}
     facts: dict[str, ColumnFacts] = {}
     rows = -1
     used = 0
-    for tensor in parsed.inputs:
+    for tensor in tensors:
         name = tensor.name
         datatypes = specs.get(name)
         if datatypes is None or tensor.datatype not in datatypes:
@@ -174,8 +195,8 @@ def decode_request(
         if data is not None:
             values = _json_values(tensor, data, count)
         else:
-            begin, used = used, used + _binary_size(tensor, len(tail) - used)
-            values = _binary_values(tensor, tail[begin:used], count)
+            begin, used = used, used + _tensor_size(tensor, len(tail) - used)
+            values = _tensor_values(tensor, tail[begin:used], count)
         is_timestamp = tensor.datatype == "INT64" and datatypes[0] == "BYTES"
         columns[name] = [_timestamp_text(name, value) for value in values] if is_timestamp else values
         if tensor.parameters and (stated := _facts(name, tensor.parameters)) is not None:
@@ -184,19 +205,7 @@ def decode_request(
         raise RequestError(
             "HF508", f"{len(tail) - used} bytes behind the last binary tensor belong to no input"
         )
-    if rows < 0:
-        if not probe:
-            raise RequestError("HF508", "there are no inputs")
-        rows = 0
-    return InferRequest(
-        parsed.id or None,
-        _unit(parameters.get("unit")),
-        probe,
-        rows,
-        columns,
-        _binary_output(parameters, parsed.outputs),
-        facts or None,
-    )
+    return rows, columns, facts
 
 
 def _split(body: bytes | bytearray, header_length: bytes | None) -> tuple[_Body, memoryview]:
@@ -244,7 +253,7 @@ def _json_values(tensor: _Tensor, data: list[Any], count: int) -> list[Any]:
     return data
 
 
-def _binary_size(tensor: _Tensor, left: int) -> int:
+def _tensor_size(tensor: _Tensor, left: int) -> int:
     size = (tensor.parameters or {}).get("binary_data_size")
     if type(size) is not int:
         raise RequestError("HF508", f"input {tensor.name!r} has neither data nor binary_data_size")
@@ -253,7 +262,7 @@ def _binary_size(tensor: _Tensor, left: int) -> int:
     return size
 
 
-def _binary_values(tensor: _Tensor, raw: memoryview, count: int) -> list[Any]:
+def _tensor_values(tensor: _Tensor, raw: memoryview, count: int) -> list[Any]:
     if tensor.datatype == "BYTES":
         return _texts(tensor.name, raw, count)
     dtype = _NUMPY[tensor.datatype]
@@ -343,3 +352,61 @@ def encode_response(response: InferResponse, *, as_tensors: bool) -> tuple[bytes
     output = _Output(OUTPUT, "FP32", probabilities.shape, parameters={"binary_data_size": len(raw)})
     head = _encode(_Response(response.model, response.version, [output], parameters, response.id))
     return head + raw, len(head)
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """The wire form of a column: its own datatype first, then the others that are accepted."""
+
+    name: str
+    datatypes: tuple[str, ...]
+    facts: ColumnFacts
+    """Facts of the contract: part of the metadata, and compared with the facts that a request states."""
+
+
+def input_spec(column: Column) -> InputSpec:
+    """Return the tensor that carries `column`.
+
+    >>> input_spec(Category("carrier")).datatypes
+    ('BYTES',)
+    """
+    facts = ColumnFacts(getattr(column, "unit", None), column.semantic)
+    match column:
+        case Number():
+            return InputSpec(column.name, ("FP64", "FP32", *_INTEGERS), facts)
+        case Integer():
+            return InputSpec(column.name, ("INT64", *(each for each in _INTEGERS if each != "INT64")), facts)
+        case Category() | Text():
+            return InputSpec(column.name, ("BYTES",), facts)
+        case Timestamp():
+            return InputSpec(column.name, ("BYTES", "INT64"), facts)
+        case Boolean() | Label():
+            return InputSpec(column.name, ("BOOL",), facts)
+
+
+def model_metadata(
+    name: str, versions: Sequence[str], specs: Sequence[InputSpec], facts: Mapping[str, str]
+) -> bytes:
+    """Return the response to `GET v2/models/<name>`: inputs and outputs with datatype, shape, unit and semantic."""
+    return _encode(
+        {
+            "name": name,
+            "versions": list(versions),
+            "platform": PLATFORM,
+            "inputs": [_described(spec) for spec in specs],
+            "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1]}],
+            "parameters": dict(facts),
+        }
+    )
+
+
+def _described(spec: InputSpec) -> dict[str, Any]:
+    pairs = (("unit", spec.facts.unit), ("semantic", spec.facts.semantic))
+    stated = {what: word for what, word in pairs if word is not None}
+    parameters = {"parameters": stated} if stated else {}
+    return {"name": spec.name, "datatype": spec.datatypes[0], "shape": [-1], **parameters}
+
+
+def server_metadata(version: str) -> bytes:
+    """Return the response to `GET v2`."""
+    return _encode({"name": "holdfast", "version": version, "extensions": ["binary_tensor_data"]})

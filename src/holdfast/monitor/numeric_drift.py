@@ -74,7 +74,7 @@ _READ_AS: Final = (
 
 
 def _misreadings() -> dict[str, tuple[Misreading, ...]]:
-    found = dict.fromkeys(("s", "min", "h"), _DURATIONS)
+    found: dict[str, tuple[Misreading, ...]] = dict.fromkeys(("s", "min", "h"), _DURATIONS)
     for one, other, name, other_name, factor, offset in _READ_AS:
         there = Misreading(f"{name} read as {other_name}", factor, offset)
         back = Misreading(f"{other_name} read as {name}", 1 / factor, -offset / factor)

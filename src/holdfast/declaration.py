@@ -145,11 +145,12 @@ class Model:
 
     def feed(self, name: str) -> Feed:
         """Return the feed of that name. Raises `InputError` HF107 if the model reads no such feed."""
-        for feed in self.feeds:
-            if feed.name == name:
-                return feed
-        known = _listed(feed.name for feed in self.feeds)
-        raise InputError("HF107", f"model {self.name!r} reads no feed {name!r}; it reads {known}")
+        feeds = {feed.name: feed for feed in self.feeds}
+        if name not in feeds:
+            raise InputError(
+                "HF107", f"model {self.name!r} reads no feed {name!r}; it reads {_listed(feeds)}"
+            )
+        return feeds[name]
 
     def aggregates_read_by(self, features: Iterable[Feature]) -> tuple[Aggregate, ...]:
         """Return the aggregates that any of `features` reads, in the declared order."""

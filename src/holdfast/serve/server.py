@@ -52,6 +52,7 @@ thread that answers requests."""
 READY_POLL_SECONDS: Final = 0.02
 """How often a server that must be ready first polls whether it is."""
 _BACKLOG: Final = 1024
+_PLACES: Final = ("champion", "challenger", "previous", "fallback", "shadow")
 
 
 def serve_forever(
@@ -280,14 +281,9 @@ class _Process:
             "model": self._server.model,
             "ready": self.routes.ready,
             "plan": plan.plan_id if plan else None,
-            "champion": plan.champion if plan else None,
-            "challenger": plan.challenger if plan else None,
-            "share_ppm": plan.share_ppm if plan else 0,
-            "previous": plan.previous if plan else None,
-            "fallback": plan.fallback if plan else None,
             "rollout": plan.rollout_id if plan else None,
-            "shadow": plan.shadow if plan else None,
-            "shadow_ppm": plan.shadow_ppm if plan else 0,
+            **{each: getattr(plan, each, None) for each in _PLACES},
+            **{each: getattr(plan, each, 0) for each in ("share_ppm", "shadow_ppm")},
             "shadow_requests": sum(dict(self.shadow.results).values()),
             "shadow_dropped": sum(dict(self.shadow.dropped).values()),
             "shadow_disabled": self.shadow.disabled_reason,

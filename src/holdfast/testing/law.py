@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from holdfast.errors import InputError, UnavailableError
+
 
 @dataclass(frozen=True, slots=True)
 class Law:
@@ -41,6 +43,16 @@ class Law:
             self.check()
         except AssertionError as error:
             raise AssertionError(f'{self.part} breaks the law "{self.name}": {error}') from error
+
+
+def require_refusal(what: str, call: Callable[[], object], *codes: str) -> None:
+    """Raise `AssertionError` unless `call` refuses `what` with one of `codes`."""
+    try:
+        call()
+    except (InputError, UnavailableError) as error:
+        require(error.code in codes, f"{what} is refused with {error.code}, not {' or '.join(codes)}")
+    else:
+        raise AssertionError(f"{what} is accepted")
 
 
 def require(holds: object, message: str) -> None:

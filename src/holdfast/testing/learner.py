@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from holdfast.errors import InputError
-from holdfast.testing.law import Law, require
+from holdfast.testing.law import Law, require, require_refusal
 from holdfast.train.learner import Labels, Learner, Matrix, Weights
 
 if TYPE_CHECKING:
@@ -178,7 +177,7 @@ def _refuses_rows(learner: Learner, seed: int) -> None:
         "a name too many": (x, y, (*names, "third")),
     }
     for what, (rows, labels, named) in cases.items():
-        _refused(what, partial(learner.fit, rows, labels, named, seed=seed))
+        require_refusal(what, partial(learner.fit, rows, labels, named, seed=seed), "HF401")
 
 
 def _refuses_weights(learner: Learner, seed: int) -> None:
@@ -190,13 +189,4 @@ def _refuses_weights(learner: Learner, seed: int) -> None:
         "a class without weight": np.where(y == 1.0, 0.0, 1.0),
     }
     for what, weights in cases.items():
-        _refused(what, partial(learner.fit, x, y, names, seed=seed, weights=weights))
-
-
-def _refused(what: str, fit: Callable[[], object]) -> None:
-    try:
-        fit()
-    except InputError as error:
-        require(error.code == "HF401", f"{what} is refused with {error.code}, not HF401")
-    else:
-        raise AssertionError(f"{what} is accepted")
+        require_refusal(what, partial(learner.fit, x, y, names, seed=seed, weights=weights), "HF401")

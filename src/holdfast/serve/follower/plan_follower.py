@@ -315,12 +315,11 @@ class _LedgerLink:
     def close(self) -> None:
         store, self._store = self._store, None
         changes, self._changes = self._changes, None
-        if store is None:
-            return
         try:
             if changes is not None:
                 changes.close()
-            store.ledger.close()
+            if store is not None:
+                store.ledger.close()
         except (
             Exception
         ) as error:  # a driver may fail here, too; the next round makes a new connection anyway

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from holdfast.contract.evolution.compatibility import Boundary, Compatibility, worst
 from holdfast.contract.evolution.diff import compare
@@ -183,12 +184,9 @@ def is_rollback(before: TrafficPlan, after: TrafficPlan) -> bool:
 
 def _without(plan: TrafficPlan, unavailable: Mapping[str, str]) -> TrafficPlan:
     """Return `plan` without unavailable versions. A rollout without its challenger gets no evidence from this server."""
-    served = replace(
-        plan,
-        previous=None if plan.previous in unavailable else plan.previous,
-        fallback=None if plan.fallback in unavailable else plan.fallback,
-        shadow=None if plan.shadow in unavailable else plan.shadow,
-    )
+    changed: dict[str, Any] = {
+        place: None for place in ("previous", "fallback", "shadow") if getattr(plan, place) in unavailable
+    }
     if plan.challenger in unavailable:
-        served = replace(served, challenger=None, share_ppm=0, rollout_id=None)
-    return served
+        changed |= {"challenger": None, "share_ppm": 0, "rollout_id": None}
+    return replace(plan, **changed)

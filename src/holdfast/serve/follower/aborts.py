@@ -79,7 +79,9 @@ class AbortFollower:
             self._apply(aborts.load(self._directory))
             self._seen = stamp
         except (HoldfastError, OSError) as error:
-            self._report(str(error))
+            if str(error) != self.error:
+                _log.error("abort file cannot be followed: %s", error)
+            self.error = str(error)
         else:
             self.error = ""
 
@@ -100,11 +102,6 @@ class AbortFollower:
             self.reserve_error = str(error)
         else:
             self.reserve_error = ""
-
-    def _report(self, what: str) -> None:
-        if what != self.error:
-            _log.error("abort file cannot be followed: %s", what)
-        self.error = what
 
 
 class AbortHandler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final
 
 import msgspec
@@ -11,24 +12,7 @@ from holdfast.errors import ConflictError, HoldfastError, InputError, NotFoundEr
 JSON: Final = b"application/json"
 OCTETS: Final = b"application/octet-stream"
 
-_PHRASES: Final = {
-    200: b"OK",
-    202: b"Accepted",
-    400: b"Bad Request",
-    401: b"Unauthorized",
-    403: b"Forbidden",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    409: b"Conflict",
-    413: b"Content Too Large",
-    415: b"Unsupported Media Type",
-    417: b"Expectation Failed",
-    421: b"Misdirected Request",
-    431: b"Request Header Fields Too Large",
-    503: b"Service Unavailable",
-    505: b"HTTP Version Not Supported",
-}
+_PHRASES: Final = {each.value: each.phrase.encode() for each in HTTPStatus} | {413: b"Content Too Large"}
 _STARTS: Final = {
     (status, content_type): b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ndate: " % (status, phrase, content_type)
     for status, phrase in _PHRASES.items()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeAlias
 
 import msgspec
@@ -44,7 +45,6 @@ class AbortEndpoint:
         self._token = token.encode()
         self._abort = abort
         self._loop = asyncio.get_running_loop()
-        self._running: set[asyncio.Future[None]] = set()
 
     def __call__(self, exchange: Exchange) -> None:
         """Reject the request, or respond when the abort is carried out."""
@@ -60,19 +60,17 @@ class AbortEndpoint:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             exchange.refuse(400, "HF511", f"the body is not an abort: {error}")
             return
-        running = asyncio.ensure_future(self._respond(exchange, body), loop=self._loop)
-        self._running.add(running)
-        running.add_done_callback(self._running.discard)
-
-    async def _respond(self, exchange: Exchange, body: _Body) -> None:
         reason, actor = body.reason[:REASON_CHARACTERS], body.actor[:ACTOR_CHARACTERS]
-        try:
-            result = await self._loop.run_in_executor(None, self._abort, body.version, reason, actor)
-        except HoldfastError as error:
-            exchange.refuse(status_of(error), error.code, error.what)
-        else:
-            exchange.send(200, msgspec.json.encode(result))
+        aborted = self._loop.run_in_executor(None, self._abort, body.version, reason, actor)
+        aborted.add_done_callback(partial(_respond, exchange))
 
     def _is_known(self, authorization: bytes) -> bool:
         scheme, _, token = authorization.partition(b" ")
         return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
+
+
+def _respond(exchange: Exchange, aborted: asyncio.Future[dict[str, object]]) -> None:
+    try:
+        exchange.send(200, msgspec.json.encode(aborted.result()))
+    except HoldfastError as error:
+        exchange.refuse(status_of(error), error.code, error.what)

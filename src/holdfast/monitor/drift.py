@@ -8,6 +8,7 @@ because with many rows every difference is significant.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Final, TypeVar
 
 from holdfast.contract.profile.column_profile import (
@@ -173,14 +174,13 @@ def _find_swaps(contract: Contract, profile: Profile, history: Sequence[Profile]
         for name in names
         if name not in _id_columns(contract) and _is_unlike_own_past(profile, history, name)
     ]
-    for place, one in enumerate(strange):
-        for other in strange[place + 1 :]:
-            if _is_like_other(profile, history, one, other) and _is_like_other(profile, history, other, one):
-                message = (
-                    f"{one} looks as {other} did in {len(history)} batches before, and {other} as {one} did: "
-                    f"the two columns swapped?"
-                )
-                yield Violation("swap", f"{one}+{other}", Level.ERROR, message)
+    for one, other in combinations(strange, 2):
+        if _is_like_other(profile, history, one, other) and _is_like_other(profile, history, other, one):
+            message = (
+                f"{one} looks as {other} did in {len(history)} batches before, and {other} as {one} did: "
+                f"the two columns swapped?"
+            )
+            yield Violation("swap", f"{one}+{other}", Level.ERROR, message)
 
 
 def _is_unlike_own_past(profile: Profile, history: Sequence[Profile], name: str) -> bool:

@@ -274,20 +274,12 @@ def _composition(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
         return
     for each in feed.expects.composition:
         counts = facts.shares.get(each.column, {})
-        for value, bound in each.at_most.items():
-            share = counts.get(value, 0) / rows
-            if share > bound:
-                words = (
-                    f"{share:.1%} of the rows have {each.column} {value!r}; at most {bound:.1%} is expected"
-                )
-                yield Violation("composition", f"{each.column}={value}", each.level, words, share, bound)
-        for value, bound in each.at_least.items():
-            share = counts.get(value, 0) / rows
-            if share < bound:
-                words = (
-                    f"{share:.1%} of the rows have {each.column} {value!r}; at least {bound:.1%} is expected"
-                )
-                yield Violation("composition", f"{each.column}={value}", each.level, words, share, bound)
+        for side, sign, bounds in (("at most", 1, each.at_most), ("at least", -1, each.at_least)):
+            for value, bound in bounds.items():
+                share = counts.get(value, 0) / rows
+                if sign * (share - bound) > 0:
+                    words = f"{share:.1%} of the rows have {each.column} {value!r}; {side} {bound:.1%} is expected"
+                    yield Violation("composition", f"{each.column}={value}", each.level, words, share, bound)
     for one in feed.expects.top_value_share:
         value, count = facts.busiest.get(one.column, ("", 0))
         if reached := one.limits.reached(count, rows):

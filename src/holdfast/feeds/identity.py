@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from holdfast.errors import ConflictError
@@ -142,27 +142,6 @@ class Manifest:
     ) -> Manifest:
         """Return the manifest of one load of which nothing is counted yet."""
         return cls(batch.feed, batch.batch, epoch, digest, contract_hash, key)
-
-    def counted(
-        self,
-        *,
-        rows_loaded: int,
-        rows_quarantined: int,
-        event_time_min_us: int | None,
-        event_time_max_us: int | None,
-        source: str,
-        files: int,
-    ) -> Manifest:
-        """Return the manifest with the counts and bounds of the finished load."""
-        return replace(
-            self,
-            rows_loaded=rows_loaded,
-            rows_quarantined=rows_quarantined,
-            event_time_min_us=event_time_min_us,
-            event_time_max_us=event_time_max_us,
-            source=source,
-            files=files,
-        )
 
     def load(self) -> dict[str, str | int]:
         """Return the fields that name the load in the ledger."""

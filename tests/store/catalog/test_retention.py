@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -48,8 +49,14 @@ def _load(store: Store, batch: str, at: int) -> None:
     frame = pl.DataFrame({"id": [10 * at, 10 * at + 1], "at": [at, at]}).with_columns(
         pl.col("at").cast(pl.Datetime("us", "UTC"))
     )
-    manifest = Manifest.of(BatchId("flights", batch), 0, batch, "cc", ("id",)).counted(
-        rows_loaded=2, rows_quarantined=0, event_time_min_us=at, event_time_max_us=at, source="x", files=1
+    manifest = replace(
+        Manifest.of(BatchId("flights", batch), 0, batch, "cc", ("id",)),
+        rows_loaded=2,
+        rows_quarantined=0,
+        event_time_min_us=at,
+        event_time_max_us=at,
+        source="x",
+        files=1,
     )
     with staging.staged(store.root) as stage:
         written = stage.write("flights", frame, manifest.as_dict(), event_time="at")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import files as _files_of
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def load(
     )
     with staging.staged(store.root) as stage:
         manifest = Manifest.of(BatchId(feed, batch), 0, f"{feed}{batch}", "cc", ("id",))
-        manifest = manifest.counted(
+        manifest = replace(
+            manifest,
             rows_loaded=10,
             rows_quarantined=0,
             event_time_min_us=first,

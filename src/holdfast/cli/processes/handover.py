@@ -107,7 +107,7 @@ class Handover:
             return True
         try:
             with ServerClient(server) as client:
-                seen = convergence.with_runtime(plan.plan_id, runtime, plan.intended)
+                seen = convergence.on_plan(plan.plan_id, plan.intended, runtime=runtime)
                 return seen(client) is not None
         except FAILURES:
             return False

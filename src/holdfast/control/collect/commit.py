@@ -153,7 +153,7 @@ def commit_join(
     with store.ledger.read() as connection:
         located = collected_files.locate(connection, SHADOWS, found)
     pairs, damaged_shadows = collected_files.read_shadow_pairs(store.root, located)
-    _emit_damaged(store, (*damaged, *damaged_shadows), now_us)
+    emit_damaged(store, (*damaged, *damaged_shadows), now_us)
     hidden = {prediction for each in damaged for prediction in each.sought} - found.keys()
     waiting = [label for label in waiting if label.prediction_id not in hidden]
     with store.ledger.read() as connection:
@@ -212,7 +212,8 @@ def _emit_unmatched(connection: Transaction, impossible: Sequence[Impossible], n
         )
 
 
-def _emit_damaged(store: Store, damaged: Sequence[Damaged], now_us: int) -> None:
+def emit_damaged(store: Store, damaged: Sequence[Damaged], now_us: int) -> None:
+    """Report each damaged file of predictions once."""
     for each in damaged:
         with store.ledger.write() as connection:
             events.append_once(

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.errors import NotFoundError
-from holdfast.feeds import Load
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.catalog import batches, snapshots
 from holdfast.store.db import events
-from holdfast.store.db.ledger import Transaction
 from holdfast.store.feeds import admissions, violations
 from holdfast.store.feeds.violations import ViolationRow
 
@@ -145,7 +143,9 @@ def accept_incomplete(
             )
         members = [feed for feed in groups if groups[feed] == groups[batch.feed]]
         lacking = tuple(
-            feed for feed in sorted(members) if not any(load.live for load in _loads(connection, feed, batch))
+            feed
+            for feed in sorted(members)
+            if not any(load.live for load in batches.loads(connection, BatchId(feed, batch.batch)))
         )
         explanation = f"{reason}; accepted without {', '.join(lacking)}"
         snapshots.accept_incomplete(connection, held[0], explanation=explanation, actor=actor, now_us=now_us)
@@ -158,7 +158,3 @@ def accept_incomplete(
             actor=actor,
         )
     return lacking
-
-
-def _loads(connection: Transaction, feed: str, batch: BatchId) -> list[Load]:
-    return batches.loads(connection, BatchId(feed, batch.batch))

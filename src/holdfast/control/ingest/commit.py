@@ -166,15 +166,15 @@ WITHDRAWN = "violation.withdrawn"
 """The kind of the event that withdraws a violation."""
 
 
-def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us: int) -> int:
+def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us: int) -> None:
     """Withdraw the violations of other batches of `feed` that reported as missing what `batch` now fills.
 
-    Runs in the transaction that loads `batch`, judges each violation by the batches that are loaded now, and returns how
-    many it withdrew. The feed flows again when no batch of it is suspect any more.
+    Runs in the transaction that loads `batch`, and judges each violation by the batches that are loaded now. The feed flows
+    again when no batch of it is suspect any more.
     """
     if feed.expects.interval is None and feed.expects.sequence is None:
-        return 0
-    filled = 0
+        return
+    filled = False
     for place in violations.open_gaps(connection, feed.name, batch.batch):
         counted = place.sequence
         facts = DeliveryFacts(0, 0, place.event_time_min_us, place.event_time_min_us, "", sequence=counted)
@@ -190,8 +190,7 @@ def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us:
         )
         subject = str(BatchId(feed.name, place.batch))
         events.append(connection, at_us=now_us, kind=WITHDRAWN, subject=subject, explanation=explanation)
-        filled += 1
+        filled = True
     if filled:
         reason = f"batch {batch.batch} filled what was missing"
         admissions.settle_feed(connection, feed.name, reason=reason, now_us=now_us)
-    return filled

@@ -90,7 +90,7 @@ def ingest(
         nothing was loaded.
     """
     failpoint("ingest.begun")
-    report = progress or _ignore
+    report = progress or (lambda _done, _of: None)
     spec = DeliverySpec(batch, source, rows_expected)
     staging.sweep_dead_attempts(store)
     report(1, 4)
@@ -116,7 +116,12 @@ def ingest(
             else:
                 sweeps += 1
                 if sweeps == _MOST_SWEEPS:
-                    raise _always_swept(staged)
+                    raise UnavailableError(
+                        "HF313",
+                        f"the files of batch {staged.batch} were removed {_MOST_SWEEPS} times while it was loaded",
+                        state="nothing was loaded",
+                        next_command="keep the store on a file system with locks (flock), then the same command again",
+                    )
     report(4, 4)
     return found
 
@@ -163,34 +168,10 @@ def publish(
     )
 
 
-def _ignore(_done: int, _of: int) -> None:
-    """Report progress to no one."""
-
-
-def _always_swept(staged: StagedBatch) -> UnavailableError:
-    return UnavailableError(
-        "HF313",
-        f"the files of batch {staged.batch} were removed {_MOST_SWEEPS} times while it was loaded",
-        state="nothing was loaded",
-        next_command="keep the store on a file system with locks (flock), then the same command again",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Location:
-    """A store as another process opens it."""
-
-    root: str
-    ledger_url: str
-
-    @classmethod
-    def of(cls, store: Store) -> _Location:
-        return cls(str(store.root), store.ledger.engine.url.render_as_string(hide_password=False))
-
-
 @dataclass(frozen=True, slots=True)
 class _Task:
-    location: _Location
+    root: Path
+    ledger_url: str
     feed: Feed
     spec: DeliverySpec
     attempt: str
@@ -219,7 +200,8 @@ def ingest_many(
     those before it are loaded, those after it are not.
     """
     staging.sweep_dead_attempts(store)
-    location, ahead = _Location.of(store), deque[tuple[_Task, ExitStack]]()
+    ledger_url = store.ledger.engine.url.render_as_string(hide_password=False)
+    ahead = deque[tuple[_Task, ExitStack]]()
 
     def tasks() -> Iterator[_Task]:
         for spec in deliveries:
@@ -227,7 +209,7 @@ def ingest_many(
             # The driver holds the lock of the attempt until its files are published, however many workers die of it.
             held = ExitStack()
             held.enter_context(staging.staged(store.root, attempt))
-            ahead.append((_Task(location, feed, spec, attempt), held))
+            ahead.append((_Task(store.root, ledger_url, feed, spec, attempt), held))
             yield ahead[-1][0]
 
     with ExitStack() as ending:
@@ -291,7 +273,7 @@ def _abandon(ahead: deque[tuple[_Task, ExitStack]]) -> None:
 
 def _prepare_task(task: _Task) -> StagedBatch | LoadResult | RefusalError:
     """Prepare a delivery in a worker. A refusal is a result: it counts only when its turn comes to be published."""
-    store = _opened_store(task.location)
+    store = _opened_store(task.root, task.ledger_url)
     try:
         try:
             return _prepare_here(store, task)
@@ -309,5 +291,5 @@ def _prepare_here(store: Store, task: _Task) -> StagedBatch | LoadResult:
 
 
 @lru_cache(maxsize=4)
-def _opened_store(location: _Location) -> Store:
-    return Store(Path(location.root), Ledger.open(location.ledger_url))
+def _opened_store(root: Path, ledger_url: str) -> Store:
+    return Store(root, Ledger.open(ledger_url))

@@ -200,10 +200,8 @@ def resolve(store: Store, feed: Feed, verdict: BatchVerdict) -> Resolved:
             violations.append(Violation(REFERENCE, reference.column, Level.ERROR, words))
         else:
             values = valid[reference.column]
-            found[f"{reference.column}|reference"] = values.is_not_null() & ~values.is_in(
-                known.keys.implode()
-            )
-            referred += known.referred
+            found[f"{reference.column}|reference"] = values.is_not_null() & ~values.is_in(known[0].implode())
+            referred += known[1]
     lost = {reason: rows for reason, rows in found.items() if rows.any()}
     if not lost:
         return Resolved(valid, verdict.quarantined, verdict.counts, tuple(violations), tuple(referred))
@@ -218,16 +216,13 @@ def resolve(store: Store, feed: Feed, verdict: BatchVerdict) -> Resolved:
     return Resolved(valid.filter(~bad), quarantined, dict(counts), tuple(violations), tuple(referred))
 
 
-@dataclass(frozen=True, slots=True)
-class _Referenced:
-    """Those values of a delivery that stand where they should, and in which loads."""
+def _find_referred(
+    store: Store, feed: Feed, reference: Reference, valid: pl.DataFrame
+) -> tuple[pl.Series, tuple[Referred, ...]] | None:
+    """Look up the values of `reference` that are loaded, as far back as it looks, and the loads that hold them.
 
-    keys: pl.Series
-    referred: tuple[Referred, ...]
-
-
-def _find_referred(store: Store, feed: Feed, reference: Reference, valid: pl.DataFrame) -> _Referenced | None:
-    """Look up the values of `reference` that are loaded, as far back as it looks; None if its feed has no row."""
+    Returns None if its feed has no row.
+    """
     event_time = feed.contract.event_time
     lookback_start_us = None
     if reference.lookback is not None and valid.height:
@@ -243,7 +238,7 @@ def _find_referred(store: Store, feed: Feed, reference: Reference, valid: pl.Dat
     wanted = valid.schema[reference.column]
     rows = data_files.read(store.root, found, {reference.key: wanted})
     if not rows.width:
-        return _Referenced(pl.Series(reference.key, [], wanted), ())
+        return pl.Series(reference.key, [], wanted), ()
     here = (
         rows[reference.key]
         .is_in(valid[reference.column].unique().drop_nulls().implode())
@@ -255,4 +250,4 @@ def _find_referred(store: Store, feed: Feed, reference: Reference, valid: pl.Dat
             used[load] = None
         start += height
     referred = tuple(Referred(reference.column, reference.key, load, lookback_start_us) for load in used)
-    return _Referenced(rows[reference.key].filter(here).unique(), referred)
+    return rows[reference.key].filter(here).unique(), referred

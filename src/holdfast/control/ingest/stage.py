@@ -66,7 +66,8 @@ def stage(place: Stage, validated: ValidatedBatch, feed: Feed) -> StagedBatch:
     """
     valid, quarantined = validated.valid, validated.quarantined
     parts = -(-valid.height // ROWS_PER_FILE)
-    manifest = validated.manifest.counted(
+    manifest = replace(
+        validated.manifest,
         rows_loaded=valid.height,
         rows_quarantined=quarantined.height,
         event_time_min_us=validated.facts.event_time_min_us,

@@ -95,39 +95,25 @@ def wait(
     )
 
 
-def on_plan(plan: int, version: str) -> Check:
-    """Require that the server serves a probe with `version` under plan number `plan` or a newer one."""
+def on_plan(
+    plan: int, version: str, *, serving_config: str | None = None, runtime: str | None = None
+) -> Check:
+    """Require that the server serves a probe with `version` under plan number `plan` or a newer one.
+
+    With a serving config or a runtime, also that the server reports it.
+    """
+    required = {"serving_config": serving_config, "runtime": runtime}
 
     def check(client: ServerClient) -> str | None:
         response = client.probe()
         number = _parameters(response).get("plan")
-        is_served = isinstance(number, int) and number >= plan and response.get("model_version") == version
-        return version if is_served else None
-
-    return check
-
-
-def with_serving_config(plan: int, serving_config: str, version: str) -> Check:
-    """Require what `on_plan` does, and that the server reports the serving config `serving_config`."""
-    on_the_plan = on_plan(plan, version)
-
-    def check(client: ServerClient) -> str | None:
-        return on_the_plan(client) if client.status().get("serving_config") == serving_config else None
-
-    return check
-
-
-def both(one: Check, other: Check) -> Check:
-    """Require both conditions."""
-    return lambda client: other(client) if one(client) is not None else None
-
-
-def with_runtime(plan: int, runtime: str, version: str) -> Check:
-    """Require what `on_plan` does, and that the server reports the runtime `runtime`."""
-    on_the_plan = on_plan(plan, version)
-
-    def check(client: ServerClient) -> str | None:
-        return on_the_plan(client) if client.status().get("runtime") == runtime else None
+        if not (isinstance(number, int) and number >= plan and response.get("model_version") == version):
+            return None
+        if serving_config is not None or runtime is not None:
+            status = client.status()
+            if any(value is not None and status.get(name) != value for name, value in required.items()):
+                return None
+        return version
 
     return check
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from holdfast.contract import Contract
+from holdfast.control.collect.commit import emit_damaged
 from holdfast.monitor.traffic_comparison import TrafficComparison, compare_slices, estimate_label_share
 from holdfast.store import Store
 from holdfast.store.db import events
@@ -69,15 +70,7 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
             most_rows=MAX_PREDICTIONS,
             most_files=MOST_FILES,
         )
-    for each in damaged:
-        with store.ledger.write() as connection:
-            events.append_once(
-                connection,
-                at_us=now_us,
-                kind="predictions.damaged",
-                subject=f"file/{each.path}"[:_LONGEST_SUBJECT],
-                explanation=each.explanation,
-            )
+    emit_damaged(store, damaged, now_us)
     if rows.is_empty():
         return TrafficComparison(champion.version, 0, 0, 0, now_us, (), None)
     with store.ledger.read() as connection:

@@ -179,11 +179,7 @@ def _print_committed(out: Output, committed: _Committed, *, no_wait: bool) -> No
         out.print(f"[green]decided[/] {escape(step.describe())}; plan {result.plan}")
     converged = None
     if not no_wait and result.intended is not None:
-        wanted = convergence.on_plan(result.plan, result.intended)
-        if config is not None:
-            wanted = convergence.with_serving_config(result.plan, config, result.intended)
-        if runtime is not None:
-            wanted = convergence.both(wanted, convergence.with_runtime(result.plan, runtime, result.intended))
+        wanted = convergence.on_plan(result.plan, result.intended, serving_config=config, runtime=runtime)
         seconds = SEEN_SECONDS if runtime is None else REPLACED_SECONDS
         converged = convergence.wait(committed.servers, wanted, decided=committed.at, seconds=seconds)
         _print_converged(out, converged)

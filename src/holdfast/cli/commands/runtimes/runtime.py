@@ -170,7 +170,7 @@ def use(
     run.out.print(f"[green]decided[/] {name} serves (plan {number})")
     done: dict[str, bool | float | None] = {"done": None, "duration_ms": None}
     if not no_wait and plan is not None:
-        seen = convergence.with_runtime(number, name, plan.intended)
+        seen = convergence.on_plan(number, plan.intended, runtime=name)
         converged = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
         late = f"was not replaced within {SEEN_SECONDS:g} s"
         done = report(

@@ -64,7 +64,7 @@ def set_(
     with store.ledger.read() as connection:
         plan = traffic_plans.newest(connection, model)
     assert plan is not None, "a serving config is pushed by a plan"
-    seen = convergence.with_serving_config(number, limits.id, plan.intended)
+    seen = convergence.on_plan(number, plan.intended, serving_config=limits.id)
     converged = convergence.wait(registered, seen, decided=decided, seconds=SEEN_SECONDS)
     run.out.print(f"[green]decided[/] servers run with {limits.id} (plan {number})")
     late = f"did not apply it within {SEEN_SECONDS:g} s"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from holdfast.store.db import migrate
+from holdfast.store.db import ledger
 from holdfast.store.db.ledger import Ledger
 from tests.support import postgres
 
@@ -92,7 +92,7 @@ def each_ledger(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-_CREATE = migrate._create
+_CREATE = ledger._create
 _STATEMENTS: list[str] = []
 
 
@@ -113,12 +113,12 @@ def _create(connection: Connection) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _created_once() -> Iterator[None]:
     """Within this process the first SQLite ledger is made as ever; `created_in_full` is there to test just that."""
-    migrate._create = _create
+    ledger._create = _create
     yield
-    migrate._create = _CREATE
+    ledger._create = _CREATE
 
 
 @pytest.fixture
 def created_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on every new ledger is made as outside of tests."""
-    monkeypatch.setattr(migrate, "_create", _CREATE)
+    monkeypatch.setattr(ledger, "_create", _CREATE)

@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 
 from holdfast.errors import IntegrityError, UnavailableError
 from holdfast.store import Store
-from holdfast.store.db import migrate
+from holdfast.store.db import ledger as ledgers
 from holdfast.store.db.ledger import Ledger
 from holdfast.store.db.schema import METADATA
 from tests.support import forking
@@ -58,7 +58,7 @@ def _differences(url: str) -> list[Any]:
     with ledger.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         differences: list[Any] = compare_metadata(context, METADATA)
-        assert migrate.revision(connection) == migrate.HEAD
+        assert ledgers.revision_of(connection) == ledgers.HEAD
     ledger.close()
     return differences
 
@@ -94,12 +94,12 @@ def test_an_old_ledger_gets_exactly_the_schema(tmp_path: Path, revision: str) ->
 
 
 def test_the_newest_revision_is_kept() -> None:
-    assert KEPT[-1] == migrate.HEAD
+    assert KEPT[-1] == ledgers.HEAD
 
 
 def test_a_ledger_runs_the_revisions_that_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = tmp_path / "migrations"
-    shutil.copytree(migrate._SCRIPTS, scripts)
+    shutil.copytree(ledgers._SCRIPTS, scripts)
     (scripts / "versions" / "r0002_add_column.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
@@ -107,11 +107,11 @@ def test_a_ledger_runs_the_revisions_that_it_lacks(tmp_path: Path, monkeypatch: 
         "def upgrade() -> None:\n"
         "    op.add_column('leases', sa.Column('note', sa.Text()))\n"
     )
-    monkeypatch.setattr(migrate, "_SCRIPTS", scripts)
-    monkeypatch.setattr(migrate, "HEAD", "0002")
+    monkeypatch.setattr(ledgers, "_SCRIPTS", scripts)
+    monkeypatch.setattr(ledgers, "HEAD", "0002")
     ledger = Ledger.open(_make_old(tmp_path / "old.db", "0001"))
     with ledger.read() as connection:
-        assert migrate.revision(connection) == "0002"
+        assert ledgers.revision_of(connection) == "0002"
         assert connection.execute(text("SELECT note FROM leases")).all() == []
     ledger.close()
 

@@ -13,8 +13,7 @@ from holdfast.control.maintenance.verify import verify
 from holdfast.errors import InputError, IntegrityError, UnavailableError
 from holdfast.records import Progress, sha256_hex
 from holdfast.store import Store
-from holdfast.store.db import migrate
-from holdfast.store.db.ledger import sqlite_url
+from holdfast.store.db.ledger import HEAD, revision_of, sqlite_url
 from holdfast.store.durability import fsync
 from holdfast.store.maintenance import backup as backups
 from holdfast.store.maintenance.backup import Backup, Entry
@@ -118,7 +117,7 @@ def _take(
     with store.ledger.read() as connection:
         dump = backups.dump(connection)
         entries = list(backups.named_files(connection, store.root))
-        revision = migrate.revision(connection) or ""
+        revision = revision_of(connection) or ""
         version, rows = backups.table_version_and_rows(connection)
     copied = []
     for done, entry in enumerate(entries, start=1):
@@ -183,10 +182,10 @@ def restore(
             state="nothing was written",
             next_command="name another directory in HOLDFAST_ROOT",
         )
-    if found.revision != migrate.HEAD:
+    if found.revision != HEAD:
         raise InputError(
             "HF306",
-            f"backup {found.name} is of ledger revision {found.revision}, this release writes {migrate.HEAD}",
+            f"backup {found.name} is of ledger revision {found.revision}, this release writes {HEAD}",
             state="nothing was written",
             next_command="restore it with the release that made it, then upgrade",
         )

@@ -3,6 +3,9 @@
 SQLite runs in WAL mode with synchronous=FULL, so that an acknowledged transaction survives a power failure (reliability
 F12), with one writer at a time through BEGIN IMMEDIATE. PostgreSQL has one writer at a time through a lock (`postgres.py`)
 and runs the same statements.
+
+The first process that opens a ledger creates it with the tables of `schema`, or migrates it, in one transaction. Only an older
+ledger runs revisions, those of Alembic in `migrations/versions`; otherwise Alembic is not loaded.
 """
 
 from __future__ import annotations
@@ -16,15 +19,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import IntegrityError as ConstraintError
 from sqlalchemy.exc import SQLAlchemyError as LedgerError
+from sqlalchemy.schema import SetColumnComment, SetTableComment
 
 from holdfast.errors import InputError, IntegrityError, UnavailableError
 from holdfast.settings import Settings
-from holdfast.store.db import migrate, postgres, sqlite_handles
+from holdfast.store.db import postgres, sqlite_handles
+from holdfast.store.db.schema import METADATA
 from holdfast.store.durability.fsync import make_directory
 
 __all__ = ["BUSY_SECONDS", "ConstraintError", "Ledger", "LedgerError", "Transaction", "sqlite_url"]
@@ -82,14 +101,14 @@ class Ledger:
             postgres.prepare(engine)
         name = target.render_as_string()
         try:
-            if not may_be_new and migrate.is_new(engine):
+            if not may_be_new and _is_new(engine):
                 raise IntegrityError(
                     "HF309",
                     f"the ledger {name} is lost: the store has rows, and the ledger is missing or empty",
                     state="nothing was changed",
                     next_command="holdfast restore BACKUP, or holdfast repair-ledger",
                 )
-            migrate.upgrade(engine)
+            _upgrade(engine)
             if on_sqlite:
                 _mark_as_ledger(engine)
         except OperationalError as error:
@@ -329,3 +348,92 @@ class Store:
     def of(cls, settings: Settings) -> Store:
         """Open the store that `settings` name."""
         return cls.open(settings.root, settings.ledger_url)
+
+
+HEAD: Final = "0001"
+"""The revision of `schema.METADATA`: the newest file in `migrations/versions`."""
+
+_SCRIPTS: Final = Path(__file__).parent / "migrations"
+_REVISION: Final = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+
+
+def _upgrade(engine: Engine) -> None:
+    """Create the ledger if the database is empty, else run every revision that it lacks.
+
+    Raises `IntegrityError` HF310 if the database belongs to another program or was made by a newer Holdfast; nothing is
+    changed.
+    """
+    with engine.connect() as connection:
+        if revision_of(connection) == HEAD:
+            return
+    with engine.connect().execution_options(holdfast_writes=True) as connection, connection.begin():
+        found = revision_of(connection)  # another process may have created or migrated it meanwhile
+        if found is None:
+            _create(connection)
+        elif found != HEAD:
+            _migrate(connection, found)
+
+
+def _is_new(engine: Engine) -> bool:
+    """Return True if the database is empty."""
+    with engine.connect() as connection:
+        return revision_of(connection) is None
+
+
+def revision_of(connection: Connection) -> str | None:
+    """Return the ledger's revision, None for an empty database; `IntegrityError` HF310 if it is no ledger."""
+    inspector = inspect(connection)
+    if inspector.has_table(_REVISION.name):
+        found: str | None = connection.execute(select(_REVISION.c.version_num)).scalar_one_or_none()
+        return found
+    tables = inspector.get_table_names()
+    if tables:
+        raise IntegrityError(
+            "HF310",
+            f"the database is not a ledger of Holdfast: it has a table {tables[0]!r} and no revision",
+            state="nothing was changed",
+            next_command="name another database in HOLDFAST_LEDGER",
+        )
+    return None
+
+
+def _create(connection: Connection) -> None:
+    METADATA.create_all(connection, checkfirst=False)
+    _REVISION.create(connection, checkfirst=True)
+    connection.execute(insert(_REVISION).values(version_num=HEAD))
+
+
+def _migrate(connection: Connection, found: str) -> None:
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(_SCRIPTS))
+    line = list(reversed(list(scripts.walk_revisions("base", HEAD))))
+    known = [script.revision for script in line]
+    if found not in known:
+        raise IntegrityError(
+            "HF310",
+            f"the ledger is at revision {found} and this release ends at {known[-1]}: a newer Holdfast created it",
+            state="nothing was changed",
+            next_command="pip install --upgrade holdfast",
+        )
+    context = MigrationContext.configure(connection)
+    for script in line[known.index(found) + 1 :]:
+        with Operations.context(context):
+            script.module.upgrade()
+        context.stamp(scripts, script.revision)
+    _write_comments(connection)
+
+
+def _write_comments(connection: Connection) -> None:
+    if connection.dialect.supports_comments:
+        for each in METADATA.sorted_tables:
+            connection.execute(SetTableComment(each))
+            for part in each.columns:
+                connection.execute(SetColumnComment(part))

@@ -1,1 +1,1 @@
-"""The ledger's migrations: Alembic revisions, one file each, run by `store/db/migrate.py`."""
+"""The ledger's migrations: Alembic revisions, one file each, run by `store/db/ledger.py`."""

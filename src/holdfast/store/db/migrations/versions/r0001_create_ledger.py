@@ -1,4 +1,4 @@
-"""The first revision: the ledger as `migrate.upgrade` creates it from `schema`.
+"""The first revision: the ledger as `Ledger.open` creates it from `schema`.
 
 A released revision never changes; the next one changes what it left.
 """

@@ -19,8 +19,6 @@ from holdfast.records import Arm
 from holdfast.rollout import (
     Canary,
     RequestOutcome,
-    RollBack,
-    RolloutState,
     State,
     begin,
     decide,
@@ -28,6 +26,7 @@ from holdfast.rollout import (
     fold_requests,
     fold_scores,
 )
+from holdfast.rollout.decision.decisions import RollBack, RolloutState
 from holdfast.rollout.evidence.evidence import ERRORS, LATENCY, QUALITY
 from holdfast.stats import betting, hypergeometric
 

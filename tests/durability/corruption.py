@@ -35,8 +35,8 @@ from holdfast.store.db import schema
 from holdfast.store.files import blobs, data_files, staging
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, ShadowRecord, frame
-from holdfast.store.telemetry import collected_files
-from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
+from holdfast.store.telemetry import collected_log
+from holdfast.store.telemetry.collected_log import PREDICTIONS, SHADOWS
 from tests.support import loader
 from tests.support.queries import collected, write
 
@@ -148,7 +148,7 @@ def _predictions(store: Store) -> None:
         row = {name: [None] for name in PREDICTIONS.schema}
         row |= {"prediction": [f"s9-{segment}-1/0"], "at_us": [NOW_US], "probability": [0.25 * segment]}
         with staging.staged(store.root) as stage:
-            made = collected_files.write(
+            made = collected_log.write(
                 stage,
                 PREDICTIONS,
                 pl.DataFrame(row, schema=PREDICTIONS.schema),
@@ -163,7 +163,7 @@ def _predictions(store: Store) -> None:
                 connection.execute(
                     insert(schema.log_positions).values(values | {"feedback": 0, "rejected_labels": 0})
                 )
-                collected_files.register(connection, PREDICTIONS, made)
+                collected_log.register(connection, PREDICTIONS, made)
 
 
 def _shadows(store: Store) -> None:
@@ -171,7 +171,7 @@ def _shadows(store: Store) -> None:
         row = {name: [None] for name in SHADOWS.schema}
         row |= {"prediction": [f"s9-{number}-1/0"], "at_us": [NOW_US], "probability": [0.25 * number]}
         with staging.staged(store.root) as stage:
-            made = collected_files.write(
+            made = collected_log.write(
                 stage,
                 SHADOWS,
                 pl.DataFrame(row, schema=SHADOWS.schema),
@@ -181,7 +181,7 @@ def _shadows(store: Store) -> None:
             )
             stage.sync()
             with store.ledger.write() as connection:
-                collected_files.register(connection, SHADOWS, made)
+                collected_log.register(connection, SHADOWS, made)
 
 
 def _local_copies(store: Store) -> None:

@@ -13,12 +13,13 @@ from unittest.mock import patch
 import greenlet
 from sqlalchemy import update
 
-from holdfast.control.collect import commit
-from holdfast.control.rollout import decision_inputs, reconcile
-from holdfast.rollout import MetricState, ProbeSeen, State
+from holdfast.control.collect import collector
+from holdfast.control.rollout import reconcile
+from holdfast.rollout import MetricState, State
+from holdfast.rollout.decision.decisions import ProbeSeen
 from holdfast.store.db import leases, schema
 from holdfast.store.rollout import evidence, rollouts, traffic_plans
-from holdfast.store.telemetry import log_positions, probes
+from holdfast.store.telemetry import collected_log, probes
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def no_epoch() -> Iterator[None]:
     places = [
         (leases, "assert_epoch"),
         (reconcile, "assert_epoch"),
-        (commit, "assert_epoch"),
+        (collector, "assert_epoch"),
         (probes, "assert_epoch"),
     ]
     with _all(*(patch.object(module, name, lambda *_: None) for module, name in places)):
@@ -110,13 +111,13 @@ def creeping() -> Iterator[None]:
 @contextmanager
 def counted_twice() -> Iterator[None]:
     """What was delivered again is counted again."""
-    really = log_positions.advance
+    really = collected_log.advance
 
     def anyway(connection: Any, found: Any, to: int, **counts: Any) -> None:
         here = {each.segment: each for each in _positions(connection, found.server)}
         really(connection, here.get(found.segment, found), to, **counts)
 
-    with patch.object(log_positions, "advance", anyway):
+    with patch.object(collected_log, "advance", anyway):
         yield
 
 
@@ -136,25 +137,25 @@ def untold() -> Iterator[None]:
 @contextmanager
 def every_second() -> Iterator[None]:
     """Of what is collected every second window is lost."""
-    really, windows = commit.fold_window, count()
+    really, windows = collector.fold_window, count()
 
     def fold(*given: Any) -> None:
         if next(windows) % 2:
             really(*given)
 
-    with patch.object(commit, "fold_window", fold):
+    with patch.object(collector, "fold_window", fold):
         yield
 
 
 @contextmanager
 def left_out() -> Iterator[None]:
     """The read position moves on past a record that nobody has read."""
-    really = log_positions.advance
+    really = collected_log.advance
 
     def further(connection: Any, found: Any, to: int, **counts: Any) -> None:
         really(connection, found, to + (found.collected_bytes > 0), **counts)
 
-    with patch.object(log_positions, "advance", further):
+    with patch.object(collected_log, "advance", further):
         yield
 
 
@@ -199,7 +200,7 @@ def nothing_is_well() -> Iterator[None]:
 @contextmanager
 def one_step_for_all() -> Iterator[None]:
     """What one step has shown is good for the next."""
-    with patch.object(decision_inputs, "begin_step", lambda states: states):
+    with patch.object(reconcile, "begin_step", lambda states: states):
         yield
 
 
@@ -234,10 +235,10 @@ PLANTED: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
 }
 
 
-def _positions(connection: Any, server: str) -> list[log_positions.Position]:
+def _positions(connection: Any, server: str) -> list[collected_log.Position]:
     table = schema.log_positions
     rows = connection.execute(table.select().where(table.c.server == server)).mappings()
-    return [log_positions.Position(server, row["segment"], row["collected_bytes"]) for row in rows]
+    return [collected_log.Position(server, row["segment"], row["collected_bytes"]) for row in rows]
 
 
 @contextmanager
@@ -254,7 +255,7 @@ def _deciding(change: Callable[[Any, Any], Any]) -> Iterator[None]:
 @contextmanager
 def _after_a_take_over(change: Callable[[MetricState], MetricState]) -> Iterator[None]:
     """The first fold under a lease that was taken from another begins with evidence that was changed."""
-    really_kept, really_read = commit.commit_stretch, evidence.canary_of_running
+    really_kept, really_read = collector.commit_stretch, evidence.canary_of_running
     epochs: dict[Any, int] = {}
     last: dict[int, int] = {}
 
@@ -270,7 +271,7 @@ def _after_a_take_over(change: Callable[[MetricState], MetricState]) -> Iterator
         return tuple(change(each) for each in states) if 0 < before < epoch else states
 
     with (
-        patch.object(commit, "commit_stretch", keep),
+        patch.object(collector, "commit_stretch", keep),
         patch.object(evidence, "canary_of_running", of_running),
     ):
         yield

@@ -16,8 +16,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from holdfast.control import loop
-from holdfast.control.collect import commit
-from holdfast.control.collect.commit import Stretch
+from holdfast.control.collect import collector
+from holdfast.control.collect.collector import Stretch
+from holdfast.control.collect.log_summary import summarise
 from holdfast.control.probing.probe import probe
 from holdfast.control.rollout import pause, post_promotion, reconcile
 from holdfast.control.rollout.rollback import Request, rollback
@@ -29,8 +30,8 @@ from holdfast.store import Store
 from holdfast.store.db import leases, schema
 from holdfast.store.rollout import rollouts, traffic_plans
 from holdfast.store.serving import servers
-from holdfast.store.telemetry import log_positions
-from holdfast.store.telemetry.log_positions import Position
+from holdfast.store.telemetry import collected_log
+from holdfast.store.telemetry.collected_log import Position
 from tests.simulation.actors import Actor, Clock, Wire
 from tests.simulation.checker import CONTROLLER, History, RejectedError, explained
 from tests.simulation.expected_logs import EXPECTED, REFUSALS, Listener
@@ -265,7 +266,7 @@ class Run:
             if not server.reachable:
                 continue
             with store.ledger.read() as connection:
-                known = log_positions.positions(connection, server.name).get(0, Position(server.name, 0, 0))
+                known = collected_log.positions(connection, server.name).get(0, Position(server.name, 0, 0))
             most = self.chance.randint(1, self.most_at_once)
             found = server.log[known.collected_bytes : known.collected_bytes + most]
             if not found:
@@ -273,22 +274,19 @@ class Run:
             windows = [window for record in found for window in record.windows]
             self.chance.shuffle(windows)
             self.history.reckoning.handed[actor.name, server.name] = known.collected_bytes, tuple(windows)
-            stretch = Stretch(
-                model=model,
-                position=known,
-                end_bytes=known.collected_bytes + len(found),
+            summary = replace(
+                summarise(()),
                 predictions=sum(record.requests for record in found),
-                file=None,
                 # It is what a bound on latency is frozen from, and nothing else here asks for it.
                 usage=tuple(row for record in found for row in record.usage)
                 if self.policy.latency_quantile
                 else (),
                 windows=tuple(windows),
-                feedback=(),
             )
-            commit.commit_stretch(store, lease, stretch, now_us=now_us)
+            stretch = Stretch(model, known, known.collected_bytes + len(found), summary)
+            collector.commit_stretch(store, lease, stretch, now_us=now_us)
             if self.chance.random() < 0.3:
-                commit.commit_stretch(store, lease, stretch, now_us=now_us)
+                collector.commit_stretch(store, lease, stretch, now_us=now_us)
 
     def _trouble(self, actor: Actor) -> None:
         match self.chance.choice(["kill", "kill", "cut", "cut", "heal", "clock", "clock", "answer"]):

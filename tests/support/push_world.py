@@ -15,7 +15,8 @@ from holdfast.contract import Contract, Label, Number, Text, Timestamp
 from holdfast.control.collect import collector
 from holdfast.control.rollout import post_promotion, pushes
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan
-from holdfast.rollout import Canary, arm_of, salt_of
+from holdfast.rollout import Canary
+from holdfast.rollout.model.assignment import arm_of, salt_of
 from holdfast.store.db import events, schema
 from holdfast.store.files import blobs
 from holdfast.store.serving import servers

@@ -13,7 +13,7 @@ from holdfast.store.backout.backouts import BackoutRow
 from holdfast.store.db import rows, schema
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.feeds.violations import ViolationRow
-from holdfast.store.telemetry.collected_files import CollectedFile, FileTable
+from holdfast.store.telemetry.collected_log import CollectedFile, FileTable
 
 P = ParamSpec("P")
 T = TypeVar("T")

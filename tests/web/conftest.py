@@ -10,7 +10,7 @@ from holdfast.monitor.latency import bucket_of
 from holdfast.monitor.usage import UsageRow
 from holdfast.records import Arm
 from holdfast.rollout import Canary, RequestOutcome, begin, fold_requests, fold_scores
-from holdfast.rollout.evidence.history import record_point
+from holdfast.rollout.evidence.records import record_point
 from holdfast.store import Store
 from holdfast.store.db import schema
 from holdfast.store.db.events import append

@@ -1,17 +1,20 @@
 """Labels that arrive late: which are accepted, and which prediction each belongs to."""
 
 from holdfast.feedback.join import (
+    Arrival,
     Frontier,
     Impossible,
     Joined,
     Label,
     Prediction,
+    PredictionId,
     Settlement,
     Waiting,
+    classify_label,
     is_ahead,
+    parse_id,
     settle_labels,
 )
-from holdfast.feedback.labels import Arrival, PredictionId, classify_label, parse_id
 
 __all__ = [
     "Arrival",

@@ -13,7 +13,7 @@ from holdfast.control.rollout.metric_summary import in_order
 from holdfast.control.rollout.pushes import Totals, listed, totals
 from holdfast.records import HOUR_US, MINUTE_US, Arm
 from holdfast.rollout import State
-from holdfast.rollout.evidence.history import points_of
+from holdfast.rollout.evidence.records import points_of
 from holdfast.rollout.model import metric as metrics
 from holdfast.rollout.model.drills import DrillKind, Standing, ready
 from holdfast.store import Store
@@ -167,5 +167,5 @@ def _curves(store: Store, now: RolloutProgress) -> tuple[Curve, ...]:
             tuple((at_us, max(0.0, log_e) / state.log_bound) for at_us, log_e in points_of(state)),
         )
         for state in states
-        if metrics.is_shadow(state.metric) is copies and state.log_bound > 0.0
+        if state.is_shadow is copies and state.log_bound > 0.0
     )

@@ -13,7 +13,7 @@ from holdfast.records import Verdict
 from holdfast.store.db import leases
 from holdfast.store.models import versions
 from holdfast.store.serving import servers
-from holdfast.store.telemetry import log_positions
+from holdfast.store.telemetry import collected_log
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 MODEL = "flight-delay"
@@ -112,7 +112,7 @@ def test_what_a_killed_server_answered_is_counted_and_joined(world, serve, lease
     assert collector.join(world.store, MODEL, lease, now_us=now_us()) == 30
     assert collector.collect(world.store, MODEL, lease, now_us=now_us()) == 0
     with world.store.ledger.read() as connection:
-        assert log_positions.totals(connection).predictions == 30, "a probe is not a prediction"
+        assert collected_log.totals(connection).predictions == 30, "a probe is not a prediction"
         trained_us = versions.get(connection, half).created_at_us
     now = now_us()
     document = status(world.store, MODEL, now_us=now)
@@ -142,4 +142,4 @@ def test_who_lost_the_lease_writes_nothing(world, serve, lease):
     with pytest.raises(ConflictError, match="HF304"):
         probe(world.store, MODEL, lease, now_us=now_us())
     with world.store.ledger.read() as connection:
-        assert log_positions.totals(connection).predictions == 0
+        assert collected_log.totals(connection).predictions == 0

@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy import insert, select
 
-from holdfast.control.collect import collector, commit
+from holdfast.control.collect import collector
+from holdfast.control.collect.log_summary import summarise
 from holdfast.errors import ConflictError
 from holdfast.monitor.latency import merge
 from holdfast.records import TrafficPlan
@@ -14,8 +15,8 @@ from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_files, labels, log_positions, outcomes, usage
-from holdfast.store.telemetry.collected_files import PREDICTIONS
+from holdfast.store.telemetry import collected_log, labels, outcomes, usage
+from holdfast.store.telemetry.collected_log import PREDICTIONS
 from tests.support import queries
 from tests.support.queries import read
 
@@ -130,7 +131,7 @@ def test_requests_are_counted_once_by_minute_version_and_result(store, logs, lea
     assert round_(store, lease)[0] == 1
     assert requests(store) == 5
     with store.ledger.read() as connection:
-        assert log_positions.totals(connection).predictions == 5
+        assert collected_log.totals(connection).predictions == 5
 
 
 def test_every_answered_row_is_in_a_registered_file(store, logs, lease):
@@ -145,10 +146,10 @@ def test_every_answered_row_is_in_a_registered_file(store, logs, lease):
         1,
     )
     with store.ledger.read() as connection:
-        located = collected_files.locate(
+        located = collected_log.locate(
             connection, PREDICTIONS, ["s1-1-1/1", "s1-1-2/0", "s1-1-9/0", "nonsense"]
         )
-    found, _ = collected_files.read_predictions(store.root, located)
+    found, _ = collected_log.read_predictions(store.root, located)
     assert set(found) == {"s1-1-1/1", "s1-1-2/0"}
 
 
@@ -177,7 +178,7 @@ def test_the_same_label_again_counts_once_and_another_value_is_refused(store, lo
     round_(store, lease)
     with store.ledger.read() as connection:
         assert labels.count(connection) == (1, 0)
-        assert log_positions.totals(connection).rejected_labels == 3
+        assert collected_log.totals(connection).rejected_labels == 3
     told = story(store, "labels.rejected")
     assert len(told) == 2
     assert "contradict an earlier label" in told[0].explanation
@@ -280,11 +281,11 @@ def test_a_backlog_is_brought_home_in_portions(store, logs, lease, monkeypatch):
 
 def test_of_two_collectors_one_is_refused_and_nothing_counts_twice(store, logs, lease):
     log(logs, prediction(1), prediction(2))
-    stale = log_positions.Position("s1", 1, 0)
+    stale = collected_log.Position("s1", 1, 0)
     round_(store, lease)
-    stretch = commit.Stretch(MODEL, stale, 10, 2, None, (), (), ())
+    stretch = collector.Stretch(MODEL, stale, 10, summarise(()))
     with pytest.raises(ConflictError, match="HF304"):
-        commit.commit_stretch(store, lease, stretch, now_us=NOW)
+        collector.commit_stretch(store, lease, stretch, now_us=NOW)
     with store.ledger.write() as connection:
         leases.acquire(connection, "control-m", holder="test", duration_us=1, now_us=NOW)
     log(logs, prediction(3))

@@ -14,8 +14,8 @@ from holdfast.store.maintenance import orphans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import labels, log_positions, outcomes, usage
-from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
+from holdfast.store.telemetry import labels, collected_log, outcomes, usage
+from holdfast.store.telemetry.collected_log import PREDICTIONS, SHADOWS
 from tests.support import forking, queries
 
 pytestmark = [pytest.mark.crash, pytest.mark.process]
@@ -108,7 +108,7 @@ def finish(store):
 
 def everything_once(store, requests):
     with store.ledger.read() as connection:
-        assert log_positions.totals(connection).predictions == requests
+        assert collected_log.totals(connection).predictions == requests
         assert sum(row.requests for row in usage.since(connection, "m", 0)) == requests
     assert sum(file.rows for file in collected(store, PREDICTIONS)) == requests
     assert sum(file.rows for file in collected(store, SHADOWS)) == requests

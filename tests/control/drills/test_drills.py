@@ -20,7 +20,8 @@ from holdfast.control.probing import convergence
 from holdfast.control.rollout import reconcile as rollout
 from holdfast.errors import ConflictError
 from holdfast.records import Verdict
-from holdfast.rollout import Canary, RollBack, Wait
+from holdfast.rollout import Canary
+from holdfast.rollout.decision.decisions import RollBack, Wait
 from holdfast.rollout.model.drills import DrillKind, Drills
 from holdfast.store import Store
 from holdfast.store.db import leases

@@ -49,7 +49,7 @@ from holdfast.store.models import versions
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_files, traffic_comparison
+from holdfast.store.telemetry import collected_log, traffic_comparison
 from tests.support.processes import ROOT
 from tests.support.queries import collected, read, write
 
@@ -312,7 +312,7 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_others_count(line: Line)
     line.answer(rows.head(100))
     line.answer(rows.tail(200))
     with line.store.ledger.read() as connection:
-        (first, _) = collected(connection, collected_files.PREDICTIONS)
+        (first, _) = collected(connection, collected_log.PREDICTIONS)
     (line.store.root / first.path).write_bytes(b"PAR1")
     found = line.compare()
     assert found is not None

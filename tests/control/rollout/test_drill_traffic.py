@@ -15,7 +15,7 @@ from holdfast.records import TrafficPlan
 from holdfast.rollout import PushOutcome, State
 from holdfast.rollout.model.drills import DrillKind
 from holdfast.rollout.model.serving_config import ConnectionLimits
-from holdfast.store.rollout import drills, pushes, rollouts, traffic_plans
+from holdfast.store.rollout import drills, rollouts, traffic_plans
 from tests.support import rollout_world
 from tests.support.queries import read, write
 
@@ -58,7 +58,7 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
         live._before(connection, store, MODEL, live=False)
     assert post_promotion.carry(store, MODEL, world.lease, now_us=world.tick()) is None
     with store.ledger.read() as connection:
-        push = pushes.of_rollout(connection, promotion.rollout_id)
+        push = rollouts.push_of(connection, promotion.rollout_id)
     assert push is not None
     assert push.outcome is PushOutcome.OPEN
     limits = replace(ConnectionLimits(), idle_seconds=7.0)

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import insert
 
 from holdfast.contract import Contract
-from holdfast.control.collect.log_context import read_context
+from holdfast.control.collect.log_summary import read_context
 from holdfast.control.evaluation import eligibility
 from holdfast.control.rollout import pause, post_promotion, pushes
 from holdfast.control.rollout import reconcile as rollout

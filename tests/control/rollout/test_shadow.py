@@ -27,7 +27,7 @@ from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
+from holdfast.store.telemetry.collected_log import PREDICTIONS, SHADOWS
 from tests.support.queries import collected, read
 from tests.support.serving_world import MODEL, Served, World, row
 from tests.support.waiting import wait_until

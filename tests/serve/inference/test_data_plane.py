@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from holdfast.contract import Contract, Number
-from holdfast.control.collect.log_context import Baking, LogContext
-from holdfast.control.collect.log_summary import summarise
+from holdfast.control.collect.log_summary import Baking, LogContext, summarise
 from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.serve.inference.active_plan import ActivePlan
 from holdfast.serve.inference.data_plane import DataPlane, InferenceCall

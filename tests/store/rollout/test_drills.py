@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.records import Verdict
-from holdfast.rollout.model.drills import DrillKind, ready
+from holdfast.rollout.model.drills import DrillKind, DrillResult, ready
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.rollout import drills
@@ -29,10 +29,7 @@ def _ended(store: Store, verdict: Verdict, at_us: int, kind: DrillKind = BACK, m
         store,
         drills.end,
         number,
-        verdict=verdict,
-        measured_duration_us=7,
-        evidence={"servers": ["s1"], "ms": 1.5},
-        explanation="seen",
+        DrillResult(verdict, "seen", 7, {"servers": ["s1"], "ms": 1.5}),
         now_us=at_us + 1,
         expires_at_us=at_us + 100,
     )

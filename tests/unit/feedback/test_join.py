@@ -1,7 +1,7 @@
 import pytest
 
 from holdfast.feedback import Frontier, Impossible, Joined, Label, Prediction, Waiting, settle_labels
-from holdfast.feedback.labels import MAXIMUM_WAIT_US, PATIENCE_US
+from holdfast.feedback.join import MAXIMUM_WAIT_US, PATIENCE_US
 
 ANSWER = Prediction("s1-2-5/0", "m", "v1", "champion", None, b"u", 0.3, 17, 16)
 

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from holdfast.errors import InputError
-from holdfast.rollout import Canary, MeasuredTraffic, power_of
+from holdfast.rollout import Canary
+from holdfast.rollout.power import MeasuredTraffic, power_of
 
 pytestmark = pytest.mark.simulated
 

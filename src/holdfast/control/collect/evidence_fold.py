@@ -9,15 +9,15 @@ from holdfast.control.collect.log_summary import PairWindow, Window
 from holdfast.feedback import Joined
 from holdfast.records import MINUTE_US, Arm
 from holdfast.rollout import MetricState, fold_requests, fold_scores, score
-from holdfast.rollout.evidence.history import record_point
+from holdfast.rollout.evidence.records import record_point
 from holdfast.rollout.evidence.shadow import HUNG, LabelledPair, fold_labelled, fold_pairs
 from holdfast.rollout.evidence.strata import STRATUM_US, LabelledPrediction, Stratum, stratified
 from holdfast.rollout.model.metric import QUALITY
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.rollout import evidence, pushes, rollouts, traffic_plans
+from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.telemetry import outcomes
-from holdfast.store.telemetry.collected_files import ShadowPair
+from holdfast.store.telemetry.collected_log import ShadowPair
 
 
 def fold_window(connection: Transaction, window: Window, now_us: int) -> None:
@@ -103,7 +103,7 @@ def _fold_labelled(connection: Transaction, found: Sequence[tuple[ShadowPair, fl
 
 def _fold_baking(connection: Transaction, model: str, joined: Sequence[Joined], now_us: int) -> None:
     # While a promotion bakes, the new champion's predictions are its evidence, under whatever plan they were made.
-    baking = pushes.baking(connection, model)
+    baking = rollouts.baking(connection, model)
     if baking is None:
         return
     challenger = rollouts.get(connection, baking.rollout_id).challenger

@@ -6,6 +6,7 @@ The control loop must roll it back by what the servers log, without an operator.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -13,11 +14,11 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from holdfast.contract import Contract
+from holdfast.contract import Column, Contract
 from holdfast.contract.row import synthetic_rows
 from holdfast.control import loop
 from holdfast.control.collect import collector
-from holdfast.control.drills.live import DrillResult, Workspace
+from holdfast.control.drills.live import Workspace
 from holdfast.control.drills.on_copy import copied, copy, no_room, scratch
 from holdfast.control.drills.server import START_SECONDS, Child
 from holdfast.control.http.open_inference import inference_request
@@ -25,8 +26,10 @@ from holdfast.control.probing.probe import probe
 from holdfast.control.rollout import compatibility, reconcile
 from holdfast.errors import HoldfastError
 from holdfast.records import Verdict
-from holdfast.rollout import Canary, State
+from holdfast.rollout import RESTING, Canary, State
+from holdfast.rollout.model.drills import DrillResult
 from holdfast.store import Store
+from holdfast.store.db.leases import Lease
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.rollout import rollouts
@@ -63,20 +66,21 @@ def _pushed(workspace: Workspace, store: Store) -> DrillResult:
     model = workspace.model
     with store.ledger.read() as connection:
         champion = versions.champion(connection, model.name)
-    with store.ledger.read() as connection:
-        row = rollouts.of_model(connection, model.name)
-    if champion is None or any(each.running for each in row):
-        why = "no version serves yet" if champion is None else "a rollout is under way"
-        return DrillResult(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
-    if champion.role != "candidate":
+        running = any(each.running for each in rollouts.of_model(connection, model.name))
+    why = ""
+    if champion is None:
+        why = "no version serves yet"
+    elif running:
+        why = "a rollout is under way"
+    elif champion.role != "candidate":
         why = f"{champion.version} answers, a {champion.role}, and only a candidate is rolled out"
+    if champion is None or why:
         return DrillResult(Verdict.INCONCLUSIVE, f"nothing to push against: {why}")
     contract = Contract.from_json(open_version(blobs.get(store.root, champion.digest))[1].contract_json)
     recorded = requests_of(workspace.store, model.name, champion.version, contract)
     if not recorded:
-        return DrillResult(
-            Verdict.INCONCLUSIVE, "no request is recorded, and the contract's rules admit no synthetic row"
-        )
+        why = "no request is recorded, and the contract's rules admit no synthetic row"
+        return DrillResult(Verdict.INCONCLUSIVE, why)
     bad = _broken(store, champion, workspace.clock_us())
     lease = loop.take_lease(  # its holder in the original does not use the copy
         store,
@@ -87,56 +91,58 @@ def _pushed(workspace: Workspace, store: Store) -> DrillResult:
         within_seconds=_LEASE_SECONDS,
     )
     if lease is None:
-        return DrillResult(
-            Verdict.ERROR, f"taking the lease of the copy's control loop failed for {_LEASE_SECONDS:g} s"
-        )
-    doing: dict[str, loop.Concern] = {
-        "logs": collector.collect,
-        "probing": probe,
-        "rollout": reconcile.reconcile,
-    }
+        why = f"taking the lease of the copy's control loop failed for {_LEASE_SECONDS:g} s"
+        return DrillResult(Verdict.ERROR, why)
     with Child(workspace, store.root) as child:
         child.wait(lambda status: bool(status["ready"]), START_SECONDS)
-        number = reconcile.begin(
-            store, replace(model, rollout=_POLICY), bad, actor="drill", now_us=workspace.clock_us()
-        )
-        sent = wrong = 0
+        declared = replace(model, rollout=_POLICY)
+        number = reconcile.begin(store, declared, bad, actor="drill", now_us=workspace.clock_us())
         began = time.monotonic()
-        state = State.PENDING
-        while state not in (State.ROLLED_BACK, State.PROMOTED, State.CANCELLED) and sent < MOST_REQUESTS:
-            loop.run_round(store, model.name, lease, clock_us=workspace.clock_us, doing=doing)
-            with store.ledger.read() as connection:
-                state = rollouts.get(connection, number).state
-            if state in (State.CANARY, State.VERIFYING):
-                batch = [recorded[(sent + at) % len(recorded)] for at in range(_BATCH)]
-                columns = contract.request_columns
-                bodies = [
-                    inference_request(columns, each, f"drill-{at}")
-                    for at, each in enumerate(batch, start=sent)
-                ]
-                wrong += child.failed(len(batch), bodies)
-                sent += len(batch)
-            elif state is State.ROLLING_BACK:
-                time.sleep(0.02)
-            if time.monotonic() - began > MOST_SECONDS:
-                break
+        sent, failed = _send_until_decided(workspace, store, lease, number, (contract.request_columns, recorded), child)
         measured_duration_us = round((time.monotonic() - began) * 1e6)
     with store.ledger.read() as connection:
         ended = rollouts.get(connection, number)
     evidence = {
         "requests": sent,
-        "failed": wrong,
+        "failed": failed,
         "state": ended.state,
         "reason": ended.reason,
         "version": bad,
     }
-    explanation = f"{sent} requests until the broken version was {ended.state}, {wrong} of them failed"
-    return DrillResult(
-        Verdict.PASS if ended.state is State.ROLLED_BACK and not wrong else Verdict.FAIL,
-        explanation,
-        measured_duration_us,
-        evidence,
-    )
+    explanation = f"{sent} requests until the broken version was {ended.state}, {failed} of them failed"
+    passed = ended.state is State.ROLLED_BACK and not failed
+    return DrillResult(Verdict.PASS if passed else Verdict.FAIL, explanation, measured_duration_us, evidence)
+
+
+def _send_until_decided(
+    workspace: Workspace,
+    store: Store,
+    lease: Lease,
+    rollout: int,
+    recorded: tuple[Sequence[Column], list[dict[str, Any]]],
+    child: Child,
+) -> tuple[int, int]:
+    """Run the control loop and send recorded rows until the rollout rests; return how many were sent, and how many failed."""
+    doing: dict[str, loop.Concern] = {
+        "logs": collector.collect,
+        "probing": probe,
+        "rollout": reconcile.reconcile,
+    }
+    columns, rows = recorded
+    sent = failed = 0
+    until, state = time.monotonic() + MOST_SECONDS, State.PENDING
+    while state not in RESTING and sent < MOST_REQUESTS and time.monotonic() < until:
+        loop.run_round(store, workspace.model.name, lease, clock_us=workspace.clock_us, doing=doing)
+        with store.ledger.read() as connection:
+            state = rollouts.get(connection, rollout).state
+        if state in (State.CANARY, State.VERIFYING):
+            batch = range(sent, sent + _BATCH)
+            bodies = [inference_request(columns, rows[at % len(rows)], f"drill-{at}") for at in batch]
+            failed += child.failed(len(bodies), bodies)
+            sent += len(bodies)
+        elif state is State.ROLLING_BACK:
+            time.sleep(0.02)
+    return sent, failed
 
 
 def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
@@ -146,7 +152,7 @@ def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
     bad.CopyFrom(graph)
     output = bad.graph.output[0].name
     for node in bad.graph.node:
-        for place, name in enumerate(node.output):
+        for workspace, name in enumerate(node.output):
             if name == output:
                 node.output[place] = f"{output}_before"
     element = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(bad.graph.output[0].type.tensor_type.elem_type))

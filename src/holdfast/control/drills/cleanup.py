@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from holdfast.control.drills.live import put_back
 from holdfast.records import TrafficPlan, Verdict
-from holdfast.rollout.model.drills import Drill, DrillKind
+from holdfast.rollout.model.drills import DrillKind, DrillResult
 from holdfast.store import Store
 from holdfast.store.rollout import drills
 
@@ -30,25 +30,13 @@ def clean_up(store: Store, model: str, *, now_us: int) -> list[int]:
         if abs(now_us - each.started_at_us) < LIMIT_US[each.kind]:
             continue
         explanation = "it was killed before its end"
-        if "returns" in each.evidence:
-            back = _put_back(store, each, now_us)
+        noted: dict[str, Any] = dict(each.evidence)
+        if "returns" in noted:
+            before = TrafficPlan(**noted["returns"])
+            back = put_back(store, model, each.drill_id, before, noted["plan"], now_us=now_us)
             explanation += "" if back is None else f"; plan {back} restores the plan before it"
+        found = DrillResult(Verdict.ERROR, explanation, None, each.evidence)
         with store.ledger.write() as connection:
-            drills.end(
-                connection,
-                each.drill_id,
-                verdict=Verdict.ERROR,
-                measured_duration_us=None,
-                evidence=each.evidence,
-                explanation=explanation,
-                now_us=now_us,
-                expires_at_us=now_us,
-            )
+            drills.end(connection, each.drill_id, found, now_us=now_us, expires_at_us=now_us)
         ended.append(each.drill_id)
     return ended
-
-
-def _put_back(store: Store, drill: Drill, now_us: int) -> int | None:
-    noted: dict[str, Any] = dict(drill.evidence)
-    before, number = TrafficPlan(**noted["returns"]), int(noted["plan"])
-    return put_back(store, drill.model, drill.drill_id, before, number, now_us=now_us)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from holdfast.control import loop
 from holdfast.control.http.server_client import FAILURES, ServerClient
@@ -14,6 +14,7 @@ from holdfast.control.rollout import drill_traffic
 from holdfast.declaration import Model
 from holdfast.errors import ConflictError, RefusedError
 from holdfast.records import TrafficPlan, Verdict
+from holdfast.rollout.model.drills import DrillResult
 from holdfast.store import Store
 from holdfast.store.backout import taints
 from holdfast.store.db import events, leases
@@ -52,16 +53,6 @@ class Workspace:
     live: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DrillResult:
-    """The result of a drill. `measured_duration_us` is what it measures; None without a result."""
-
-    verdict: Verdict
-    explanation: str
-    measured_duration_us: int | None = None
-    evidence: dict[str, Any] | None = None
-
-
 def rollback(workspace: Workspace, drill: int) -> DrillResult:
     """Switch to a plan that a rollback could write, and back; every server must converge in time.
 
@@ -72,12 +63,10 @@ def rollback(workspace: Workspace, drill: int) -> DrillResult:
     decided = time.monotonic()
     try:
         with store.ledger.write() as connection:
-            before, target = _before(connection, store, model, live=workspace.live)
-            there = _moved(before, target) if workspace.live else before
+            before, target = _before(connection, model, live=workspace.live)
+            there = replace(before, champion=target, previous=before.champion) if workspace.live else before
             number = drill_traffic.append(connection, there, drill, "begins", workspace.clock_us())
-            drills.note(
-                connection, drill, {"plan": number, "returns": asdict(before), "live": workspace.live}
-            )
+            drills.note(connection, drill, {"plan": number, "returns": asdict(before), "live": workspace.live})
     except RefusedError as refused:
         return DrillResult(Verdict.INCONCLUSIVE, refused.what)
     with store.ledger.read() as connection:
@@ -90,13 +79,11 @@ def rollback(workspace: Workspace, drill: int) -> DrillResult:
         decided = time.monotonic()
     finally:
         back = put_back(store, model, drill, before, number, now_us=workspace.clock_us())
-    came = (
-        went
-        if back is None
-        else convergence.wait(
+    came = went
+    if back is not None:
+        came = convergence.wait(
             here, convergence.on_plan(back, before.intended), decided=decided, seconds=CONVERGENCE_SECONDS
         )
-    )
     return _judged(workspace, target, went, came, pinned, (number, back))
 
 
@@ -105,8 +92,8 @@ def put_back(
 ) -> int | None:
     """Restore the plan before the drill; return its number, None if plan `number` is not the newest any more."""
     with store.ledger.write() as connection:
-        newest = traffic_plans.newest_committed(connection, model)
-        if newest is None or newest.plan.plan_id != number:
+        newest = traffic_plans.newest(connection, model)
+        if newest is None or newest.plan_id != number:
             return None
         return drill_traffic.append(connection, before, drill, "is over", now_us)
 
@@ -122,9 +109,7 @@ def stale_leader(workspace: Workspace, drill: int) -> DrillResult:
     new = _take(workspace, name, f"drill-{drill}-new")
     measured_duration_us = round((time.monotonic() - began) * 1e6)
     if old is None or new is None:
-        return DrillResult(
-            Verdict.FAIL, f"taking the lease of a stopped holder failed for {_TAKE_SECONDS:g} s"
-        )
+        return DrillResult(Verdict.FAIL, f"taking the lease of a stopped holder failed for {_TAKE_SECONDS:g} s")
 
     def write() -> None:
         with store.ledger.write() as connection:
@@ -154,22 +139,19 @@ def stale_leader(workspace: Workspace, drill: int) -> DrillResult:
         leases.release(connection, new)
     passed = len(refused) == len(attempts) and kept
     words = f"{len(refused)} of {len(attempts)} writes under epoch {old.epoch} were refused after epoch {new.epoch} began"
-    return DrillResult(
-        Verdict.PASS if passed else Verdict.FAIL,
-        words if kept else f"{words}; the old holder released the new one's lease",
-        measured_duration_us,
-        {"old_epoch": old.epoch, "new_epoch": new.epoch, "refused": refused},
-    )
+    words += "" if kept else "; the old holder released the new one's lease"
+    epochs = {"old_epoch": old.epoch, "new_epoch": new.epoch, "refused": refused}
+    return DrillResult(Verdict.PASS if passed else Verdict.FAIL, words, measured_duration_us, epochs)
 
 
-def _before(connection: Transaction, store: Store, model: str, *, live: bool) -> tuple[TrafficPlan, str]:
+def _before(connection: Transaction, model: str, *, live: bool) -> tuple[TrafficPlan, str]:
     """Return the plan in force, and the version that a rollback would return to.
 
     Raises `RefusedError` HF404 if there is none.
     """
-    newest = traffic_plans.newest_committed(connection, model)
+    plan = traffic_plans.newest(connection, model)
     row = rollouts.under_way(connection, model)
-    if newest is None or row is not None:
+    if plan is None or row is not None:
         why = "no version serves yet" if row is None else f"rollout {row.rollout_id} is {row.state}"
         raise RefusedError(
             "HF404",
@@ -177,7 +159,6 @@ def _before(connection: Transaction, store: Store, model: str, *, live: bool) ->
             state="no plan was written",
             next_command="holdfast rollout status",
         )
-    plan = newest.plan
     if drills.moves_users(connection, model, plan.plan_id):
         raise RefusedError(
             "HF404",
@@ -196,18 +177,14 @@ def _before(connection: Transaction, store: Store, model: str, *, live: bool) ->
             next_command="holdfast rollout start",
         )
     if live:
-        _must_be_proved(store, model, target)
+        _must_be_proved(connection, model, target)
     return plan, target
 
 
-def _must_be_proved(store: Store, model: str, target: str) -> None:
+def _must_be_proved(connection: Transaction, model: str, target: str) -> None:
     """Raise `RefusedError` HF404 unless the target was the champion before, and is qualified."""
-    with store.ledger.read() as connection:
-        row = versions.get(connection, target)
-    with store.ledger.read() as connection:
-        before = {
-            each.challenger for each in rollouts.of_model(connection, model) if each.state == "promoted"
-        }
+    row = versions.get(connection, target)
+    before = {each.challenger for each in rollouts.of_model(connection, model) if each.state == "promoted"}
     if row.role != "candidate" or row.state != "qualified" or target not in before:
         raise RefusedError(
             "HF404",
@@ -215,10 +192,6 @@ def _must_be_proved(store: Store, model: str, target: str) -> None:
             state="no plan was written",
             next_command="holdfast rollout start",
         )
-
-
-def _moved(before: TrafficPlan, target: str) -> TrafficPlan:
-    return replace(before, champion=target, previous=before.champion)
 
 
 def _pinned(here: Sequence[servers.Server], target: str) -> dict[str, str]:
@@ -252,31 +225,20 @@ def _judged(
         "silent": sorted({*went.silent, *came.silent}),
     }
     unconverged = sorted({*went.late, *came.late, *went.last_resort, *came.last_resort})
-    wrong = {server: observed for server, observed in pinned.items() if observed != target}
-    within = f"{workspace.within_us / 1000:g} ms"
     if unconverged:
-        return DrillResult(
-            Verdict.FAIL,
-            f"{', '.join(unconverged)} did not follow within {CONVERGENCE_SECONDS:g} s",
-            None,
-            evidence,
-        )
+        words = f"{', '.join(unconverged)} did not follow within {CONVERGENCE_SECONDS:g} s"
+        return DrillResult(Verdict.FAIL, words, None, evidence)
     if not went.versions:
         return DrillResult(Verdict.INCONCLUSIVE, "no server responds, so nothing was drilled", None, evidence)
-    if wrong:
-        server, observed = next(iter(wrong.items()))
-        return DrillResult(
-            Verdict.FAIL,
-            f"{server} responded to a probe of {target} with: {observed}",
-            measured_duration_us,
-            evidence,
-        )
+    for server, observed in pinned.items():
+        if observed != target:
+            words = f"{server} responded to a probe of {target} with: {observed}"
+            return DrillResult(Verdict.FAIL, words, measured_duration_us, evidence)
     words = f"{len(went.versions)} servers there and back in {measured_duration_us / 1000:.0f} ms, {target} responds"
-    if measured_duration_us > workspace.within_us:
-        return DrillResult(
-            Verdict.FAIL, f"{words}; at most {within} are allowed", measured_duration_us, evidence
-        )
-    return DrillResult(Verdict.PASS, words, measured_duration_us, evidence)
+    if measured_duration_us <= workspace.within_us:
+        return DrillResult(Verdict.PASS, words, measured_duration_us, evidence)
+    words += f"; at most {workspace.within_us / 1000:g} ms are allowed"
+    return DrillResult(Verdict.FAIL, words, measured_duration_us, evidence)
 
 
 def _take(workspace: Workspace, name: str, holder: str) -> Lease | None:

@@ -15,11 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from holdfast.control.drills.live import DrillResult, Workspace
+from holdfast.control.drills.live import Workspace
 from holdfast.control.drills.server import NOTICE_SECONDS, START_SECONDS, Child
 from holdfast.control.maintenance import backup
 from holdfast.errors import UnavailableError
 from holdfast.records import Verdict
+from holdfast.rollout.model.drills import DrillResult
 from holdfast.store import Store
 from holdfast.store.db.ledger import sqlite_url
 from holdfast.store.files import blobs
@@ -53,9 +54,8 @@ def restore(workspace: Workspace, _drill: int) -> DrillResult:
     other = [name for name in same if getattr(taken, name) != getattr(restored, name)]
     evidence = asdict(restored) | {"ledger": named.ledger, "backup_seconds": round(taken.seconds, 3)}
     if other or digest != named.ledger:
-        return DrillResult(
-            Verdict.FAIL, f"the restored store differs in {', '.join(other) or 'its ledger'}", None, evidence
-        )
+        words = f"the restored store differs in {', '.join(other) or 'its ledger'}"
+        return DrillResult(Verdict.FAIL, words, None, evidence)
     words = (
         f"{restored.rows:,} rows in {restored.files:,} files and {restored.ledger_rows:,} rows of the ledger were restored "
         f"intact in {measured_duration_us / 1e6:.1f} s"
@@ -76,10 +76,8 @@ def dead_database(workspace: Workspace, _drill: int) -> DrillResult:
             return DrillResult(Verdict.INCONCLUSIVE, "no version serves yet")
         with Child(workspace, home / "root") as child:
             child.wait(lambda status: status["plan"] == plan.plan_id and status["ready"], START_SECONDS)
-            child.wait(
-                lambda _status: (home / "root" / "serve" / workspace.model.name / "plan.json").exists(),
-                START_SECONDS,
-            )
+            followed = home / "root" / "serve" / workspace.model.name / "plan.json"
+            child.wait(lambda _status: followed.exists(), START_SECONDS)
             _destroy(home / "root")
             began = time.monotonic()
             noticed = child.wait(lambda status: bool(status["ledger_error"]), NOTICE_SECONDS)
@@ -98,9 +96,8 @@ def dead_database(workspace: Workspace, _drill: int) -> DrillResult:
         "plan": plan.plan_id,
     }
     words = f"{failed} of {REQUESTS} requests failed without the ledger, {failed_again} of {REQUESTS} after kill -9"
-    return DrillResult(
-        Verdict.FAIL if failed or failed_again else Verdict.PASS, words, measured_duration_us, evidence
-    )
+    verdict = Verdict.FAIL if failed or failed_again else Verdict.PASS
+    return DrillResult(verdict, words, measured_duration_us, evidence)
 
 
 # --- the copy ---------------------------------------------------------------------------------------------------------
@@ -136,9 +133,7 @@ def no_room(home: Path, copied_from: Iterable[Path]) -> DrillResult | None:
     if free_bytes >= need_bytes:
         return None
     words = f"not drilled: {need_bytes:,} bytes of free space are needed at {home.parent}, and {free_bytes:,} are free"
-    return DrillResult(
-        Verdict.INCONCLUSIVE, words, None, {"wanted_bytes": need_bytes, "free_bytes": free_bytes}
-    )
+    return DrillResult(Verdict.INCONCLUSIVE, words, None, {"wanted_bytes": need_bytes, "free_bytes": free_bytes})
 
 
 def copied(store: Store) -> list[Path]:
@@ -148,13 +143,10 @@ def copied(store: Store) -> list[Path]:
 
 def _size_bytes(path: Path) -> int:
     """Return the size of a file or of all files in a directory. A file that disappears meanwhile counts as 0."""
-    if path.is_file():
-        return path.stat().st_size
     total = 0
-    for directory, _, names in os.walk(path):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += (Path(directory) / name).lstat().st_size
+    for each in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):
+            total += each.lstat().st_size if each.is_file() else 0
     return total
 
 
@@ -183,5 +175,5 @@ def _is_alive(process: str) -> bool:
     except (ValueError, ProcessLookupError):
         return False
     except PermissionError:
-        return True
+        pass
     return True

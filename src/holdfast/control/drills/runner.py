@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from holdfast.control.drills import bad_push, live, on_copy
 from holdfast.control.drills.cleanup import clean_up
-from holdfast.control.drills.live import DrillResult, Workspace
+from holdfast.control.drills.live import Workspace
 from holdfast.errors import HoldfastError
 from holdfast.records import Verdict
-from holdfast.rollout.model.drills import Drill, DrillKind, Drills, Standing, due, ready
+from holdfast.rollout.model.drills import Drill, DrillKind, Drills, DrillResult, Standing, due, ready
 from holdfast.store import Store
 from holdfast.store.db.leases import Lease
 from holdfast.store.rollout import drills, rollouts
@@ -50,17 +50,8 @@ def run(workspace: Workspace, kind: DrillKind, *, actor: str, lasts_us: int) -> 
         found = DrillResult(Verdict.ERROR, str(error) or type(error).__name__)
     now_us = workspace.clock_us()
     with store.ledger.write() as connection:
-        drills.end(
-            connection,
-            number,
-            verdict=found.verdict,
-            measured_duration_us=found.measured_duration_us,
-            evidence=found.evidence or {},
-            explanation=found.explanation,
-            now_us=now_us,
-            expires_at_us=now_us + lasts_us if found.verdict is Verdict.PASS else now_us,
-        )
-        return next(each for each in drills.of_model(connection, model) if each.drill_id == number)
+        valid_us = lasts_us if found.verdict is Verdict.PASS else 0
+        return drills.end(connection, number, found, now_us=now_us, expires_at_us=now_us + valid_us)
 
 
 def standings(store: Store, model: str, *, now_us: int) -> tuple[Standing, ...]:
@@ -86,10 +77,9 @@ class Scheduled:
         with store.ledger.read() as connection:
             if rollouts.under_way(connection, model) is not None:
                 return
-        with store.ledger.read() as connection:
             kinds = due(self._schedule, drills.of_model(connection, model), now_us)
         if kinds:
-            self._running = threading.Thread(target=self._drill, args=(kinds[:1],), name="drill", daemon=True)
+            self._running = threading.Thread(target=self._drill, args=kinds[:1], name="drill", daemon=True)
             self._running.start()
 
     def wait(self, seconds: float) -> None:
@@ -97,11 +87,10 @@ class Scheduled:
         if self._running is not None:
             self._running.join(seconds)
 
-    def _drill(self, kinds: Iterable[DrillKind]) -> None:
-        for kind in kinds:
-            try:
-                ended = run(self._workspace, kind, actor="holdfast", lasts_us=2 * self._schedule.interval_us)
-                if ended.verdict is not Verdict.PASS:
-                    _log.warning("the drill of %s: %s: %s", kind, ended.verdict, ended.explanation)
-            except HoldfastError:
-                _log.exception("recording the drill of %s failed; it will be repeated", kind)
+    def _drill(self, kind: DrillKind) -> None:
+        try:
+            ended = run(self._workspace, kind, actor="holdfast", lasts_us=2 * self._schedule.interval_us)
+            if ended.verdict is not Verdict.PASS:
+                _log.warning("the drill of %s: %s: %s", kind, ended.verdict, ended.explanation)
+        except HoldfastError:
+            _log.exception("recording the drill of %s failed; it will be repeated", kind)

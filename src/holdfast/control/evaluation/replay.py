@@ -18,7 +18,7 @@ from typing import Any, Final
 from holdfast.contract import Contract, Timestamp
 from holdfast.contract.row.adapter import RowAdapter
 from holdfast.contract.schema.timestamps import EPOCH
-from holdfast.control.collect.log_context import Slicer, no_slices, slicer_of
+from holdfast.control.collect.log_summary import Slicer, no_slices, slicer_of
 from holdfast.control.evaluation.sandbox import run_sandbox
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError, NotFoundError

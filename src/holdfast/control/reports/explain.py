@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from holdfast.control.rollout.metric_summary import in_order, judged_all, summarise
-from holdfast.rollout import Canary
+from holdfast.control.rollout.metric_summary import in_order, summarise
+from holdfast.rollout import Canary, judge
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.events import EventRow
-from holdfast.store.rollout import decisions, evidence, pushes, rollouts, traffic_plans, webhooks
-from holdfast.store.rollout.pushes import PushRow
-from holdfast.store.rollout.rollouts import RolloutRow
+from holdfast.store.rollout import evidence, rollouts, traffic_plans, webhooks
+from holdfast.store.rollout.rollouts import PushRow, RolloutRow
 from holdfast.store.rollout.traffic_plans import CommittedPlan
 from holdfast.store.rollout.webhooks import HookResponseRow
 
@@ -67,16 +66,13 @@ def explain(store: Store, number: int) -> RolloutHistory:
     policy = Canary.from_json(row.policy_json)
     with store.ledger.read() as connection:
         logged = events.newest(connection, subject=row.subject, limit=_MOST_EVENTS)[::-1]
-        decided = decisions.of_rollout(connection, number)
+        decided = evidence.decisions_of(connection, number)
         committed = traffic_plans.of_rollout(connection, number)
         responses = webhooks.responses(connection, number)
-        push = pushes.of_rollout(connection, number)
+        push = rollouts.push_of(connection, number)
     with store.ledger.read() as connection:
         states = in_order(evidence.of_rollout(connection, number))
-    now = tuple(
-        asdict(verdict) | summarise(state, verdict).arms()
-        for state, verdict in zip(states, judged_all(states, policy), strict=True)
-    )
+    now = tuple(asdict(judge(state, policy)) | summarise(state, policy).arms() for state in states)
     found = _events(logged, {event: each.evidence for event, each in decided.items()}, committed)
     return RolloutHistory(row, policy, found, responses, now, push)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from holdfast.control.rollout.metric_summary import MetricSummary, in_order, judged_all, summarise
-from holdfast.rollout import Canary, MetricState, MetricVerdict, State
+from holdfast.control.rollout.metric_summary import MetricSummary, in_order, summarise
+from holdfast.rollout import Canary, MetricState, State, judge
 from holdfast.rollout.decision.forecast import Forecast, forecast
 from holdfast.rollout.evidence.evidence import interval_of
-from holdfast.rollout.model.metric import is_shadow
+from holdfast.rollout.evidence.verdict import judge_all
 from holdfast.store import Store
-from holdfast.store.rollout import evidence, pushes, rollouts, traffic_plans
+from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
 
 
@@ -62,7 +62,7 @@ def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
     """Return the progress of the rollout of `model` at `now_us`, or of its promotion in its bake time; None without either."""
     with store.ledger.read() as connection:
         row = rollouts.under_way(connection, model)
-        baking = pushes.baking(connection, model)
+        baking = rollouts.baking(connection, model)
         if row is None and baking is not None:
             row = rollouts.get(connection, baking.rollout_id)
         if row is None:
@@ -73,7 +73,7 @@ def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
     policy = Canary.from_json(row.policy_json)
     with store.ledger.read() as connection:
         states = _of_this_stage(in_order(evidence.of_rollout(connection, row.rollout_id)), row)
-    verdicts = judged_all(states, policy)
+    verdicts = judge_all(states, policy)
     step_us = now_us - row.step_started_at_us
     guess = Forecast(None, None)
     if row.state in (State.SHADOWING, State.CANARY, State.PAUSED) and begun_us is not None:
@@ -92,7 +92,7 @@ def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
         step_started_at_us=row.step_started_at_us,
         bake_until_us=baking.bake_until_us if baking is not None and row.state is State.PROMOTED else None,
         reason=row.reason,
-        metrics=tuple(_metric(*each) for each in zip(states, verdicts, strict=True)),
+        metrics=tuple(_metric(state, policy) for state in states),
         enough_us=guess.enough_us,
         harm_us=guess.harm_us,
         decision_us=guess.decision_us,
@@ -102,13 +102,14 @@ def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
 def _of_this_stage(states: list[MetricState], row: RolloutRow) -> list[MetricState]:
     """Return the states of copies during the shadow, later those of traffic."""
     copies = row.state is State.SHADOWING
-    return [state for state in states if is_shadow(state.metric) is copies]
+    return [state for state in states if state.is_shadow is copies]
 
 
-def _metric(state: MetricState, verdict: MetricVerdict) -> MetricProgress:
+def _metric(state: MetricState, policy: Canary) -> MetricProgress:
+    verdict = judge(state, policy)
     difference, interval = interval_of(state)
     return MetricProgress(
-        **asdict(summarise(state, verdict)),
+        **asdict(summarise(state, policy)),
         units=verdict.units,
         needed=verdict.needed,
         difference=difference,

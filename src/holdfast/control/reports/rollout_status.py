@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from holdfast.control.rollout.metric_summary import MetricSummary, in_order, judged_all, summarise
+from holdfast.control.rollout.metric_summary import MetricSummary, in_order, summarise
 from holdfast.rollout import Canary
 from holdfast.store import Store
 from holdfast.store.rollout import evidence
@@ -52,5 +52,5 @@ def rollout_status(store: Store, row: RolloutRow, span: RolloutSpan | None) -> R
         # The chart's axis is the time of the events; without a labelled one the clock is the best guess.
         first_event_us=row.started_at_us if span is None else span.event_time_min_us,
         last_event_us=row.changed_at_us if span is None else span.event_time_max_us,
-        evidence=tuple(summarise(*each) for each in zip(states, judged_all(states, policy), strict=True)),
+        evidence=tuple(summarise(state, policy) for state in states),
     )

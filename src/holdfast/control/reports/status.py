@@ -32,7 +32,7 @@ from holdfast.store.rollout import drills, rollouts, traffic_plans, webhooks
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.serving import servers
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import labels, log_positions, outcomes, probes, traffic_comparison, usage
+from holdfast.store.telemetry import collected_log, labels, outcomes, probes, traffic_comparison, usage
 from holdfast.store.telemetry.outcomes import RolloutSpan
 from holdfast.store.telemetry.probes import Probe
 
@@ -363,4 +363,4 @@ def _place(version: str, plan: TrafficPlan | None) -> str:
 def _labels(store: Store) -> LabelStatus:
     with store.ledger.read() as connection:
         taken, waiting = labels.count(connection)
-        return LabelStatus(taken, waiting, log_positions.totals(connection).rejected_labels)
+        return LabelStatus(taken, waiting, collected_log.totals(connection).rejected_labels)

@@ -6,8 +6,12 @@ it; then the servers drop the abort. Level-triggered like every concern of the l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, Final
+
+import msgspec
 
 from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, ServerClient, call_all
 from holdfast.control.probing.probe import is_silent
@@ -28,14 +32,6 @@ from holdfast.store.serving.servers import Server
 from holdfast.store.telemetry import probes
 from holdfast.tables.backout import KeepLastResort, TrafficStep
 
-_FIELDS: Final = {
-    "version": str,
-    "plan_id": int,
-    "rollout_id": int,
-    "reason": str,
-    "actor": str,
-    "at_us": int,
-}
 _READ_EVENTS: Final = 20
 
 
@@ -143,11 +139,11 @@ def _aborts_of(server: Server) -> list[Abort]:
 
 
 def read(status: Mapping[str, Any]) -> list[Abort]:
-    """Return the aborts that a server reports; invalid ones are skipped."""
+    """Return the aborts that a server reports; those that are invalid, or of another shape, are skipped."""
     reported = status.get("aborts")
-    listed: Sequence[object] = reported if isinstance(reported, list) else ()
-    return [Abort(**each) for each in listed if isinstance(each, dict) and _is_abort(each.items())]
-
-
-def _is_abort(items: Iterable[tuple[object, object]]) -> bool:
-    return {name: type(value) for name, value in items} == _FIELDS
+    listed: list[Abort] = []
+    for each in reported if isinstance(reported, list) else ():
+        with suppress(msgspec.ValidationError):
+            abort = msgspec.convert(each, Abort)
+            listed += [abort] if asdict(abort) == each else []
+    return listed

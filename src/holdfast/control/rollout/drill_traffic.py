@@ -30,8 +30,8 @@ def settle(connection: Transaction, model: str, now_us: int) -> int | None:
 
     Return the number of the plan, None without a drill. The drill then finds a newer plan than its own, and restores nothing.
     """
-    newest = traffic_plans.newest_committed(connection, model)
-    found = None if newest is None else drills.moving(connection, model, newest.plan.plan_id)
+    newest = traffic_plans.newest(connection, model)
+    found = None if newest is None else drills.moving(connection, model, newest.plan_id)
     if found is None:
         return None
     drill, before = found

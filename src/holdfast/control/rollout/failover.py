@@ -38,11 +38,8 @@ def plan_failover(
     steps: list[TrafficStep] = []
     plan = traffic_plans.newest(connection, model)
     row = rollouts.under_way(connection, model)
-    if (
-        row is not None
-        and row.state in (State.PENDING, State.SHADOWING)
-        and _is_pointless(connection, store, row, tainted)
-    ):
+    waiting = row is not None and row.state in (State.PENDING, State.SHADOWING)
+    if row is not None and waiting and _is_pointless(connection, store, row, tainted):
         steps.append(CancelRollout(model, row.rollout_id, row.challenger))
         row = None
     if plan is None:
@@ -50,12 +47,11 @@ def plan_failover(
     moved = _move(connection, store, plan, row, tainted)
     if moved is not None:
         return [*steps, moved]
-    replaced = tuple(
-        dict.fromkeys(each for each in (plan.previous, plan.fallback) if each is not None and each in tainted)
-    )
+    behind = dict.fromkeys((plan.previous, plan.fallback))
+    replaced = tuple(each for each in behind if each is not None and each in tainted)
     if replaced:
         fallback = eligibility.heuristic(connection, model, plan.fallback, tainted)
-        return [*steps, ReplaceFallbacks(model, replaced, fallback)]
+        steps.append(ReplaceFallbacks(model, replaced, fallback))
     return steps
 
 

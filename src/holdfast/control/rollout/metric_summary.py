@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from holdfast.records import Verdict
-from holdfast.rollout import Canary, MetricState, MetricVerdict, judge
-from holdfast.rollout.evidence import shadow, slices
+from holdfast.rollout import Canary, MetricState, judge
+from holdfast.rollout.evidence import slices
 from holdfast.rollout.evidence.records import SliceEvidence
+from holdfast.rollout.evidence.verdict import MetricVerdict
 from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY, RATE
 
 
@@ -34,8 +35,9 @@ class MetricSummary:
         return {name: getattr(self, name) for name in names}
 
 
-def summarise(state: MetricState, judged: MetricVerdict) -> MetricSummary:
-    """Return the summary of `state`, whose verdict is `judged`."""
+def summarise(state: MetricState, policy: Canary) -> MetricSummary:
+    """Return the summary of `state`, judged by `policy`."""
+    judged = judge(state, policy)
     return MetricSummary(
         metric=state.metric,
         challenger_units=state.challenger_units,
@@ -48,13 +50,6 @@ def summarise(state: MetricState, judged: MetricVerdict) -> MetricSummary:
         verdict=judged.verdict,
         explanation=_explained(judged) + _nearest(state),
     )
-
-
-def judged_all(states: Sequence[MetricState], policy: Canary) -> tuple[MetricVerdict, ...]:
-    """Return the verdict of each metric, of shadow and canary, in the order of `states`."""
-    copies = shadow.judge(states, policy) if policy.shadow is not None else ()
-    of_copies = {verdict.metric: verdict for verdict in copies}
-    return tuple(of_copies.get(state.metric) or judge(state, policy) for state in states)
 
 
 def in_order(states: Iterable[MetricState]) -> list[MetricState]:

@@ -40,13 +40,6 @@ def newest(connection: Transaction, model: str, now_us: int) -> TrafficPlan:
     return found
 
 
-def record(
-    connection: Transaction, model: str, kind: str, explanation: str, *, actor: str, now_us: int
-) -> None:
-    """Append the event of a part that was pushed or rolled back; its subject is the model."""
-    events.append(connection, at_us=now_us, kind=kind, subject=model, actor=actor, explanation=explanation)
-
-
 def is_rolled_back(connection: Transaction, model: str, part: Part) -> bool:
     """Return True if the last operation on `part` was its rollback."""
     pushed = events.newest(connection, subject=model, kind=PUSHED[part], limit=1)

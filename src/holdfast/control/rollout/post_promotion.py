@@ -6,9 +6,11 @@ from holdfast.control.rollout import drill_traffic, failover, reconcile
 from holdfast.control.rollout import pushes as ledger
 from holdfast.control.rollout.failover import Cause
 from holdfast.control.rollout.reconcile import Transition
-from holdfast.rollout import Canary, Event, MetricState, PushOutcome, RollBack, State, Wait
+from holdfast.rollout import Canary, Event, MetricState, PushOutcome, State
+from holdfast.rollout.decision.decisions import RollBack, Wait
 from holdfast.rollout.decision.post_promotion import (
     BakeDecision,
+    ComparedPeriods,
     EndBake,
     decide_bake,
     fold_rate,
@@ -20,7 +22,7 @@ from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.rollout import drills, evidence, pushes, rollouts, traffic_plans
+from holdfast.store.rollout import drills, evidence, rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.telemetry import usage
 from holdfast.tables.backout import FailOver
@@ -41,7 +43,7 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> BakeDecisio
         if found is None:
             return None
         idle = isinstance(_decide(connection, *found, now_us), Wait)
-        if idle and not (_rate_is_due(connection, found[0], now_us) or _is_replaced(connection, found[0])):
+        if idle and not (_due_rate(connection, found[0], now_us) or _is_replaced(connection, found[0])):
             return None
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
@@ -107,7 +109,7 @@ def _roll_back_both(
 
 def _baking(connection: Transaction, model: str) -> tuple[RolloutRow, int] | None:
     """Return the promotion in its bake time, and when that ends."""
-    push = pushes.baking(connection, model)
+    push = rollouts.baking(connection, model)
     if push is None or push.bake_until_us is None:
         return None
     return rollouts.get(connection, push.rollout_id), push.bake_until_us
@@ -126,35 +128,32 @@ def _decide(connection: Transaction, row: RolloutRow, until_us: int, now_us: int
 
 def _is_replaced(connection: Transaction, row: RolloutRow) -> bool:
     """Return True if another version got its traffic without a rollback of its rollout, as for tainted rows."""
-    plan = traffic_plans.newest_committed(connection, row.model)
-    if plan is None or plan.plan.champion == row.challenger:
+    plan = traffic_plans.newest(connection, row.model)
+    if plan is None or plan.champion == row.challenger:
         return plan is None
-    moved = drills.moving(connection, row.model, plan.plan.plan_id)
+    moved = drills.moving(connection, row.model, plan.plan_id)
     return moved is None or moved[1].champion != row.challenger  # a live drill restores it soon
 
 
-def _rate(connection: Transaction, row: RolloutRow) -> MetricState | None:
-    found = (each for each in evidence.canary_of_rollout(connection, row.rollout_id) if each.metric == RATE)
-    return next(found, None)
-
-
-def _rate_is_due(connection: Transaction, row: RolloutRow, now_us: int) -> bool:
-    state = _rate(connection, row)
+def _due_rate(
+    connection: Transaction, row: RolloutRow, now_us: int
+) -> tuple[MetricState, ComparedPeriods] | None:
+    """Return the evidence about the rate, and the periods to compare next; None if there is nothing to compare."""
+    states = evidence.canary_of_rollout(connection, row.rollout_id)
+    state = next((each for each in states if each.metric == RATE), None)
     history_us = usage.first_minute_us(connection, row.model)
     if state is None or history_us is None:
-        return False
-    return next_periods(state, history_us=history_us, known_at_us=now_us - _LAG_US) is not None
+        return None
+    due = next_periods(state, history_us=history_us, known_at_us=now_us - _LAG_US)
+    return None if due is None else (state, due)
 
 
 def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None:
     """Fold the requests after the switch against those before it, and report once when the rate differs."""
-    state = _rate(connection, row)
-    history_us = usage.first_minute_us(connection, row.model)
-    if state is None or history_us is None:
+    found = _due_rate(connection, row, now_us)
+    if found is None:
         return
-    due = next_periods(state, history_us=history_us, known_at_us=now_us - _LAG_US)
-    if due is None:
-        return
+    state, due = found
     changed = state.is_harmful
     state = fold_rate(
         state,

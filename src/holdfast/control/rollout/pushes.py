@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, MetricState, PushOutcome, State
-from holdfast.rollout.decision.decide import harm_shown
 from holdfast.rollout.evidence.evidence import requests_of
+from holdfast.rollout.evidence.verdict import harm_of
 from holdfast.rollout.model.pushes import Turn, outcome_of, replaced
 from holdfast.store import Store
 from holdfast.store.backout import taints
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.models import gate_results
-from holdfast.store.rollout import evidence, pushes, rollouts
-from holdfast.store.rollout.pushes import PushRow
-from holdfast.store.rollout.rollouts import RolloutRow
+from holdfast.store.rollout import evidence, rollouts
+from holdfast.store.rollout.rollouts import PushRow, RolloutRow
 from holdfast.store.telemetry import outcomes
 
 _ENDING = (State.ROLLING_BACK, State.CANCELLED)
@@ -27,7 +27,7 @@ _ROLLED_BACK = (State.ROLLING_BACK, State.ROLLED_BACK, State.CANCELLED)
 def open_push(connection: Transaction, rollout: int, model: str, *, now_us: int) -> None:
     """Open the push of a rollout that was requested."""
     row = PushRow(rollout, model, PushOutcome.OPEN, "under way: pending", events.SYSTEM, now_us)
-    pushes.put(connection, row)
+    rollouts.put_push(connection, row)
 
 
 def record(
@@ -38,14 +38,14 @@ def record(
     `harm` is what the decision saw. Without it current evidence is used, because an operator may roll back a version
     whose harm is shown already.
     """
-    before = pushes.of_rollout(connection, row.rollout_id)
+    before = rollouts.push_of(connection, row.rollout_id)
     if after is State.ROLLED_BACK or (before is not None and before.labelled_by != events.SYSTEM):
         return  # labelled when the rollback was decided, or by an operator
     policy = Canary.from_json(row.policy_json)
     states = _states(connection, row.rollout_id)
     tainted = ""
     if after in _ENDING:
-        harm = harm or harm_shown(states, policy)
+        harm = harm or harm_of(states, policy)
         if taints.tainted(connection, "version", row.challenger):
             tainted = taints.why(connection, "version", row.challenger)
     turn = Turn(row.state, after, row.champion, harm, tainted, actor != events.SYSTEM, reason)
@@ -56,7 +56,7 @@ def record(
     if after is State.PROMOTED:
         _replace_baking(connection, row, now_us)
     until_us = None if before is None else before.bake_until_us
-    pushes.put(
+    rollouts.put_push(
         connection,
         PushRow(
             rollout_id=row.rollout_id,
@@ -75,10 +75,10 @@ def end_bake(
     connection: Transaction, row: RolloutRow, outcome: PushOutcome, reason: str, *, now_us: int
 ) -> None:
     """Label the push of a promotion whose bake time is over, and append its event."""
-    before = pushes.of_rollout(connection, row.rollout_id)
+    before = rollouts.push_of(connection, row.rollout_id)
     states = evidence.canary_of_rollout(connection, row.rollout_id)
     until_us = None if before is None else before.bake_until_us
-    pushes.put(
+    rollouts.put_push(
         connection,
         PushRow(
             row.rollout_id,
@@ -108,7 +108,7 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
     """
     with store.ledger.write() as connection:
         row = rollouts.get(connection, rollout)
-        before = pushes.of_rollout(connection, rollout)
+        before = rollouts.push_of(connection, rollout)
         if before is None:
             raise NotFoundError(
                 "HF410",
@@ -129,7 +129,7 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
         after = PushRow(
             rollout, row.model, outcome, why, actor, now_us, before.requests, before.bake_until_us
         )
-        pushes.put(connection, after)
+        rollouts.put_push(connection, after)
         events.append(
             connection,
             at_us=now_us,
@@ -187,38 +187,26 @@ class Totals:
 def listed(store: Store, model: str) -> tuple[Push, ...]:
     """Return every push of `model` with its numbers, the newest first."""
     with store.ledger.read() as connection:
-        rows = pushes.of_model(connection, model)
-    with store.ledger.read() as connection:
-        return tuple(_with_numbers(connection, row) for row in rows)
+        return tuple(_with_numbers(connection, row) for row in rollouts.pushes_of(connection, model))
 
 
 def totals(found: tuple[Push, ...]) -> Totals:
     """Count the pushes by outcome."""
-
-    def count(*which: PushOutcome) -> int:
-        return sum(each.outcome in which for each in found)
-
+    counts = Counter(each.outcome for each in found)
     false = sum(each.outcome is PushOutcome.GOOD and each.for_harm for each in found)
-    return Totals(
-        pushes=len(found),
-        open=count(PushOutcome.OPEN),
-        good=count(PushOutcome.GOOD),
-        bad=count(PushOutcome.BAD),
-        escaped=count(PushOutcome.ESCAPED),
-        false_rollbacks=false,
-        censored=count(PushOutcome.CENSORED),
-    )
+    by_outcome = {str(outcome): counts[outcome] for outcome in PushOutcome}
+    return Totals(pushes=len(found), false_rollbacks=false, **by_outcome)
 
 
 def _replace_baking(connection: Transaction, row: RolloutRow, now_us: int) -> None:
     """Label the baking promotion that `row` replaces: it will not complete its bake time."""
-    older = pushes.baking(connection, row.model)
+    older = rollouts.baking(connection, row.model)
     if older is None or older.rollout_id == row.rollout_id:
         return
     promoted = rollouts.get(connection, older.rollout_id)
     policy = Canary.from_json(promoted.policy_json)
     outcome, why = replaced(row.rollout_id, now_us - promoted.changed_at_us, policy)
-    if harm := harm_shown(_states(connection, older.rollout_id), policy):
+    if harm := harm_of(_states(connection, older.rollout_id), policy):
         outcome, why = PushOutcome.ESCAPED, f"harm was shown after its promotion: {harm}; {why}"
     end_bake(connection, promoted, outcome, why, now_us=now_us)
 
@@ -268,7 +256,7 @@ def _for_harm(connection: Transaction, row: RolloutRow) -> bool:
     """Return True if it was rolled back or cancelled, and its evidence, or its replay, shows harm."""
     if row.state not in _ROLLED_BACK:
         return False
-    if harm_shown(_states(connection, row.rollout_id), Canary.from_json(row.policy_json)):
+    if harm_of(_states(connection, row.rollout_id), Canary.from_json(row.policy_json)):
         return True
     replayed = (
         gate_results.newest_replay(connection, row.challenger) if row.state is State.CANCELLED else None

@@ -7,45 +7,57 @@ A loop that was killed, or a second one, finds either all of it or nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
-from holdfast.control.collect.log_context import refuse_unguarded
-from holdfast.control.rollout import compatibility, decision_inputs, pushes, webhooks
-from holdfast.control.rollout.metric_summary import judged_all
+from holdfast.control.collect.log_summary import refuse_unguarded
+from holdfast.control.rollout import compatibility, pushes, webhooks
 from holdfast.control.rollout.traffic import traffic_of
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
-from holdfast.records import Verdict
+from holdfast.monitor.latency import merge, quantile_seconds
+from holdfast.records import DAY_US, EVERYTHING_PPM, Verdict
+from holdfast.rollout import Canary, Event, MetricState, State, begin_step, decide, freeze_levels, next_state
 from holdfast.rollout import (
+    begin as begin_evidence,
+)
+from holdfast.rollout.decision.decisions import (
     Advance,
-    Canary,
+    BeginShadow,
+    Complete,
     Confirm,
     Decision,
-    Event,
-    MetricState,
     ProbeSeen,
     Readiness,
     RollBack,
     RolloutState,
-    State,
+    Start,
     Wait,
-    decide,
-    next_state,
 )
-from holdfast.rollout.evidence.verdict import Verdicts
+from holdfast.rollout.decision.post_promotion import begin_rate
+from holdfast.rollout.evidence import shadow
+from holdfast.rollout.evidence.evidence import begin_bake
+from holdfast.rollout.evidence.verdict import Verdicts, judge_all
+from holdfast.rollout.model.drills import DrillKind, ready
 from holdfast.store import Store
 from holdfast.store.backout import taints
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.durability.failpoints import failpoint
-from holdfast.store.models import versions
-from holdfast.store.rollout import decisions, drills, evidence, rollouts, traffic_plans
+from holdfast.store.models import gate_results, versions
+from holdfast.store.rollout import drills, evidence, rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
-from holdfast.store.rollout.traffic_plans import CommittedPlan
-from holdfast.store.telemetry import probes
+from holdfast.store.telemetry import probes, usage
 
 if TYPE_CHECKING:
     from holdfast.declaration import Model
+
+DECISIONS_AT_ONCE: Final = 4
+"""A round takes few decisions: each has its effect on the traffic before the next is due."""
+
+LATENCY_LOOKBACK_US: Final = 7 * DAY_US
+"""How far back the champion's latency is looked at when the bound is frozen, microseconds."""
+
+_BEFORE_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +82,6 @@ class Transition:
     verdicts: Verdicts | None = None
 
 
-DECISIONS_AT_ONCE: Final = 4
-"""A round takes few decisions: each has its effect on the traffic before the next is due."""
-
-
 def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) -> int:
     """Request the rollout of `version`, which the control loop carries; return the number of the rollout.
 
@@ -92,37 +100,25 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
         HF404 while another version is under way.
     """
     with store.ledger.read() as connection:
-        row = versions.get(connection, version)
-    if row.model != model.name:
-        raise NotFoundError(
-            "HF303",
-            f"{version} is a version of {row.model!r}, not of {model.name!r}",
-            state="nothing was written",
-        )
-    with store.ledger.read() as connection:
-        taints.refuse(connection, "version", version)  # before the state: no gate could ever let it pass
-    if row.role != "candidate" or row.state != "qualified":
-        raise RefusedError(
-            "HF403",
-            f"{version} is a {row.state} {row.role}; only a qualified candidate may be rolled out",
-            state="nothing was written",
-            next_command=f"holdfast qualify {version}",
-        )
-    _refuse_unguarded(store, model, version)
+        _refuse_unqualified(connection, model.name, version)
+        plan = traffic_plans.newest(connection, model.name)
+        current = rollouts.under_way(connection, model.name)
+    if current is None:  # a rollout that is under way is not begun again
+        refuse_unguarded(store, model.rollout, version, None if plan is None else plan.champion)
     with store.ledger.write() as connection:
         taints.refuse(connection, "version", version)
         current = rollouts.under_way(connection, model.name)
         if current is not None and current.challenger == version:
             return current.rollout_id
-        plan = traffic_plans.newest_committed(connection, model.name)
-        if plan is not None and drills.moves_users(connection, model.name, plan.plan.plan_id):
+        plan = traffic_plans.newest(connection, model.name)
+        if plan is not None and drills.moves_users(connection, model.name, plan.plan_id):
             raise ConflictError(
                 "HF404",
                 f"a live rollback drill has all users of {model.name!r}",
                 state="nothing was written",
                 next_command="the same command again, in a minute",
             )
-        champion = None if plan is None else plan.plan.champion
+        champion = None if plan is None else plan.champion
         if champion == version and current is None:
             raise RefusedError(
                 "HF403",
@@ -154,13 +150,20 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
     return number
 
 
-def _refuse_unguarded(store: Store, model: Model, version: str) -> None:
-    with store.ledger.read() as connection:
-        plan = traffic_plans.newest_committed(connection, model.name)
-        current = rollouts.under_way(connection, model.name)
-    if current is None:  # a rollout that is under way is not begun again
-        champion = None if plan is None else plan.plan.champion
-        refuse_unguarded(store, model.rollout, version, champion)
+def _refuse_unqualified(connection: Transaction, model: str, version: str) -> None:
+    row = versions.get(connection, version)
+    if row.model != model:
+        raise NotFoundError(
+            "HF303", f"{version} is a version of {row.model!r}, not of {model!r}", state="nothing was written"
+        )
+    taints.refuse(connection, "version", version)  # before the state: no gate could ever let it pass
+    if row.role != "candidate" or row.state != "qualified":
+        raise RefusedError(
+            "HF403",
+            f"{version} is a {row.state} {row.role}; only a qualified candidate may be rolled out",
+            state="nothing was written",
+            next_command=f"holdfast qualify {version}",
+        )
 
 
 def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Decision]:
@@ -188,9 +191,9 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         row = rollouts.under_way(connection, model)
     if row is None:
         return None
-    first = decision_inputs.first_evidence(store, row, now_us)
+    first = _first_evidence(store, row, now_us)
     with store.ledger.read() as connection:
-        wanted = _decide(connection, store, row, first, seen, now_us)
+        wanted = _decide(connection, row, first, seen, now_us)
     if isinstance(wanted, Wait) or not webhooks.may(store, lease, row, wanted, now_us=now_us):
         return None
     # Look, then compare and set: the first decision only shows whether a transaction is worth it. The second one, inside the
@@ -199,11 +202,11 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         assert_epoch(connection, lease.name, lease.epoch)
         if rollouts.under_way(connection, model) != row:
             return None
-        decision = _decide(connection, store, row, first, seen, now_us)
+        decision = _decide(connection, row, first, seen, now_us)
         decision = webhooks.allowed(connection, row, decision, now_us=now_us)
         if isinstance(decision, Wait):
             return None
-        decision_inputs.prepare(connection, row, decision, first, now_us)
+        _update_evidence(connection, row, decision, first, now_us)
         commit(connection, store, row, _transition(row, decision), now_us=now_us)
         failpoint("rollout.before_commit")
     failpoint("rollout.after_commit")
@@ -223,26 +226,18 @@ def _transition(row: RolloutRow, decision: Decision) -> Transition:
 
 def _decide(
     connection: Transaction,
-    store: Store,
     row: RolloutRow,
     first: tuple[MetricState, ...],
     seen: tuple[ProbeSeen, ...],
     now_us: int,
 ) -> Decision:
-    plan = traffic_plans.newest_committed(connection, row.model)
-    seen_evidence = decision_inputs.of_decision(connection, row, first)
-    ready = decision_inputs.readiness(connection, row, now_us)
-    return decide(_state(row, plan, ready), seen_evidence, seen, now_us)
-
-
-def _state(row: RolloutRow, committed: CommittedPlan | None, ready: Readiness) -> RolloutState:
-    plan = None if committed is None else committed.plan
+    plan = traffic_plans.newest(connection, row.model)
     returns_to = row.champion
     if plan is not None and row.state is State.ROLLING_BACK:
         returns_to = plan.champion  # what was decided then; what one would choose now may be another
     elif plan is not None:
         returns_to = row.champion or plan.fallback
-    return RolloutState(
+    state = RolloutState(
         challenger=row.challenger,
         champion=row.champion,
         returns_to=returns_to,
@@ -251,8 +246,9 @@ def _state(row: RolloutRow, committed: CommittedPlan | None, ready: Readiness) -
         policy=Canary.from_json(row.policy_json),
         step_started_at_us=row.step_started_at_us,
         plan_id=None if plan is None else plan.plan_id,
-        ready=ready,
+        ready=_readiness(connection, row, now_us),
     )
+    return decide(state, _evidence_for(connection, row, first), seen, now_us)
 
 
 def commit(
@@ -268,7 +264,7 @@ def commit(
     verdicts = transition.verdicts
     if verdicts is None:
         states = evidence.canary_of_rollout(connection, row.rollout_id)
-        verdicts = judged_all(states, Canary.from_json(row.policy_json))
+        verdicts = judge_all(states, Canary.from_json(row.policy_json))
     following = next_state(row.state, event)
     rollouts.move(connection, row, state=following, step=step, reason=reason, actor=actor, now_us=now_us)
     written = events.append(
@@ -279,8 +275,95 @@ def commit(
         actor=actor,
         explanation=f"{row.challenger} is {following}: {reason}",
     )
-    decisions.put(connection, event=written, rollout=row.rollout_id, kind=event, verdicts=verdicts)
+    evidence.put_decision(connection, event=written, rollout=row.rollout_id, kind=event, verdicts=verdicts)
     pushes.record(connection, row, following, reason=reason, actor=actor, harm=transition.harm, now_us=now_us)
     plan = traffic_of(connection, store, row, following, step)
     if plan is not None:
         traffic_plans.append(connection, plan, now_us=now_us)
+
+
+def _readiness(connection: Transaction, row: RolloutRow, now_us: int) -> Readiness:
+    """Return the prerequisites that the policy of a pending rollout may require, at `now_us`."""
+    policy = Canary.from_json(row.policy_json)
+    if row.state is not State.PENDING or not (policy.replay_requests or policy.max_drill_age_us):
+        return Readiness()
+    replay = gate_results.newest_replay(connection, row.challenger)
+    drilled = drills.of_model(connection, row.model)
+    return Readiness(
+        replay=None if replay is None else replay.verdict,
+        replayed=0 if replay is None or replay.observed is None else int(replay.observed),
+        drill=ready(drilled, DrillKind.ROLLBACK, now_us, within_us=policy.max_drill_age_us),
+        can_drill=_can_drill(connection, row.model),
+    )
+
+
+def _can_drill(connection: Transaction, model: str) -> bool:
+    """Return True if there is a clean version besides the champion that a drill could return to."""
+    plan = traffic_plans.newest(connection, model)
+    others = () if plan is None else (plan.previous, plan.fallback)
+    tainted = taints.versions_of(connection, model)
+    return any(each is not None and each not in tainted for each in others)
+
+
+def _first_evidence(store: Store, row: RolloutRow, now_us: int) -> tuple[MetricState, ...]:
+    """Return the states that the canary would begin with; empty while it cannot begin, and after it has begun."""
+    if row.state not in _BEFORE_TRAFFIC:
+        return ()
+    policy = Canary.from_json(row.policy_json)
+    bound = _champions_quantile_seconds(store, row, policy, now_us)
+    return () if policy.latency_quantile is not None and bound is None else begin_evidence(policy, bound)
+
+
+def _evidence_for(
+    connection: Transaction, row: RolloutRow, first: tuple[MetricState, ...]
+) -> tuple[MetricState, ...]:
+    """Return the evidence for the decision about `row`. Labels of its shadow may still arrive when it has traffic."""
+    others = first if row.state in _BEFORE_TRAFFIC else evidence.canary_of_rollout(connection, row.rollout_id)
+    return (*evidence.shadow_of_rollout(connection, row.rollout_id), *others)
+
+
+def _update_evidence(
+    connection: Transaction, row: RolloutRow, decision: Decision, first: tuple[MetricState, ...], now_us: int
+) -> None:
+    """Update the evidence for a decision: start it, start a step, end the comparison, or start the bake time."""
+    policy = Canary.from_json(row.policy_json)
+    match decision:
+        case Start():
+            evidence.begin(connection, row.rollout_id, first, now_us=now_us)
+        case BeginShadow():
+            bounds_us = [state.latency_bound_us for state in first if state.latency_bound_us is not None]
+            bound = bounds_us[0] / 1e6 if bounds_us else None
+            evidence.begin(connection, row.rollout_id, shadow.begin(policy, bound), now_us=now_us)
+        case Advance() | Complete():
+            states = evidence.canary_of_running(connection, row.rollout_id)
+            alone = isinstance(decision, Complete) or decision.share_ppm == EVERYTHING_PPM
+            if isinstance(decision, Advance):
+                states = begin_step(states)
+            if alone:
+                states = freeze_levels(states, policy)
+            evidence.put(connection, row.rollout_id, states, now_us=now_us)
+        case Confirm() if row.state is State.VERIFYING and row.champion is not None and policy.bake_us:
+            states = begin_bake(evidence.canary_of_running(connection, row.rollout_id), policy)
+            evidence.put(connection, row.rollout_id, states, now_us=now_us)
+            rate = begin_rate(policy, now_us)
+            if rate is not None:
+                evidence.begin(connection, row.rollout_id, [rate], now_us=now_us)
+        case Confirm() | RollBack() | Wait():
+            pass
+        case _:
+            assert_never(decision)
+
+
+def _champions_quantile_seconds(store: Store, row: RolloutRow, policy: Canary, now_us: int) -> float | None:
+    """Return the champion's own latency quantile before the canary; None while it has too few requests."""
+    if policy.latency_quantile is None or row.champion is None:
+        return None
+    with store.ledger.read() as connection:
+        found = merge(
+            each.latency
+            for each in usage.since(connection, row.model, now_us - LATENCY_LOOKBACK_US)
+            if each.version == row.champion and each.result == "ok"
+        )
+    if sum(found.values()) < policy.latency_requests:
+        return None
+    return quantile_seconds(found, policy.latency_quantile)

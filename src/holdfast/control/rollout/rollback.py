@@ -20,6 +20,7 @@ from holdfast.rollout.model.abort import REPEATED_US
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.rollout.model.state_machine import TERMINAL
 from holdfast.store import Store
+from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.models import runtimes, serving_configs
 from holdfast.store.rollout import rollouts, traffic_plans
@@ -144,11 +145,8 @@ def rollout_to_undo(request: Request, known: Rollouts, *, now_us: int) -> Rollou
 
 def _promotion(model: str, known: Rollouts, now_us: int) -> RolloutRow:
     row, last = _promoted(model, known), known.rolled_back
-    if (
-        last is not None
-        and last.changed_at_us >= row.changed_at_us
-        and now_us - last.changed_at_us < REPEATED_US
-    ):
+    recent = last is not None and now_us - last.changed_at_us < REPEATED_US
+    if last is not None and recent and last.changed_at_us >= row.changed_at_us:
         seconds = max(0, now_us - last.changed_at_us) / 1e6
         raise RefusedError(
             "HF404",
@@ -232,9 +230,8 @@ def _step(part: Part, history: History, since_plan: int, why: str) -> Step | Non
     before = history.periods[1][1] if len(history.periods) > 1 else history.initial
     if before is None:
         return None
-    if history.is_rolled_back:
-        return Step(part, before, current, why, is_done=True)
-    return Step(part, current, before, why, is_done=False)
+    undone, returns_to = (before, current) if history.is_rolled_back else (current, before)
+    return Step(part, undone, returns_to, why, history.is_rolled_back)
 
 
 # --- carried out ------------------------------------------------------------------------------------------------------
@@ -264,19 +261,19 @@ def rollback(store: Store, request: Request, *, now_us: int) -> RolledBack:
             returns_to = _returns_to(connection, store, row)
         steps = plan_rollback(request, row, returns_to, since_plan, _histories(connection, request))
         _write(connection, store, request, row, steps, now_us)
-        plan = traffic_plans.newest_committed(connection, request.model)
+        plan = traffic_plans.newest(connection, request.model)
         after = None if row is None else rollouts.get(connection, row.rollout_id)
     if plan is None:
         return RolledBack(steps, after, 0, None)
-    return RolledBack(steps, after, plan.plan.plan_id, plan.plan.intended)
+    return RolledBack(steps, after, plan.plan_id, plan.intended)
 
 
 def _rollouts(connection: Transaction, request: Request) -> Rollouts:
     model, version = request.model, request.version
     if rollouts.find_newest(connection, model) is None:
         raise NotFoundError("HF410", f"{model!r} was never rolled out", next_command="holdfast rollout start")
-    plan = traffic_plans.newest_committed(connection, model)
-    champion = None if plan is None else plan.plan.champion
+    plan = traffic_plans.newest(connection, model)
+    champion = None if plan is None else plan.champion
     return Rollouts(
         champion=champion,
         running=rollouts.under_way(connection, model),
@@ -293,26 +290,23 @@ def _returns_to(connection: Transaction, store: Store, row: RolloutRow) -> str:
         traffic = traffic_of(connection, store, row, next_state(row.state, Event.ROLLBACK), row.step)
     if traffic is not None:
         return traffic.champion
-    plan = traffic_plans.newest_committed(connection, row.model)
-    return "nothing" if plan is None else plan.plan.champion
+    plan = traffic_plans.newest(connection, row.model)
+    return "nothing" if plan is None else plan.champion
 
 
 def _histories(connection: Transaction, request: Request) -> dict[Part, History]:
     wanted = (Part.SERVING_CONFIG, Part.RUNTIME) if request.only is None else (request.only,)
-    found: dict[Part, History] = {}
-    if Part.SERVING_CONFIG in wanted:
-        found[Part.SERVING_CONFIG] = History(
-            serving_configs.in_force(connection, request.model),
-            ConnectionLimits().id,
-            plan_parts.is_rolled_back(connection, request.model, Part.SERVING_CONFIG),
+    in_force = {Part.SERVING_CONFIG: serving_configs.in_force, Part.RUNTIME: runtimes.in_force}
+    initial = {Part.SERVING_CONFIG: ConnectionLimits().id}
+    return {
+        part: History(
+            read(connection, request.model),
+            initial.get(part),
+            plan_parts.is_rolled_back(connection, request.model, part),
         )
-    if Part.RUNTIME in wanted:
-        found[Part.RUNTIME] = History(
-            runtimes.in_force(connection, request.model),
-            None,
-            plan_parts.is_rolled_back(connection, request.model, Part.RUNTIME),
-        )
-    return found
+        for part, read in in_force.items()
+        if part in wanted
+    }
 
 
 def _write(
@@ -344,8 +338,7 @@ def _write(
                 _record(connection, request, step.part, explanation, now_us)
             case Part.RUNTIME:
                 runtime = step.returns_to
-                explanation = f"{step.returns_to} serves: {request.reason}"
-                _record(connection, request, step.part, explanation, now_us)
+                _record(connection, request, step.part, f"{runtime} serves: {request.reason}", now_us)
     if config is None and runtime is None:
         return
     newest = plan_parts.newest(connection, request.model, now_us)
@@ -354,6 +347,11 @@ def _write(
 
 
 def _record(connection: Transaction, request: Request, part: Part, explanation: str, now_us: int) -> None:
-    plan_parts.record(
-        connection, request.model, ROLLED_BACK[part], explanation, actor=request.actor, now_us=now_us
+    events.append(
+        connection,
+        at_us=now_us,
+        kind=ROLLED_BACK[part],
+        subject=request.model,
+        actor=request.actor,
+        explanation=explanation,
     )

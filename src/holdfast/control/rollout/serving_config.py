@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from holdfast.control.rollout import plan_parts
+from holdfast.control.rollout.plan_parts import PUSHED, Part
 from holdfast.errors import RefusedError
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store import Store
+from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.models import serving_configs
 from holdfast.store.rollout import traffic_plans
@@ -29,13 +31,9 @@ def push(store: Store, model: str, limits: ConnectionLimits, *, actor: str, reas
             )
         config = serving_configs.register(connection, limits, now_us=now_us)
         explanation = f"servers run with {config} {limits.to_json()}: {reason}"
-        plan_parts.record(
-            connection,
-            model,
-            plan_parts.PUSHED[plan_parts.Part.SERVING_CONFIG],
-            explanation,
-            actor=actor,
-            now_us=now_us,
+        kind = PUSHED[Part.SERVING_CONFIG]
+        events.append(
+            connection, at_us=now_us, kind=kind, subject=model, actor=actor, explanation=explanation
         )
         return traffic_plans.append(connection, replace(newest, serving_config=config), now_us=now_us)
 

@@ -39,8 +39,6 @@ def traffic_of(
     match following:
         case State.SHADOWING:
             return _shadowed(row, behind, warm)
-        case State.PAUSED:
-            return None
         case State.CANARY if row.state is State.PAUSED:
             return None
         case State.CANARY:
@@ -59,7 +57,7 @@ def traffic_of(
             return replace(_plan(row, newest.champion), previous=newest.previous, fallback=newest.fallback)
         case State.ROLLING_BACK:
             return _returned(connection, store, row, newest, tainted)
-        case State.PROMOTED | State.PENDING | State.ROLLED_BACK | State.CANCELLED:
+        case State.PROMOTED | State.PENDING | State.PAUSED | State.ROLLED_BACK | State.CANCELLED:
             return None
         case _:
             assert_never(following)
@@ -74,24 +72,14 @@ def _shadowed(row: RolloutRow, previous: str | None, warm: str | None) -> Traffi
     shadow = Canary.from_json(row.policy_json).shadow
     assert row.champion is not None, "a first version has no champion whose requests it could get"
     assert shadow is not None, "the policy has a shadow"
-    return replace(
-        _plan(row, row.champion),
-        previous=previous,
-        fallback=warm,
-        shadow=row.challenger,
-        shadow_ppm=shadow.share_ppm,
-    )
+    alone = replace(_plan(row, row.champion), previous=previous, fallback=warm)
+    return replace(alone, shadow=row.challenger, shadow_ppm=shadow.share_ppm)
 
 
 def _shared(row: RolloutRow, share_ppm: int, previous: str | None, fallback: str | None) -> TrafficPlan:
     assert row.champion is not None, "traffic is shared with a champion"
-    return replace(
-        _plan(row, row.champion),
-        challenger=row.challenger,
-        share_ppm=share_ppm,
-        previous=previous,
-        fallback=fallback,
-    )
+    alone = replace(_plan(row, row.champion), previous=previous, fallback=fallback)
+    return replace(alone, challenger=row.challenger, share_ppm=share_ppm)
 
 
 def _returned(

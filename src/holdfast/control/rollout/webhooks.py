@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -20,7 +20,8 @@ from holdfast.control.integrations import exporter
 from holdfast.control.integrations.exporter import forward
 from holdfast.errors import InputError, UnavailableError
 from holdfast.records import Verdict, canonical_json
-from holdfast.rollout import Advance, Canary, Decision, Hook, RollBack, State, Wait
+from holdfast.rollout import Canary, Hook, State
+from holdfast.rollout.decision.decisions import Advance, Decision, RollBack, Wait
 from holdfast.rollout.decision.webhooks import (
     CONSENT_US,
     RETRY_US,
@@ -85,11 +86,8 @@ def allowed(connection: Transaction, row: RolloutRow, decision: Decision, *, now
     if not consulted:
         return decision
     found = _responses(connection, row, decision)
-    against = {
-        hook.name: reason
-        for hook in consulted
-        if (reason := _against(hook, found.get(hook.name), now_us)) is not None
-    }
+    reasons = {hook.name: _against(hook, found.get(hook.name), now_us) for hook in consulted}
+    against = {name: reason for name, reason in reasons.items() if reason is not None}
     waited_us = _waited_us(row, [found[name] for name in against if name in found], now_us)
     return upheld(decision, list(against.values()), Canary.from_json(row.policy_json), waited_us=waited_us)
 
@@ -218,25 +216,14 @@ def _questions(
         if known is None or _is_stale(known, now_us):
             explanation = _NOT_SENT if known is None else "its consent is too old and is requested again"
             text = canonical_json(body | {"since_us": now_us})
-            wanted.append(
-                HookResponseRow(
-                    row.rollout_id,
-                    decision.event,
-                    step,
-                    hook.name,
-                    Verdict.INCONCLUSIVE,
-                    explanation,
-                    now_us,
-                    text,
-                    0,
-                )
-            )
+            about = (row.rollout_id, decision.event, step, hook.name)
+            wanted.append(HookResponseRow(*about, Verdict.INCONCLUSIVE, explanation, now_us, text, 0))
         elif known.verdict is not Verdict.PASS:
             before = json.loads(known.request_json)
             if now_us - before["at_us"] >= RETRY_US:
                 since_us = before["since_us"] if known.attempts > 0 else now_us
                 text = canonical_json(body | {"since_us": since_us})
-                wanted.append(HookResponseRow(**asdict(known) | {"request_json": text}))
+                wanted.append(replace(known, request_json=text))
     return wanted
 
 
@@ -310,16 +297,7 @@ def _rollout_of(connection: Transaction, model: str, hook: Hook, event: EventRow
 
 
 def _notification(event: EventRow, row: RolloutRow) -> bytes:
-    document = {
-        "event": event.event_id,
-        "at_us": event.at_us,
-        "kind": event.kind,
-        "model": row.model,
-        "rollout": row.rollout_id,
-        "challenger": row.challenger,
-        "champion": row.champion,
-        "actor": event.actor,
-        "explanation": event.explanation,
-        "digest": event.digest,
-    }
+    of_event = {name: getattr(event, name) for name in ("at_us", "kind", "actor", "explanation", "digest")}
+    of_rollout = {name: getattr(row, name) for name in ("model", "challenger", "champion")}
+    document = {**of_event, **of_rollout, "event": event.event_id, "rollout": row.rollout_id}
     return canonical_json(document).encode()

@@ -286,5 +286,6 @@ def _append(
     connection: Transaction, model: str, runtime: str, kind: str, actor: str, reason: str, now_us: int
 ) -> int:
     before = plan_parts.newest(connection, model, now_us)
-    plan_parts.record(connection, model, kind, f"{runtime} serves: {reason}", actor=actor, now_us=now_us)
+    words = f"{runtime} serves: {reason}"
+    events.append(connection, at_us=now_us, kind=kind, subject=model, actor=actor, explanation=words)
     return traffic_plans.append(connection, replace(before, runtime=runtime), now_us=now_us)

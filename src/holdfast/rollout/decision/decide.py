@@ -26,10 +26,9 @@ from holdfast.rollout.decision.decisions import (
     Start,
     Wait,
 )
-from holdfast.rollout.evidence import shadow
 from holdfast.rollout.evidence.records import MetricState
-from holdfast.rollout.evidence.verdict import Verdicts, harm_of, judge
-from holdfast.rollout.model.metric import QUALITY, is_shadow
+from holdfast.rollout.evidence.verdict import Verdicts, harm_of, judge_all
+from holdfast.rollout.model.metric import QUALITY
 from holdfast.rollout.model.policy import Canary
 from holdfast.rollout.model.state_machine import State
 
@@ -79,21 +78,6 @@ def decide(
             assert_never(rollout.state)
 
 
-def harm_shown(evidence: Sequence[MetricState], policy: Canary) -> str:
-    """Return which metrics show harm, of traffic or of copies, with their numbers; empty if none does."""
-    copies, others = _split_copies(evidence)
-    seen = [harm_of(others, tuple(judge(state, policy) for state in others))]
-    if in_shadow := _shadow_harm(copies, policy):
-        seen.append(f"harm in shadow: {in_shadow}")
-    return "; ".join(each for each in seen if each)
-
-
-def _split_copies(evidence: Sequence[MetricState]) -> tuple[list[MetricState], list[MetricState]]:
-    """Return the evidence of copies, and that of traffic."""
-    copies = [state for state in evidence if is_shadow(state.metric)]
-    return copies, [state for state in evidence if not is_shadow(state.metric)]
-
-
 def judged(evidence: Sequence[MetricState], policy: Canary) -> tuple[Verdicts, str]:
     """Return the verdicts of a challenger that has traffic, and a description of its harm.
 
@@ -101,19 +85,14 @@ def judged(evidence: Sequence[MetricState], policy: Canary) -> tuple[Verdicts, s
     decision waits for them, so of the shadow's verdicts only those that show harm are returned.
     """
     copies, others = _split_copies(evidence)
-    verdicts = tuple(judge(state, policy) for state in others)
-    late = shadow.judge(copies, policy) if copies else ()
-    harmful = tuple(verdict for verdict in late if verdict.verdict is Verdict.FAIL)
-    return (*verdicts, *harmful), harm_shown(evidence, policy)
+    harmful = (verdict for verdict in judge_all(copies, policy) if verdict.verdict is Verdict.FAIL)
+    return (*judge_all(others, policy), *harmful), harm_of(evidence, policy)
 
 
-def _shadow_harm(copies: Sequence[MetricState], policy: Canary) -> str:
-    if not copies:
-        return ""
-    judged_copies = zip(copies, shadow.judge(copies, policy), strict=True)
-    return "; ".join(
-        shadow.describe(state) for state, verdict in judged_copies if verdict.verdict is Verdict.FAIL
-    )
+def _split_copies(evidence: Sequence[MetricState]) -> tuple[list[MetricState], list[MetricState]]:
+    """Return the evidence of copies, and that of traffic."""
+    copies = [state for state in evidence if state.is_shadow]
+    return copies, [state for state in evidence if not state.is_shadow]
 
 
 def _pending(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
@@ -173,10 +152,10 @@ def _start(
 def _shadowing(rollout: RolloutState, evidence: Sequence[MetricState], now_us: int) -> Decision:
     """Cancel a challenger that does harm or differs too much; it has no traffic yet."""
     copies, others = _split_copies(evidence)
-    verdicts = shadow.judge(copies, rollout.policy)
-    harm = _shadow_harm(copies, rollout.policy)
+    verdicts = judge_all(copies, rollout.policy)
+    harm = harm_of(copies, rollout.policy)
     if harm:
-        return RollBack(Verdict.FAIL, f"harm in shadow: {harm}", verdicts)
+        return RollBack(Verdict.FAIL, harm, verdicts)
     wanting = [verdict.wanting for verdict in verdicts if verdict.wanting]
     if wanting or not verdicts:
         seen = ", ".join(wanting) or "no copy got a response"

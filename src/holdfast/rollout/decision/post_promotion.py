@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from holdfast.formatting import hours, set_hours
@@ -132,14 +132,8 @@ def fold_rate(state: MetricState, periods: ComparedPeriods, *, after: int, befor
     evidence, seconds = _rate_of(state), periods.us / 1e6
     test = evidence.test.fold(after=after, after_seconds=seconds, before=before, before_seconds=seconds)
     folded_us = periods.after_us + periods.us
-    return replace(
-        state,
-        challenger_units=state.challenger_units + after,
-        champion_units=state.champion_units + before,
-        log_e=max(state.log_e, test.log_e),
-        step_units=state.step_units + after,
-        evidence=RateEvidence(test, evidence.switched_us, folded_us),
-    )
+    folded = RateEvidence(test, evidence.switched_us, folded_us)
+    return state.advance(folded, (after, 0.0, before, 0.0), test.log_e, state.step_units + after)
 
 
 def format_rate(state: MetricState) -> str:

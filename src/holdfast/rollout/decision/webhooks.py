@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -81,31 +82,20 @@ class Hook:
         check_name(self.name, "hook")
         object.__setattr__(self, "on", tuple(self.on))
         object.__setattr__(self, "timeout", duration(self.timeout, "timeout"))
-        _require(
-            self,
-            bool(_URL.fullmatch(self.url)),
-            f"has the URL {self.url!r}, which is not one of http or https",
-        )
-        _require(
-            self,
-            timedelta(0) < duration(self.timeout) <= _LONGEST,
-            f"may take {self.timeout}; above 0, at most 60 s",
-        )
-        _require(
-            self,
-            self.secret is None or bool(_SECRET.fullmatch(self.secret)),
-            "has a secret that is not a reference",
-        )
-        known = {*CONSENT_EVENTS, *NOTIFIED_STATES}
-        unknown = [word for word in self.on if word not in known]
-        _require(self, not unknown, f"is on {unknown}; known are {', '.join(sorted(known))}")
+        in_time = timedelta(0) < duration(self.timeout) <= _LONGEST
+        unknown = [word for word in self.on if word not in {*CONSENT_EVENTS, *NOTIFIED_STATES}]
         vetoed = [word for word in self.on if word in set(CONSENT_EVENTS)]
-        _require(self, self.veto or not vetoed, f"is on {vetoed}, which needs veto=True")
-        _require(
-            self,
-            not self.veto or not self.on or bool(vetoed),
-            f"has a veto, and is on no decision: {self.on}",
-        )
+        rules = {
+            f"has the URL {self.url!r}, which is not one of http or https": _URL.fullmatch(self.url),
+            f"may take {self.timeout}; above 0, at most 60 s": in_time,
+            "has a secret that is not a reference": self.secret is None or _SECRET.fullmatch(self.secret),
+            f"is on {unknown}; known are {', '.join(sorted({*CONSENT_EVENTS, *NOTIFIED_STATES}))}": not unknown,
+            f"is on {vetoed}, which needs veto=True": self.veto or not vetoed,
+            f"has a veto, and is on no decision: {self.on}": vetoed or not self.veto or not self.on,
+        }
+        for problem, holds in rules.items():
+            if not holds:
+                raise InputError("HF107", f"hook {self.name!r} {problem}")
 
     @property
     def consent_events(self) -> tuple[Event, ...]:
@@ -117,9 +107,8 @@ class Hook:
     @property
     def notified_states(self) -> tuple[str, ...]:
         """Return the states that it is notified of."""
-        if not self.on:
-            return () if self.veto else tuple(str(each) for each in NOTIFIED_STATES)
-        return tuple(str(each) for each in NOTIFIED_STATES if each in self.on)
+        wanted = self.on or (() if self.veto else NOTIFIED_STATES)
+        return tuple(str(each) for each in NOTIFIED_STATES if each in wanted)
 
     @property
     def timeout_seconds(self) -> float:
@@ -237,12 +226,5 @@ def upheld(decision: Decision, against: Sequence[str], policy: Canary, *, waited
 
 def problems(hooks: Sequence[Hook]) -> list[str]:
     """Return what is wrong with the hooks of one model together."""
-    names = [hook.name for hook in hooks]
-    return [
-        f"two hooks are named {name!r}" for name in sorted({name for name in names if names.count(name) > 1})
-    ]
-
-
-def _require(hook: Hook, holds: bool, problem: str) -> None:
-    if not holds:
-        raise InputError("HF107", f"hook {hook.name!r} {problem}")
+    times = Counter(hook.name for hook in hooks)
+    return [f"two hooks are named {name!r}" for name, count in sorted(times.items()) if count > 1]

@@ -35,13 +35,15 @@ from holdfast.rollout.evidence.records import (
     PairEvidence,
     QualityEvidence,
     RateEvidence,
+    RequestOutcome,
     SliceEvidence,
     UnitEvidence,
     WaitingScores,
+    name_of,
+    names_in,
 )
-from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY, SHADOW_SCORE, SLICES, RequestOutcome
+from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY, SHADOW_SCORE, SLICES
 from holdfast.rollout.model.policy import Canary
-from holdfast.rollout.model.unit_memory import name_of, names_in
 from holdfast.stats import BettingTest, HypergeometricTest, Interval, upper_level
 
 REMEMBERED_UNITS: Final = 1024
@@ -98,8 +100,7 @@ def fold_counts(
     """
     assert isinstance(state.evidence, UnitEvidence)
     counts = Counts(challenger_units, challenger_bad, champion_units, champion_bad)
-    counted = dataclasses.replace(state, step_units=state.step_units + challenger_units)
-    return _fold_window(counted, state.evidence, counts, 0)
+    return _fold_window(state, state.evidence, counts, 0, state.step_units + challenger_units)
 
 
 def fold_scores(
@@ -146,9 +147,8 @@ def fold_scores(
         kept = dataclasses.replace(test, waiting_challenger=(), waiting_champion=())
         evidence = replace(evidence, test=kept, waiting=_newest(waiting))
     log_e = comparison.log_e_of(evidence.test.log_e, evidence.phase, state.log_bound)
-    counted = dataclasses.replace(state, step_units=state.step_units + len(challenger_scores))
     totals = (len(challenger_scores), sum(challenger_scores), len(champion_scores), sum(champion_scores))
-    return _advance(counted, evidence, totals, log_e)
+    return state.advance(evidence, totals, log_e, state.step_units + len(challenger_scores))
 
 
 def fold_requests(
@@ -346,7 +346,7 @@ def _fold_units(
         bad_units=(*evidence.bad_units, *newly_bad)[-REMEMBERED_UNITS:],
     )
     counts = Counts(len(challenger), sum(challenger.values()), len(champion), sum(champion.values()))
-    return _fold_window(dataclasses.replace(state, step_units=step_units), after, counts, minute_start_us)
+    return _fold_window(state, after, counts, minute_start_us, step_units)
 
 
 def _fold_slices(
@@ -360,8 +360,7 @@ def _fold_slices(
     after = replace(
         folded.evidence, seen=seen, columns_seen=tuple(sorted(columns.union(evidence.columns_seen)))
     )
-    counted = dataclasses.replace(state, step_units=step_units)
-    return _advance(counted, after, _totals(folded.counts), folded.log_e)
+    return state.advance(after, folded.counts.totals, folded.log_e, step_units)
 
 
 def _count_different(count: int, seen: str, needed: int, units: Collection[str]) -> tuple[int, str]:
@@ -377,11 +376,11 @@ def _count_different(count: int, seen: str, needed: int, units: Collection[str])
 
 
 def _fold_window(
-    state: MetricState, evidence: UnitEvidence, counts: Counts, minute_start_us: int
+    state: MetricState, evidence: UnitEvidence, counts: Counts, minute_start_us: int, step_units: int
 ) -> MetricState:
     after = comparison.fold(evidence.comparison, counts, minute_start_us)
     log_e = comparison.log_e_of(after.test.log_e, after.phase, state.log_bound)
-    return _advance(state, replace(evidence, comparison=after), _totals(counts), log_e)
+    return state.advance(replace(evidence, comparison=after), counts.totals, log_e, step_units)
 
 
 def _freeze_level(state: MetricState, policy: Canary) -> Evidence:
@@ -390,6 +389,8 @@ def _freeze_level(state: MetricState, policy: Canary) -> Evidence:
         case UnitEvidence(comparison=Comparison(phase=Comparing())) as evidence:
             margin = policy.error_margin if state.metric == ERRORS else policy.latency_margin
             level = comparison.odds_level(state.champion_total, state.champion_units, margin, alpha)
+            if state.metric == LATENCY:
+                level = max(level, policy.slow_share)
             phase = comparison.freeze_level(level)
             return replace(evidence, comparison=replace(evidence.comparison, phase=phase))
         case QualityEvidence(phase=Comparing()) as evidence:
@@ -398,24 +399,6 @@ def _freeze_level(state: MetricState, policy: Canary) -> Evidence:
             level = min(1.0, warning_level + policy.bake_quality_margin)
             return replace(evidence, phase=comparison.freeze_level(level), warning_level=warning_level)
         case SliceEvidence(at_level=False) as evidence:
-            return slices.freeze_levels(evidence, alpha)
+            return slices.freeze_levels(evidence, alpha, policy.slow_share)
         case other:
             return other
-
-
-def _totals(counts: Counts) -> tuple[int, float, int, float]:
-    return counts.challenger_units, counts.challenger_bad, counts.champion_units, counts.champion_bad
-
-
-def _advance(
-    state: MetricState, evidence: Evidence, totals: tuple[int, float, int, float], log_e: float
-) -> MetricState:
-    return dataclasses.replace(
-        state,
-        challenger_units=state.challenger_units + totals[0],
-        challenger_total=state.challenger_total + totals[1],
-        champion_units=state.champion_units + totals[2],
-        champion_total=state.champion_total + totals[3],
-        log_e=max(state.log_e, log_e),
-        evidence=evidence,
-    )

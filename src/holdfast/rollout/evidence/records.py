@@ -8,20 +8,31 @@ Guarantee: `evidence_from_json(to_json(evidence)) == evidence`, and JSON with an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 
 from holdfast.errors import IntegrityError
+from holdfast.records import Arm, sha256_hex
+from holdfast.rollout.model.metric import SHADOW_PREFIX
 from holdfast.stats import BettingTest, Detector, DiscordantTest, HypergeometricTest, LevelTest, RateTest
 
 T = TypeVar("T")
 
 Points: TypeAlias = tuple[tuple[int, float], ...]
 """Seconds since 1970 UTC, and `log_e` at that time, oldest first."""
+
+Totals: TypeAlias = tuple[int, float, int, float]
+"""Units of the challenger and their total (bad units, or scores), and the champion's."""
+
+POINTS: Final = 240
+"""How many points are kept at most; a longer rollout has them further apart."""
+
+_SECOND_US: Final = 1_000_000
+_HASH_DIGITS: Final = 8
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +46,11 @@ class Counts(Record, frozen=True):
     challenger_bad: int
     champion_units: int
     champion_bad: int
+
+    @property
+    def totals(self) -> Totals:
+        """Return the counts as totals."""
+        return self.challenger_units, self.challenger_bad, self.champion_units, self.champion_bad
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -110,7 +126,7 @@ class Comparison(Record, frozen=True):
 class UnitEvidence(Record, frozen=True, tag="units"):
     """Evidence of "errors" or "latency".
 
-    `bad_units`: the newest units that were bad and count no more. `seen`: units of the current step (`unit_memory`), until
+    `bad_units`: the newest units that were bad and count no more. `seen`: units of the current step (`remember`), until
     it has the `needed` ones. `requests` and `failed`: those of the challenger.
     """
 
@@ -161,7 +177,7 @@ class GuardedSlice(Record, frozen=True):
 class SliceEvidence(Record, frozen=True, tag="slices"):
     """Evidence of "slices".
 
-    `margins`: the tolerated odds ratio, and `bad_units`: the units that count no more (`unit_memory`), by metric.
+    `margins`: the tolerated odds ratio, and `bad_units`: the units that count no more (`remember`), by metric.
     `columns_seen`: the columns by which a unit of the challenger was seen in this step; `seen` and `needed` as in
     `UnitEvidence`. `latency_bound_us` is None when no latency is judged.
     """
@@ -228,6 +244,31 @@ Evidence: TypeAlias = (
 
 
 @dataclass(frozen=True, slots=True)
+class RequestOutcome:
+    """One request as the canary sees it.
+
+    Parameters
+    ----------
+    unit
+        What was randomised.
+    arm
+        Where the request was sent, also when the fallback answered it instead.
+    failed
+        True if that arm could not answer. Leave out malformed requests: they are no evidence about either version.
+    latency_us
+        Processor time of the request in microseconds.
+    slices
+        The slices of its rows, such as "carrier=AA"; empty for a failed request, whose rows are not logged.
+    """
+
+    unit: bytes
+    arm: Arm
+    failed: bool
+    latency_us: float
+    slices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MetricState:
     """One metric of one rollout: realised counts of both arms, and how strong the evidence of harm is.
 
@@ -263,10 +304,78 @@ class MetricState:
         return self.log_e >= self.log_bound
 
     @property
+    def is_shadow(self) -> bool:
+        """Return True if copies of requests show the metric; the canary's tests do not use it."""
+        return self.metric.startswith(SHADOW_PREFIX)
+
+    @property
     def has_warned(self) -> bool:
         """Return True if the mean score fell during the bake time by what the world may have done as well."""
         return isinstance(self.evidence, QualityEvidence) and self.evidence.has_warned
 
+    def advance(self, evidence: Evidence, totals: Totals, log_e: float, step_units: int) -> MetricState:
+        """Return the state with more `evidence`, what it counted in both arms, and the units of the step."""
+        return replace(
+            self,
+            challenger_units=self.challenger_units + totals[0],
+            challenger_total=self.challenger_total + totals[1],
+            champion_units=self.champion_units + totals[2],
+            champion_total=self.champion_total + totals[3],
+            log_e=max(self.log_e, log_e),
+            step_units=step_units,
+            evidence=evidence,
+        )
+
+
+def record_point(state: MetricState, now_us: int) -> MetricState:
+    """Return `state` with a point for `now_us` (microseconds since 1970 UTC).
+
+    Points lie at least a second and a `POINTS`th of the rollout apart; the newest one moves along until it is as far from
+    the one before. The first and the newest are always kept.
+    """
+    points = state.history
+    newest = (now_us // _SECOND_US, round(state.log_e, 3))
+    apart = max(1.0, (newest[0] - points[0][0]) / POINTS) if points else 1.0
+    if len(points) >= 2 and newest[0] - points[-2][0] < apart:
+        points = points[:-1]
+    points = (*points, newest)
+    if len(points) > POINTS:
+        points = (*points[:-1:2], points[-1])
+    return replace(state, history=points)
+
+
+def points_of(state: MetricState) -> Points:
+    """Return the timestamps (microseconds since 1970 UTC) and the log e-values at them, oldest first."""
+    return tuple((seconds * _SECOND_US, log_e) for seconds, log_e in state.history)
+
+
+# --- units that were seen before, by the first digits of their hashes in one short text ---
+
+
+def name_of(unit: bytes | str) -> str:
+    """Return the name by which a unit is remembered.
+
+    >>> name_of(b"u1")
+    'bb82030d'
+    """
+    return sha256_hex(unit)[:_HASH_DIGITS]
+
+
+def names_in(text: str) -> frozenset[str]:
+    """Return the names of the units that `text` remembers."""
+    return frozenset(text[at : at + _HASH_DIGITS] for at in range(0, len(text), _HASH_DIGITS))
+
+
+def remember(text: str, names: Iterable[str], newest: int) -> str:
+    """Return `text` with more `names`, limited to the `newest` ones.
+
+    >>> remember("aaaaaaaabbbbbbbb", ["cccccccc"], 2)
+    'bbbbbbbbcccccccc'
+    """
+    return (text + "".join(names))[-_HASH_DIGITS * newest :]
+
+
+# --- JSON ---
 
 _EVIDENCE: Final[msgspec.json.Decoder[Evidence]] = msgspec.json.Decoder(Evidence)
 _POINTS: Final[msgspec.json.Decoder[Points]] = msgspec.json.Decoder(Points)

@@ -47,7 +47,7 @@ def replayed(
         Whether an operator has accepted the change of the contract: then refusals are reported and do not fail it.
 
     Guarantee: a candidate that answers, pair by pair, within the policy's margins fails with probability at most
-    `policy.alpha` (see `shadow.judge`); each unit counts once. Refusals are counted, not estimated.
+    `policy.alpha` (see `shadow`); each unit counts once. Refusals are counted, not estimated.
 
     >>> replayed(Canary(), [], [], needed=10, refused=0, accepted=False).verdict
     <Verdict.INCONCLUSIVE: 'inconclusive'>

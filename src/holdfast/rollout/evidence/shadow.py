@@ -12,6 +12,14 @@ Five metrics, whose names begin with "shadow.":
 
 Pairs need fewer units than two arms do: what is hard about a request is hard for both, and cancels. A shadow that hangs
 fails at once, without statistics: on the path of the response it would have hung the server.
+
+Guarantee: a challenger that is, pair by pair, within the policy's margins of the champion fails here with probability at
+most `policy.alpha`, however often one looks: each judged metric has an e-process, and Bonferroni joins them. The canary
+that follows has an `alpha` of its own. Assumption: units come independently of each other given the past, and no more of
+them in turn than `REMEMBERED_UNITS`. A hang is not a matter of chance and not counted in.
+
+Sources: Q. McNemar, Psychometrika 12 (1947), doi 10.1007/BF02295996 (pairs that differ); I. Waudby-Smith, A. Ramdas,
+J. R. Stat. Soc. B 86 (2024), doi 10.1093/jrsssb/qkad009 (bounded means).
 """
 
 from __future__ import annotations
@@ -25,7 +33,6 @@ from typing import Final
 from msgspec.structs import replace
 
 from holdfast.errors import InputError
-from holdfast.records import Verdict
 from holdfast.rollout.evidence.records import (
     DifferenceEvidence,
     DisagreementEvidence,
@@ -33,19 +40,13 @@ from holdfast.rollout.evidence.records import (
     MetricState,
     PairEvidence,
     SliceDisagreement,
+    Totals,
+    name_of,
+    names_in,
+    remember,
 )
-from holdfast.rollout.evidence.verdict import MetricVerdict
 from holdfast.rollout.model import metric as metrics
-from holdfast.rollout.model.metric import (
-    SHADOW_DISAGREEMENT,
-    SHADOW_ERRORS,
-    SHADOW_LATENCY,
-    SHADOW_QUALITY,
-    SHADOW_SCORE,
-    is_shadow,
-)
 from holdfast.rollout.model.policy import Canary, Shadow
-from holdfast.rollout.model.unit_memory import name_of, names_in, remember
 from holdfast.stats import BettingTest, DiscordantTest, LevelTest, wilson
 
 OK: Final = "ok"
@@ -123,17 +124,17 @@ def begin(policy: Canary, bound: float | None) -> tuple[MetricState, ...]:
     >>> [state.metric for state in begin(Canary(shadow=Shadow()), None)]
     ['shadow.disagreement', 'shadow.errors', 'shadow.quality', 'shadow.score']
     """
-    wanted = _shadow_of(policy)
+    wanted = shadow_of(policy)
     evidence: dict[str, Evidence] = {
-        SHADOW_DISAGREEMENT: DisagreementEvidence(
+        metrics.SHADOW_DISAGREEMENT: DisagreementEvidence(
             LevelTest.begin(wanted.disagreement or 1.0), wanted.disagreement, wanted.threshold
         ),
-        SHADOW_ERRORS: PairEvidence(DiscordantTest.begin(policy.error_margin)),
-        SHADOW_QUALITY: DifferenceEvidence(BettingTest.begin(policy.quality_margin)),
-        SHADOW_SCORE: DifferenceEvidence(BettingTest.begin()),
+        metrics.SHADOW_ERRORS: PairEvidence(DiscordantTest.begin(policy.error_margin)),
+        metrics.SHADOW_QUALITY: DifferenceEvidence(BettingTest.begin(policy.quality_margin)),
+        metrics.SHADOW_SCORE: DifferenceEvidence(BettingTest.begin()),
     }
     if bound is not None:
-        evidence[SHADOW_LATENCY] = PairEvidence(DiscordantTest.begin(policy.latency_margin))
+        evidence[metrics.SHADOW_LATENCY] = PairEvidence(DiscordantTest.begin(policy.latency_margin))
     judged = len(evidence) - 1 - (wanted.disagreement >= 1.0)  # the score is only reported
     log_bound = math.log(judged / policy.alpha)
     bound_us = None if bound is None else bound * 1e6
@@ -142,7 +143,7 @@ def begin(policy: Canary, bound: float | None) -> tuple[MetricState, ...]:
             metric,
             log_bound,
             evidence[metric],
-            latency_bound_us=bound_us if metric == SHADOW_LATENCY else None,
+            latency_bound_us=bound_us if metric == metrics.SHADOW_LATENCY else None,
         )
         for metric in sorted(evidence)
     )
@@ -160,7 +161,7 @@ def fold_pairs(states: Sequence[MetricState], pairs: Iterable[Pair]) -> tuple[Me
     >>> disagreement.is_harmful, disagreement.challenger_units, errors.challenger_units
     (True, 40, 40)
     """
-    known = next((_pairs_of(state).seen for state in states if state.metric == SHADOW_ERRORS), None)
+    known = next((_pairs_of(state).seen for state in states if state.metric == metrics.SHADOW_ERRORS), None)
     if known is None:
         return tuple(states)
     units, seen = _new_units(pairs, known)
@@ -192,25 +193,21 @@ def fold_labelled(states: Sequence[MetricState], pairs: Iterable[LabelledPair]) 
     """
     labelled = list(pairs)
     return tuple(
-        _fold_quality(state, labelled) if state.metric == SHADOW_QUALITY else state for state in states
+        _fold_quality(state, labelled) if state.metric == metrics.SHADOW_QUALITY else state
+        for state in states
     )
 
 
-def judge(states: Sequence[MetricState], policy: Canary) -> tuple[MetricVerdict, ...]:
-    """Return the verdict of each shadow metric among `states`.
+def shadow_of(policy: Canary) -> Shadow:
+    """Return the shadow of `policy`. Raises `InputError` HF410 if it has none."""
+    if policy.shadow is None:
+        raise InputError("HF410", "this policy has no shadow", next_command="holdfast status")
+    return policy.shadow
 
-    Too few units are inconclusive, never a pass. Labels may come later, so nothing waits for them.
 
-    Guarantee: a challenger that is, pair by pair, within the policy's margins of the champion fails here with
-    probability at most `policy.alpha`, however often one looks: each judged metric has an e-process, and Bonferroni
-    joins them. The canary that follows has an `alpha` of its own. Assumption: units come independently of each other
-    given the past, and no more of them in turn than `REMEMBERED_UNITS`. A hang is not a matter of chance and not counted in.
-
-    Sources: Q. McNemar, Psychometrika 12 (1947), doi 10.1007/BF02295996 (pairs that differ); I. Waudby-Smith, A. Ramdas,
-    J. R. Stat. Soc. B 86 (2024), doi 10.1093/jrsssb/qkad009 (bounded means).
-    """
-    needed = _shadow_of(policy).units
-    return tuple(_judge(state, needed) for state in states if is_shadow(state.metric))
+def has_hung(state: MetricState) -> bool:
+    """Return True if the shadow hung on a copy."""
+    return state.metric == metrics.SHADOW_ERRORS and _pairs_of(state).failures.get(HUNG, 0) > 0
 
 
 def describe(state: MetricState) -> str:
@@ -232,7 +229,7 @@ def describe(state: MetricState) -> str:
                 f"{unanswered if kinds else f'{units} units were answered'}; the champion failed {theirs:.0f}"
             )
         case DifferenceEvidence(test=test):
-            what = "mean score" if state.metric == SHADOW_QUALITY else "mean probability"
+            what = "mean score" if state.metric == metrics.SHADOW_QUALITY else "mean probability"
             means = f"{ours / max(1, units):.4f} of {units} units, champion {theirs / max(1, units):.4f}"
             return f"{what} {means}, difference {test.interval()}"
         case _:
@@ -281,12 +278,6 @@ class _Unit:
         return any(result != OK for result in self.results)
 
 
-def _shadow_of(policy: Canary) -> Shadow:
-    if policy.shadow is None:
-        raise InputError("HF410", "this policy has no shadow", next_command="holdfast status")
-    return policy.shadow
-
-
 def _new_units(pairs: Iterable[Pair], known: str) -> tuple[list[_Unit], str]:
     seen = names_in(known)
     units: dict[str, _Unit] = {}
@@ -331,8 +322,8 @@ def _fold_discordant(
         challenger_only=sum(ours and not theirs for ours, theirs in bad),
         champion_only=sum(theirs and not ours for ours, theirs in bad),
     )
-    totals = (sum(ours for ours, _ in bad), sum(theirs for _, theirs in bad))
-    return _advance(state, replace(evidence, test=test), len(bad), totals, test.log_e)
+    totals = (len(bad), sum(ours for ours, _ in bad), len(bad), sum(theirs for _, theirs in bad))
+    return _advance(state, replace(evidence, test=test), totals, test.log_e)
 
 
 def _fold_disagreement(state: MetricState, units: Sequence[_Unit]) -> MetricState:
@@ -347,7 +338,7 @@ def _fold_disagreement(state: MetricState, units: Sequence[_Unit]) -> MetricStat
     if evidence.tolerated == 0.0 and any(differing):
         log_e = state.log_bound  # "none" is refuted by one
     after = replace(evidence, test=test, slices=slices)
-    return _advance(state, after, len(differing), (sum(differing), 0.0), log_e)
+    return _advance(state, after, (len(differing), sum(differing), len(differing), 0.0), log_e)
 
 
 def _count_slices(
@@ -398,33 +389,10 @@ def _fold_differences(
     assert isinstance(evidence, DifferenceEvidence)
     test = evidence.test.fold_differences([one - other for one, other in zip(ours, theirs, strict=True)])
     log_e = test.log_e if judged else 0.0
-    return _advance(state, replace(evidence, test=test), len(ours), (sum(ours), sum(theirs)), log_e)
-
-
-def _advance(
-    state: MetricState, evidence: Evidence, units: int, totals: tuple[float, float], log_e: float
-) -> MetricState:
-    return dataclasses.replace(
-        state,
-        challenger_units=state.challenger_units + units,
-        challenger_total=state.challenger_total + totals[0],
-        champion_units=state.champion_units + units,
-        champion_total=state.champion_total + totals[1],
-        log_e=max(state.log_e, log_e),
-        step_units=state.step_units + units,
-        evidence=evidence,
+    return _advance(
+        state, replace(evidence, test=test), (len(ours), sum(ours), len(theirs), sum(theirs)), log_e
     )
 
 
-def _judge(state: MetricState, wanted: int) -> MetricVerdict:
-    units = state.challenger_units
-    needed = 0 if state.metric == SHADOW_QUALITY else wanted
-    wanting = "" if units >= needed else f"{units} of {needed} units in shadow for {state.metric}"
-    hung = state.metric == SHADOW_ERRORS and _pairs_of(state).failures.get(HUNG, 0) > 0
-    if state.is_harmful or hung:
-        verdict = Verdict.FAIL
-    elif wanting or not units:
-        verdict = Verdict.INCONCLUSIVE
-    else:
-        verdict = Verdict.PASS
-    return MetricVerdict(state.metric, verdict, units, needed, state.log_e, state.log_bound, wanting)
+def _advance(state: MetricState, evidence: Evidence, totals: Totals, log_e: float) -> MetricState:
+    return state.advance(evidence, totals, log_e, state.step_units + totals[0])

@@ -29,9 +29,18 @@ from msgspec.structs import replace
 
 from holdfast.records import Arm
 from holdfast.rollout.evidence import comparison
-from holdfast.rollout.evidence.records import Comparison, Counts, GuardedSlice, SliceComparison, SliceEvidence
-from holdfast.rollout.model.metric import ERRORS, RequestOutcome
-from holdfast.rollout.model.unit_memory import name_of, names_in, remember
+from holdfast.rollout.evidence.records import (
+    Comparison,
+    Counts,
+    GuardedSlice,
+    RequestOutcome,
+    SliceComparison,
+    SliceEvidence,
+    name_of,
+    names_in,
+    remember,
+)
+from holdfast.rollout.model.metric import ERRORS, LATENCY
 from holdfast.stats import HypergeometricTest
 
 SLICES_GUARDED: Final = 64
@@ -149,13 +158,18 @@ def rank_slices(evidence: SliceEvidence, log_bound: float) -> list[SliceFinding]
     return sorted(found, key=lambda each: (each.log_bound - each.log_e, each.name, each.metric))
 
 
-def freeze_levels(evidence: SliceEvidence, alpha: float) -> SliceEvidence:
-    """Begin to hold each slice of the challenger to what the champion showed in it; the slices share `alpha`."""
+def freeze_levels(evidence: SliceEvidence, alpha: float, slow_share: float) -> SliceEvidence:
+    """Begin to hold each slice of the challenger to what the champion showed in it; the slices share `alpha`.
+
+    A share of `slow_share` of slow units is never held against the challenger.
+    """
 
     def held(kept: SliceComparison, metric: str, weight: float) -> Comparison:
         level = comparison.odds_level(
             kept.counts.champion_bad, kept.counts.champion_units, evidence.margins[metric], alpha * weight
         )
+        if metric == LATENCY:
+            level = max(level, slow_share)
         return replace(kept.comparison, phase=comparison.freeze_level(level))
 
     return replace(_change_each(evidence, held), at_level=True)

@@ -1,4 +1,4 @@
-"""Judge one metric of a rollout, with the numbers that the verdict rests on."""
+"""Judge the metrics of a rollout, with the numbers that each verdict rests on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from holdfast.records import Verdict
-from holdfast.rollout.evidence import slices
+from holdfast.rollout.evidence import shadow, slices
 from holdfast.rollout.evidence.records import MetricState, SliceEvidence
-from holdfast.rollout.model.metric import QUALITY, RATE
+from holdfast.rollout.model.metric import QUALITY, RATE, SHADOW_QUALITY
 from holdfast.rollout.model.policy import Canary
 
 
@@ -30,17 +30,52 @@ Verdicts: TypeAlias = tuple[MetricVerdict, ...]
 
 
 def judge(state: MetricState, policy: Canary) -> MetricVerdict:
-    """Return the verdict of one metric at the current step.
+    """Return the verdict of one metric, of traffic at the current step or of copies.
 
     Too few units of either arm are inconclusive, never a pass. So is a guard of slices without a unit by one of its columns.
+    A change of the rate of requests makes the bake time inconclusive, and is never harm. Raises `InputError` HF410 for a
+    metric of a shadow that the policy does not have.
     """
-    needed = policy.labels_per_step if state.metric == QUALITY else policy.units_per_step
+    needed, wanting = _wanting(state, policy)
+    is_rate = state.metric == RATE
+    if (state.is_harmful and not is_rate) or (state.is_shadow and shadow.has_hung(state)):
+        verdict = Verdict.FAIL
+    elif wanting or not state.champion_units or not (state.challenger_units or is_rate):
+        verdict = Verdict.INCONCLUSIVE
+    else:
+        verdict = Verdict.PASS
+    units = state.challenger_units if state.is_shadow or is_rate else state.step_units
+    return MetricVerdict(state.metric, verdict, units, needed, state.log_e, state.log_bound, wanting)
+
+
+def judge_all(states: Sequence[MetricState], policy: Canary) -> Verdicts:
+    """Return the verdict of each metric, in the order of `states`."""
+    return tuple(judge(state, policy) for state in states)
+
+
+def harm_of(states: Sequence[MetricState], policy: Canary) -> str:
+    """Return which metrics show harm, of traffic or of copies, with their numbers; empty if none does."""
+    harmful = [state for state in states if judge(state, policy).verdict is Verdict.FAIL]
+    seen = [_describe_harm(state) for state in harmful if not state.is_shadow]
+    copies = [shadow.describe(state) for state in harmful if state.is_shadow]
+    if copies:
+        seen.append(f"harm in shadow: {'; '.join(copies)}")
+    return "; ".join(seen)
+
+
+def _wanting(state: MetricState, policy: Canary) -> tuple[int, str]:
+    """Return how many units `state` needs, and what is still missing."""
     if state.metric == RATE:
-        return _judge_rate(state)
-    units = state.step_units
+        return 0, "the rate of requests has changed" if state.is_harmful else ""
+    if state.is_shadow:
+        # Labels may come later, so nothing waits for them.
+        needed = 0 if state.metric == SHADOW_QUALITY else shadow.shadow_of(policy).units
+        units = state.challenger_units
+        return needed, f"{units} of {needed} units in shadow for {state.metric}" if units < needed else ""
+    needed = policy.labels_per_step if state.metric == QUALITY else policy.units_per_step
     wanting = ""
-    if units < needed:
-        wanting = f"{units} of {needed} units for {state.metric}"
+    if state.step_units < needed:
+        wanting = f"{state.step_units} of {needed} units for {state.metric}"
     elif state.champion_units < needed:
         wanting = f"{state.champion_units} of {needed} units of the champion for {state.metric}"
     if isinstance(state.evidence, SliceEvidence):
@@ -49,31 +84,7 @@ def judge(state: MetricState, policy: Canary) -> MetricVerdict:
         wanting = f"no unit in any slice by {' or '.join(unseen)}" if unseen else wanting
     if state.has_warned:
         wanting = "the mean score is below what the champion showed, as in a world that got harder"
-    if state.is_harmful:
-        verdict = Verdict.FAIL
-    elif wanting or 0 in (state.challenger_units, state.champion_units):
-        verdict = Verdict.INCONCLUSIVE
-    else:
-        verdict = Verdict.PASS
-    return MetricVerdict(state.metric, verdict, units, needed, state.log_e, state.log_bound, wanting)
-
-
-def _judge_rate(state: MetricState) -> MetricVerdict:
-    """Judge the rate of requests: a change makes the bake time inconclusive, and is never harm."""
-    changed = "the rate of requests has changed" if state.is_harmful else ""
-    verdict = Verdict.INCONCLUSIVE if changed or not state.champion_units else Verdict.PASS
-    return MetricVerdict(
-        state.metric, verdict, state.challenger_units, 0, state.log_e, state.log_bound, changed
-    )
-
-
-def harm_of(evidence: Sequence[MetricState], verdicts: Verdicts) -> str:
-    """Return which metrics show harm, with their numbers; "" when none does. `verdicts`: those of `evidence`, in order."""
-    return "; ".join(
-        _describe_harm(state)
-        for state, verdict in zip(evidence, verdicts, strict=True)
-        if verdict.verdict is Verdict.FAIL
-    )
+    return needed, wanting
 
 
 def _describe_harm(state: MetricState) -> str:

@@ -152,12 +152,3 @@ def permitted(plan: TrafficPlan, forbidden: Collection[str], fit: Fit) -> Traffi
         shadow=None if served.shadow in forbidden else served.shadow,
         shadow_ppm=0 if served.shadow in forbidden else served.shadow_ppm,
     )
-
-
-def is_given(plan: TrafficPlan, version: str) -> bool:
-    """Return True if `plan` gives `version` requests, or may give it all of them without another decision.
-
-    >>> is_given(TrafficPlan("m", 4, "v2", None, 0, "v1", "h1", 1), "v1")
-    False
-    """
-    return version in (plan.champion, plan.challenger)

@@ -6,7 +6,7 @@ A drill exercises a rollback or a recovery while nothing is wrong, and states wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
@@ -81,6 +81,16 @@ class Drills:
     def rollback_timeout_us(self) -> int:
         """Return how long traffic may take to return, in microseconds."""
         return duration(self.rollback_timeout) // timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class DrillResult:
+    """The result of a drill. `measured_duration_us` is what its kind measures; None without a result."""
+
+    verdict: Verdict
+    explanation: str
+    measured_duration_us: int | None = None
+    evidence: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

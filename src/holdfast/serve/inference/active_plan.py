@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from holdfast.contract.schema.source_metadata import column_conversion
 from holdfast.features import OnlineTable
 from holdfast.records import Arm, TrafficPlan
-from holdfast.rollout import salt_of
+from holdfast.rollout.model.assignment import salt_of
 from holdfast.serve.inference.loaded_model import LoadedVersion
 from holdfast.serve.inference.request_schema import RequestSchema
 from holdfast.serve.inference.shadow import ShadowTarget

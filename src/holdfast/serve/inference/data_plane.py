@@ -20,7 +20,7 @@ import msgspec
 from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
 from holdfast.features import OnlineTable
 from holdfast.records import Arm, TrafficPlan
-from holdfast.rollout import arm_of
+from holdfast.rollout.model.assignment import arm_of
 from holdfast.serve.inference.active_plan import ActivePlan
 from holdfast.serve.inference.loaded_model import Probabilities, empty_rows, invalid_reason
 from holdfast.serve.inference.metrics import Counters

@@ -12,7 +12,7 @@ from holdfast.errors import IntegrityError
 from holdfast.feeds import Manifest
 from holdfast.store.files import parquet
 from holdfast.store.files.data_files import ROWS_DIRECTORY
-from holdfast.store.telemetry.collected_files import PREDICTIONS, SHADOWS
+from holdfast.store.telemetry.collected_log import PREDICTIONS, SHADOWS
 from holdfast.tables.snapshots import LoadKey
 
 _SOURCES: Final = (IntegrityError, KeyError, TypeError, ValueError)

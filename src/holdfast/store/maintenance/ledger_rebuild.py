@@ -29,7 +29,7 @@ from holdfast.store.files import data_files, parquet
 from holdfast.store.maintenance.footer_scan import Choice, ScannedFile
 from holdfast.store.serving import log_directory
 from holdfast.store.serving.log_directory import LOGS_DIRECTORY
-from holdfast.store.telemetry.collected_files import PREDICTIONS
+from holdfast.store.telemetry.collected_log import PREDICTIONS
 from holdfast.tables.backout import BackoutPlan, BackoutState
 from holdfast.tables.snapshots import LoadKey
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, delete, func, select, update
 
 from holdfast.records import TrafficPlan, Verdict, canonical_json
-from holdfast.rollout.model.drills import Drill, DrillKind
+from holdfast.rollout.model.drills import Drill, DrillKind, DrillResult
 from holdfast.store.db import events, rows, schema
 
 _DRILLS: Final = schema.drills
@@ -41,39 +41,30 @@ def note(connection: Connection, drill: int, evidence: Mapping[str, object]) -> 
     )
 
 
-def end(
-    connection: Connection,
-    drill: int,
-    *,
-    verdict: Verdict,
-    measured_duration_us: int | None,
-    evidence: Mapping[str, object],
-    explanation: str,
-    now_us: int,
-    expires_at_us: int,
-) -> None:
-    """Record how drill number `drill` ended, with its event."""
+def end(connection: Connection, drill: int, found: DrillResult, *, now_us: int, expires_at_us: int) -> Drill:
+    """Record how drill number `drill` ended, with its event; return it."""
     connection.execute(
         update(_DRILLS)
         .where(_DRILLS.c.drill_id == drill)
         .values(
-            verdict=verdict,
-            measured_duration_us=measured_duration_us,
-            evidence_json=canonical_json(evidence),
-            explanation=explanation,
+            verdict=found.verdict,
+            measured_duration_us=found.measured_duration_us,
+            evidence_json=canonical_json(found.evidence),
+            explanation=found.explanation,
             ended_at_us=now_us,
             expires_at_us=expires_at_us,
         )
     )
-    row = connection.execute(select(_DRILLS).where(_DRILLS.c.drill_id == drill)).one()
+    (ended,) = _drills(connection, select(_DRILLS).where(_DRILLS.c.drill_id == drill))
     events.append(
         connection,
         at_us=now_us,
         kind="drill.ended",
         subject=f"drill/{drill}",
-        actor=row.actor,
-        explanation=f"{row.kind}: {verdict}: {explanation}",
+        actor=ended.actor,
+        explanation=f"{ended.kind}: {found.verdict}: {found.explanation}",
     )
+    return ended
 
 
 def of_model(connection: Connection, model: str) -> tuple[Drill, ...]:

@@ -1,4 +1,4 @@
-"""Rows of `rollout_evidence`: the evidence about a rollout, by metric.
+"""Rows of `rollout_evidence` and `decisions`: the evidence about a rollout by metric, and that of each decision.
 
 The evidence of shadow and of canary is independent, so each has functions of its own.
 """
@@ -6,14 +6,18 @@ The evidence of shadow and of canary is independent, so each has functions of it
 from __future__ import annotations
 
 from collections.abc import Sequence
-
 from sqlalchemy import ColumnElement, Connection, exists, insert, or_, select, true, update
-
 from holdfast.rollout import RESTING, MetricState
 from holdfast.rollout.evidence.records import evidence_from_json, points_from_json, to_json
 from holdfast.rollout.model.metric import SHADOW_PREFIX
-from holdfast.store.db.schema import pushes, rollout_evidence, rollouts
-from holdfast.store.rollout.pushes import BAKING
+from holdfast.store.db.schema import decisions, pushes, rollout_evidence, rollouts
+from holdfast.store.rollout.rollouts import BAKING
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+from sqlalchemy import Connection, insert, select
+from holdfast.records import canonical_json
+from holdfast.rollout.evidence.verdict import Verdicts
 
 _PLAIN = tuple(name for name in MetricState.__slots__ if name not in ("evidence", "history"))
 
@@ -89,3 +93,31 @@ def values_of(state: MetricState) -> dict[str, object]:
     """Return `state` as values of the columns of `rollout_evidence`."""
     plain = {name: getattr(state, name) for name in _PLAIN}
     return {**plain, "evidence_json": to_json(state.evidence), "history_json": to_json(state.history)}
+
+
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One decision. `evidence` is the verdict on each metric with its numbers at that time."""
+
+    event_id: int
+    kind: str
+    evidence: tuple[dict[str, Any], ...]
+
+
+def put_decision(connection: Connection, *, event: int, rollout: int, kind: str, verdicts: Verdicts) -> None:
+    """Store the verdicts behind the decision of event number `event`, in the caller's transaction."""
+    evidence = canonical_json(verdicts)
+    connection.execute(
+        insert(decisions).values(event_id=event, rollout_id=rollout, kind=kind, evidence_json=evidence)
+    )
+
+
+def decisions_of(connection: Connection, rollout: int) -> dict[int, Decided]:
+    """Return the decisions of a rollout by the number of their event."""
+    query = select(decisions).where(decisions.c.rollout_id == rollout)
+    return {
+        row.event_id: Decided(row.event_id, row.kind, tuple(json.loads(row.evidence_json)))
+        for row in connection.execute(query)
+    }

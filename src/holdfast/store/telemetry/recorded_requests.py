@@ -10,7 +10,7 @@ from typing import Any, Final
 import polars as pl
 from sqlalchemy import Connection
 
-from holdfast.store.telemetry import collected_files
+from holdfast.store.telemetry import collected_log
 
 _COLUMNS: Final = ("prediction", "at_us", "unit", "arm", "version", "probability", "inputs")
 
@@ -54,8 +54,8 @@ def newest(connection: Connection, root: Path, model: str, *, most: int, since_u
     """
     found: list[RecordedRequest] = []
     damaged: dict[str, str] = {}
-    for part in collected_files.newest_of_champion(connection, root, model, _COLUMNS, since_us=since_us):
-        if isinstance(part, collected_files.Damaged):
+    for part in collected_log.newest_of_champion(connection, root, model, _COLUMNS, since_us=since_us):
+        if isinstance(part, collected_log.Damaged):
             damaged[part.path] = part.explanation
             continue
         found += _requests(part)

@@ -19,7 +19,7 @@ from holdfast.records import canonical_json, sha256_hex
 from holdfast.store.catalog import snapshots
 from holdfast.store.db import rows, schema
 from holdfast.store.feeds import batch_profiles
-from holdfast.store.telemetry.collected_files import Damaged, newest_of_champion
+from holdfast.store.telemetry.collected_log import Damaged, newest_of_champion
 
 _COMPARISONS: Final = schema.traffic_comparisons
 _OUTCOMES: Final = schema.outcomes

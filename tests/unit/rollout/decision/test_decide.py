@@ -12,21 +12,11 @@ from hypothesis import strategies as st
 from holdfast.records import Arm, Verdict
 from holdfast.rollout import (
     TRANSITIONS,
-    Advance,
-    BeginShadow,
     Canary,
-    Complete,
-    Confirm,
     MetricState,
-    ProbeSeen,
-    Readiness,
     RequestOutcome,
-    RollBack,
-    RolloutState,
     Shadow,
-    Start,
     State,
-    Wait,
     begin,
     begin_step,
     decide,
@@ -35,8 +25,20 @@ from holdfast.rollout import (
     fold_scores,
     freeze_levels,
 )
-from holdfast.rollout.decision.decide import harm_shown
+from holdfast.rollout.decision.decisions import (
+    Advance,
+    BeginShadow,
+    Complete,
+    Confirm,
+    ProbeSeen,
+    Readiness,
+    RollBack,
+    RolloutState,
+    Start,
+    Wait,
+)
 from holdfast.rollout.evidence import shadow
+from holdfast.rollout.evidence.verdict import harm_of
 from holdfast.rollout.model.drills import DrillKind, Standing
 from tests.support.profile import examples
 
@@ -342,7 +344,7 @@ def test_what_follows_from_copies(
     assert words in decision.reason
     late = decide(shadowing, (*known, *first), [], HOUR_US + 1)
     assert isinstance(late, RollBack if kind is Wait else kind)
-    assert (harm_shown(known, SHADOWED) != "") == (kind is RollBack)
+    assert (harm_of(known, SHADOWED) != "") == (kind is RollBack)
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,14 @@ from holdfast.rollout import (
     MetricState,
     PushOutcome,
     RequestOutcome,
-    RollBack,
     Shadow,
-    Wait,
     begin,
     fold_counts,
     fold_requests,
     fold_scores,
     freeze_levels,
 )
+from holdfast.rollout.decision.decisions import RollBack, Wait
 from holdfast.rollout.decision.post_promotion import (
     DAY_US,
     HOUR_US,

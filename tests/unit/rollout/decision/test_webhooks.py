@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from holdfast.errors import InputError
 from holdfast.records import Verdict
-from holdfast.rollout import Advance, Canary, Event, Hook, RollBack, Wait
+from holdfast.rollout import Canary, Event, Hook
+from holdfast.rollout.decision.decisions import Advance, RollBack, Wait
 from holdfast.rollout.decision.webhooks import MAX_RESPONSE_BYTES, understood, upheld
 
 

@@ -29,11 +29,10 @@ from holdfast.rollout.decision.decide import judged
 from holdfast.rollout.decision.post_promotion import begin_rate, fold_rate, next_periods
 from holdfast.rollout.evidence import shadow
 from holdfast.rollout.evidence.evidence import begin_bake, interval_of, requests_of
-from holdfast.rollout.evidence.history import points_of, record_point
-from holdfast.rollout.evidence.records import SliceEvidence
+from holdfast.rollout.evidence.records import SliceEvidence, points_of, record_point
 from holdfast.rollout.evidence.shadow import ComparedRow, LabelledPair, Pair
 from holdfast.rollout.evidence.slices import rank_slices
-from holdfast.rollout.evidence.verdict import judge
+from holdfast.rollout.evidence.verdict import judge, judge_all
 
 RECORDED = Path(__file__).with_name("recorded_evidence.json")
 Look = dict[str, object]
@@ -147,7 +146,7 @@ def copies(seed: int, policy: Canary) -> list[Look]:
         ]
         states = shadow.fold_labelled(states, labelled)
         verdicts = [
-            [each.metric, str(each.verdict), each.units, each.needed] for each in shadow.judge(states, policy)
+            [each.metric, str(each.verdict), each.units, each.needed] for each in judge_all(states, policy)
         ]
         slices = [
             [each.name, each.units, each.disagreement, each.shift] for each in shadow.rank_slices(states)

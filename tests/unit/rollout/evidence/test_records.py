@@ -25,8 +25,7 @@ from holdfast.rollout import (
 from holdfast.rollout.decision.post_promotion import begin_rate, fold_rate, next_periods
 from holdfast.rollout.evidence import shadow
 from holdfast.rollout.evidence.evidence import begin_bake
-from holdfast.rollout.evidence.history import record_point
-from holdfast.rollout.evidence.records import evidence_from_json, points_from_json, to_json
+from holdfast.rollout.evidence.records import evidence_from_json, points_from_json, record_point, to_json
 from holdfast.rollout.evidence.shadow import ComparedRow, LabelledPair, Pair
 from tests.support.profile import examples
 

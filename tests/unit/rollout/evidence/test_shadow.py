@@ -23,9 +23,9 @@ from holdfast.rollout.evidence.shadow import (
     describe,
     fold_labelled,
     fold_pairs,
-    judge,
     rank_slices,
 )
+from holdfast.rollout.evidence.verdict import judge_all
 from holdfast.rollout.model.metric import (
     SHADOW_DISAGREEMENT,
     SHADOW_ERRORS,
@@ -57,7 +57,7 @@ def pair(
 
 
 def verdicts(states: tuple[MetricState, ...]) -> dict[str, Verdict]:
-    return {verdict.metric: verdict.verdict for verdict in judge(states, POLICY)}
+    return {verdict.metric: verdict.verdict for verdict in judge_all(states, POLICY)}
 
 
 @pytest.mark.simulated
@@ -192,10 +192,10 @@ def test_no_data_is_inconclusive_and_a_score_is_reported_and_not_judged() -> Non
     found = verdicts(states)
     assert found.pop(SHADOW_QUALITY) is Verdict.INCONCLUSIVE
     assert set(found.values()) == {Verdict.PASS}
-    assert not [verdict.wanting for verdict in judge(states, POLICY) if verdict.wanting]
+    assert not [verdict.wanting for verdict in judge_all(states, POLICY) if verdict.wanting]
     assert "difference 0.4900 [0.4" in describe(of(states, SHADOW_SCORE))
     few = fold_pairs(begin(POLICY, BOUND), [pair(1)])
-    assert judge(few, POLICY)[0].wanting == "1 of 100 units in shadow for shadow.disagreement"
+    assert judge_all(few, POLICY)[0].wanting == "1 of 100 units in shadow for shadow.disagreement"
 
 
 def test_one_hang_is_enough_and_one_failure_is_not() -> None:

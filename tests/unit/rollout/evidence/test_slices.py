@@ -59,7 +59,7 @@ def test_harm_to_one_slice_is_seen_although_all_together_look_alike() -> None:
         state = fold(state, traffic(first, "YV", 5, ours=5), minute)
         state = fold(state, traffic(first + 100, "AA", 150, theirs=5), minute)
     assert state.is_harmful
-    words = harm_of([state], (judge(state, POLICY),))
+    words = harm_of([state], POLICY)
     assert "carrier=YV: errors, 50 of 50 units bad, champion 0 of 50" in words
     assert "AA" not in words
 

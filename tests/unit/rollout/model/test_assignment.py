@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.records import Arm
-from holdfast.rollout import arm_of, salt_of
+from holdfast.rollout.model.assignment import arm_of, salt_of
 
 SHARE = st.integers(0, 1_000_000)
 

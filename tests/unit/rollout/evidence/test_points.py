@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.rollout import Canary, begin
-from holdfast.rollout.evidence.history import POINTS, points_of, record_point
+from holdfast.rollout.evidence.records import POINTS, points_of, record_point
 
 SECOND_US = 1_000_000
 

@@ -98,7 +98,9 @@ def _pushed(workspace: Workspace, store: Store) -> DrillResult:
         declared = replace(model, rollout=_POLICY)
         number = reconcile.begin(store, declared, bad, actor="drill", now_us=workspace.clock_us())
         began = time.monotonic()
-        sent, failed = _send_until_decided(workspace, store, lease, number, (contract.request_columns, recorded), child)
+        sent, failed = _send_until_decided(
+            workspace, store, lease, number, (contract.request_columns, recorded), child
+        )
         measured_duration_us = round((time.monotonic() - began) * 1e6)
     with store.ledger.read() as connection:
         ended = rollouts.get(connection, number)
@@ -152,7 +154,7 @@ def _broken(store: Store, champion: versions.VersionRow, now_us: int) -> str:
     bad.CopyFrom(graph)
     output = bad.graph.output[0].name
     for node in bad.graph.node:
-        for workspace, name in enumerate(node.output):
+        for place, name in enumerate(node.output):
             if name == output:
                 node.output[place] = f"{output}_before"
     element = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(bad.graph.output[0].type.tensor_type.elem_type))

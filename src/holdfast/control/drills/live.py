@@ -66,7 +66,9 @@ def rollback(workspace: Workspace, drill: int) -> DrillResult:
             before, target = _before(connection, model, live=workspace.live)
             there = replace(before, champion=target, previous=before.champion) if workspace.live else before
             number = drill_traffic.append(connection, there, drill, "begins", workspace.clock_us())
-            drills.note(connection, drill, {"plan": number, "returns": asdict(before), "live": workspace.live})
+            drills.note(
+                connection, drill, {"plan": number, "returns": asdict(before), "live": workspace.live}
+            )
     except RefusedError as refused:
         return DrillResult(Verdict.INCONCLUSIVE, refused.what)
     with store.ledger.read() as connection:
@@ -109,7 +111,9 @@ def stale_leader(workspace: Workspace, drill: int) -> DrillResult:
     new = _take(workspace, name, f"drill-{drill}-new")
     measured_duration_us = round((time.monotonic() - began) * 1e6)
     if old is None or new is None:
-        return DrillResult(Verdict.FAIL, f"taking the lease of a stopped holder failed for {_TAKE_SECONDS:g} s")
+        return DrillResult(
+            Verdict.FAIL, f"taking the lease of a stopped holder failed for {_TAKE_SECONDS:g} s"
+        )
 
     def write() -> None:
         with store.ledger.write() as connection:

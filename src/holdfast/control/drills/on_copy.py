@@ -133,7 +133,9 @@ def no_room(home: Path, copied_from: Iterable[Path]) -> DrillResult | None:
     if free_bytes >= need_bytes:
         return None
     words = f"not drilled: {need_bytes:,} bytes of free space are needed at {home.parent}, and {free_bytes:,} are free"
-    return DrillResult(Verdict.INCONCLUSIVE, words, None, {"wanted_bytes": need_bytes, "free_bytes": free_bytes})
+    return DrillResult(
+        Verdict.INCONCLUSIVE, words, None, {"wanted_bytes": need_bytes, "free_bytes": free_bytes}
+    )
 
 
 def copied(store: Store) -> list[Path]:

@@ -17,7 +17,7 @@ from holdfast.control.drills.cleanup import clean_up
 from holdfast.control.drills.live import Workspace
 from holdfast.errors import HoldfastError
 from holdfast.records import Verdict
-from holdfast.rollout.model.drills import Drill, DrillKind, Drills, DrillResult, Standing, due, ready
+from holdfast.rollout.model.drills import Drill, DrillKind, DrillResult, Drills, Standing, due, ready
 from holdfast.store import Store
 from holdfast.store.db.leases import Lease
 from holdfast.store.rollout import drills, rollouts

@@ -55,7 +55,7 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match="a live rollback drill"):
         world.begin(world.add_version())
     with store.ledger.write() as connection, pytest.raises(RefusedError, match="another drill has moved all"):
-        live._before(connection, store, MODEL, live=False)
+        live._before(connection, MODEL, live=False)
     assert post_promotion.carry(store, MODEL, world.lease, now_us=world.tick()) is None
     with store.ledger.read() as connection:
         push = rollouts.push_of(connection, promotion.rollout_id)

@@ -14,7 +14,7 @@ from holdfast.store.maintenance import orphans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import labels, collected_log, outcomes, usage
+from holdfast.store.telemetry import collected_log, labels, outcomes, usage
 from holdfast.store.telemetry.collected_log import PREDICTIONS, SHADOWS
 from tests.support import forking, queries
 

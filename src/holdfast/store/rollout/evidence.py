@@ -5,19 +5,20 @@ The evidence of shadow and of canary is independent, so each has functions of it
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from sqlalchemy import ColumnElement, Connection, exists, insert, or_, select, true, update
+
+from holdfast.records import canonical_json
 from holdfast.rollout import RESTING, MetricState
 from holdfast.rollout.evidence.records import evidence_from_json, points_from_json, to_json
+from holdfast.rollout.evidence.verdict import Verdicts
 from holdfast.rollout.model.metric import SHADOW_PREFIX
 from holdfast.store.db.schema import decisions, pushes, rollout_evidence, rollouts
 from holdfast.store.rollout.rollouts import BAKING
-import json
-from dataclasses import dataclass
-from typing import Any, Final
-from sqlalchemy import Connection, insert, select
-from holdfast.records import canonical_json
-from holdfast.rollout.evidence.verdict import Verdicts
 
 _PLAIN = tuple(name for name in MetricState.__slots__ if name not in ("evidence", "history"))
 
@@ -93,8 +94,6 @@ def values_of(state: MetricState) -> dict[str, object]:
     """Return `state` as values of the columns of `rollout_evidence`."""
     plain = {name: getattr(state, name) for name in _PLAIN}
     return {**plain, "evidence_json": to_json(state.evidence), "history_json": to_json(state.history)}
-
-
 
 
 @dataclass(frozen=True, slots=True)

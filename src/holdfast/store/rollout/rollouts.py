@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Final
-from sqlalchemy import ColumnElement, Connection, Select, func, select, update
-from sqlalchemy.exc import IntegrityError as UniqueError
-from holdfast.errors import ConflictError, NotFoundError
-from holdfast.rollout import RESTING, State
-from holdfast.store.db import events, rows, schema
 from dataclasses import asdict, dataclass
-from typing import Final
-from sqlalchemy import Connection, and_, select
-from holdfast.rollout import PushOutcome, State
-from holdfast.store.db import rows, schema
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select, update
+from sqlalchemy.exc import IntegrityError as UniqueError
+
+from holdfast.errors import ConflictError, NotFoundError
+from holdfast.rollout import RESTING, PushOutcome, State
+from holdfast.store.db import events, rows, schema
 
 _PUSHES: Final = schema.pushes
 _ROLLOUTS: Final = schema.rollouts

@@ -14,20 +14,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+
 import polars as pl
-from sqlalchemy import Connection, Table, func, insert, select
-from holdfast.errors import IntegrityError
+from sqlalchemy import Connection, Insert, Table, Update, func, insert, select, update
+
+from holdfast.errors import ConflictError, IntegrityError
 from holdfast.feedback import Frontier, Prediction, parse_id
 from holdfast.records import Arm
 from holdfast.store.db import schema
-from holdfast.store.files import parquet
-from holdfast.store.files.staging import Stage
-from collections.abc import Sequence
-from dataclasses import dataclass
-from sqlalchemy import Connection, Insert, Update, select, update
-from holdfast.errors import ConflictError
 from holdfast.store.db.schema import log_positions
 from holdfast.store.db.statements import inserting, total
+from holdfast.store.files import parquet
+from holdfast.store.files.staging import Stage
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from holdfast.contract import Contract
-from holdfast.control.collect.commit import emit_damaged
+from holdfast.control.collect.collector import emit_damaged
 from holdfast.monitor.traffic_comparison import TrafficComparison, compare_slices, estimate_label_share
 from holdfast.store import Store
 from holdfast.store.db import events

@@ -37,18 +37,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from holdfast.contract import (
-    Category,
-    Contract,
-    Integer,
-    Number,
-    Rule,
-    Text,
-    Timestamp,
-    col,
-    compile_batch,
-    compile_row,
-)
+from holdfast.contract import Category, Contract, Integer, Number, Rule, Text, Timestamp, col
+from holdfast.contract.batch.compiler import compile_batch
+from holdfast.contract.row.compiler import compile_row
 
 ROWS = 3_367_760
 CARRIERS = ("9E", "AA", "AS", "B6", "DL", "EV", "F9", "FL", "HA", "MQ", "OO", "UA", "US", "VX", "WN", "YV")

@@ -42,7 +42,8 @@ import polars as pl
 import pyarrow.parquet as pq
 from deltalake import write_deltalake
 
-from holdfast.contract import Boolean, Category, Contract, Integer, Number, Timestamp, compile_batch
+from holdfast.contract import Boolean, Category, Contract, Integer, Number, Timestamp
+from holdfast.contract.batch.compiler import compile_batch
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.ingest.stage import ROWS_PER_FILE
 from holdfast.feeds import Feed, Manifest, Publish, content_digest

@@ -43,11 +43,10 @@ from holdfast.features import (
     Passthrough,
     Ratio,
     Weekday,
-    compose,
-    feature_graph,
-    fit,
     tensors_from_frame,
 )
+from holdfast.features.fitting import fit
+from holdfast.features.graph import compose, feature_graph
 from holdfast.records import TrafficPlan
 from holdfast.serve.inference.loaded_model import load
 from holdfast.settings import Settings

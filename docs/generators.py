@@ -30,8 +30,8 @@ from holdfast.contract import (
     Rule,
     Text,
     Timestamp,
-    dtype,
 )
+from holdfast.contract.batch.compiler import dtype
 from holdfast.contract.schema.missing import SHORTHAND
 from holdfast.contract.schema.rule_ast import OPERATORS
 from holdfast.contract.schema.units import SAME, find_conversion

@@ -10,18 +10,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, get_args
 
-from holdfast.contract import (
-    Boolean,
-    Category,
-    Column,
-    Contract,
-    Integer,
-    Label,
-    Number,
-    Text,
-    Timestamp,
-    compile_row,
-)
+from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.contract.row.compiler import compile_row
 from holdfast.contract.schema.units import is_same_unit
 from holdfast.errors import InputError
 from holdfast.features import Aggregate, Feature, columns_read, feature_name

@@ -143,7 +143,7 @@ def test_a_follower_and_its_local_copy_forget_what_was_backed_out(tmp_path: Path
     _load(store, tmp_path, recent, moment + timedelta(hours=1), "bad", 59.0)
     values.follow(store, loaded)
     at_us = round((moment + timedelta(hours=2)).timestamp() * 1e6)
-    assert table.lookup(recent.key, "EWR", at_us, recent.max_age_us) == 34.5
+    assert table.lookup(recent.key, "EWR", at_us, recent.window_us) == 34.5
     execute_backout(
         store, [DEPARTURES], BatchId("departures", "bad"), reason="wrong unit", actor="ann", now_us=NOW_US
     )
@@ -152,7 +152,7 @@ def test_a_follower_and_its_local_copy_forget_what_was_backed_out(tmp_path: Path
     assert write is not None
     assert write(copy)
     assert values.pending_write(store, loaded) is None
-    assert table.lookup(recent.key, "EWR", at_us, recent.max_age_us) == 10.0
+    assert table.lookup(recent.key, "EWR", at_us, recent.window_us) == 10.0
 
     clean = Store.open(tmp_path / "clean")
     _load(clean, tmp_path, recent, moment, "good", 10.0)
@@ -162,9 +162,9 @@ def test_a_follower_and_its_local_copy_forget_what_was_backed_out(tmp_path: Path
     OnlineFeatureFollower(restarted, copy).start_from_copy()
     for minutes in range(0, 480, 10):
         at_us = round((moment + timedelta(minutes=minutes)).timestamp() * 1e6)
-        wanted = fresh.lookup(recent.key, "EWR", at_us, recent.max_age_us)
+        wanted = fresh.lookup(recent.key, "EWR", at_us, recent.window_us)
         for each in (table, restarted):
-            assert repr(each.lookup(recent.key, "EWR", at_us, recent.max_age_us)) == repr(wanted)
+            assert repr(each.lookup(recent.key, "EWR", at_us, recent.window_us)) == repr(wanted)
     assert len(table) == len(restarted) == len(fresh)
     with store.ledger.read() as connection:
         assert any(value.value is None for value in online_features.since(connection, [recent.key], 0)[1])

@@ -23,8 +23,6 @@ import numpy as np
 import polars as pl
 
 from holdfast.contract import (
-    EXTRA,
-    REASONS,
     Boolean,
     Category,
     Constant,
@@ -36,14 +34,13 @@ from holdfast.contract import (
     Text,
     Timestamp,
     col,
-    compile_batch,
-    compile_row,
-    dtypes,
-    from_frame,
-    microseconds,
-    read_timestamp,
 )
+from holdfast.contract.batch.compiler import compile_batch, dtypes
 from holdfast.contract.batch.json_input import from_objects
+from holdfast.contract.batch.reasons import REASONS
+from holdfast.contract.batch.typed_input import from_frame
+from holdfast.contract.row.compiler import EXTRA, compile_row
+from holdfast.contract.schema.timestamps import microseconds, read_timestamp
 
 NEW_YORK = "America/New_York"
 BATCH = 5_000

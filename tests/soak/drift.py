@@ -20,7 +20,8 @@ from pathlib import Path
 
 import polars as pl
 
-from holdfast.contract import compile_batch, from_frame
+from holdfast.contract.batch.compiler import compile_batch
+from holdfast.contract.batch.typed_input import from_frame
 from holdfast.contract.profile.profile import Profile, profile_batch
 from holdfast.feeds import Feed
 from holdfast.monitor.drift import FEWEST_BATCHES, check_profile

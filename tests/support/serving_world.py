@@ -20,7 +20,9 @@ from onnx import TensorProto, helper
 from sqlalchemy import insert
 
 from holdfast.contract import Boolean, Category, Contract, Integer, Label, Median, Number, Text, Timestamp
-from holdfast.features import Aggregate, Hour, Impute, Ordinal, Passthrough, compose, fit
+from holdfast.features import Aggregate, Hour, Impute, Ordinal, Passthrough
+from holdfast.features.fitting import fit
+from holdfast.features.graph import compose
 from holdfast.records import TrafficPlan
 from holdfast.settings import Settings
 from holdfast.store import Store

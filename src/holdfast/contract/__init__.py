@@ -26,15 +26,12 @@ unit        a request's tensor is in a unit that does not convert; a whole deliv
 semantic    a request's tensor declares another semantic; a whole delivery is refused (HF202)
 =========== =========================================================================
 
-Functions on frames are imported on first use, so that a server, which checks rows only, starts without Polars.
+The names here declare a contract. Its check of one row is in `contract.row`; that of frames in `contract.batch`, which
+a server does not import, so that it starts without Polars.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from holdfast.contract.row.compiler import EXTRA, compile_row, compile_rules
 from holdfast.contract.schema.columns import (
     Boolean,
     Category,
@@ -47,58 +44,10 @@ from holdfast.contract.schema.columns import (
 )
 from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.expressions import Expression, Rule, col
-from holdfast.contract.schema.missing import (
-    Constant,
-    Keep,
-    Mean,
-    Median,
-    Missing,
-    Reject,
-    Scalar,
-    as_policy,
-    fill_values,
-)
-from holdfast.contract.schema.source_metadata import ColumnFacts, Facts
-from holdfast.contract.schema.timestamps import microseconds, read_timestamp, timestamp_us
-
-if TYPE_CHECKING:
-    from holdfast.contract.batch.compiler import (
-        LINE,
-        BatchCheck,
-        BatchVerdict,
-        compile_batch,
-        dtype,
-        dtypes,
-        to_text_rows,
-    )
-    from holdfast.contract.batch.json_input import from_objects
-    from holdfast.contract.batch.reasons import REASONS
-    from holdfast.contract.batch.text_input import MISSING_WORDS, TypedBatch, from_text
-    from holdfast.contract.batch.typed_input import from_frame
-
-_FRAME_MODULES = {
-    "LINE": "batch.compiler",
-    "REASONS": "batch.reasons",
-    "to_text_rows": "batch.compiler",
-    "BatchCheck": "batch.compiler",
-    "BatchVerdict": "batch.compiler",
-    "compile_batch": "batch.compiler",
-    "dtype": "batch.compiler",
-    "dtypes": "batch.compiler",
-    "from_frame": "batch.typed_input",
-    "from_objects": "batch.json_input",
-    "MISSING_WORDS": "batch.text_input",
-    "TypedBatch": "batch.text_input",
-    "from_text": "batch.text_input",
-}
+from holdfast.contract.schema.missing import Constant, Keep, Mean, Median, Missing, Reject
+from holdfast.contract.schema.source_metadata import ColumnFacts
 
 __all__ = [
-    "EXTRA",
-    "LINE",
-    "MISSING_WORDS",
-    "REASONS",
-    "BatchCheck",
-    "BatchVerdict",
     "Boolean",
     "Category",
     "Column",
@@ -106,7 +55,6 @@ __all__ = [
     "Constant",
     "Contract",
     "Expression",
-    "Facts",
     "Integer",
     "Keep",
     "Label",
@@ -116,29 +64,7 @@ __all__ = [
     "Number",
     "Reject",
     "Rule",
-    "Scalar",
     "Text",
     "Timestamp",
-    "TypedBatch",
-    "as_policy",
     "col",
-    "compile_batch",
-    "compile_row",
-    "compile_rules",
-    "dtype",
-    "dtypes",
-    "fill_values",
-    "from_frame",
-    "from_objects",
-    "from_text",
-    "microseconds",
-    "read_timestamp",
-    "timestamp_us",
-    "to_text_rows",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _FRAME_MODULES:
-        return getattr(import_module(f"{__name__}.{_FRAME_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, get_args
 
@@ -27,6 +27,9 @@ from holdfast.records import canonical_json, check_name, duration, sha256_hex
 AggregateFunction = Literal["mean", "last", "count"]
 
 MICROSECOND: Final = timedelta(microseconds=1)
+
+_SPANS: Final = ("window", "every", "available_after")
+"""The fields that are durations."""
 
 MOST_STEPS: Final = 10_000
 """The maximum number of grid steps in a window. Each row may make as many values, so a wrong unit could fill the disk."""
@@ -76,26 +79,19 @@ class Aggregate:
 
     def __post_init__(self) -> None:
         check_name(self.name, "aggregate")
-        for span in ("window", "every", "available_after"):
+        for span in _SPANS:
             object.__setattr__(self, span, duration(getattr(self, span), span))
+        why = ""
         if self.every_us <= 0 or self.window_us <= 0 or self.available_after_us < 0:
-            raise InputError(
-                "HF105",
-                f"aggregate {self.name!r}: window and every must be positive, available_after not negative",
-            )
-        if self.window_us % self.every_us:
-            raise InputError(
-                "HF105", f"aggregate {self.name!r}: the window must be a whole multiple of every"
-            )
-        if self.window_us // self.every_us > MOST_STEPS:
-            raise InputError(
-                "HF105", f"aggregate {self.name!r}: the window holds more than {MOST_STEPS} steps of every"
-            )
-        if self.agg not in get_args(AggregateFunction):
-            raise InputError(
-                "HF105",
-                f"aggregate {self.name!r}: agg is one of {', '.join(get_args(AggregateFunction))}, not {self.agg!r}",
-            )
+            why = "window and every must be positive, available_after not negative"
+        elif self.window_us % self.every_us:
+            why = "the window must be a whole multiple of every"
+        elif self.window_us // self.every_us > MOST_STEPS:
+            why = f"the window holds more than {MOST_STEPS} steps of every"
+        elif self.agg not in get_args(AggregateFunction):
+            why = f"agg is one of {', '.join(get_args(AggregateFunction))}, not {self.agg!r}"
+        if why:
+            raise InputError("HF105", f"aggregate {self.name!r}: {why}")
 
     @property
     def key(self) -> str:
@@ -124,11 +120,6 @@ class Aggregate:
         return duration(self.available_after) // MICROSECOND
 
     @property
-    def max_age_us(self) -> int:
-        """Return the age in microseconds, inclusive, up to which a reader may use a value: the window."""
-        return self.window_us
-
-    @property
     def history(self) -> timedelta:
         """Return how far a caller must look back before its first new row: the window.
 
@@ -139,28 +130,18 @@ class Aggregate:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the declaration in plain JSON types, durations in microseconds."""
-        return {
-            "name": self.name,
-            "over": self.over,
-            "by": self.by,
-            "value": self.value,
-            "known_at": self.known_at,
-            "window_us": self.window_us,
-            "every_us": self.every_us,
-            "available_after_us": self.available_after_us,
-            "agg": self.agg,
-        }
+        facts = asdict(self)
+        for span in _SPANS:
+            facts[f"{span}_us"] = facts.pop(span) // MICROSECOND
+        return facts
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Aggregate:
         """Return the aggregate that `as_dict` wrote."""
-        window, every, available_after = (
-            timedelta(microseconds=value[f"{span}_us"]) for span in ("window", "every", "available_after")
-        )
-        names: dict[str, Any] = {
-            key: value[key] for key in ("name", "over", "by", "value", "known_at", "agg")
-        }
-        return cls(**names, window=window, every=every, available_after=available_after)
+        facts = dict(value)
+        for span in _SPANS:
+            facts[span] = timedelta(microseconds=facts.pop(f"{span}_us"))
+        return cls(**facts)
 
 
 def aggregates_to_json(aggregates: Iterable[Aggregate]) -> str:

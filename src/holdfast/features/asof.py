@@ -8,7 +8,7 @@ single pass, and the hash of a training snapshot is reliable. The work grows wit
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -54,10 +54,9 @@ def aggregate_rows(aggregate: Aggregate, frame: pl.DataFrame, *, from_us: int | 
     rows = _known_rows(aggregate, frame)
     if not rows.height:
         return SCHEMA.to_frame()
-    cells = _Cells(rows)
-    window = aggregate.window_us // aggregate.every_us
-    values = cells.over_window(aggregate.agg, window)
-    entity, step = cells.grid_times(window)
+    cells = _Cells(rows, aggregate.window_us // aggregate.every_us)
+    values = cells.over_window(aggregate.agg)
+    entity, step = cells.grid_times()
     made = pl.DataFrame(
         {"entity": entity, "known_at_us": step * aggregate.every_us, "value": values}, schema=SCHEMA
     )
@@ -133,7 +132,7 @@ def join_as_of(frame: pl.DataFrame, *, at: str, aggregate: Aggregate, rows: pl.D
             right_on="known_at_us",
             by="entity",
             strategy="backward",
-            tolerance=aggregate.max_age_us,
+            tolerance=aggregate.window_us,
             check_sortedness=False,
         )
     )
@@ -191,52 +190,46 @@ class _Cells:
     last window has closed. So looking `window - 1` positions back never reaches a row outside the window.
     """
 
-    def __init__(self, rows: pl.DataFrame) -> None:
+    def __init__(self, rows: pl.DataFrame, window: int) -> None:
         entity = rows["entity"].rle_id().to_numpy().astype(np.int64)
         steps = rows["step"].to_numpy()
-        self.values: Floats = rows["value"].to_numpy()
         new = np.ones(len(steps), np.bool_)
         new[1:] = (entity[1:] != entity[:-1]) | (steps[1:] != steps[:-1])
+        self.window = window
+        self.values: Floats = rows["value"].to_numpy()
         self.starts: Ints = np.flatnonzero(new)
         self.entity: Ints = entity[self.starts]
         self.step: Ints = steps[self.starts]
         self.entities = rows["entity"].unique(maintain_order=True)
+        self.spans: Ints = np.full(len(self.step), window, np.int64)
+        same = self.entity[1:] == self.entity[:-1]
+        self.spans[:-1][same] = np.minimum(window, np.diff(self.step)[same])
+        self.places: Ints = np.cumsum(self.spans) - self.spans
 
-    def over_window(self, how: str, window: int) -> Floats:
+    def over_window(self, how: str) -> Floats:
         """Return the aggregate at each position of the line."""
-        counts = np.diff(self.starts, append=len(self.values)).astype(np.float64)
+        counts = np.diff(self.starts, append=len(self.values))
         if how == "last":
-            return np.repeat(self.values[self.starts + counts.astype(np.int64) - 1], self._spans(window))
-        count = _window_sums(self._on_line(counts, window), window)
+            return np.repeat(self.values[self.starts + counts - 1], self.spans)
+        count = self._window_sums(counts)
         if how == "count":
             return count
         # Sorted rows make the sum of a cell, and with it the mean, the same for any order of loading.
-        cells = np.add.reduceat(self.values * _SCALE, self.starts)
-        means = _window_sums(self._on_line(cells, window), window) / count
+        means = self._window_sums(np.add.reduceat(self.values * _SCALE, self.starts)) / count
         # Rounding may take the mean of the largest numbers a hair beyond them.
         largest = np.finfo(np.float64).max * _SCALE
         return np.clip(means, -largest, largest) / _SCALE
 
-    def grid_times(self, window: int) -> tuple[pl.Series, Ints]:
+    def grid_times(self) -> tuple[pl.Series, Ints]:
         """Return entity and grid step of each position of the line."""
-        spans = self._spans(window)
-        places = np.cumsum(spans) - spans
-        offset = np.arange(int(spans.sum())) - np.repeat(places, spans)
-        return self.entities.gather(pl.Series(np.repeat(self.entity, spans))), np.repeat(
-            self.step, spans
-        ) + offset
+        offset = np.arange(int(self.spans.sum())) - np.repeat(self.places, self.spans)
+        entity = self.entities.gather(pl.Series(np.repeat(self.entity, self.spans)))
+        return entity, np.repeat(self.step, self.spans) + offset
 
-    def _spans(self, window: int) -> Ints:
-        spans = np.full(len(self.step), window, np.int64)
-        same = self.entity[1:] == self.entity[:-1]
-        spans[:-1][same] = np.minimum(window, np.diff(self.step)[same])
-        return spans
-
-    def _on_line(self, cells: Floats, window: int) -> Floats:
-        spans = self._spans(window)
-        line = np.zeros(int(spans.sum()))
-        line[np.cumsum(spans) - spans] = cells
-        return line
+    def _window_sums(self, cells: npt.NDArray[Any]) -> Floats:
+        line = np.zeros(int(self.spans.sum()))
+        line[self.places] = cells
+        return _window_sums(line, self.window)
 
 
 def _window_sums(line: Floats, window: int) -> Floats:

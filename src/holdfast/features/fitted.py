@@ -61,35 +61,33 @@ class Fitted(msgspec.Struct, frozen=True, tag_field="op"):
     name: str
 
 
-class FittedNumber(Fitted, frozen=True, tag="plain"):
+class OfNumber(Fitted, frozen=True):
+    """A feature of one number."""
+
+    column: str
+    fill: float | None
+
+
+class FittedNumber(OfNumber, frozen=True, tag="plain"):
     """The number itself."""
 
-    column: str
-    fill: float | None
 
-
-class FittedLog(Fitted, frozen=True, tag="log"):
+class FittedLog(OfNumber, frozen=True, tag="log"):
     """The natural logarithm of the number, or of `floor` (above 0) if the number is smaller."""
 
-    column: str
-    fill: float | None
     floor: float
 
 
-class FittedClip(Fitted, frozen=True, tag="clip"):
+class FittedClip(OfNumber, frozen=True, tag="clip"):
     """The number limited to the bounds that are set."""
 
-    column: str
-    fill: float | None
     low: float | None
     high: float | None
 
 
-class FittedBucket(Fitted, frozen=True, tag="bucket"):
+class FittedBucket(OfNumber, frozen=True, tag="bucket"):
     """The number of edges at or under the number."""
 
-    column: str
-    fill: float | None
     edges: tuple[float, ...]
 
 
@@ -210,6 +208,6 @@ class FittedFeatures:
             if document.format != FORMAT:
                 raise msgspec.ValidationError(f"format {document.format} is not {FORMAT}")
             aggregates = tuple(Aggregate.from_dict(aggregate) for aggregate in document.aggregates)
-        except (msgspec.DecodeError, KeyError) as error:
+        except (msgspec.DecodeError, KeyError, TypeError) as error:
             raise IntegrityError("HF301", f"the fitted features cannot be read: {error}") from error
         return cls(document.contract_hash, document.inputs, document.features, document.zones, aggregates)

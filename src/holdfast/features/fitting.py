@@ -6,7 +6,7 @@ Only the given frame is used (R26), so a caller that passes the training part of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
 import polars as pl
@@ -27,9 +27,8 @@ from holdfast.contract import (
     Reject,
     Text,
     Timestamp,
-    as_policy,
-    fill_values,
 )
+from holdfast.contract.schema.missing import as_policy, fill_values
 from holdfast.errors import InputError
 from holdfast.features.aggregate import Aggregate
 from holdfast.features.declarations import (
@@ -140,59 +139,48 @@ class _Fitter:
         fills = fill_values(policies, frame)
         self.fills = {name: float(value) for name, value in fills.items() if not isinstance(value, str)}
 
-    def fit(self, feature: Feature) -> tuple[FittedFeature, ...]:
+    def fit(self, feature: Feature) -> Iterator[FittedFeature]:
         name = feature_name(feature)
         match feature:
             case Passthrough(column):
                 self._require_number(column)
-                return (FittedNumber(name, column, None),)
+                yield FittedNumber(name, column, None)
             case Impute(column, _, missing):
-                return self._fit_impute(name, column, missing)
+                self._require_number(column)
+                policy, fill = self._fit_impute(column, missing)
+                yield FittedNumber(name, column, fill)
+                yield from _flag(name, column, policy)
             case Ordinal(column):
-                return self._fit_ordinal(name, feature)
+                yield self._fit_ordinal(name, feature)
+                yield from _flag(name, column, self._policy_of(column))
             case Log(column):
-                return (FittedLog(name, column, self._fill_of(column), self._fit_floor(column)),)
+                yield FittedLog(name, column, self._fill_of(column), self._fit_floor(column))
             case Clip(column, low, high):
-                return (FittedClip(name, column, self._fill_of(column), _as_float(low), _as_float(high)),)
+                yield FittedClip(name, column, self._fill_of(column), _as_float(low), _as_float(high))
             case Bucket(column):
-                return (
-                    FittedBucket(
-                        name, column, self._fill_of(column), feature.edges or self._fit_edges(feature)
-                    ),
-                )
-            case Hour(column):
-                return (FittedDatetime(name, column, DatetimePart.HOUR, self._zone_of(column)),)
-            case Weekday(column):
-                return (FittedDatetime(name, column, DatetimePart.WEEKDAY, self._zone_of(column)),)
-            case Month(column):
-                return (FittedDatetime(name, column, DatetimePart.MONTH, self._zone_of(column)),)
+                fill = self._fill_of(column)
+                yield FittedBucket(name, column, fill, feature.edges or self._fit_edges(feature))
+            case Hour(column) | Weekday(column) | Month(column):
+                part = DatetimePart(type(feature).__name__.lower())
+                yield FittedDatetime(name, column, part, self._zone_of(column))
             case Ratio(above, below, by_zero):
-                return (
-                    FittedRatio(
-                        name, above, self._fill_of(above), below, self._fill_of(below), float(by_zero)
-                    ),
-                )
+                fill = self._fill_of(above)
+                yield FittedRatio(name, above, fill, below, self._fill_of(below), float(by_zero))
             case Difference(left, right):
-                return (FittedDifference(name, left, self._fill_of(left), right, self._fill_of(right)),)
+                yield FittedDifference(name, left, self._fill_of(left), right, self._fill_of(right))
             case _:
                 assert_never(feature)
 
-    def _fit_impute(self, name: str, column: str, missing: Missing | str | None) -> tuple[FittedFeature, ...]:
-        self._require_number(column)
+    def _fit_impute(self, column: str, missing: Missing | str | None) -> tuple[Missing, float | None]:
         if missing is not None:
             assert not isinstance(missing, str)  # the declaration has resolved the shorthand
-            policy, fill = missing, self._fit_fill(column, missing)
-        elif column in self.aggregates:
+            return missing, self._fit_fill(column, missing)
+        if column in self.aggregates:
             raise InputError(
                 "HF105",
                 f"Impute({column!r}): an aggregate has no policy of its own; set missing=, or use Passthrough",
             )
-        else:
-            policy, fill = self._policy_of(column), self.fills.get(column)
-        flag = (
-            () if isinstance(policy, Reject) or not policy.flag else (MissingFlag(f"{name}_missing", column),)
-        )
-        return (FittedNumber(name, column, fill), *flag)
+        return self._policy_of(column), self.fills.get(column)
 
     def _fit_fill(self, column: str, policy: Missing) -> float | None:
         match policy:
@@ -211,13 +199,11 @@ class _Fitter:
             case _:
                 assert_never(policy)
 
-    def _fit_ordinal(self, name: str, feature: Ordinal) -> tuple[FittedFeature, ...]:
+    def _fit_ordinal(self, name: str, feature: Ordinal) -> FittedOrdinal:
         column = self._column_of(feature.column)
         if not isinstance(column, Category):
-            raise InputError(
-                "HF105",
-                f"Ordinal({feature.column!r}): the column is a {type(column).__name__}, not a Category",
-            )
+            what = f"Ordinal({feature.column!r}): the column is a {type(column).__name__}, not a Category"
+            raise InputError("HF105", what)
         seen = self.frame[column.name].drop_nulls().value_counts(name="rows")
         frequent = set(seen.filter(pl.col("rows") >= feature.at_least)[column.name])
         listed = frequent if column.values is None else set(column.values)
@@ -228,12 +214,7 @@ class _Fitter:
             word = str(policy.value)
             values = tuple(sorted({*values, word}))  # the replacement word is a known word
             missing = values.index(word) + CODE_FIRST
-        flag = (
-            ()
-            if isinstance(policy, Reject) or not policy.flag
-            else (MissingFlag(f"{name}_missing", column.name),)
-        )
-        return (FittedOrdinal(name, column.name, values, missing), *flag)
+        return FittedOrdinal(name, column.name, values, missing)
 
     def _fit_floor(self, column: str) -> float:
         values = self._finite_values(column)
@@ -307,6 +288,11 @@ class _Fitter:
             )
         if not self.frame.height:
             raise InputError("HF401", "there is no row to fit features on", state="nothing was fitted")
+
+
+def _flag(name: str, column: str, policy: Missing) -> Iterator[MissingFlag]:
+    if not isinstance(policy, Reject) and policy.flag:
+        yield MissingFlag(f"{name}_missing", column)
 
 
 def _as_float(value: float | None) -> float | None:

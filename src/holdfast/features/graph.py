@@ -8,7 +8,7 @@ scikit-learn support.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, TypeAlias, assert_never
+from typing import Final, TypeAlias
 
 import numpy as np
 import onnx
@@ -70,16 +70,16 @@ def compose(fitted: FittedFeatures, estimator: onnx.ModelProto) -> onnx.ModelPro
     return build(arguments, {PROBABILITY: prediction[PROBABILITY]})
 
 
+_DTYPES: Final = {
+    InputType.NUMBER: np.float64,
+    InputType.BOOLEAN: np.float64,
+    InputType.CATEGORY: np.str_,
+    InputType.TIMESTAMP: np.int64,
+}
+
+
 def _make_argument(part: Input) -> Var:
-    match part.kind:
-        case InputType.NUMBER | InputType.BOOLEAN:
-            return argument(Tensor(np.float64, ("N",)))
-        case InputType.CATEGORY:
-            return argument(Tensor(np.str_, ("N",)))
-        case InputType.TIMESTAMP:
-            return argument(Tensor(np.int64, ("N",)))
-        case _:
-            assert_never(part.kind)
+    return argument(Tensor(_DTYPES[part.kind], ("N",)))
 
 
 def _feature_matrix(fitted: FittedFeatures, arguments: Mapping[str, Var]) -> Var:

@@ -23,6 +23,7 @@ from holdfast.features.fitted import (
     FittedNumber,
     FittedRatio,
     MissingFlag,
+    OfNumber,
 )
 
 NumberFeature: TypeAlias = (
@@ -67,12 +68,7 @@ class NumberMatrix:
         buckets = [f for f in features if isinstance(f, FittedBucket)]
         ratios = [f for f in features if isinstance(f, FittedRatio)]
         differences = [f for f in features if isinstance(f, FittedDifference)]
-        one_column: list[FittedNumber | FittedLog | FittedClip | FittedBucket] = [
-            *plain,
-            *logs,
-            *clips,
-            *buckets,
-        ]
+        one_column: list[OfNumber] = [*plain, *logs, *clips, *buckets]
         singles = [(f.column, f.fill) for f in one_column]
         pairs = [(f.numerator, f.numerator_fill) for f in ratios] + [
             (f.denominator, f.denominator_fill) for f in ratios

@@ -6,12 +6,14 @@ older database, or none, computes the same hours (R23).
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
 import msgspec
+
+from holdfast.contract.schema.timestamps import EPOCH
 
 FIRST_SECOND: Final = 0
 """1970-01-01 UTC; before it zones are a patchwork of local mean times."""
@@ -19,7 +21,6 @@ FIRST_SECOND: Final = 0
 END_SECOND: Final = 4_102_444_800
 """2100-01-01 UTC, exclusive; beyond it the rules are guesses, and the four-year cycle of the calendar ends."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STEP_SECONDS: Final = (
     86_400  # no zone has changed its clocks twice within a day since 1970; a pair a week apart is the closest
 )
@@ -58,7 +59,7 @@ def load_zone(name: str) -> Zone:
 
 
 def _offset(zone: ZoneInfo, second: int) -> int:
-    offset = (_EPOCH + timedelta(seconds=second)).astimezone(zone).utcoffset()
+    offset = (EPOCH + timedelta(seconds=second)).astimezone(zone).utcoffset()
     assert offset is not None  # a ZoneInfo always has one
     return round(offset.total_seconds())
 

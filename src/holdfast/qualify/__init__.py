@@ -1,18 +1,16 @@
-"""The gates between a trained version and its users: one module each, each a pure function.
+"""The gates between a trained version and its users, each a pure function.
 
 A gate turns evidence into a `GateResult`; `decide_status` combines them. The evidence is gathered in a separate
 process by `holdfast.control.evaluation.sandbox`, because an unqualified file may crash the process that opens it.
 """
 
-from holdfast.qualify.baseline import check_baseline
-from holdfast.qualify.champion import check_champion, pass_first_version
+from holdfast.qualify.auc_comparison import check_baseline, check_champion, pass_first_version
 from holdfast.qualify.gate_config import Gates
 from holdfast.qualify.golden import GoldenQuery, check_golden
 from holdfast.qualify.holdout_pair import HoldoutPair
-from holdfast.qualify.load_report import LoadReport, TensorType
-from holdfast.qualify.load_test import check_load
+from holdfast.qualify.load_test import LoadReport, TensorType, check_load
 from holdfast.qualify.objective import Objective, check_objective
-from holdfast.qualify.result import GateResult, decide_status, gate_result
+from holdfast.qualify.result import GateResult, decide_status
 from holdfast.qualify.signature import Signature, check_signature, endpoint_signature
 from holdfast.qualify.size import check_size
 
@@ -34,6 +32,5 @@ __all__ = [
     "check_size",
     "decide_status",
     "endpoint_signature",
-    "gate_result",
     "pass_first_version",
 ]

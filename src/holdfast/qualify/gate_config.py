@@ -56,11 +56,7 @@ class Gates:
             ("load_seconds", self.load_seconds > 0, "it must be above 0"),
             ("memory_bytes", self.memory_bytes > 0, "it must be above 0"),
             ("trial_seconds", self.trial_seconds > 0, "it must be above 0"),
-            (
-                "beat_heuristic_by",
-                self.beat_heuristic_by >= 0,
-                "it must not be negative",
-            ),
+            ("beat_heuristic_by", self.beat_heuristic_by >= 0, "it must not be negative"),
             ("worse_than_champion_by", self.worse_than_champion_by >= 0, "it must not be negative"),
             ("confidence", 0.5 <= self.confidence < 1, "it lies between 0.5 and 1"),
             ("labelled_rows", self.labelled_rows >= 1, "it must be at least 1"),

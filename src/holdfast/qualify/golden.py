@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.errors import InputError
-from holdfast.qualify.load_report import LoadReport
-from holdfast.qualify.result import GateResult, gate_result
+from holdfast.qualify.load_test import LoadReport
+from holdfast.qualify.result import GateResult
 from holdfast.records import Verdict
 
 GATE: Final = "golden"
@@ -65,19 +65,16 @@ class GoldenQuery:
 def check_golden(report: LoadReport, queries: Sequence[GoldenQuery]) -> GateResult:
     """Pass if every golden query was predicted within its bounds; `observed` is the number of wrong predictions."""
     if not report.loaded:
-        return gate_result(GATE, Verdict.INCONCLUSIVE, "not evaluated: the file gave no prediction")
+        return GateResult(GATE, Verdict.INCONCLUSIVE, "not evaluated: the file gave no prediction")
     if len(report.golden) != len(queries):
-        return gate_result(
-            GATE,
-            Verdict.ERROR,
-            f"{len(report.golden)} predictions were given for {len(queries)} golden queries",
-        )
+        why = f"{len(report.golden)} predictions were given for {len(queries)} golden queries"
+        return GateResult(GATE, Verdict.ERROR, why)
     wrong = [
         f"{query.name!r} got {prediction:.4f}, correct is {query.bounds[0]:.4f} to {query.bounds[1]:.4f}"
         for query, prediction in zip(queries, report.golden, strict=True)
         if not query.bounds[0] <= prediction <= query.bounds[1]
     ]
-    return gate_result(
+    return GateResult(
         GATE,
         Verdict.FAIL if wrong else Verdict.PASS,
         "; ".join(wrong) or f"all {len(queries)} golden queries are within their bounds",

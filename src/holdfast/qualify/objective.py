@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 from holdfast.errors import InputError
 from holdfast.qualify.gate_config import Gates
 from holdfast.qualify.holdout_pair import HoldoutPair, reject_pair
-from holdfast.qualify.result import GateResult, gate_result
+from holdfast.qualify.result import GateResult
 from holdfast.records import Verdict
 from holdfast.stats import auc_interval, mean_interval
 
@@ -88,7 +88,7 @@ def check_objective(pair: HoldoutPair | None, declared: Objective, gates: Gates)
         verdict, message = Verdict.INCONCLUSIVE, "does not surely reach the objective"
     else:
         verdict, message = Verdict.FAIL, "misses the objective"
-    return gate_result(
+    return GateResult(
         GATE,
         verdict,
         f"{message}: {declared.metric} {own} on {len(pair.labels)} rows, needed {side} {bound:g}",

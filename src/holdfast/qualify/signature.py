@@ -10,8 +10,8 @@ from holdfast.contract import Boolean, Category, Column, Contract, Integer, Labe
 from holdfast.contract.evolution.compatibility import Boundary, Change, Compatibility, Evolution, worst
 from holdfast.contract.evolution.diff import compare
 from holdfast.errors import InputError
-from holdfast.qualify.load_report import LoadReport, TensorType
-from holdfast.qualify.result import GateResult, gate_result
+from holdfast.qualify.load_test import LoadReport, TensorType
+from holdfast.qualify.result import GateResult
 from holdfast.records import Verdict
 
 GATE: Final = "signature"
@@ -59,14 +59,14 @@ def check_signature(report: LoadReport, endpoint: Signature, *, accepted: bool =
     inside the file, so every later evaluation of the file would give the same result.
     """
     if not report.outputs or report.metadata is None:
-        return gate_result(GATE, Verdict.INCONCLUSIVE, "not evaluated: the file was not opened")
+        return GateResult(GATE, Verdict.INCONCLUSIVE, "not evaluated: the file was not opened")
     made_for, own = _contract_of(report.metadata, endpoint.contract)
     if own is None:
         current = endpoint.contract.hash[:8]
         explanation = (
             f"made for contract {made_for[:8]}, which its file does not hold; the endpoint's is {current}"
         )
-        return gate_result(GATE, Verdict.FAIL, explanation, observed=1.0, bound=0.0)
+        return GateResult(GATE, Verdict.FAIL, explanation, observed=1.0, bound=0.0)
     evolution = compare(endpoint.contract, own)
     differences = [
         *_breaking_changes(made_for, evolution, endpoint),
@@ -78,7 +78,7 @@ def check_signature(report: LoadReport, endpoint: Signature, *, accepted: bool =
     waits = Verdict.INCONCLUSIVE if follow and not accepted else Verdict.PASS
     verdict = Verdict.FAIL if differences else waits
     explanation = "; ".join(differences) or _explain_fit(report, evolution, endpoint, follow, accepted)
-    return gate_result(GATE, verdict, explanation, observed=float(len(differences)), bound=0.0)
+    return GateResult(GATE, verdict, explanation, observed=float(len(differences)), bound=0.0)
 
 
 def _contract_of(metadata: Mapping[str, object], callers: Contract) -> tuple[str, Contract | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from holdfast.qualify.gate_config import Gates
-from holdfast.qualify.result import GateResult, gate_result
+from holdfast.qualify.result import GateResult
 from holdfast.records import Verdict
 
 GATE: Final = "size"
@@ -22,26 +22,17 @@ def check_size(file_bytes: int, previous_bytes: int | None, gates: Gates) -> Gat
     >>> check_size(1_100, 1_000, Gates()).explanation
     'ALARM: 1,100 bytes are 10.0 % more than the 1,000 of the version before'
     """
+    limit = float(gates.size_bytes)
     if file_bytes > gates.size_bytes:
-        return gate_result(
-            GATE,
-            Verdict.FAIL,
-            f"{file_bytes:,} bytes are more than the {gates.size_bytes:,} declared",
-            observed=float(file_bytes),
-            bound=float(gates.size_bytes),
-        )
+        why = f"{file_bytes:,} bytes are more than the {gates.size_bytes:,} declared"
+        return GateResult(GATE, Verdict.FAIL, why, observed=float(file_bytes), bound=limit)
     if previous_bytes is None:
-        return gate_result(
-            GATE,
-            Verdict.PASS,
-            f"{file_bytes:,} bytes; no version before to compare with",
-            observed=float(file_bytes),
-            bound=float(gates.size_bytes),
-        )
+        why = f"{file_bytes:,} bytes; no version before to compare with"
+        return GateResult(GATE, Verdict.PASS, why, observed=float(file_bytes), bound=limit)
     growth = file_bytes / previous_bytes
     change = f"{abs(growth - 1) * 100:.1f} % {'more' if growth >= 1 else 'less'}"
     compared = f"{file_bytes:,} bytes are {change} than the {previous_bytes:,} of the version before"
-    return gate_result(
+    return GateResult(
         GATE,
         Verdict.FAIL if growth > gates.size_growth else Verdict.PASS,
         f"ALARM: {compared}" if growth > ALARM_GROWTH else compared,

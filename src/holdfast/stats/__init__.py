@@ -3,13 +3,13 @@
 Pure mathematics. Each function or class states its guarantee, its assumptions and its source.
 """
 
-from holdfast.stats.auc import auc, auc_interval, paired_auc_difference
+from holdfast.stats.auc import auc_interval, paired_auc_difference
 from holdfast.stats.betting import BettingTest
 from holdfast.stats.discordant_pairs import DiscordantTest, RateTest
 from holdfast.stats.e_detector import Detector
 from holdfast.stats.hypergeometric import HypergeometricTest
-from holdfast.stats.interval import Interval, mean_interval, two_sided_z, wilson
-from holdfast.stats.level_test import LevelTest, log_mean, upper_level
+from holdfast.stats.interval import Interval, mean_interval, wilson
+from holdfast.stats.level_test import LevelTest, upper_level
 
 __all__ = [
     "BettingTest",
@@ -19,12 +19,9 @@ __all__ = [
     "Interval",
     "LevelTest",
     "RateTest",
-    "auc",
     "auc_interval",
-    "log_mean",
     "mean_interval",
     "paired_auc_difference",
-    "two_sided_z",
     "upper_level",
     "wilson",
 ]

@@ -144,19 +144,6 @@ class Cusum:
 Chart = Shewhart | Ewma | Cusum
 
 
-def find_limit(weight: float, run_length: float) -> float:
-    """Return the limit with which an EWMA chart has the in-control `run_length` (above 1), to four digits.
-
-    >>> find_limit(0.1, 499.1), find_limit(0.05, 499.2)
-    (2.814, 2.615)
-    """
-    low, high = 0.1, 6.0
-    while high - low > 1e-4:
-        middle = (low + high) / 2
-        low, high = (middle, high) if _ewma_run_length(weight, middle, 0.0) < run_length else (low, middle)
-    return round(high, 3)
-
-
 def widen_limit(limit: float, baseline: int) -> float:
     """Return `limit` for a chart whose mean and deviation were estimated from `baseline` values (at least 8).
 

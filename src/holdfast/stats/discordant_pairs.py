@@ -70,8 +70,8 @@ class RateTest:
 
     >>> test = RateTest.begin(margin=1.5)
     >>> test = test.fold(after=40, after_seconds=60, before=1000, before_seconds=600)
-    >>> round(test.log_e, 1), str(test.interval()), test.direction
-    (3.3, '0.3974 [0.2124, 0.6920]', 'fewer')
+    >>> round(test.log_e, 1), str(test.interval())
+    (3.3, '0.3974 [0.2124, 0.6920]')
     """
 
     more: _OneSidedRateTest
@@ -86,11 +86,6 @@ class RateTest:
     def log_e(self) -> float:
         """Return the natural logarithm of the current e-value."""
         return log_mean([self.more.log_e, self.fewer.log_e])
-
-    @property
-    def direction(self) -> str:
-        """Return the direction of the evidence: "more" or "fewer"."""
-        return "more" if self.more.log_e > self.fewer.log_e else "fewer"
 
     def fold(self, *, after: int, after_seconds: float, before: int, before_seconds: float) -> RateTest:
         """Return the test after one more pair of periods, each used once.

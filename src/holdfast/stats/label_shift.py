@@ -46,11 +46,6 @@ class PriorShift:
     low: float = 0.0
     high: float = 1.0
 
-    @property
-    def do_agree(self) -> bool:
-        """Return True if both estimates differ by at most 0.05."""
-        return self.check is not None and abs(self.share - self.check) <= 0.05
-
 
 def prior_by_em(scores: Scores, trained: float) -> float:
     """Return the share of positives among rows with calibrated `scores` (probabilities under the share `trained`).
@@ -104,9 +99,7 @@ def prior_interval(scores: Scores, trained: float, share: float) -> tuple[float,
 
 
 def _likelihood_ratios(scores: Scores, trained: float) -> Scores:
-    inside = np.clip(scores, _EDGE, 1.0 - _EDGE)
-    found: Scores = inside / (1.0 - inside) * (1.0 - trained) / trained
-    return found
+    return _odds(scores) * (1.0 - trained) / trained
 
 
 def prior_by_confusion(
@@ -151,7 +144,7 @@ def prior_shift(scores: Scores, known_scores: Scores, known_labels: NDArray[np.b
         )
     trained = float(known_labels.mean())
     slope, intercept = _platt(known_scores, known_labels)
-    calibrated = _sigmoid(slope * _logit(scores) + intercept)
+    calibrated = _sigmoid(slope * np.log(_odds(scores)) + intercept)
     # Where as many known rows lie above as are positive, both rates are far from 0 and 1.
     threshold = float(np.quantile(known_scores, 1.0 - trained))
     check = prior_by_confusion(scores, known_scores, known_labels, threshold)
@@ -173,7 +166,7 @@ def _platt(scores: Scores, labels: NDArray[np.bool_]) -> tuple[float, float]:
     """Return slope and intercept of the line on the log odds that fits the labels best, by Newton's method."""
     if not 0 < int(labels.sum()) < len(labels):
         raise InputError("HF401", "the known rows have one class only")
-    odds = _logit(scores)
+    odds = np.log(_odds(scores))
     spread = float(odds.std()) or 1.0
     # In units of its own spread and from a flat line on, where Newton's steps do not overshoot.
     design = np.column_stack([odds / spread, np.ones(len(scores))])
@@ -189,9 +182,9 @@ def _platt(scores: Scores, labels: NDArray[np.bool_]) -> tuple[float, float]:
     return float(found[0]) / spread, float(found[1])
 
 
-def _logit(scores: Scores) -> Scores:
+def _odds(scores: Scores) -> Scores:
     inside = np.clip(scores, _EDGE, 1.0 - _EDGE)
-    odds: Scores = np.log(inside / (1.0 - inside))
+    odds: Scores = inside / (1.0 - inside)
     return odds
 
 

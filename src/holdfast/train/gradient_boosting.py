@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdfast.errors import InputError, RefusedError
-from holdfast.train.learner import Labels, Matrix, Weights, check_examples, check_weights
+from holdfast.train.learner import Labels, Matrix, Weights, check_examples
 
 if TYPE_CHECKING:
     import onnx
@@ -87,8 +87,7 @@ class LightGBM:
         from holdfast.train.conversion_check import check_conversion
         from holdfast.train.onnx_trees import forest_graph
 
-        check_examples(x, y, names)
-        check_weights(weights, y)
+        check_examples(x, y, names, weights)
         try:
             booster = lightgbm.train(
                 self._settings(seed), lightgbm.Dataset(x, label=y, weight=weights), num_boost_round=self.trees

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.errors import InputError
-from holdfast.train.learner import Labels, Matrix, Weights, check_examples, check_weights
+from holdfast.train.learner import Labels, Matrix, Weights, check_examples
 
 if TYPE_CHECKING:
     import onnx
@@ -81,8 +81,7 @@ class GroupMean:
         from holdfast.train.conversion_check import check_conversion
 
         del seed
-        check_examples(x, y, names)
-        check_weights(weights, y)
+        check_examples(x, y, names, weights)
         values = [_present_values(x[:, column]) for column in range(x.shape[1])]
         table_size = math.prod(len(known) + 1 for known in values)
         if table_size > LARGEST_TABLE:

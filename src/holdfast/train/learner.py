@@ -66,30 +66,17 @@ class Learner(Protocol):
         ...
 
 
-def check_weights(weights: Weights | None, y: Labels) -> None:
-    """Check the weights of training rows.
-
-    Raises `InputError` HF401 if there is not one finite, non-negative weight per row, or if all rows of a label have
-    weight 0.
-    """
-    if weights is None:
-        return
-    if weights.shape != y.shape or not np.isfinite(weights).all() or (weights < 0.0).any():
-        raise _training_error(
-            f"{weights.shape} weights for {len(y)} rows: one per row is needed, finite and not negative"
-        )
-    if any(float(weights[y == label].sum()) == 0.0 for label in (0.0, 1.0)):
-        raise _training_error("all rows of one label have weight 0: one class is not enough")
-
-
-def check_examples(x: Matrix, y: Labels, names: Sequence[str]) -> None:
+def check_examples(x: Matrix, y: Labels, names: Sequence[str], weights: Weights | None) -> None:
     """Check training examples, and name what is wrong with them.
 
+    Parameters are those of `Learner.fit`.
+
     Raises `InputError` HF401 for fewer than `MINIMUM_ROWS` rows, a label that is not 0 or 1, labels of one
-    class only, an infinite feature, and a feature without any value.
+    class only, an infinite feature, a feature without any value; and for weights that are not one finite, non-negative
+    number per row, or that are 0 for all rows of a label.
 
     >>> import numpy as np
-    >>> check_examples(np.zeros((50, 1), np.float32), np.zeros(50), ["distance"])
+    >>> check_examples(np.zeros((50, 1), np.float32), np.zeros(50), ["distance"], None)
     Traceback (most recent call last):
     ...
     holdfast.errors.InputError: HF401: all 50 labels are 0: one class is not enough; nothing was trained
@@ -111,6 +98,14 @@ def check_examples(x: Matrix, y: Labels, names: Sequence[str]) -> None:
             )
         if np.isnan(x[:, index]).all():
             raise _training_error(f"the feature {name!r} has no value in any of {len(y)} rows")
+    if weights is None:
+        return
+    if weights.shape != y.shape or not np.isfinite(weights).all() or (weights < 0.0).any():
+        raise _training_error(
+            f"{weights.shape} weights for {len(y)} rows: one per row is needed, finite and not negative"
+        )
+    if any(float(weights[y == label].sum()) == 0.0 for label in (0.0, 1.0)):
+        raise _training_error("all rows of one label have weight 0: one class is not enough")
 
 
 def _training_error(what: str) -> InputError:

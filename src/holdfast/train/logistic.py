@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.errors import InputError, RefusedError
-from holdfast.train.learner import Labels, Matrix, Weights, check_examples, check_weights
+from holdfast.train.learner import Labels, Matrix, Weights, check_examples
 
 if TYPE_CHECKING:
     import onnx
@@ -67,8 +67,7 @@ class LogisticRegression:
 
         from holdfast.train.conversion_check import check_conversion
 
-        check_examples(x, y, names)
-        check_weights(weights, y)
+        check_examples(x, y, names, weights)
         wide = x.astype(np.float64)
         mean = np.nanmean(wide, axis=0)
         spread = np.nanstd(wide, axis=0)  # unweighted: weights do not change the scale of a feature

@@ -7,9 +7,8 @@ instead, as converters usually do, sends a row between the two to the other bran
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import onnx
@@ -34,73 +33,49 @@ def float32_not_above(threshold: float) -> float:
     return float(np.nextafter(nearest, np.float32(-np.inf)) if float(nearest) > threshold else nearest)
 
 
-@dataclass(slots=True)
-class _Nodes:
-    """The parallel lists in which ONNX stores a forest."""
+class _Node(NamedTuple):
+    """A branch or a leaf of one tree of a forest, as ONNX stores it; `weight` is the value of a leaf."""
 
-    tree: list[int] = field(default_factory=list)
-    node: list[int] = field(default_factory=list)
-    mode: list[str] = field(default_factory=list)
-    feature: list[int] = field(default_factory=list)
-    value: list[float] = field(default_factory=list)
-    when_true: list[int] = field(default_factory=list)
-    when_false: list[int] = field(default_factory=list)
-    missing_is_true: list[int] = field(default_factory=list)
-    leaf_tree: list[int] = field(default_factory=list)
-    leaf_node: list[int] = field(default_factory=list)
-    leaf_value: list[float] = field(default_factory=list)
+    tree: int
+    node: int
+    mode: str
+    feature: int = 0
+    threshold: float = 0.0
+    when_true: int = 0
+    when_false: int = 0
+    missing_is_true: int = 0
+    weight: float = 0.0
 
-    def add_tree(self, tree: int, root: Mapping[str, Any]) -> None:
-        """Append one tree, with nodes numbered from 0 in the order of the walk."""
-        waiting = [(0, root)]
-        count = 1
-        while waiting:
-            node, structure = waiting.pop()
-            if "leaf_value" in structure:
-                self._add(tree, node, _LEAF, 0, 0.0, (0, 0), missing_is_true=False)
-                self.leaf_tree.append(tree)
-                self.leaf_node.append(node)
-                self.leaf_value.append(float(structure["leaf_value"]))
-                continue
-            if structure["decision_type"] != "<=":
-                raise RefusedError(
-                    "HF402",
-                    f"a split by {structure['decision_type']!r} cannot be converted",
-                    state="nothing was kept",
-                )
-            left, right = count, count + 1
-            count += 2
-            threshold = float(structure["threshold"])
-            self._add(
-                tree,
-                node,
-                _BRANCH,
-                int(structure["split_feature"]),
-                float32_not_above(threshold),
-                (left, right),
-                missing_is_true=_missing_goes_left(structure, threshold),
+
+def _walk_tree(tree: int, root: Mapping[str, Any]) -> Iterator[_Node]:
+    """Yield the nodes of one tree, numbered from 0 in the order of the walk."""
+    waiting = [(0, root)]
+    count = 1
+    while waiting:
+        node, structure = waiting.pop()
+        if "leaf_value" in structure:
+            yield _Node(tree, node, _LEAF, weight=float(structure["leaf_value"]))
+            continue
+        if structure["decision_type"] != "<=":
+            raise RefusedError(
+                "HF402",
+                f"a split by {structure['decision_type']!r} cannot be converted",
+                state="nothing was kept",
             )
-            waiting += [(left, structure["left_child"]), (right, structure["right_child"])]
-
-    def _add(
-        self,
-        tree: int,
-        node: int,
-        mode: str,
-        feature: int,
-        value: float,
-        children: tuple[int, int],
-        *,
-        missing_is_true: bool,
-    ) -> None:
-        self.tree.append(tree)
-        self.node.append(node)
-        self.mode.append(mode)
-        self.feature.append(feature)
-        self.value.append(value)
-        self.when_true.append(children[0])
-        self.when_false.append(children[1])
-        self.missing_is_true.append(int(missing_is_true))
+        left, right = count, count + 1
+        count += 2
+        threshold = float(structure["threshold"])
+        yield _Node(
+            tree,
+            node,
+            _BRANCH,
+            int(structure["split_feature"]),
+            float32_not_above(threshold),
+            left,
+            right,
+            int(_missing_goes_left(structure, threshold)),
+        )
+        waiting += [(left, structure["left_child"]), (right, structure["right_child"])]
 
 
 def _missing_goes_left(structure: Mapping[str, Any], threshold: float) -> bool:
@@ -125,27 +100,30 @@ def forest_graph(model: Mapping[str, Any], features: int) -> onnx.ModelProto:
     RefusedError
         HF402 for a categorical split, which float32 codes cannot express.
     """
-    nodes = _Nodes()
-    for tree in model["tree_info"]:
-        nodes.add_tree(int(tree["tree_index"]), tree["tree_structure"])
+    nodes = [
+        node
+        for tree in model["tree_info"]
+        for node in _walk_tree(int(tree["tree_index"]), tree["tree_structure"])
+    ]
+    leaves = [node for node in nodes if node.mode == _LEAF]
     rows = spox.argument(spox.Tensor(np.float32, ("N", features)))
     score = ml.tree_ensemble_regressor(
         rows,
         aggregate_function="SUM",
         n_targets=1,
-        nodes_falsenodeids=nodes.when_false,
-        nodes_featureids=nodes.feature,
-        nodes_missing_value_tracks_true=nodes.missing_is_true,
-        nodes_modes=nodes.mode,
-        nodes_nodeids=nodes.node,
-        nodes_treeids=nodes.tree,
-        nodes_truenodeids=nodes.when_true,
-        nodes_values=nodes.value,
+        nodes_falsenodeids=[node.when_false for node in nodes],
+        nodes_featureids=[node.feature for node in nodes],
+        nodes_missing_value_tracks_true=[node.missing_is_true for node in nodes],
+        nodes_modes=[node.mode for node in nodes],
+        nodes_nodeids=[node.node for node in nodes],
+        nodes_treeids=[node.tree for node in nodes],
+        nodes_truenodeids=[node.when_true for node in nodes],
+        nodes_values=[node.threshold for node in nodes],
         post_transform="NONE",
-        target_ids=[0] * len(nodes.leaf_node),
-        target_nodeids=nodes.leaf_node,
-        target_treeids=nodes.leaf_tree,
-        target_weights=nodes.leaf_value,
+        target_ids=[0] * len(leaves),
+        target_nodeids=[leaf.node for leaf in leaves],
+        target_treeids=[leaf.tree for leaf in leaves],
+        target_weights=[leaf.weight for leaf in leaves],
     )
     probability = op.sigmoid(op.reshape(score, op.const(np.array([-1], np.int64))))
     return spox.build({"features": rows}, {"probability": probability})

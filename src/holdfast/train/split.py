@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import TYPE_CHECKING, Final
 
+from holdfast.contract.schema.timestamps import microseconds
 from holdfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 _DAY: Final = timedelta(days=1)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def time_split(
     >>> split = time_split(pl.DataFrame({"at": hours}), "at", timedelta(days=1), delay=timedelta(hours=12))
     >>> split.train.height, split.embargoed, split.holdout.height
     (3, 1, 2)
-    >>> (_EPOCH + split.split_at_us * _MICROSECOND).isoformat()
+    >>> datetime.fromtimestamp(split.split_at_us / 1e6, UTC).isoformat()
     '2013-01-03T00:00:00+00:00'
     """
     import polars as pl  # imported here: a server reads declarations too
@@ -77,7 +77,7 @@ def time_split(
         raise InputError("HF401", "there are no labelled rows to split", state="nothing was trained")
     assert newest.tzinfo is not None
     split_at_us = (
-        _microseconds(newest) - holdout // _MICROSECOND + 1
+        microseconds(newest) - holdout // _MICROSECOND + 1
         if holdout % _DAY
         # Days of the zone's calendar, so that a day of 23 or 25 hours is one day.
         else _day_start_us(newest.date() - (holdout - _DAY), newest.tzinfo)
@@ -101,7 +101,7 @@ def _day_start_us(day: date, zone: tzinfo) -> int:
     """Return the first microsecond (UTC) at which the calendar of `zone` shows `day` or a later one."""
     midnight = datetime.combine(day, time(), zone).astimezone(UTC)
     if _is_day_start(midnight, day, zone):
-        return _microseconds(midnight)
+        return microseconds(midnight)
     # The clock was put forward over midnight, but not from midnight: search for the change. No clock is more
     # than a day from UTC.
     before = datetime.combine(day, time(), UTC) - _DAY
@@ -112,13 +112,9 @@ def _day_start_us(day: date, zone: tzinfo) -> int:
             before = middle
         else:
             after = middle
-    return _microseconds(after)
+    return microseconds(after)
 
 
 def _is_day_start(timestamp: datetime, day: date, zone: tzinfo) -> bool:
     earlier = timestamp - _MICROSECOND
     return earlier.astimezone(zone).date() < day <= timestamp.astimezone(zone).date()
-
-
-def _microseconds(timestamp: datetime) -> int:
-    return (timestamp.astimezone(UTC) - _EPOCH) // _MICROSECOND

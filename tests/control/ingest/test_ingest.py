@@ -21,7 +21,8 @@ from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 from sqlalchemy import text
 
-from holdfast.contract import Contract, Number, Timestamp, dtypes
+from holdfast.contract import Contract, Number, Timestamp
+from holdfast.contract.batch.compiler import dtypes
 from holdfast.control.ingest import contract_changes
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.ingest.outcome import LoadResult

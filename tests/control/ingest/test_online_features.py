@@ -15,7 +15,8 @@ from holdfast.contract import Category, Contract, Number, Text, Timestamp
 from holdfast.control.ingest import online_features as control
 from holdfast.control.ingest.contract_changes import accept
 from holdfast.control.ingest.ingest import ingest
-from holdfast.features import Aggregate, aggregate_rows
+from holdfast.features import Aggregate
+from holdfast.features.asof import aggregate_rows
 from holdfast.feeds import Feed
 from holdfast.store import Store
 from holdfast.store.catalog import batches, online_features

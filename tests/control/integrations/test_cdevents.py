@@ -143,8 +143,8 @@ def test_a_rollout_and_a_rollback_are_reported(world) -> None:
 def test_the_judgement_of_gates_is_a_test_suite(world) -> None:
     version = world.add_version(state="registered")
     results = [
-        GateResult("loads", Verdict.PASS, None, None, None, None, "it loads"),
-        GateResult("baseline", Verdict.FAIL, 0.6, 0.5, 0.7, 0.65, "not ahead"),
+        GateResult("loads", Verdict.PASS, "it loads"),
+        GateResult("baseline", Verdict.FAIL, "not ahead", 0.6, 0.5, 0.7, 0.65),
     ]
     with world.store.ledger.write() as connection:
         now_us = world.tick()

@@ -337,7 +337,7 @@ def test_what_a_policy_asks_for_is_waited_for(begin):
     assert story.step() == []
     store, now_us = story.world.store, story.world.now_us
     passed = GateResult(
-        gate_results.REPLAY, Verdict.PASS, 100.0, None, None, 100.0, "100 requests, as well as before"
+        gate_results.REPLAY, Verdict.PASS, "100 requests, as well as before", observed=100.0, bound=100.0
     )
     with store.ledger.write() as connection:
         gate_results.append(connection, version, [passed], now_us=now_us)

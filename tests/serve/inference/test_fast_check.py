@@ -9,18 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.contract import (
-    Boolean,
-    Category,
-    Contract,
-    Integer,
-    Number,
-    Rule,
-    Text,
-    Timestamp,
-    col,
-    compile_row,
-)
+from holdfast.contract import Boolean, Category, Contract, Integer, Number, Rule, Text, Timestamp, col
+from holdfast.contract.row.compiler import compile_row
 from holdfast.serve.inference.request_schema import RequestSchema
 from holdfast.serve.protocol.oip import InferRequest, RequestError
 from tests.support.profile import examples

@@ -10,7 +10,7 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError as BrokenRule
 
 from holdfast.errors import ConflictError, NotFoundError
-from holdfast.qualify import GateResult, gate_result
+from holdfast.qualify import GateResult
 from holdfast.records import Verdict, sha256_hex
 from holdfast.store import Store
 from holdfast.store.catalog import name_lookup
@@ -140,10 +140,10 @@ def test_a_version_of_an_unknown_snapshot_is_refused_by_the_ledger(store: Store)
 
 def test_verdicts_are_kept_and_the_newest_judgement_is_reported(store: Store) -> None:
     row = register(store, "a")
-    unsure: list[GateResult] = [gate_result("baseline", Verdict.INCONCLUSIVE, "few")]
+    unsure: list[GateResult] = [GateResult("baseline", Verdict.INCONCLUSIVE, "few")]
     sure = [
-        gate_result("loads", Verdict.PASS, "ok", observed=0.1, bound=1.0),
-        gate_result("baseline", Verdict.PASS, "ok", low=0.01),
+        GateResult("loads", Verdict.PASS, "ok", observed=0.1, bound=1.0),
+        GateResult("baseline", Verdict.PASS, "ok", low=0.01),
     ]
     assert read(store, gate_results.newest, row.version) == []
     for moment, results in ((1, unsure), (2, sure)):

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from holdfast.contract import Category, Contract, Integer, Number, Timestamp, compile_batch
+from holdfast.contract import Category, Contract, Integer, Number, Timestamp
+from holdfast.contract.batch.compiler import compile_batch
 from holdfast.errors import HoldfastError, InputError, UnavailableError
 from holdfast.feeds import content_digest
 from holdfast.store.durability import failpoints

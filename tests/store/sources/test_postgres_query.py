@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.contract import Category, Contract, Integer, Number, Text, Timestamp, compile_batch
+from holdfast.contract import Category, Contract, Integer, Number, Text, Timestamp
+from holdfast.contract.batch.compiler import compile_batch
 from holdfast.errors import HoldfastError, InputError, UnavailableError
 from holdfast.feeds import content_digest
 from holdfast.feeds.postgres_query import BatchQuery, PostgresQuery

@@ -13,7 +13,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from holdfast.contract import (
-    REASONS,
     Boolean,
     Category,
     Constant,
@@ -24,13 +23,12 @@ from holdfast.contract import (
     Number,
     Text,
     Timestamp,
-    compile_batch,
-    compile_row,
-    dtype,
-    from_text,
-    microseconds,
-    read_timestamp,
 )
+from holdfast.contract.batch.compiler import compile_batch, dtype
+from holdfast.contract.batch.reasons import REASONS
+from holdfast.contract.batch.text_input import from_text
+from holdfast.contract.row.compiler import compile_row
+from holdfast.contract.schema.timestamps import microseconds, read_timestamp
 from tests.support.profile import examples
 
 NEW_YORK = "America/New_York"

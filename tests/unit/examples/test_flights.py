@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from holdfast.contract import compile_row
+from holdfast.contract.row.compiler import compile_row
 from holdfast.declaration import Model
 from tests.support.processes import ROOT
 

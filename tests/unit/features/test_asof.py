@@ -12,16 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import InputError
-from holdfast.features import (
-    Aggregate,
-    OnlineTable,
-    aggregate_rows,
-    aggregates_from_json,
-    aggregates_to_json,
-    entity_key,
-    first_changed_us,
-    join_as_of,
-)
+from holdfast.features import Aggregate, OnlineTable, aggregates_from_json, aggregates_to_json, entity_key
+from holdfast.features.asof import aggregate_rows, first_changed_us, join_as_of
 from tests.support.profile import examples
 
 MINUTE = 60_000_000
@@ -123,7 +115,7 @@ def test_readers_get_what_was_known_and_nothing_else(
         expected = read_at(made, rows, entity, at)
         assert trained == (None if expected is None else pytest.approx(expected))
         if at is not None:
-            served = online.lookup("recent", entity_key(entity), at, made.max_age_us)
+            served = online.lookup("recent", entity_key(entity), at, made.window_us)
             assert served == trained or (trained is None and math.isnan(served))  # equal to the last bit
 
 
@@ -205,7 +197,7 @@ def test_a_value_is_known_from_the_very_moment_on() -> None:
     known = START + 10 * MINUTE  # five minutes until it reaches us, five more to the grid
     stale = START + 60 * MINUTE  # the last moment of the grid with a value, and a window more
     reads = [known - 1, known, stale, stale + 1]
-    served = [online.lookup("recent", "EWR", at, made.max_age_us) for at in reads]
+    served = [online.lookup("recent", "EWR", at, made.window_us) for at in reads]
     assert str(served) == "[nan, 5.0, 5.0, nan]"
     frame = pl.DataFrame({"origin": "EWR", "at": pl.Series(reads).cast(pl.Datetime("us", "UTC"))})
     assert join_as_of(frame, at="at", aggregate=made, rows=table)["recent"].to_list() == [
@@ -226,7 +218,7 @@ def test_integer_entities_and_boolean_values() -> None:
     at = pl.Series([START + 12 * MINUTE]).cast(pl.Datetime("us", "UTC"))
     joined = join_as_of(pl.DataFrame({"origin": [7], "at": at}), at="at", aggregate=made, rows=table)
     assert joined["recent"].to_list() == [0.5]
-    assert table_of(made, table).lookup("recent", entity_key(7), START + 12 * MINUTE, made.max_age_us) == 0.5
+    assert table_of(made, table).lookup("recent", entity_key(7), START + 12 * MINUTE, made.window_us) == 0.5
 
 
 def test_instants_of_another_unit_and_zone_are_the_same_instants() -> None:

@@ -23,18 +23,9 @@ from spox import Tensor, Var, argument, build, inline
 
 from holdfast.contract import Category, Contract, Label, Number, Text, Timestamp
 from holdfast.errors import InputError
-from holdfast.features import (
-    FittedFeatures,
-    Hour,
-    Impute,
-    Log,
-    Ordinal,
-    Passthrough,
-    compose,
-    feature_graph,
-    fit,
-    tensors_from_frame,
-)
+from holdfast.features import FittedFeatures, Hour, Impute, Log, Ordinal, Passthrough, tensors_from_frame
+from holdfast.features.fitting import fit
+from holdfast.features.graph import compose, feature_graph
 
 CONTRACT = Contract(
     Text("id"),

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spox import Tensor, argument, build
 
-from holdfast.features import MISSING_US
 from holdfast.features.datetime_ops import datetime_parts
-from holdfast.features.fitted import DatetimePart
+from holdfast.features.fitted import MISSING_US, DatetimePart
 from holdfast.features.timezone_tables import END_SECOND, load_zone
 from tests.support.profile import examples
 

@@ -37,9 +37,9 @@ from holdfast.features import (
     Passthrough,
     Ratio,
     feature_name,
-    fit,
 )
 from holdfast.features.fitted import FittedBucket, FittedLog, FittedNumber, FittedOrdinal, InputType
+from holdfast.features.fitting import fit
 
 
 def contract(**changes: Any) -> Contract:

@@ -43,11 +43,11 @@ from holdfast.features import (
     Passthrough,
     Ratio,
     Weekday,
-    feature_graph,
-    fit,
     tensors_from_frame,
     tensors_from_rows,
 )
+from holdfast.features.fitting import fit
+from holdfast.features.graph import feature_graph
 from tests.support.profile import examples
 
 ZONE = ZoneInfo("America/New_York")

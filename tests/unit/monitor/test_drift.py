@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from holdfast.contract import Category, Contract, Integer, Keep, Label, Number, Text, Timestamp, dtypes
+from holdfast.contract import Category, Contract, Integer, Keep, Label, Number, Text, Timestamp
+from holdfast.contract.batch.compiler import dtypes
 from holdfast.contract.profile.profile import profile_batch
 from holdfast.monitor.drift import FEWEST_BATCHES, check_profile
 from holdfast.records import Level

@@ -29,7 +29,6 @@ from holdfast.qualify import (
     check_size,
     decide_status,
     endpoint_signature,
-    gate_result,
     pass_first_version,
 )
 from holdfast.records import Verdict
@@ -277,7 +276,7 @@ def test_size_reports_growth_and_refuses_bloat(
 
 @given(st.lists(st.sampled_from(list(Verdict))))
 def test_only_passes_qualify_and_one_failure_refuses(verdicts: list[Verdict]) -> None:
-    results: list[GateResult] = [gate_result("size", verdict, "") for verdict in verdicts]
+    results: list[GateResult] = [GateResult("size", verdict, "") for verdict in verdicts]
     state = decide_status(results)
     assert (state == "refused") is (Verdict.FAIL in verdicts)
     assert (state == "qualified") is (bool(verdicts) and set(verdicts) == {Verdict.PASS})

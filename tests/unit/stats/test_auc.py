@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import InputError
-from holdfast.stats import auc, auc_interval, paired_auc_difference
+from holdfast.stats import auc_interval, paired_auc_difference
+from holdfast.stats.auc import auc
 from tests.support.profile import examples
 
 ROWS = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=30).filter(

@@ -12,7 +12,6 @@ from holdfast.stats.control_charts import (
     Cusum,
     Ewma,
     Shewhart,
-    find_limit,
     widen_limit,
 )
 from tests.soak import control_charts
@@ -56,10 +55,6 @@ def test_a_short_baseline_widens_the_limits():
     assert widen_limit(2.814, 30) > widen_limit(2.814, 300) > 2.814
     with pytest.raises(InputError, match="at least 8"):
         widen_limit(3.0, 7)
-
-
-def test_a_limit_is_found_for_a_run_length():
-    assert Ewma(0.2, find_limit(0.2, 500.0)).run_length() == pytest.approx(500.0, rel=0.01)
 
 
 @pytest.mark.parametrize(

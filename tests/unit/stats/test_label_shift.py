@@ -8,7 +8,6 @@ import pytest
 from holdfast.errors import InputError
 from holdfast.stats.divergence import jensen_shannon, population_stability
 from holdfast.stats.label_shift import (
-    PriorShift,
     prior_by_confusion,
     prior_by_em,
     prior_interval,
@@ -33,7 +32,6 @@ def test_the_true_share_is_found_also_from_an_overconfident_classifier(share: fl
     found = prior_shift(scores, known_scores, known_labels)
     assert found.share == pytest.approx(labels.mean(), abs=0.015)
     assert found.check == pytest.approx(labels.mean(), abs=0.02)
-    assert found.do_agree
     raw = float(scores.mean())
     assert share == 0.5 or abs(found.share - labels.mean()) < abs(raw - labels.mean())
 
@@ -42,7 +40,6 @@ def test_a_classifier_that_tells_nothing_has_no_check():
     draw = np.random.default_rng(4)
     known, labels = draw.random(1_000), draw.random(1_000) < 0.3
     assert prior_by_confusion(draw.random(100), known, labels, 0.5) is None
-    assert not PriorShift(0.3, 0.3, None, 100).do_agree
 
 
 @pytest.mark.parametrize(

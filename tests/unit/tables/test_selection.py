@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Timestamp, col, dtypes
+from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Timestamp, col
+from holdfast.contract.batch.compiler import dtypes
 from holdfast.errors import InputError, RefusedError
 from holdfast.tables.selection import (
     Cap,

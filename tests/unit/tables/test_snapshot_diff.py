@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from holdfast.contract import Category, Contract, Integer, Label, Number, Timestamp, dtypes
-from holdfast.contract.profile.profile import merge, profile_batch
+from holdfast.contract import Category, Contract, Integer, Label, Number, Timestamp
+from holdfast.contract.batch.compiler import dtypes
+from holdfast.contract.profile.profile import merge_compatible, profile_batch
 from holdfast.tables.snapshot_diff import TableFacts, compare_tables
 
 
@@ -44,7 +45,11 @@ def facts(seed: int, rows: int = 2000, scale: float = 1.0, late: float = 0.2, un
         profile_batch(contract(), frame.tail(rows // 2)),
     ]
     return TableFacts(
-        "flights", rows, frozenset({(f"b{seed}", 0), ("shared", 0)}), merge(halves), contract(unit)
+        "flights",
+        rows,
+        frozenset({(f"b{seed}", 0), ("shared", 0)}),
+        merge_compatible(halves)[0],
+        contract(unit),
     )
 
 

@@ -28,7 +28,6 @@ from holdfast.qualify import (
     check_signature,
     check_size,
     endpoint_signature,
-    gate_result,
 )
 from holdfast.records import Verdict
 from holdfast.testing import GateCases, Law, gate_laws
@@ -104,7 +103,7 @@ def test_our_gates_keep_every_law(law: Law) -> None:
 
 
 def _says(verdict: Verdict, **changed: object) -> Callable[[], GateResult]:
-    return lambda: replace(gate_result("planted", verdict, "because 3 is above 2", observed=3.0), **changed)  # type: ignore[arg-type]
+    return lambda: replace(GateResult("planted", verdict, "because 3 is above 2", observed=3.0), **changed)  # type: ignore[arg-type]
 
 
 GOOD_CASES = GateCases(_says(Verdict.PASS), _says(Verdict.FAIL), _says(Verdict.INCONCLUSIVE))
@@ -115,7 +114,7 @@ PLANTED = {
     "too little evidence is no success": replace(GOOD_CASES, too_little=_says(Verdict.PASS)),
     "every result names the gate": replace(GOOD_CASES, failing=_says(Verdict.FAIL, gate="other")),
     "the same evidence gives the same result": replace(
-        GOOD_CASES, passing=lambda: gate_result("planted", Verdict.PASS, "x", observed=float(next(COUNT)))
+        GOOD_CASES, passing=lambda: GateResult("planted", Verdict.PASS, "x", observed=float(next(COUNT)))
     ),
     "a verdict is explained on one line": replace(GOOD_CASES, failing=_says(Verdict.FAIL, explanation="")),
     "numbers are finite and in order": replace(GOOD_CASES, passing=_says(Verdict.PASS, low=4.0, high=5.0)),

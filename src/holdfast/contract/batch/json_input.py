@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias, assert_never
 
 import polars as pl
 
-from holdfast.contract.batch.compiler import dtype
+from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.batch.input_columns import read_timestamps, require_columns
 from holdfast.contract.batch.text_input import TypedBatch
-from holdfast.contract.schema.columns import (
-    Boolean,
-    Category,
-    Column,
-    Integer,
-    Label,
-    Number,
-    Text,
-    Timestamp,
-    is_unicode,
-)
-from holdfast.contract.schema.contract import Contract
+from holdfast.contract.schema.columns import is_unicode
 
 _LARGEST: Final = 1 << 63
 _ReadColumn: TypeAlias = tuple[pl.Series, dict[str, pl.Series]]
+_Read: TypeAlias = tuple[object, str]
+"""A value as read, and the rule that it breaks; empty for none."""
+_MISSING: Final[_Read] = (None, "")
 
 
 class Repeated:
@@ -92,72 +85,59 @@ def _check_names(contract: Contract, rows: Sequence[Mapping[str, object]]) -> No
 def _read_column(column: Column, values: list[object]) -> _ReadColumn:
     match column:
         case Number():
-            return _read_numbers(values)
+            return _read_values(values, pl.Float64(), _read_number)
         case Integer():
-            return _read_integers(values)
+            return _read_values(values, pl.Int64(), _read_integer)
         case Category() | Text():
-            return _read_words(values)
+            return _read_values(values, pl.String(), _read_word)
         case Timestamp():
-            texts, faults = _keep_fitting(
-                values, pl.String(), lambda value: type(value) is str and is_unicode(value)
-            )
+            texts, faults = _read_values(values, pl.String(), _read_word)
             timestamps, unread = read_timestamps(column, texts)
-            return timestamps, unread | {"type": faults["type"] | unread["type"]}
+            for rows in faults.values():
+                unread["type"] |= rows
+            return timestamps, unread
         case Boolean() | Label():
-            return _keep_fitting(values, dtype(column), lambda value: type(value) is bool)
+            return _read_values(values, pl.Boolean(), _read_boolean)
         case _:
             assert_never(column)
 
 
-def _keep_fitting(values: list[object], kind: pl.DataType, fits: Callable[[object], bool]) -> _ReadColumn:
-    """Return the values that fit, and the rows with one that does not."""
-    fitting = [value is None or fits(value) for value in values]
-    kept = values if all(fitting) else [v if ok else None for v, ok in zip(values, fitting, strict=True)]
-    return pl.Series(kept, dtype=kind), {"type": ~pl.Series(fitting, dtype=pl.Boolean)}
-
-
-def _read_numbers(values: list[object]) -> _ReadColumn:
-    if all(type(value) is float or value is None for value in values):
-        return pl.Series(values, dtype=pl.Float64), {}
-    doubles = [_to_double(value) for value in values]
-    inexact = [
-        type(value) is int and double is not None and abs(double) != float("inf") and double != value
-        for value, double in zip(values, doubles, strict=True)
-    ]
-    kept = [None if lost else double for double, lost in zip(doubles, inexact, strict=True)]
-    wrong = [value is not None and double is None for value, double in zip(values, doubles, strict=True)]
-    return pl.Series(kept, dtype=pl.Float64), {
-        "type": pl.Series(wrong, dtype=pl.Boolean),
-        "not_exact": pl.Series(inexact, dtype=pl.Boolean),
+def _read_values(values: list[object], kind: pl.DataType, read: Callable[[object], _Read]) -> _ReadColumn:
+    found = [_MISSING if value is None else read(value) for value in values]
+    broken = {rule for _, rule in found}
+    return pl.Series([value for value, _ in found], dtype=kind), {
+        rule: pl.Series([each == rule for _, each in found], dtype=pl.Boolean)
+        for rule in ("type", "not_exact", "not_unicode")
+        if rule in broken
     }
 
 
-def _to_double(value: object) -> float | None:
+def _read_number(value: object) -> _Read:
     if type(value) is float:
-        return value
+        return value, ""
     if type(value) is not int:
-        return None
+        return None, "type"
     try:
-        return float(value)
+        double = float(value)
     except OverflowError:  # the batch check finds an infinity, as the row check does
-        return float("inf")
+        return math.inf, ""
+    return (double, "") if double == value else (None, "not_exact")
 
 
-def _read_integers(values: list[object]) -> _ReadColumn:
-    found, faults = [], []
-    for value in values:
-        wide = type(value) is int and not -_LARGEST <= value < _LARGEST
-        faults.append(wide)
-        found.append(None if wide else value)
-    series, wrong = _keep_fitting(found, pl.Int64(), lambda value: type(value) is int)
-    return series, wrong | {"not_exact": pl.Series(faults, dtype=pl.Boolean)}
+def _read_integer(value: object) -> _Read:
+    if type(value) is not int:
+        return None, "type"
+    return (value, "") if -_LARGEST <= value < _LARGEST else (None, "not_exact")
 
 
-def _read_words(values: list[object]) -> _ReadColumn:
-    broken = [type(value) is str and not is_unicode(value) for value in values]
-    kept = [None if lone else value for value, lone in zip(values, broken, strict=True)]
-    series, wrong = _keep_fitting(kept, pl.String(), lambda value: type(value) is str)
-    return series, wrong | {"not_unicode": pl.Series(broken, dtype=pl.Boolean)}
+def _read_word(value: object) -> _Read:
+    if type(value) is not str:
+        return None, "type"
+    return (value, "") if is_unicode(value) else (None, "not_unicode")
+
+
+def _read_boolean(value: object) -> _Read:
+    return (value, "") if type(value) is bool else (None, "type")
 
 
 def _delivered_text(value: object) -> str | None:

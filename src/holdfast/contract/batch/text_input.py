@@ -9,18 +9,8 @@ from typing import Final, TypeAlias, assert_never
 
 import polars as pl
 
+from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.batch.input_columns import convert_column, read_timestamps, require_columns
-from holdfast.contract.schema.columns import (
-    Boolean,
-    Category,
-    Column,
-    Integer,
-    Label,
-    Number,
-    Text,
-    Timestamp,
-)
-from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.source_metadata import NO_FACTS, ColumnFacts, Facts, column_conversions
 from holdfast.errors import InputError
 

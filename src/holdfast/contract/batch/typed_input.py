@@ -6,11 +6,10 @@ from typing import Final
 
 import polars as pl
 
+from holdfast.contract import Category, Column, Contract, Integer, Number, Text, Timestamp
 from holdfast.contract.batch.compiler import dtype
 from holdfast.contract.batch.input_columns import convert_column, read_wall_clocks
 from holdfast.contract.batch.text_input import TypedBatch
-from holdfast.contract.schema.columns import Category, Column, Integer, Number, Text, Timestamp
-from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.source_metadata import NO_FACTS, Facts, column_conversions
 
 _NARROW: Final = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)

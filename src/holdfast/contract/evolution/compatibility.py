@@ -4,16 +4,16 @@ Three parties see a contract. *Rows*: loaded rows were checked by the old one an
 senders still deliver the old form. *Callers*: requests are still in the form of the old one. *Models*: a version
 keeps the contract under which it was trained, alongside versions with the new one.
 
-`RULES` is the only table. A difference without a rule is breaking: a difference is harmless only with a stated
-reason.
+`Difference` is the only table. What it does not name is `OTHER`, and breaking: a difference is harmless only with a
+stated reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 
 class Compatibility(StrEnum):
@@ -43,49 +43,6 @@ class Boundary(StrEnum):
     MODELS = "models"
 
 
-class Difference(StrEnum):
-    """A difference between two contracts."""
-
-    BOUND_WIDENED = "bound widened"
-    BOUND_NARROWED = "bound narrowed"
-    WORDS_CHANGED = "known words changed"
-    WORDS_ADDED = "allowed words added"
-    WORDS_REMOVED = "allowed words removed"
-    UNSEEN_ALLOWED = "unseen words allowed"
-    UNSEEN_REFUSED = "unseen words refused"
-    LENGTH_RAISED = "maximum length raised"
-    LENGTH_LOWERED = "maximum length lowered"
-    PATTERN_REMOVED = "pattern removed"
-    PATTERN_CHANGED = "pattern added or changed"
-    MISSING_ALLOWED = "missing values allowed"
-    MISSING_REFUSED = "missing values refused"
-    MISSING_FILLED = "missing values filled otherwise"
-    LOCAL_TIMES_READ = "times without an offset read"
-    LOCAL_TIMES_REFUSED = "times without an offset refused"
-    UNIT = "unit changed"
-    SEMANTIC = "meaning changed"
-    SEMANTIC_STATED = "meaning stated"
-    SEMANTIC_DROPPED = "meaning no longer stated"
-    ZONE = "time zone changed"
-    TYPE = "type changed"
-    ADDED_OPTIONAL = "optional column added"
-    ADDED_REQUIRED = "required column added"
-    REMOVED_OPTIONAL = "optional column removed"
-    REMOVED_REQUIRED = "required column removed"
-    RENAMED = "column renamed"
-    REORDERED = "order changed"
-    KEY = "key changed"
-    EVENT_TIME = "event time changed"
-    LABEL = "label changed"
-    LABEL_DELAY = "label delay changed"
-    SLICES = "slices changed"
-    RULE_ADDED = "rule added or changed"
-    RULE_REMOVED = "rule removed"
-    UNIQUE_ADDED = "uniqueness added"
-    UNIQUE_REMOVED = "uniqueness removed"
-    OTHER = "changed in an unknown way"
-
-
 @dataclass(frozen=True, slots=True)
 class Effect:
     """The effect of a difference at each boundary, and the reason.
@@ -102,89 +59,104 @@ class Effect:
 
     def at(self, boundary: Boundary) -> Compatibility:
         """Return the compatibility at one boundary."""
-        return {Boundary.ROWS: self.rows, Boundary.CALLERS: self.callers, Boundary.MODELS: self.models}[
-            boundary
-        ]
+        found: Compatibility = getattr(self, boundary)
+        return found
 
 
 _OK: Final = Compatibility.COMPATIBLE
 _EXPAND: Final = Compatibility.EXPAND_CONTRACT
 _BREAK: Final = Compatibility.BREAKING
 
-_WIDER: Final = "every valid row stays valid and keeps its meaning"
-_NARROWER: Final = "valid rows are refused, and loaded rows may break the new contract"
+_WIDER: Final = Effect(_OK, _OK, _OK, "every valid row stays valid and keeps its meaning")
+_NARROWER: Final = Effect(
+    _BREAK, _BREAK, _OK, "valid rows are refused, and loaded rows may break the new contract"
+)
 _OTHER_MEANING: Final = "the same value gets another meaning, and the rows do not show it"
 _RENAME: Final = (
     "rows, callers and models use the old name; expand and contract instead: add the new column as optional "
     "and let the old one be missing, fill both, move every reader and caller, then remove the old one"
 )
 
-RULES: Final[Mapping[Difference, Effect]] = {
-    Difference.BOUND_WIDENED: Effect(_OK, _OK, _OK, _WIDER),
-    Difference.BOUND_NARROWED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
-    Difference.WORDS_CHANGED: Effect(
+
+class Difference(StrEnum):
+    """A difference between two contracts, with its effect at every boundary."""
+
+    effect: Effect
+
+    def __new__(cls, text: str, effect: Effect) -> Self:
+        """Return the member that is written as `text`."""
+        found = str.__new__(cls, text)
+        found._value_ = text
+        found.effect = effect
+        return found
+
+    # fmt: off
+    BOUND_WIDENED = "bound widened", _WIDER
+    BOUND_NARROWED = "bound narrowed", _NARROWER
+    WORDS_CHANGED = "known words changed", Effect(
         _OK, _OK, _OK, "any word is accepted; each version has its own encoding"
-    ),
-    Difference.WORDS_ADDED: Effect(_OK, _OK, _OK, _WIDER),
-    Difference.WORDS_REMOVED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
-    Difference.UNSEEN_ALLOWED: Effect(_OK, _OK, _OK, _WIDER),
-    Difference.UNSEEN_REFUSED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
-    Difference.LENGTH_RAISED: Effect(_OK, _OK, _OK, _WIDER),
-    Difference.LENGTH_LOWERED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
-    Difference.PATTERN_REMOVED: Effect(_OK, _OK, _OK, _WIDER),
-    Difference.PATTERN_CHANGED: Effect(
+    )
+    WORDS_ADDED = "allowed words added", _WIDER
+    WORDS_REMOVED = "allowed words removed", _NARROWER
+    UNSEEN_ALLOWED = "unseen words allowed", _WIDER
+    UNSEEN_REFUSED = "unseen words refused", _NARROWER
+    LENGTH_RAISED = "maximum length raised", _WIDER
+    LENGTH_LOWERED = "maximum length lowered", _NARROWER
+    PATTERN_REMOVED = "pattern removed", _WIDER
+    PATTERN_CHANGED = "pattern added or changed", Effect(
         _BREAK, _BREAK, _OK, "valid texts may be refused; comparing patterns does not show which"
-    ),
-    Difference.MISSING_ALLOWED: Effect(_OK, _OK, _OK, _WIDER),
-    Difference.MISSING_REFUSED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
-    Difference.MISSING_FILLED: Effect(
+    )
+    MISSING_ALLOWED = "missing values allowed", _WIDER
+    MISSING_REFUSED = "missing values refused", _NARROWER
+    MISSING_FILLED = "missing values filled otherwise", Effect(
         _OK, _OK, _OK, "rows keep missing values; the replacement is part of each version"
-    ),
-    Difference.LOCAL_TIMES_READ: Effect(_OK, _OK, _OK, _WIDER),
-    Difference.LOCAL_TIMES_REFUSED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
-    Difference.UNIT: Effect(_BREAK, _BREAK, _BREAK, _OTHER_MEANING, misreads=True),
-    Difference.SEMANTIC: Effect(_BREAK, _BREAK, _BREAK, _OTHER_MEANING, misreads=True),
-    Difference.SEMANTIC_STATED: Effect(
+    )
+    LOCAL_TIMES_READ = "times without an offset read", _WIDER
+    LOCAL_TIMES_REFUSED = "times without an offset refused", _NARROWER
+    UNIT = "unit changed", Effect(_BREAK, _BREAK, _BREAK, _OTHER_MEANING, misreads=True)
+    SEMANTIC = "meaning changed", Effect(_BREAK, _BREAK, _BREAK, _OTHER_MEANING, misreads=True)
+    SEMANTIC_STATED = "meaning stated", Effect(
         _EXPAND, _EXPAND, _OK, "a source that declares another meaning is now refused; check senders and callers first"
-    ),
-    Difference.SEMANTIC_DROPPED: Effect(_OK, _OK, _OK, "fewer guarantees; no valid row is refused"),
-    Difference.ZONE: Effect(_BREAK, _BREAK, _BREAK, "the same timestamps have other hours and days in another zone"),
-    Difference.TYPE: Effect(_BREAK, _BREAK, _BREAK, "values of the old type are refused", misreads=True),
-    Difference.ADDED_OPTIONAL: Effect(
+    )
+    SEMANTIC_DROPPED = "meaning no longer stated", Effect(_OK, _OK, _OK, "fewer guarantees; no valid row is refused")
+    ZONE = "time zone changed", Effect(_BREAK, _BREAK, _BREAK, "the same timestamps have other hours and days in another zone")
+    TYPE = "type changed", Effect(_BREAK, _BREAK, _BREAK, "values of the old type are refused", misreads=True)
+    ADDED_OPTIONAL = "optional column added", Effect(
         _EXPAND, _OK, _OK,
         "a request may omit it, a delivery may not: let each sender add the column, with or without values, before "
         "or with the change; callers may send it when a version that knows it serves all traffic",
-    ),
-    Difference.ADDED_REQUIRED: Effect(
+    )
+    ADDED_REQUIRED = "required column added", Effect(
         _BREAK, _BREAK, _OK,
         'loaded rows, senders and callers lack it; expand and contract instead: add it with missing="keep", let senders '
         "and callers fill it, then require it",
         misreads=True,
-    ),
-    Difference.REMOVED_OPTIONAL: Effect(
+    )
+    REMOVED_OPTIONAL = "optional column removed", Effect(
         _EXPAND, _EXPAND, _OK, "a source that still sends it is refused; check senders and callers first"
-    ),
-    Difference.REMOVED_REQUIRED: Effect(
+    )
+    REMOVED_REQUIRED = "required column removed", Effect(
         _BREAK, _BREAK, _BREAK,
         'all senders and callers send it and would be refused; expand and contract instead: make it missing="keep", let '
         "senders and callers omit it, then remove it",
-    ),
-    Difference.RENAMED: Effect(_BREAK, _BREAK, _BREAK, _RENAME, misreads=True),
-    Difference.REORDERED: Effect(_OK, _OK, _OK, "columns are found by their names"),
-    Difference.KEY: Effect(_BREAK, _OK, _BREAK, "the identity of rows changes", misreads=True),
-    Difference.EVENT_TIME: Effect(_BREAK, _BREAK, _BREAK, "the time of a row changes", misreads=True),
-    Difference.LABEL: Effect(_BREAK, _OK, _BREAK, "the model predicts something else; give it another name", misreads=True),
-    Difference.LABEL_DELAY: Effect(
+    )
+    RENAMED = "column renamed", Effect(_BREAK, _BREAK, _BREAK, _RENAME, misreads=True)
+    REORDERED = "order changed", Effect(_OK, _OK, _OK, "columns are found by their names")
+    KEY = "key changed", Effect(_BREAK, _OK, _BREAK, "the identity of rows changes", misreads=True)
+    EVENT_TIME = "event time changed", Effect(_BREAK, _BREAK, _BREAK, "the time of a row changes", misreads=True)
+    LABEL = "label changed", Effect(
+        _BREAK, _OK, _BREAK, "the model predicts something else; give it another name", misreads=True
+    )
+    LABEL_DELAY = "label delay changed", Effect(
         _OK, _OK, _BREAK, "labels are known at another time, so models were trained on other rows"
-    ),
-    Difference.SLICES: Effect(_OK, _OK, _OK, "rows are unchanged; quality is reported by other groups"),
-    Difference.RULE_ADDED: Effect(_BREAK, _BREAK, _OK, _NARROWER),
-    Difference.RULE_REMOVED: Effect(_OK, _OK, _OK, _WIDER),
-    Difference.UNIQUE_ADDED: Effect(_BREAK, _OK, _OK, "loaded batches may contain such rows twice"),
-    Difference.UNIQUE_REMOVED: Effect(_OK, _OK, _OK, _WIDER),
-    Difference.OTHER: Effect(_BREAK, _BREAK, _BREAK, "no rule states that it is harmless", misreads=True),
-}  # fmt: skip
-"""The effect of every difference at every boundary."""
+    )
+    SLICES = "slices changed", Effect(_OK, _OK, _OK, "rows are unchanged; quality is reported by other groups")
+    RULE_ADDED = "rule added or changed", _NARROWER
+    RULE_REMOVED = "rule removed", _WIDER
+    UNIQUE_ADDED = "uniqueness added", Effect(_BREAK, _OK, _OK, "loaded batches may contain such rows twice")
+    UNIQUE_REMOVED = "uniqueness removed", _WIDER
+    OTHER = "changed in an unknown way", Effect(_BREAK, _BREAK, _BREAK, "no rule states that it is harmless", misreads=True)
+    # fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +176,12 @@ class Change:
 
     def at(self, boundary: Boundary) -> Compatibility:
         """Return the compatibility of the change at `boundary`."""
-        return RULES[self.what].at(boundary)
+        return self.what.effect.at(boundary)
 
     @property
     def misreads(self) -> bool:
         """Return True if live rows of the old contract would be misread; see `Effect`."""
-        return RULES[self.what].misreads
+        return self.what.effect.misreads
 
     @property
     def difference(self) -> str:

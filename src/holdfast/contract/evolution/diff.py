@@ -7,21 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Final, TypeAlias
 
-from holdfast.contract.evolution.compatibility import (
-    RULES,
-    Boundary,
-    Change,
-    Compatibility,
-    Difference,
-    Evolution,
-    worst,
-)
-from holdfast.contract.schema.columns import Category, Column, Label
-from holdfast.contract.schema.contract import Contract
-from holdfast.contract.schema.missing import Reject, as_policy, policy_json
+from holdfast.contract import Category, Column, Contract, Label
+from holdfast.contract.evolution.compatibility import Boundary, Change, Difference, Evolution, worst
+from holdfast.contract.schema.missing import Reject, policy_json
 from holdfast.records import canonical_json
-
-__all__ = ["Boundary", "Change", "Compatibility", "Difference", "Evolution", "compare"]
 
 
 def compare(old: Contract, new: Contract) -> Evolution:
@@ -41,9 +30,8 @@ def compare(old: Contract, new: Contract) -> Evolution:
 
 
 def _make_change(column: str, what: Difference, before: object, after: object) -> Change:
-    effect = RULES[what]
-    kind = worst(effect.at(boundary) for boundary in Boundary)
-    return Change(column, what, _format_value(before), _format_value(after), kind, effect.why)
+    kind = worst(what.effect.at(boundary) for boundary in Boundary)
+    return Change(column, what, _format_value(before), _format_value(after), kind, what.effect.why)
 
 
 def _format_value(value: object) -> str:
@@ -109,43 +97,33 @@ def _diff_column(old: Column, new: Column) -> Iterator[Change]:
         before, after = getattr(old, field.name), getattr(new, field.name)
         if before == after:
             continue
-        find = _FACT_DIFFS.get(field.name, _diff_unknown)
-        yield from find(old, new, before, after)
+        match field.name:
+            case "missing":
+                what = _missing_difference(before, after)
+                yield _make_change(old.name, what, policy_json(before), policy_json(after))
+            case "values":
+                assert isinstance(old, Category)
+                assert isinstance(new, Category)
+                yield from _diff_values(old, new)
+            case "delay":
+                yield _make_change(old.name, Difference.LABEL_DELAY, str(before), str(after))
+            case name if name in _FACT_DIFFERENCES:
+                yield _make_change(old.name, _FACT_DIFFERENCES[name](before, after), before, after)
+            case _:
+                yield _make_change(old.name, Difference.OTHER, repr(before), repr(after))
 
 
-FactDiff: TypeAlias = Callable[[Any, Any, Any, Any], Iterator[Change]]
-"""From the old column, the new one, and one differing fact of each, to the changes."""
-
-
-def _diff_always(what: Difference) -> FactDiff:
-    def find(old: Column, _new: Column, before: object, after: object) -> Iterator[Change]:
-        yield _make_change(old.name, what, before, after)
-
-    return find
-
-
-def _diff_bound(*, upper: bool) -> FactDiff:
-    def find(old: Column, _new: Column, before: float | None, after: float | None) -> Iterator[Change]:
-        wider = after is None or (before is not None and (after > before) is upper)
-        what = Difference.BOUND_WIDENED if wider else Difference.BOUND_NARROWED
-        yield _make_change(old.name, what, before, after)
-
-    return find
-
-
-def _diff_missing(old: Column, _new: Column, before: object, after: object) -> Iterator[Change]:
+def _missing_difference(before: object, after: object) -> Difference:
     match isinstance(before, Reject), isinstance(after, Reject):
         case (True, False):
-            what = Difference.MISSING_ALLOWED
+            return Difference.MISSING_ALLOWED
         case (False, True):
-            what = Difference.MISSING_REFUSED
+            return Difference.MISSING_REFUSED
         case _:
-            what = Difference.MISSING_FILLED
-    before_policy, after_policy = [policy_json(as_policy(policy)) for policy in (old.missing, _new.missing)]
-    yield _make_change(old.name, what, before_policy, after_policy)
+            return Difference.MISSING_FILLED
 
 
-def _diff_values(old: Category, new: Category, _before: object, _after: object) -> Iterator[Change]:
+def _diff_values(old: Category, new: Category) -> Iterator[Change]:
     before, after = set(old.values or ()), set(new.values or ())
     lost, gained = sorted(before - after), sorted(after - before)
     if new.unseen == "other":
@@ -165,53 +143,36 @@ def _format_words(column: Category) -> str:
     return "any" if column.values is None else ", ".join(column.values)
 
 
-def _diff_length(old: Column, _new: Column, before: int, after: int) -> Iterator[Change]:
-    what = Difference.LENGTH_RAISED if after > before else Difference.LENGTH_LOWERED
-    yield _make_change(old.name, what, before, after)
+def _semantic_difference(before: str | None, after: str | None) -> Difference:
+    if before is None:
+        return Difference.SEMANTIC_STATED
+    return Difference.SEMANTIC_DROPPED if after is None else Difference.SEMANTIC
 
 
-def _diff_choice(field: object, if_so: Difference, otherwise: Difference) -> FactDiff:
-    """Return a function that yields `if_so` if the new fact is `field`, and `otherwise` if not."""
-
-    def find(old: Column, _new: Column, before: object, after: object) -> Iterator[Change]:
-        yield _make_change(old.name, if_so if after == field else otherwise, before, after)
-
-    return find
+FactDifference: TypeAlias = Callable[[Any, Any], Difference]
+"""From two unequal values of a fact to what their difference is."""
 
 
-def _diff_semantic(old: Column, _new: Column, before: object, after: object) -> Iterator[Change]:
-    what = (
-        Difference.SEMANTIC_STATED
-        if before is None
-        else Difference.SEMANTIC_DROPPED
-        if after is None
-        else Difference.SEMANTIC
-    )
-    yield _make_change(old.name, what, before, after)
+def _choose(holds: Callable[[Any, Any], bool], so: Difference, otherwise: Difference) -> FactDifference:
+    return lambda before, after: so if holds(before, after) else otherwise
 
 
-def _diff_delay(old: Label, new: Label, _before: object, _after: object) -> Iterator[Change]:
-    yield _make_change(old.name, Difference.LABEL_DELAY, str(old.delay_span), str(new.delay_span))
+_WIDENED: Final = (Difference.BOUND_WIDENED, Difference.BOUND_NARROWED)
 
-
-def _diff_unknown(old: Column, _new: Column, before: object, after: object) -> Iterator[Change]:
-    yield _make_change(old.name, Difference.OTHER, repr(before), repr(after))
-
-
-_FACT_DIFFS: Final[Mapping[str, FactDiff]] = {
-    "unit": _diff_always(Difference.UNIT),
-    "semantic": _diff_semantic,
-    "low": _diff_bound(upper=False),
-    "high": _diff_bound(upper=True),
-    "missing": _diff_missing,
-    "values": _diff_values,
-    "unseen": _diff_choice("other", Difference.UNSEEN_ALLOWED, Difference.UNSEEN_REFUSED),
-    "tz": _diff_always(Difference.ZONE),
-    "naive": _diff_choice("local", Difference.LOCAL_TIMES_READ, Difference.LOCAL_TIMES_REFUSED),
-    "max_length": _diff_length,
-    "pattern": _diff_choice(None, Difference.PATTERN_REMOVED, Difference.PATTERN_CHANGED),
-    "delay": _diff_delay,
+_FACT_DIFFERENCES: Final[Mapping[str, FactDifference]] = {
+    "unit": lambda _before, _after: Difference.UNIT,
+    "tz": lambda _before, _after: Difference.ZONE,
+    "semantic": _semantic_difference,
+    "low": _choose(lambda old, new: new is None or (old is not None and new < old), *_WIDENED),
+    "high": _choose(lambda old, new: new is None or (old is not None and new > old), *_WIDENED),
+    "unseen": _choose(lambda _, new: new == "other", Difference.UNSEEN_ALLOWED, Difference.UNSEEN_REFUSED),
+    "naive": _choose(
+        lambda _, new: new == "local", Difference.LOCAL_TIMES_READ, Difference.LOCAL_TIMES_REFUSED
+    ),
+    "max_length": _choose(lambda old, new: new > old, Difference.LENGTH_RAISED, Difference.LENGTH_LOWERED),
+    "pattern": _choose(lambda _, new: new is None, Difference.PATTERN_REMOVED, Difference.PATTERN_CHANGED),
 }
+"""By the name of a fact, the difference that two unequal values of it make."""
 
 
 # --- the whole row ----------------------------------------------------------------------------------------------------
@@ -221,10 +182,9 @@ _BY_COLUMN: Final = frozenset({"format", "columns", "key", "event_time", "slices
 
 
 def _diff_row_level(old: Contract, new: Contract) -> Iterator[Change]:
-    if set(old.key) != set(new.key):
-        yield _make_change("", Difference.KEY, "+".join(old.key), "+".join(new.key))
-    elif old.key != new.key:
-        yield _make_change("", Difference.REORDERED, "+".join(old.key), "+".join(new.key))
+    if old.key != new.key:
+        what = Difference.REORDERED if set(old.key) == set(new.key) else Difference.KEY
+        yield _make_change("", what, "+".join(old.key), "+".join(new.key))
     if old.event_time != new.event_time:
         yield _make_change("", Difference.EVENT_TIME, old.event_time, new.event_time)
     labels = [contract.label.name if contract.label else None for contract in (old, new)]
@@ -245,11 +205,11 @@ def _diff_rules(old: Contract, new: Contract) -> Iterator[Change]:
             yield _make_change(name, what, ruled.get(name, "absent"), rules.get(name, "absent"))
     once, now = _unique_sets(before), _unique_sets(after)
     for names in sorted(once ^ now, key=sorted):
-        what = Difference.UNIQUE_ADDED if names in now else Difference.UNIQUE_REMOVED
-        names_text = "+".join(sorted(names))
-        yield _make_change(
-            names_text, what, *(("absent", names_text) if names in now else (names_text, "absent"))
-        )
+        text = "+".join(sorted(names))
+        if names in now:
+            yield _make_change(text, Difference.UNIQUE_ADDED, "absent", text)
+        else:
+            yield _make_change(text, Difference.UNIQUE_REMOVED, text, "absent")
     for name in sorted((before.keys() | after.keys()) - _BY_COLUMN):
         if before.get(name) != after.get(name):
             yield _make_change(name, Difference.OTHER, before.get(name), after.get(name))

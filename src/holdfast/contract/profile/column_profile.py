@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import operator
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Final, TypeAlias, TypeVar, assert_never
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 BINS: Final = 256
 """The number of bins of equal width of a column with both bounds."""
+
+_Key = TypeVar("_Key", int, str)
 
 _MANTISSA_BITS: Final = 3
 _SHIFT: Final = 52 - _MANTISSA_BITS
@@ -74,16 +77,12 @@ class NumberProfile:
         """Return the quantiles of `QUANTILES`, computed once: a batch is compared with many later ones."""
         return self.quantiles(QUANTILES)
 
-    def quantile(self, share: float) -> float:
-        """Return the value below which `share` (0 to 1) of them lie, linear within a bin; 0 if there is none.
-
-        >>> profile_numbers(np.arange(256.0), 0, (0.0, 256.0)).quantile(0.25)
-        64.0
-        """
-        return self.quantiles((share,))[0]
-
     def quantiles(self, rising: Sequence[float]) -> tuple[float, ...]:
-        """Return the quantiles of rising shares, in one pass."""
+        """Return the values below which rising shares (0 to 1) of them lie, linear within a bin; 0 if there is none.
+
+        >>> profile_numbers(np.arange(256.0), 0, (0.0, 256.0)).quantiles((0.25, 0.5))
+        (64.0, 128.0)
+        """
         found: list[float] = []
         below = 0
         for place in sorted(self.bins):
@@ -193,6 +192,7 @@ class TimestampProfile:
 
 
 ColumnProfile: TypeAlias = NumberProfile | WordProfile | BooleanProfile | TimestampProfile
+_Shape = TypeVar("_Shape", bound=ColumnProfile)
 
 _KINDS: Final[dict[str, type[ColumnProfile]]] = {
     "numbers": NumberProfile,
@@ -200,7 +200,9 @@ _KINDS: Final[dict[str, type[ColumnProfile]]] = {
     "flags": BooleanProfile,
     "timestamps": TimestampProfile,
 }
-_FACTS: Final = {cls: (kind, tuple(field.name for field in fields(cls))) for kind, cls in _KINDS.items()}
+_FACTS: Final[dict[type[Any], tuple[str, tuple[str, ...]]]] = {
+    cls: (kind, tuple(field.name for field in fields(cls))) for kind, cls in _KINDS.items()
+}
 
 
 def profile_numbers(
@@ -273,7 +275,7 @@ def is_same_kind(one: ColumnProfile, other: ColumnProfile) -> bool:
     return type(one) is type(other)
 
 
-def add(shapes: Sequence[ColumnProfile]) -> ColumnProfile:
+def add(shapes: Sequence[_Shape]) -> _Shape:
     """Return the profile of all rows together. Counts add exactly; sums to the rounding of double precision.
 
     The time between the last timestamp of one batch and the first of another is not counted. Raises `ValueError`
@@ -281,26 +283,16 @@ def add(shapes: Sequence[ColumnProfile]) -> ColumnProfile:
     """
     if not shapes or not all(is_same_kind(shapes[0], shape) for shape in shapes):
         raise ValueError("only shapes of one kind, over the same bins, can be added")
-    match shapes[0]:
-        case NumberProfile():
-            return _add_numbers([shape for shape in shapes if isinstance(shape, NumberProfile)])
-        case WordProfile():
-            words = [shape for shape in shapes if isinstance(shape, WordProfile)]
-            counts = _sum_counts([shape.counts for shape in words])
-            return WordProfile(
-                counts, sum(shape.other for shape in words), sum(shape.missing for shape in words)
+    kind = type(shapes[0])
+    filled = [shape for shape in shapes if getattr(shape, "count", 1)] or shapes[:1]
+    return kind(
+        **{
+            name: _ADD.get(name, sum)(
+                [getattr(shape, name) for shape in (filled if name in _ENDS else shapes)]
             )
-        case BooleanProfile():
-            flags = [shape for shape in shapes if isinstance(shape, BooleanProfile)]
-            return BooleanProfile(
-                sum(shape.true for shape in flags),
-                sum(shape.false for shape in flags),
-                sum(shape.missing for shape in flags),
-            )
-        case TimestampProfile():
-            return _add_timestamps([shape for shape in shapes if isinstance(shape, TimestampProfile)])
-        case _:
-            assert_never(shapes[0])
+            for name in _FACTS[kind][1]
+        }
+    )
 
 
 def add_label_sums(parts: Sequence[LabelSums]) -> LabelSums:
@@ -323,40 +315,12 @@ def sum_by_label(
         return LabelSums(true.size, _finite(float(true.sum())), false.size, _finite(float(false.sum())))
 
 
-def _add_numbers(shapes: Sequence[NumberProfile]) -> NumberProfile:
-    filled = [shape for shape in shapes if shape.count] or shapes[:1]
-    return NumberProfile(
-        count=sum(shape.count for shape in shapes),
-        missing=sum(shape.missing for shape in shapes),
-        zeros=sum(shape.zeros for shape in shapes),
-        whole=sum(shape.whole for shape in shapes),
-        tens=sum(shape.tens for shape in shapes),
-        total=_finite(sum(shape.total for shape in shapes)),
-        squares=_finite(sum(shape.squares for shape in shapes)),
-        low=min(shape.low for shape in filled),
-        high=max(shape.high for shape in filled),
-        scale=shapes[0].scale,
-        bins=_sum_counts([shape.bins for shape in shapes]),
-    )
-
-
-def _add_timestamps(shapes: Sequence[TimestampProfile]) -> TimestampProfile:
-    filled = [shape for shape in shapes if shape.count] or shapes[:1]
-    return TimestampProfile(
-        sum(shape.missing for shape in shapes),
-        min(shape.low_us for shape in filled),
-        max(shape.high_us for shape in filled),
-        _sum_places([shape.hours for shape in shapes]),
-        _sum_places([shape.weekdays for shape in shapes]),
-        _sum_places([shape.spacings for shape in shapes]),
-    )
+def _sum_finite(parts: Sequence[float]) -> float:
+    return _finite(sum(parts))
 
 
 def _sum_places(parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(map(sum, zip(*parts, strict=True)))
-
-
-_Key = TypeVar("_Key", int, str)
 
 
 def _sum_counts(parts: Sequence[Mapping[_Key, int]]) -> dict[_Key, int]:
@@ -364,6 +328,26 @@ def _sum_counts(parts: Sequence[Mapping[_Key, int]]) -> dict[_Key, int]:
     for part in parts:
         whole.update(part)
     return {key: whole[key] for key in sorted(whole)}
+
+
+_ADD: Final[dict[str, Callable[[Sequence[Any]], Any]]] = {
+    "total": _sum_finite,
+    "squares": _sum_finite,
+    "low": min,
+    "low_us": min,
+    "high": max,
+    "high_us": max,
+    "scale": operator.itemgetter(0),
+    "bins": _sum_counts,
+    "counts": _sum_counts,
+    "hours": _sum_places,
+    "weekdays": _sum_places,
+    "spacings": _sum_places,
+}
+"""How the facts of several profiles become one; every other is a sum."""
+
+_ENDS: Final = frozenset({"low", "low_us", "high", "high_us"})
+"""The facts that a profile without values does not have."""
 
 
 def column_to_json(shape: ColumnProfile) -> dict[str, Any]:

@@ -5,25 +5,15 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from datetime import timedelta
 from itertools import combinations
 from typing import Final, Literal
 
 import polars as pl
 
-from holdfast.contract.schema.columns import (
-    EXACT,
-    Boolean,
-    Category,
-    Column,
-    Integer,
-    Label,
-    Number,
-    Text,
-    Timestamp,
-)
-from holdfast.contract.schema.contract import Contract
+from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.contract.schema.columns import EXACT
 from holdfast.contract.schema.missing import Keep, Reject
 from holdfast.contract.schema.source_metadata import NO_FACTS, ColumnFacts
 
@@ -177,49 +167,37 @@ def suggest_column(
     declared
         The declared column of times, whose zone is kept.
     """
-    name, missing = values.name, values.null_count()
-    policy = Keep() if missing else Reject()
+    name, missing, dtype = values.name, values.null_count(), values.dtype
     seen = f"{missing:,} missing" if missing else "none missing"
-    dtype = values.dtype
+    more, unknown = "", ""
+    column: Column
     if isinstance(dtype, pl.Datetime):
-        naive = dtype.time_zone is None
-        naive_policy: Literal["reject", "local"] = (
-            "local" if naive else declared.naive if declared else "reject"
+        naive: Literal["reject", "local"] = declared.naive if declared else "reject"
+        column = Timestamp(
+            name, tz=declared.tz if declared else zone, naive="local" if dtype.time_zone is None else naive
         )
-        read_in = declared.tz if declared else zone
-        column = Timestamp(name, tz=read_in, naive=naive_policy, missing=policy, semantic=facts.semantic)
-        if declared:
-            return SuggestedColumn(column, f"timestamps, {seen}, the zone as declared")
-        return SuggestedColumn(
-            column, f"timestamps, {seen}", "the time zone of its clock" if naive else "the zone it is read in"
-        )
-    if dtype == pl.Boolean:
-        return SuggestedColumn(
-            Boolean(name, missing=policy, semantic=facts.semantic), f"true or false, {seen}"
-        )
-    unit, unknown = facts.unit or "1", "" if facts.unit else "the unit"
-    if dtype.is_integer():
-        low, high = _bounds(values, upper=upper and not in_key)
-        whole = Integer(
-            name, unit=unit, low=_exact_integer(low), high=_exact_integer(high),
-            missing=policy, semantic=facts.semantic,
-        )  # fmt: skip
-        return SuggestedColumn(
-            whole, f"whole numbers from {_span(values)}, {seen}", "" if in_key else unknown
-        )
-    if dtype.is_numeric():
-        low, high = _bounds(values, upper=upper)
-        number = Number(name, unit=unit, low=low, high=high, missing=policy, semantic=facts.semantic)
-        return SuggestedColumn(number, f"numbers from {_span(values)}, {seen}", unknown)
-    words = values.drop_nulls().n_unique()
-    if not in_key and words <= FEW_WORDS and words * 2 < len(values):
-        evidence = f"{words} words, {seen}: {_shares(values)}"
-        return SuggestedColumn(
-            Category(name, unseen="other", missing=policy, semantic=facts.semantic), evidence
-        )
-    longest = max(64, 2 * max((len(text) for text in values.drop_nulls().cast(pl.String)), default=0))
-    text = Text(name, max_length=longest, missing=policy, semantic=facts.semantic)
-    return SuggestedColumn(text, f"{words:,} different texts, {seen}")
+        what, more = "timestamps", ", the zone as declared" if declared else ""
+        if not declared:
+            unknown = "the zone it is read in" if dtype.time_zone else "the time zone of its clock"
+    elif dtype == pl.Boolean:
+        column, what = Boolean(name), "true or false"
+    elif dtype.is_numeric():
+        low, high = _bounds(values, upper=upper and not (in_key and dtype.is_integer()))
+        unit, unknown = facts.unit or "1", "" if facts.unit else "the unit"
+        if dtype.is_integer():
+            column = Integer(name, unit=unit, low=_exact_integer(low), high=_exact_integer(high))
+            what, unknown = f"whole numbers from {_span(values)}", "" if in_key else unknown
+        else:
+            column, what = Number(name, unit=unit, low=low, high=high), f"numbers from {_span(values)}"
+    else:
+        words = values.drop_nulls().n_unique()
+        if not in_key and words <= FEW_WORDS and words * 2 < len(values):
+            column, what, more = Category(name), f"{words} words", f": {_shares(values)}"
+        else:
+            longest = max((len(text) for text in values.drop_nulls().cast(pl.String)), default=0)
+            column, what = Text(name, max_length=max(64, 2 * longest)), f"{words:,} different texts"
+    column = replace(column, missing=Keep() if missing else Reject(), semantic=facts.semantic)
+    return SuggestedColumn(column, f"{what}, {seen}{more}", unknown)
 
 
 def to_python(column: Column) -> str:

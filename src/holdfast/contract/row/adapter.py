@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from holdfast.contract import Contract, Timestamp
 from holdfast.contract.row.compiler import compile_row
-from holdfast.contract.schema.columns import Timestamp
-from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.source_metadata import (
     ColumnFacts,
     ColumnMismatch,
@@ -29,11 +28,11 @@ class RowAdapter:
         self._names = tuple(column.name for column in recorded.request_columns)
         self._check = compile_row(target, request=True)
         columns = {column.name: column for column in target.request_columns}
-        self._conversions = {
-            column.name: (columns[column.name], column_conversion(columns[column.name], _facts(column)))
-            for column in recorded.request_columns
-            if column.name in columns
-        }
+        self._conversions = {}
+        for column in recorded.request_columns:
+            if (wanted := columns.get(column.name)) is not None:
+                implied = ColumnFacts(getattr(column, "unit", None), column.semantic)
+                self._conversions[column.name] = wanted, column_conversion(wanted, implied)
         event = target.column(target.event_time)
         assert isinstance(event, Timestamp), "a contract's event time is a timestamp"
         self._event = event
@@ -47,16 +46,13 @@ class RowAdapter:
         reasons: dict[str, None] = {}
         for values in rows:
             row, reasons_of_row = self._convert(values)
-            if not reasons_of_row:
-                reasons_of_row = self._check(row)
+            reasons_of_row = reasons_of_row or self._check(row)
             if not reasons_of_row:
                 timestamp = read_timestamp(
                     row[self._event.name], ZoneInfo(self._event.tz), local=self._event.naive == "local"
                 )
-                if isinstance(timestamp, str):
-                    reasons_of_row = (f"{self._event.name}|{timestamp}",)
-                else:
-                    row[self._event.name] = microseconds(timestamp)
+                assert not isinstance(timestamp, str), "the check has read it"
+                row[self._event.name] = microseconds(timestamp)
             reasons |= dict.fromkeys(reasons_of_row)
             found.append(row)
         return found, tuple(reasons)
@@ -78,8 +74,3 @@ class RowAdapter:
                 except InexactError:
                     reasons_of_row.append(f"{name}|not_exact")
         return row, tuple(reasons_of_row)
-
-
-def _facts(column: Any) -> ColumnFacts:
-    """Return the metadata that callers of a version with `column` imply."""
-    return ColumnFacts(getattr(column, "unit", None), column.semantic)

@@ -12,25 +12,12 @@ from zoneinfo import ZoneInfo
 from holdfast.contract.schema.columns import Column, Timestamp
 from holdfast.contract.schema.expressions import Rule
 from holdfast.contract.schema.rule_ast import Apply, ColumnRef, Literal, Matches, OneOf
-from holdfast.contract.schema.rule_types import TypedNode, ValueType, check_rule
+from holdfast.contract.schema.rule_types import DYADIC, TypedNode, ValueType, check_rule
 from holdfast.contract.schema.timestamps import microseconds, read_timestamp
 
 Row: TypeAlias = Mapping[str, object]
 Value: TypeAlias = Callable[[Row], object]
 """From a row to a value: float, str, bool, int (a timestamp without arithmetic), or None for missing."""
-
-_OPERATIONS: Final[dict[str, Callable[[Any, Any], object]]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 
 
 def compile_rule_for_row(rule: Rule, columns: Mapping[str, Column]) -> Callable[[Row], object]:
@@ -59,7 +46,8 @@ def _compile_node(typed: TypedNode) -> Value:
         case OneOf(_, _):
             return _compile_one_of(typed)
         case Matches(_, pattern):
-            return _compile_matches(_compile_node(typed.parts[0]), pattern)
+            whole = re.compile(pattern).fullmatch
+            return _lift_unary(lambda text: whole(text) is not None, _compile_node(typed.parts[0]))
         case Apply(name, _):
             return _compile_operator(name, typed)
         case _:
@@ -67,62 +55,40 @@ def _compile_node(typed: TypedNode) -> Value:
 
 
 def _compile_column(name: str, typed: TypedNode) -> Value:
-    def number(row: Row) -> object:
-        value = row.get(name)
-        return None if value is None else float(value)  # type: ignore[arg-type]  # the column was checked before
-
+    value = operator.methodcaller("get", name)
     match typed.kind:
         case ValueType.NUMBER:
-            return number
+            return _lift_unary(float, value)
         case ValueType.TEXT:
             return lambda row: row.get(name) or None
         case ValueType.BOOLEAN:
-            return lambda row: row.get(name)
+            return value
         case ValueType.TIMESTAMP:
             assert isinstance(typed.column, Timestamp)
-            return _compile_timestamp(name, typed.column)
+            return _lift_unary(_timestamp_reader(typed.column), value)
         case ValueType.DURATION:
             raise AssertionError(typed)  # no column is a duration
         case _:
             assert_never(typed.kind)
 
 
-def _compile_timestamp(name: str, column: Timestamp) -> Value:
+def _timestamp_reader(column: Timestamp) -> Callable[[object], int]:
     zone, local = ZoneInfo(column.tz), column.naive == "local"
 
-    def timestamp(row: Row) -> object:
-        value = row.get(name)
-        if value is None:
-            return None
+    def read(value: object) -> int:
         timestamp = read_timestamp(value, zone, local=local)
         assert not isinstance(timestamp, str)
         return microseconds(timestamp)
 
-    return timestamp
+    return read
 
 
 def _compile_one_of(typed: TypedNode) -> Value:
     operand, *_ = typed.parts
-    value = _compile_node(operand)
     as_double = operand.kind is ValueType.TIMESTAMP and not operand.is_plain
     values = (part.node.value for part in typed.parts[1:] if isinstance(part.node, Literal))
     known = frozenset(float(each) if as_double else each for each in values)
-
-    def one_of(row: Row) -> object:
-        found = value(row)
-        return None if found is None else found in known
-
-    return one_of
-
-
-def _compile_matches(value: Value, pattern: str) -> Value:
-    whole = re.compile(pattern).fullmatch
-
-    def matches(row: Row) -> object:
-        text = value(row)
-        return whole(text) is not None if isinstance(text, str) else None
-
-    return matches
+    return _lift_unary(known.__contains__, _compile_node(operand))
 
 
 def _compile_operator(name: str, typed: TypedNode) -> Value:
@@ -130,30 +96,25 @@ def _compile_operator(name: str, typed: TypedNode) -> Value:
         case "is_missing", (part,):
             operand = _compile_node(part)
             return lambda row: operand(row) is None
-        case "~", (part,):
-            return _lift_unary(operator.not_, _compile_node(part))
-        case "length", (part,):
-            return _lift_unary(_length, _compile_node(part))
-        case "abs", (part,):
-            return _lift_unary(abs, _compile_node(part))
-        case "-", (part,):
-            return _lift_unary(operator.neg, _compile_node(part))
-        case "&", (left, right):
-            return _compile_and(_compile_node(left), _compile_node(right))
-        case "|", (left, right):
-            return _compile_or(_compile_node(left), _compile_node(right))
+        case _, (part,):
+            return _lift_unary(_UNARY[name], _compile_node(part))
+        case "&" | "|", (left, right):
+            return _compile_logic(_compile_node(left), _compile_node(right), decisive=name == "|")
         case _, (left, right):
             return _compile_dyadic(name, typed, left, right)
         case _:
             raise AssertionError(typed)
 
 
-def _length(text: object) -> object:
-    assert isinstance(text, str)
-    return float(len(text))
+_UNARY: Final[dict[str, Callable[[Any], object]]] = {
+    "~": operator.not_,
+    "length": lambda text: float(len(text)),
+    "abs": abs,
+    "-": operator.neg,
+}
 
 
-def _lift_unary(work: Callable[..., object], operand: Value) -> Value:
+def _lift_unary(work: Callable[[Any], object], operand: Value) -> Value:
     def unary(row: Row) -> object:
         found = operand(row)
         return None if found is None else work(found)
@@ -162,24 +123,20 @@ def _lift_unary(work: Callable[..., object], operand: Value) -> Value:
 
 
 def _compile_dyadic(name: str, typed: TypedNode, left: TypedNode, right: TypedNode) -> Value:
-    work = _OPERATIONS[name]
+    work = DYADIC[name]
     one, other = _compile_node(left), _compile_node(right)
     if not (left.is_plain and right.is_plain):  # timestamps are integers until arithmetic converts one
         one, other = _as_double(one, left), _as_double(other, right)
-    if (
-        typed.kind is not ValueType.BOOLEAN
-        and left.kind is ValueType.TIMESTAMP
-        and right.kind is ValueType.TIMESTAMP
-    ):
+    if typed.kind is ValueType.DURATION and left.kind is right.kind is ValueType.TIMESTAMP:
         return _lift_unary(float, _lift_dyadic(work, one, other))
-    return _lift_finite(work, one, other) if typed.can_overflow else _lift_dyadic(work, one, other)
+    return _lift_dyadic(_finite(work) if typed.can_overflow else work, one, other)
 
 
 def _as_double(value: Value, typed: TypedNode) -> Value:
     return _lift_unary(float, value) if typed.kind is ValueType.TIMESTAMP and typed.is_plain else value
 
 
-def _lift_dyadic(work: Callable[..., object], one: Value, other: Value) -> Value:
+def _lift_dyadic(work: Callable[[Any, Any], object], one: Value, other: Value) -> Value:
     def pair(row: Row) -> object:
         left, right = one(row), other(row)
         return None if left is None or right is None else work(left, right)
@@ -187,42 +144,27 @@ def _lift_dyadic(work: Callable[..., object], one: Value, other: Value) -> Value
     return pair
 
 
-def _lift_finite(work: Callable[..., object], one: Value, other: Value) -> Value:
-    def finite(row: Row) -> object:
-        left, right = one(row), other(row)
-        if left is None or right is None:
-            return None
+def _finite(work: Callable[[Any, Any], Any]) -> Callable[[float, float], float | None]:
+    def finite(left: float, right: float) -> float | None:
         try:
-            result = work(left, right)
+            result: float = work(left, right)
         except ZeroDivisionError:
             return None
-        assert isinstance(result, float)
         return result if math.isfinite(result) else None
 
     return finite
 
 
-def _compile_and(one: Value, other: Value) -> Value:
-    def both(row: Row) -> object:
-        left = one(row)
-        if left is False:
-            return False
-        right = other(row)
-        if right is False:
-            return False
-        return None if left is None or right is None else True
+def _compile_logic(one: Value, other: Value, *, decisive: bool) -> Value:
+    """Return "or" if true is `decisive`, "and" if false is: the result as soon as one side has it."""
 
-    return both
-
-
-def _compile_or(one: Value, other: Value) -> Value:
     def either(row: Row) -> object:
         left = one(row)
-        if left is True:
-            return True
+        if left is decisive:
+            return decisive
         right = other(row)
-        if right is True:
-            return True
-        return None if left is None or right is None else False
+        if right is decisive:
+            return decisive
+        return None if left is None or right is None else not decisive
 
     return either

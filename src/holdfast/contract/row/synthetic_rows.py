@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.row.compiler import compile_row
-from holdfast.contract.schema.columns import (
-    Boolean,
-    Category,
-    Column,
-    Integer,
-    Label,
-    Number,
-    Text,
-    Timestamp,
-)
-from holdfast.contract.schema.contract import Contract
 from holdfast.records import sha256_hex
 
 _SPAN = 100.0

@@ -39,11 +39,22 @@ def _check_unit(name: str, unit: object) -> None:
         raise _column_error(name, "a number needs its unit; write '1' for none")
 
 
-def _check_semantic(name: str, semantic: object) -> None:
+def _check_column(column: Column) -> None:
+    """Check what all columns declare, and resolve the shorthand of the missing policy."""
+    check_name(column.name, "column")
+    semantic: object = column.semantic
     if semantic is not None and (not isinstance(semantic, str) or not NAME.match(semantic)):
         raise _column_error(
-            name, f"semantic is a word such as 'postal_code', of a-z, 0-9, '_' and '-', not {semantic!r}"
+            column.name,
+            f"semantic is a word such as 'postal_code', of a-z, 0-9, '_' and '-', not {semantic!r}",
         )
+    object.__setattr__(column, "missing", as_policy(column.missing))
+
+
+def _check_not_replaced(column: Timestamp | Label) -> None:
+    if not isinstance(column.missing, (Reject, Keep)):
+        kind = type(column).__name__.lower()
+        raise _column_error(column.name, f"a missing {kind} can be rejected or kept, not replaced")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +83,11 @@ class Number:
     semantic: str | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.name, "column")
-        _check_semantic(self.name, self.semantic)
+        _check_column(self)
         _check_unit(self.name, self.unit)
         for end in ("low", "high"):
             object.__setattr__(self, end, self._finite(getattr(self, end)))
         _check_bounds(self.name, self.low, self.high)
-        object.__setattr__(self, "missing", as_policy(self.missing))
         if isinstance(self.missing, Constant):
             value = self._finite(self.missing.value)
             if value is None or not _is_within(value, self.low, self.high):
@@ -112,14 +121,12 @@ class Integer:
     semantic: str | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.name, "column")
-        _check_semantic(self.name, self.semantic)
+        _check_column(self)
         _check_unit(self.name, self.unit)
         for end in (self.low, self.high):
             if end is not None and not self._exact(end):
                 raise _column_error(self.name, f"{end!r} is not a whole number of at most 2**53")
         _check_bounds(self.name, self.low, self.high)
-        object.__setattr__(self, "missing", as_policy(self.missing))
         if isinstance(self.missing, Constant):
             value = self.missing.value
             if not self._exact(value) or not _is_within(value, self.low, self.high):
@@ -152,8 +159,7 @@ class Category:
     semantic: str | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.name, "column")
-        _check_semantic(self.name, self.semantic)
+        _check_column(self)
         if self.unseen not in ("other", "reject"):
             raise _column_error(self.name, f"unseen is 'other' or 'reject', not {self.unseen!r}")
         if self.values is None:
@@ -162,7 +168,6 @@ class Category:
         else:
             self._check_values(self.values)
             object.__setattr__(self, "values", tuple(self.values))
-        object.__setattr__(self, "missing", as_policy(self.missing))
         _check_word_policy(self.name, self.missing)
 
     def _check_values(self, values: object) -> None:
@@ -199,8 +204,7 @@ class Timestamp:
     semantic: str | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.name, "column")
-        _check_semantic(self.name, self.semantic)
+        _check_column(self)
         if not _ZONE.match(str(self.tz)) or self.tz in _NOT_PLACES:
             raise _column_error(
                 self.name, f"{self.tz!r} is not a time zone; write one such as 'UTC' or 'America/New_York'"
@@ -211,9 +215,7 @@ class Timestamp:
             raise _column_error(self.name, f"{self.tz!r} is not a time zone of the IANA database") from error
         if self.naive not in ("reject", "local"):
             raise _column_error(self.name, f"naive is 'reject' or 'local', not {self.naive!r}")
-        object.__setattr__(self, "missing", as_policy(self.missing))
-        if not isinstance(self.missing, (Reject, Keep)):
-            raise _column_error(self.name, "a missing timestamp can be rejected or kept, not replaced")
+        _check_not_replaced(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +227,7 @@ class Boolean:
     semantic: str | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.name, "column")
-        _check_semantic(self.name, self.semantic)
-        object.__setattr__(self, "missing", as_policy(self.missing))
+        _check_column(self)
         if isinstance(self.missing, (Median, Mean)):
             raise _column_error(self.name, "a boolean has no median or mean")
         if isinstance(self.missing, Constant) and not isinstance(self.missing.value, bool):
@@ -255,8 +255,7 @@ class Text:
     semantic: str | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.name, "column")
-        _check_semantic(self.name, self.semantic)
+        _check_column(self)
         if type(self.max_length) is not int or self.max_length < 1:
             raise _column_error(
                 self.name, f"max_length must be a whole number of at least 1, not {self.max_length!r}"
@@ -266,7 +265,6 @@ class Text:
                 re.compile(self.pattern)
             except re.error as error:
                 raise _column_error(self.name, f"the pattern is not a regular expression: {error}") from error
-        object.__setattr__(self, "missing", as_policy(self.missing))
         _check_word_policy(self.name, self.missing)
 
 
@@ -290,14 +288,11 @@ class Label:
     semantic: str | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.name, "column")
-        _check_semantic(self.name, self.semantic)
+        _check_column(self)
         object.__setattr__(self, "delay", duration(self.delay, "delay"))
         if self.delay_span < timedelta(0):
             raise _column_error(self.name, "a label cannot be known before its event")
-        object.__setattr__(self, "missing", as_policy(self.missing))
-        if not isinstance(self.missing, (Reject, Keep)):
-            raise _column_error(self.name, "a missing label can be rejected or kept, not replaced")
+        _check_not_replaced(self)
 
     @property
     def delay_span(self) -> timedelta:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Final
 
 from holdfast.contract.schema.columns import (
@@ -36,8 +37,7 @@ _COLUMN_TYPES: Final[dict[str, type[Column]]] = {
     "text": Text,
     "label": Label,
 }
-
-
+_TYPE_NAMES: Final = {cls: kind for kind, cls in _COLUMN_TYPES.items()}
 _KEY_TYPES: Final = (Integer, Category, Text, Timestamp, Boolean)
 
 
@@ -105,18 +105,14 @@ class Contract:
         stray = [column for column in columns if type(column) not in rowwise]
         if stray:
             raise InputError("HF104", f"{stray[0]!r} cannot be a column; a label goes into label=")
-        every = columns if label is None else (*columns, label)
-        object.__setattr__(self, "columns", every)
+        object.__setattr__(self, "columns", columns if label is None else (*columns, label))
         object.__setattr__(self, "key", (key,) if isinstance(key, str) else tuple(key))
         object.__setattr__(self, "event_time", event_time)
         object.__setattr__(self, "label", label)
         object.__setattr__(self, "slices", (slices,) if isinstance(slices, str) else tuple(slices))
         object.__setattr__(self, "rules", (rules,) if isinstance(rules, Rule) else tuple(rules))
         object.__setattr__(self, "unique", tuple(_name_tuples(unique)))
-        object.__setattr__(self, "_by_name", {column.name: column for column in every})
         self._check()
-        object.__setattr__(self, "_json", canonical_json(self._as_json()))
-        object.__setattr__(self, "_hash", sha256_hex(self.to_json()))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -128,25 +124,21 @@ class Contract:
         """Return the columns that a request must bring: all but the label."""
         return tuple(column for column in self.columns if not isinstance(column, Label))
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Return the SHA-256 of the JSON form, as 64 hexadecimal digits. Equal hashes mean equal contracts (R48)."""
-        value = self.__dict__["_hash"]
-        assert isinstance(value, str)
-        return value
+        return sha256_hex(self._json)
 
     def column(self, name: str) -> Column:
         """Return the column of that name. Raises `InputError` HF104 if there is none."""
-        found: Column | None = self.__dict__["_by_name"].get(name)
+        found = self._by_name.get(name)
         if found is None:
             raise InputError("HF104", f"the contract has no column {name!r}; it has {', '.join(self.names)}")
         return found
 
     def to_json(self) -> str:
         """Return the contract as canonical JSON: the same contract gives the same bytes on every machine."""
-        value = self.__dict__["_json"]
-        assert isinstance(value, str)
-        return value
+        return self._json
 
     @classmethod
     def from_json(cls, text: str) -> Contract:
@@ -176,16 +168,23 @@ class Contract:
     def __hash__(self) -> int:
         return hash(self.hash)
 
-    def _as_json(self) -> dict[str, object]:
-        return {
-            "format": FORMAT,
-            "columns": [_column_json(column) for column in self.columns],
-            "key": list(self.key),
-            "event_time": self.event_time,
-            "slices": list(self.slices),
-            "rules": [rule.to_json() for rule in self.rules],
-            "unique": [list(names) for names in self.unique],
-        }
+    @cached_property
+    def _by_name(self) -> dict[str, Column]:
+        return {column.name: column for column in self.columns}
+
+    @cached_property
+    def _json(self) -> str:
+        return canonical_json(
+            {
+                "format": FORMAT,
+                "columns": [_column_json(column) for column in self.columns],
+                "key": self.key,
+                "event_time": self.event_time,
+                "slices": self.slices,
+                "rules": [rule.to_json() for rule in self.rules],
+                "unique": self.unique,
+            }
+        )
 
     def _check(self) -> None:
         if len(set(self.names)) != len(self.columns):
@@ -194,10 +193,8 @@ class Contract:
         if not self.key or len(set(self.key)) != len(self.key):
             raise InputError("HF104", f"the key {self.key!r} must name at least one column, each once")
         for name in self.key:
-            self._must_be(name, _KEY_TYPES, "part of the key")
-            self._must_be_there(name, "part of the key")
-        self._must_be(self.event_time, (Timestamp,), "the event time")
-        self._must_be_there(self.event_time, "the event time")
+            self._must_be(name, _KEY_TYPES, "part of the key", required=True)
+        self._must_be(self.event_time, (Timestamp,), "the event time", required=True)
         for name in self.slices:
             self._must_be(name, (Category, Integer, Boolean), "a slice")
         self._check_unique()
@@ -218,7 +215,7 @@ class Contract:
         for rule in self.rules:
             if not isinstance(rule, Rule):
                 raise InputError("HF104", f"{rule!r} is no rule; write Rule(name, expression)")
-            check_rule(rule, self.__dict__["_by_name"])
+            check_rule(rule, self._by_name)
         used = [*self.names, *(rule.name for rule in self.rules)]
         twice = sorted({name for name in used if used.count(name) > 1})
         if twice:
@@ -226,14 +223,14 @@ class Contract:
                 "HF104", f"rules must not share a name with a column or a rule: {', '.join(twice)}"
             )
 
-    def _must_be(self, name: str, kinds: tuple[type[Column], ...], role: str) -> None:
+    def _must_be(
+        self, name: str, kinds: tuple[type[Column], ...], role: str, *, required: bool = False
+    ) -> None:
         column = self.column(name)
         if not isinstance(column, kinds):
             wanted = " or ".join(kind.__name__ for kind in kinds)
             raise InputError("HF104", f"{name!r} is a {type(column).__name__}; {role} must be {wanted}")
-
-    def _must_be_there(self, name: str, role: str) -> None:
-        if not isinstance(self.column(name).missing, Reject):
+        if required and not isinstance(column.missing, Reject):
             raise InputError("HF104", f"{name!r} is {role}, so its missing policy must be Reject()")
 
 
@@ -242,12 +239,8 @@ def _name_tuples(unique: Iterable[str | Iterable[str]] | str) -> Iterator[tuple[
         yield (names,) if isinstance(names, str) else tuple(names)
 
 
-def _column_type_name(column: Column) -> str:
-    return next(kind for kind, cls in _COLUMN_TYPES.items() if type(column) is cls)
-
-
 def _column_json(column: Column) -> dict[str, object]:
-    value: dict[str, object] = {"type": _column_type_name(column)}
+    value: dict[str, object] = {"type": _TYPE_NAMES[type(column)]}
     for field in fields(column):
         fact = getattr(column, field.name)
         if field.name == "missing":

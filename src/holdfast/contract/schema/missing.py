@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, assert_never
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from holdfast.errors import InputError
 
@@ -87,39 +87,22 @@ def as_policy(missing: Missing | str) -> Missing:
     return found
 
 
+_POLICIES: Final = {kind.__name__.lower(): kind for kind in (Reject, Constant, Median, Mean, Keep)}
+
+
 def policy_json(policy: Missing) -> dict[str, Scalar]:
     """Return the policy as it is written in a contract's JSON."""
-    match policy:
-        case Reject():
-            return {"policy": "reject"}
-        case Constant(value, flag):
-            return {"policy": "constant", "value": value, "flag": flag}
-        case Median(flag):
-            return {"policy": "median", "flag": flag}
-        case Mean(flag):
-            return {"policy": "mean", "flag": flag}
-        case Keep(flag):
-            return {"policy": "keep", "flag": flag}
-        case _:
-            assert_never(policy)
+    return {"policy": type(policy).__name__.lower(), **asdict(policy)}
 
 
-def policy_from_json(value: dict[str, Any]) -> Missing:
+def policy_from_json(value: Mapping[str, Any]) -> Missing:
     """Return the policy that `policy_json` wrote. Raises `InputError` HF108 for an unknown policy."""
-    kind, flag = value["policy"], value.get("flag", False)
-    match kind:
-        case "reject":
-            return Reject()
-        case "constant":
-            return Constant(value["value"], flag)
-        case "median":
-            return Median(flag)
-        case "mean":
-            return Mean(flag)
-        case "keep":
-            return Keep(flag)
-        case _:
-            raise InputError("HF108", f"{kind!r} is not a missing policy of this Holdfast")
+    facts = dict(value)
+    kind = _POLICIES.get(name := facts.pop("policy"))
+    if kind is None:
+        raise InputError("HF108", f"{name!r} is not a missing policy of this Holdfast")
+    policy: Missing = kind(**facts)
+    return policy
 
 
 def fill_values(policies: Mapping[str, Missing], frame: pl.DataFrame) -> dict[str, Scalar]:
@@ -142,18 +125,11 @@ def fill_values(policies: Mapping[str, Missing], frame: pl.DataFrame) -> dict[st
     InputError
         HF401 if a median or mean is needed and no row has a value.
     """
-    filled: dict[str, Scalar] = {}
-    for name, policy in policies.items():
-        match policy:
-            case Constant(value):
-                filled[name] = value
-            case Median() | Mean():
-                filled[name] = _fit_constant(frame[name], policy)
-            case Reject() | Keep():
-                pass
-            case _:
-                assert_never(policy)
-    return filled
+    return {
+        name: policy.value if isinstance(policy, Constant) else _fit_constant(frame[name], policy)
+        for name, policy in policies.items()
+        if not isinstance(policy, (Reject, Keep))
+    }
 
 
 def _fit_constant(values: pl.Series, policy: Median | Mean) -> float:

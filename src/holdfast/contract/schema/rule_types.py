@@ -7,12 +7,13 @@ the same arithmetic (IEEE 754). A value that is not finite, such as a division b
 from __future__ import annotations
 
 import math
+import operator
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
-from typing import Final, TypeAlias, assert_never
+from typing import Any, Final, TypeAlias, assert_never
 from zoneinfo import ZoneInfo
 
 from holdfast.contract.schema.columns import (
@@ -59,7 +60,7 @@ class TypedNode:
     largest: float = 0.0
     unit: str | None = None
     semantic: str | None = None
-    column: Column | None = field(default=None)
+    column: Column | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -72,7 +73,24 @@ class TypedNode:
         return not math.isfinite(self.largest)
 
 
-_COMPARISONS: Final = ("==", "!=", "<", "<=", ">", ">=")
+_COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+DYADIC: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "&": operator.and_,
+    "|": operator.or_,
+    **_COMPARISONS,
+}
+"""Python's function for each operator of two values or of two Polars expressions."""
 
 
 def check_rule(rule: Rule, columns: Columns) -> TypedNode:
@@ -115,42 +133,39 @@ def infer_types(node: Node, columns: Columns) -> TypedNode:
             first = infer_types(operand, columns)
             _require_type(node, first, ValueType.TEXT)
             return TypedNode(node, ValueType.BOOLEAN, (first,))
-        case Apply(operator, operands):
-            return _operator_type(
-                node, operator, tuple(infer_types(operand, columns) for operand in operands)
-            )
+        case Apply(name, operands):
+            return _operator_type(node, name, tuple(infer_types(operand, columns) for operand in operands))
         case _:
             assert_never(node)
 
 
 def _column_type(node: Node, column: Column) -> TypedNode:
-    semantic = getattr(column, "semantic", None)
+    largest, unit = 0.0, None
     match column:
-        case Number():
-            ends = [abs(end) for end in (column.low, column.high) if end is not None]
-            largest = max(ends) if len(ends) == 2 else sys.float_info.max
-            return TypedNode(node, ValueType.NUMBER, (), largest, column.unit, semantic, column)
+        case Number(low=low, high=high):
+            kind, unit = ValueType.NUMBER, column.unit
+            largest = sys.float_info.max if low is None or high is None else max(abs(low), abs(high))
         case Integer():
-            return TypedNode(node, ValueType.NUMBER, (), float(EXACT), column.unit, semantic, column)
+            kind, unit, largest = ValueType.NUMBER, column.unit, float(EXACT)
         case Category() | Text():
-            return TypedNode(node, ValueType.TEXT, semantic=semantic, column=column)
+            kind = ValueType.TEXT
         case Timestamp():
-            return TypedNode(
-                node, ValueType.TIMESTAMP, largest=_MAX_TIMESTAMP_US, semantic=semantic, column=column
-            )
+            kind, largest = ValueType.TIMESTAMP, _MAX_TIMESTAMP_US
         case Boolean() | Label():
-            return TypedNode(node, ValueType.BOOLEAN, semantic=semantic, column=column)
+            kind = ValueType.BOOLEAN
         case _:
             assert_never(column)
+    return TypedNode(node, kind, (), largest, unit, column.semantic, column)
 
 
+_DURATION_HINT: Final = "; divide a duration by a timedelta to have a number"
 _MAX_TIMESTAMP_US: Final = float(max(abs(EARLIEST_US), abs(LATEST_US)))
 
 
-def _operator_type(node: Node, operator: str, parts: tuple[TypedNode, ...]) -> TypedNode:
-    if len(parts) == 2 and operator not in ("&", "|"):
-        parts = _convert_literals(operator, *parts)
-    match operator, parts:
+def _operator_type(node: Node, name: str, parts: tuple[TypedNode, ...]) -> TypedNode:
+    if len(parts) == 2 and name not in ("&", "|"):
+        parts = _convert_literals(name, *parts)
+    match name, parts:
         case "&" | "|" | "~", _:
             for part in parts:
                 _require_type(node, part, ValueType.BOOLEAN)
@@ -163,14 +178,14 @@ def _operator_type(node: Node, operator: str, parts: tuple[TypedNode, ...]) -> T
         case "abs" | "-", (part,):
             _require_type(node, part, ValueType.NUMBER, ValueType.DURATION)
             return replace(part, node=node, parts=parts, column=None)
-        case _, (left, right) if operator in _COMPARISONS:
+        case _, (left, right) if name in _COMPARISONS:
             _require_same_type(node, left, right)
             _require_same_unit(node, left, right)
-            if left.kind is ValueType.BOOLEAN and operator not in ("==", "!="):
+            if left.kind is ValueType.BOOLEAN and name not in ("==", "!="):
                 raise _TypeMismatchError(f"{format_node(node)}: true and false have no order")
             return TypedNode(node, ValueType.BOOLEAN, parts)
         case _, (left, right):
-            return _arithmetic_type(node, operator, left, right)
+            return _arithmetic_type(node, name, left, right)
         case _:
             raise _TypeMismatchError(f"{format_node(node)} is not an expression")
 
@@ -193,27 +208,23 @@ _RESULTS: Final = {
 }
 
 
-def _arithmetic_type(node: Node, operator: str, left: TypedNode, right: TypedNode) -> TypedNode:
-    result = _RESULTS.get((operator, left.kind, right.kind))
+def _arithmetic_type(node: Node, name: str, left: TypedNode, right: TypedNode) -> TypedNode:
+    result = _RESULTS.get((name, left.kind, right.kind))
     if result is None:
-        hint = ""
-        if {left.kind, right.kind} == {ValueType.NUMBER, ValueType.DURATION}:
-            hint = "; divide a duration by a timedelta to have a number"
-        raise _TypeMismatchError(
-            f"{format_node(node)}: {left.kind} {operator} {right.kind} is undefined{hint}"
-        )
-    if operator in ("+", "-"):
+        hint = _DURATION_HINT if {left.kind, right.kind} == {ValueType.NUMBER, ValueType.DURATION} else ""
+        raise _TypeMismatchError(f"{format_node(node)}: {left.kind} {name} {right.kind} is undefined{hint}")
+    if name in ("+", "-"):
         _require_same_unit(node, left, right)
         unit, largest = left.unit or right.unit, left.largest + right.largest
     else:
         unit = None
-        largest = left.largest * right.largest if operator == "*" else math.inf
+        largest = left.largest * right.largest if name == "*" else math.inf
     return TypedNode(node, result, (left, right), largest, unit)
 
 
-def _convert_literals(operator: str, left: TypedNode, right: TypedNode) -> tuple[TypedNode, TypedNode]:
+def _convert_literals(name: str, left: TypedNode, right: TypedNode) -> tuple[TypedNode, TypedNode]:
     """Parse a text that is compared with a timestamp or a duration: "2013-01-01T00:00:00Z", "15min"."""
-    if left.kind is ValueType.TIMESTAMP and operator in ("+", "-"):
+    if left.kind is ValueType.TIMESTAMP and name in ("+", "-"):
         return left, _convert_literal(right, ValueType.DURATION) if _is_duration(right) else _convert_literal(
             right, ValueType.TIMESTAMP
         )
@@ -256,11 +267,7 @@ def _require_type(node: Node, part: TypedNode, *kinds: ValueType) -> None:
 
 def _require_same_type(node: Node, left: TypedNode, right: TypedNode) -> None:
     if left.kind is not right.kind:
-        hint = (
-            "; divide a duration by a timedelta to have a number"
-            if ValueType.DURATION in (left.kind, right.kind)
-            else ""
-        )
+        hint = _DURATION_HINT if ValueType.DURATION in (left.kind, right.kind) else ""
         raise _TypeMismatchError(
             f"{format_node(node)}: {format_node(left.node)} is a {left.kind} and {format_node(right.node)} a {right.kind}{hint}"
         )

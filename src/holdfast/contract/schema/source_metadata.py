@@ -60,23 +60,18 @@ def column_conversion(column: Column, facts: ColumnFacts) -> Conversion | Column
     """
     name = column.name
     if facts.semantic is not None and column.semantic not in (None, facts.semantic):
-        return ColumnMismatch(
-            f"{name}|semantic",
-            f"column {name!r} is declared as {facts.semantic!r}; the contract has {column.semantic!r}",
-        )
+        what = f"as {facts.semantic!r}; the contract has {column.semantic!r}"
+        return ColumnMismatch(f"{name}|semantic", f"column {name!r} is declared {what}")
     if facts.unit is None:
         return None
+    what = f"column {name!r} is declared in {facts.unit!r}"
     if not isinstance(column, (Number, Integer)):
-        return ColumnMismatch(
-            f"{name}|unit",
-            f"column {name!r} is declared in {facts.unit!r}; the contract has {type(column).__name__}, which has no unit",
-        )
+        kind = type(column).__name__
+        return ColumnMismatch(f"{name}|unit", f"{what}; the contract has {kind}, which has no unit")
     found = find_conversion(facts.unit, column.unit)
     if found is None:
-        return ColumnMismatch(
-            f"{name}|unit",
-            f"column {name!r} is declared in {facts.unit!r}, which does not convert to the contract's {column.unit!r}",
-        )
+        why = f"{what}, which does not convert to the contract's {column.unit!r}"
+        return ColumnMismatch(f"{name}|unit", why)
     return None if found == SAME else found
 
 

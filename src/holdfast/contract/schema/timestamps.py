@@ -12,9 +12,6 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from holdfast.contract.schema.columns import Timestamp
-from holdfast.errors import InputError
-
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 """The earliest and latest timestamps of a row: a day inside what `datetime` can represent in every zone."""
@@ -118,17 +115,3 @@ def _offsets_around_change(timestamp: datetime) -> tuple[timedelta | None, timed
         return None, None
     second = timestamp.replace(fold=1 - timestamp.fold).utcoffset()
     return (second, first) if timestamp.fold else (first, second)
-
-
-def timestamp_us(value: object, column: Timestamp) -> int:
-    """Return a valid value of `column` in microseconds since the epoch, UTC.
-
-    Raises
-    ------
-    InputError
-        HF502 with the reason if the value names no timestamp.
-    """
-    timestamp = read_timestamp(value, ZoneInfo(column.tz), local=column.naive == "local")
-    if isinstance(timestamp, str):
-        raise InputError("HF502", f"{value!r} breaks {column.name}|{timestamp}")
-    return microseconds(timestamp)

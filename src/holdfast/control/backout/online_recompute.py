@@ -11,8 +11,8 @@ from typing import Final, TypeAlias
 import polars as pl
 
 from holdfast.errors import IntegrityError
-from holdfast.features import Aggregate, aggregate_rows
-from holdfast.features.asof import changed_span_us
+from holdfast.features import Aggregate
+from holdfast.features.asof import aggregate_rows, changed_span_us
 from holdfast.store import Store
 from holdfast.store.backout import backouts
 from holdfast.store.catalog import batches, online_features

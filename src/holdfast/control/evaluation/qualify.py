@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from holdfast.contract import Contract, compile_row, dtypes
+from holdfast.contract import Contract
+from holdfast.contract.batch.compiler import dtypes
 from holdfast.contract.evolution.compatibility import Boundary, Compatibility
 from holdfast.contract.evolution.diff import compare
+from holdfast.contract.row.compiler import compile_row
 from holdfast.control.evaluation.sandbox import SandboxReport, run_sandbox
 from holdfast.control.training.examples import read_examples, split_days, with_aggregates
 from holdfast.declaration import Model

@@ -221,7 +221,7 @@ def _fill(store: Store, candidate: _Candidate, cases: Sequence[_Case], report: R
     event_times = [row[event] for row in rows]
     for aggregate in candidate.fitted.aggregates:
         entities = sorted({key for row in rows if (key := entity_key(row.get(aggregate.by))) is not None})
-        low, high = min(event_times) - aggregate.max_age_us, max(event_times) + 1
+        low, high = min(event_times) - aggregate.window_us, max(event_times) + 1
         table = OnlineTable()
         with store.ledger.read() as connection:
             known = online_features.between(connection, aggregate.key, entities, low, high)
@@ -232,7 +232,7 @@ def _fill(store: Store, candidate: _Candidate, cases: Sequence[_Case], report: R
                 table.add(aggregate.key, each.entity, each.known_at_us, each.value)
         for row in rows:
             found = table.lookup(
-                aggregate.key, entity_key(row.get(aggregate.by)), row[event], aggregate.max_age_us
+                aggregate.key, entity_key(row.get(aggregate.by)), row[event], aggregate.window_us
             )
             if not isnan(found):  # absent is missing, as in a server
                 row[aggregate.name] = found
@@ -365,11 +365,9 @@ def _keep(store: Store, report: ReplayReport, wanted: int, now_us: int) -> None:
     result = GateResult(
         gate_results.REPLAY,
         report.verdict,
-        float(report.requests),
-        None,
-        None,
-        float(wanted),
         report.explanation,
+        observed=float(report.requests),
+        bound=float(wanted),
     )
     with store.ledger.write() as connection:
         gate_results.append(connection, report.version, [result], now_us=now_us)

@@ -21,7 +21,7 @@ import polars as pl
 
 from holdfast.control.evaluation.sandbox_worker import PROBABILITIES, REPORT, REQUEST, ROWS, SINGLE_ROWS
 from holdfast.qualify import Gates, LoadReport, TensorType
-from holdfast.qualify.load_report import Outcome
+from holdfast.qualify.load_test import Outcome
 
 Scores = npt.NDArray[np.float64]
 

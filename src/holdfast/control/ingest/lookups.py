@@ -11,7 +11,8 @@ from datetime import timedelta
 
 import polars as pl
 
-from holdfast.contract import REASONS, BatchVerdict, to_text_rows
+from holdfast.contract.batch.compiler import BatchVerdict, to_text_rows
+from holdfast.contract.batch.reasons import REASONS
 from holdfast.feeds import Feed
 from holdfast.feeds.admission import KNOWN
 from holdfast.feeds.expectations import Reference

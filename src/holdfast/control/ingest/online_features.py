@@ -14,7 +14,7 @@ from typing import Final
 
 import polars as pl
 
-from holdfast.contract import dtypes
+from holdfast.contract.batch.compiler import dtypes
 from holdfast.errors import InputError, UnavailableError
 from holdfast.features.aggregate import Aggregate
 from holdfast.features.asof import aggregate_rows, first_changed_us

@@ -8,7 +8,7 @@ from typing import Final
 
 import polars as pl
 
-from holdfast.contract import dtypes, to_text_rows
+from holdfast.contract.batch.compiler import dtypes, to_text_rows
 from holdfast.contract.profile.profile import Profile
 from holdfast.control.ingest.validate import ValidatedBatch
 from holdfast.feeds import Feed, Manifest, quarantine_table

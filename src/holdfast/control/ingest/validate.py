@@ -10,7 +10,8 @@ from functools import lru_cache
 
 import polars as pl
 
-from holdfast.contract import BatchCheck, BatchVerdict, Contract, compile_batch
+from holdfast.contract import Contract
+from holdfast.contract.batch.compiler import BatchCheck, BatchVerdict, compile_batch
 from holdfast.contract.profile.profile import Profile, profile_batch
 from holdfast.control.ingest import contract_changes, lookups
 from holdfast.control.ingest.lookups import Known

@@ -8,10 +8,11 @@ from datetime import timedelta
 
 import polars as pl
 
-from holdfast.contract import compile_batch, dtype, dtypes
+from holdfast.contract.batch.compiler import compile_batch, dtype, dtypes
 from holdfast.declaration import Model
 from holdfast.errors import InputError, RefusedError
-from holdfast.features import Aggregate, aggregate_rows, join_as_of
+from holdfast.features import Aggregate
+from holdfast.features.asof import aggregate_rows, join_as_of
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 from holdfast.store.files import data_files

@@ -21,7 +21,9 @@ from holdfast.control.ingest.online_features import backfill
 from holdfast.control.training.examples import choose, read_examples, split_days
 from holdfast.declaration import Model
 from holdfast.errors import RefusedError
-from holdfast.features import Feature, aggregates_to_json, compose, feature_graph, fit, tensors_from_frame
+from holdfast.features import Feature, aggregates_to_json, tensors_from_frame
+from holdfast.features.fitting import fit
+from holdfast.features.graph import compose, feature_graph
 from holdfast.records import BatchId, Progress
 from holdfast.store import Store
 from holdfast.store.backout import taints

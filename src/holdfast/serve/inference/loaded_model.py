@@ -103,7 +103,7 @@ def load(name: str, digest: str, data: bytes, *, created_at_us: int) -> LoadedVe
         fitted = FittedFeatures.from_json(facts.features_json)
     except Exception as error:  # a file of another release may hold anything where its declarations should be
         raise _unusable(name, f"what it declares cannot be read: {type(error).__name__}") from error
-    lookups = tuple((each.name, each.key, each.by, each.max_age_us) for each in fitted.aggregates)
+    lookups = tuple((each.name, each.key, each.by, each.window_us) for each in fitted.aggregates)
     version = LoadedVersion(
         name, digest, created_at_us, facts, contract, fitted.inputs, fitted.aggregates, lookups, session
     )

@@ -8,17 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from holdfast.contract import (
-    Column,
-    ColumnFacts,
-    Contract,
-    Timestamp,
-    compile_row,
-    compile_rules,
-    microseconds,
-    read_timestamp,
-)
+from holdfast.contract import Column, ColumnFacts, Contract, Timestamp
+from holdfast.contract.row.compiler import compile_row, compile_rules
 from holdfast.contract.schema.source_metadata import ColumnMismatch, column_conversion
+from holdfast.contract.schema.timestamps import microseconds, read_timestamp
 from holdfast.contract.schema.units import InexactError, convert_value, is_loaded, load_definitions
 from holdfast.errors import UnavailableError
 from holdfast.serve.inference.fast_check import compile_fast_check

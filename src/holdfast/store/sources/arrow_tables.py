@@ -11,7 +11,9 @@ from typing import Final
 import polars as pl
 import pyarrow as pa
 
-from holdfast.contract import Contract, Integer, Number, TypedBatch, from_frame
+from holdfast.contract import Contract, Integer, Number
+from holdfast.contract.batch.text_input import TypedBatch
+from holdfast.contract.batch.typed_input import from_frame
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.errors import InputError
 

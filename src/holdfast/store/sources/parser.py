@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from holdfast.contract import MISSING_WORDS, Contract, TypedBatch, from_objects, from_text
+from holdfast.contract import Contract
+from holdfast.contract.batch.json_input import from_objects
+from holdfast.contract.batch.text_input import MISSING_WORDS, TypedBatch, from_text
 from holdfast.feeds.schema_drift import Kind as ColumnKind
 from holdfast.formatting import first_line
 from holdfast.store.sources import arrow_tables, json_lines

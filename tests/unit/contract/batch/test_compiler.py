@@ -10,22 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.contract import (
-    REASONS,
-    Category,
-    Contract,
-    Integer,
-    Label,
-    Number,
-    Text,
-    Timestamp,
-    compile_batch,
-    compile_row,
-    dtype,
-    from_frame,
-    from_text,
-)
-from holdfast.contract.batch.reasons import _has_nul
+from holdfast.contract import Category, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.contract.batch.compiler import compile_batch, dtype
+from holdfast.contract.batch.reasons import REASONS, _has_nul
+from holdfast.contract.batch.text_input import from_text
+from holdfast.contract.batch.typed_input import from_frame
+from holdfast.contract.row.compiler import compile_row
 from holdfast.errors import InputError
 from tests.support.profile import examples
 

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import holdfast
-from holdfast.contract import Contract, Timestamp, compile_batch, from_frame
+from holdfast.contract import Contract, Timestamp
+from holdfast.contract.batch.compiler import compile_batch
+from holdfast.contract.batch.typed_input import from_frame
 from holdfast.contract.profile.infer_contract import suggest_contract
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from tests.support.profile import examples

@@ -12,27 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.contract import (
-    Boolean,
-    Category,
-    Contract,
-    Integer,
-    Keep,
-    Label,
-    Number,
-    Text,
-    Timestamp,
-    dtypes,
-)
+from holdfast.contract import Boolean, Category, Contract, Integer, Keep, Label, Number, Text, Timestamp
+from holdfast.contract.batch.compiler import dtypes
 from holdfast.contract.profile.column_profile import (
     BooleanProfile,
     NumberProfile,
     TimestampProfile,
     WordProfile,
+    add,
     bin_edges,
     profile_numbers,
 )
-from holdfast.contract.profile.profile import MOST_WORDS, Profile, merge, profile_batch
+from holdfast.contract.profile.profile import MOST_WORDS, Profile, merge_compatible, profile_batch
 from holdfast.errors import InputError
 from tests.support.profile import examples
 
@@ -51,6 +42,12 @@ CONTRACT = Contract(
     event_time="at",
     label=Label("late", delay="1h", missing=Keep()),
 )
+
+
+def merge(profiles: list[Profile]) -> Profile:
+    merged, incompatible = merge_compatible(profiles)
+    assert not incompatible
+    return merged
 
 
 def frame(rows: list[tuple[object, ...]]) -> pl.DataFrame:
@@ -198,7 +195,7 @@ def test_a_quantile_is_near_the_true_one():
     values = np.random.default_rng(3).lognormal(5, 1, 10_000)
     shape = profile_numbers(values, 0, None)
     for share in (0.05, 0.25, 0.5, 0.75, 0.95):
-        assert shape.quantile(share) == pytest.approx(np.quantile(values, share), rel=0.03)
+        assert shape.quantiles((share,))[0] == pytest.approx(np.quantile(values, share), rel=0.03)
     assert shape.deviation == pytest.approx(values.std())
 
 
@@ -219,19 +216,9 @@ def test_the_sums_of_a_column_are_parted_by_the_label():
 
 def test_shapes_over_other_bins_do_not_add_up():
     with pytest.raises(ValueError, match="same bins"):
-        merge(
-            [
-                Profile(1, {"x": profile_numbers(np.ones(1), 0, scale)}, {}, None)
-                for scale in (None, (0.0, 2.0))
-            ]
-        )
+        add([profile_numbers(np.ones(1), 0, scale) for scale in (None, (0.0, 2.0))])
     with pytest.raises(ValueError, match="one kind"):
-        merge(
-            [
-                Profile(1, {"x": profile_numbers(np.ones(1), 0, None)}, {}),
-                Profile(1, {"x": BooleanProfile(1, 0, 0)}, {}),
-            ]
-        )
+        add([profile_numbers(np.ones(1), 0, None), BooleanProfile(1, 0, 0)])
     with pytest.raises(ValueError, match="no profile"):
         merge([])
 

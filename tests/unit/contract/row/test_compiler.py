@@ -8,17 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from holdfast.contract import (
-    Boolean,
-    Category,
-    Contract,
-    Integer,
-    Label,
-    Number,
-    Text,
-    Timestamp,
-    compile_row,
-)
+from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.contract.row.compiler import compile_row
 
 CONTRACT = Contract(
     Text("id", max_length=8),

@@ -5,17 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.contract import (
-    Boolean,
-    Category,
-    Contract,
-    Integer,
-    Label,
-    Number,
-    Text,
-    Timestamp,
-    compile_row,
-)
+from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.contract.row.compiler import compile_row
 from holdfast.contract.row.synthetic_rows import synthetic_rows
 from tests.support.profile import examples
 

@@ -226,7 +226,7 @@ def test_json_is_plain_and_says_the_units_of_its_durations() -> None:
 def test_a_server_checks_rows_without_polars() -> None:
     """Rows are checked on every request, frames only where data is loaded; Polars costs 35 MB."""
     program = (
-        "import sys; from holdfast.contract import Contract, compile_row; "
+        "import sys; from holdfast.contract import Contract; from holdfast.contract.row.compiler import compile_row; "
         f"assert compile_row(Contract.from_json({everything().to_json()!r}), request=True)({{}}); "
         "assert 'polars' not in sys.modules; "
         "import holdfast.contract as c; assert all(hasattr(c, name) for name in c.__all__)"

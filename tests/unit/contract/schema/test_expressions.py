@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 
 from holdfast.contract import (
-    REASONS,
     Boolean,
     Category,
     Contract,
@@ -23,10 +22,10 @@ from holdfast.contract import (
     Text,
     Timestamp,
     col,
-    compile_batch,
-    compile_row,
-    dtypes,
 )
+from holdfast.contract.batch.compiler import compile_batch, dtypes
+from holdfast.contract.batch.reasons import REASONS
+from holdfast.contract.row.compiler import compile_row
 from holdfast.errors import InputError
 
 NOON = datetime(2013, 3, 10, 12, tzinfo=UTC)

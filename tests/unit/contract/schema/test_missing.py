@@ -7,20 +7,9 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
-from holdfast.contract import (
-    Constant,
-    Contract,
-    Integer,
-    Keep,
-    Mean,
-    Median,
-    Number,
-    Timestamp,
-    as_policy,
-    dtype,
-    fill_values,
-)
-from holdfast.contract.schema.missing import policy_from_json, policy_json
+from holdfast.contract import Constant, Contract, Integer, Keep, Mean, Median, Number, Timestamp
+from holdfast.contract.batch.compiler import dtype
+from holdfast.contract.schema.missing import as_policy, fill_values, policy_from_json, policy_json
 from holdfast.errors import InputError
 
 CONTRACT = Contract(

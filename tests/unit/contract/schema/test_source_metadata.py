@@ -12,20 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.contract import (
-    REASONS,
-    Category,
-    ColumnFacts,
-    Contract,
-    Integer,
-    Number,
-    Text,
-    Timestamp,
-    compile_batch,
-    from_frame,
-    from_text,
-)
+from holdfast.contract import Category, ColumnFacts, Contract, Integer, Number, Text, Timestamp
+from holdfast.contract.batch.compiler import compile_batch
 from holdfast.contract.batch.input_columns import convert_column
+from holdfast.contract.batch.reasons import REASONS
+from holdfast.contract.batch.text_input import from_text
+from holdfast.contract.batch.typed_input import from_frame
 from holdfast.contract.schema.units import SAME, InexactError, convert_value, find_conversion, is_same_unit
 from holdfast.errors import InputError
 

@@ -14,8 +14,8 @@ from holdfast.cli.app import command_group
 from holdfast.cli.output import Output
 from holdfast.cli.project import MODEL_FILE, Project, Run, misused, now_us, with_directory, with_project
 from holdfast.contract import Column, Contract, Timestamp
-from holdfast.contract.evolution.compatibility import Compatibility
-from holdfast.contract.evolution.diff import Evolution, compare
+from holdfast.contract.evolution.compatibility import Compatibility, Evolution
+from holdfast.contract.evolution.diff import compare
 from holdfast.contract.profile import infer_contract as suggesting
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.control.ingest import contract_changes as changing

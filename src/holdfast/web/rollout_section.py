@@ -68,8 +68,8 @@ class RolloutSection:
 
 def read(store: Store, model: str, *, now_us: int) -> RolloutSection:
     """Read the section of `model` at `now_us`, microseconds since 1970 UTC."""
-    now = progress(store, model, now_us)
     with store.ledger.read() as connection:
+        now = progress(connection, model, now_us)
         known = drills.of_model(connection, model)
         waiting = hooks.open_questions(connection, model)
     standing = tuple(ready(known, kind, now_us) for kind in DrillKind)

@@ -63,15 +63,13 @@ def explain(store: Store, number: int) -> RolloutHistory:
     """Return the history of rollout `number`. Raises `NotFoundError` HF303 when there is none."""
     with store.ledger.read() as connection:
         row = rollouts.get(connection, number)
-    policy = Canary.from_json(row.policy_json)
-    with store.ledger.read() as connection:
         logged = events.newest(connection, subject=row.subject, limit=_MOST_EVENTS)[::-1]
         decided = evidence.decisions_of(connection, number)
         committed = traffic_plans.of_rollout(connection, number)
         responses = webhooks.responses(connection, number)
         push = rollouts.push_of(connection, number)
-    with store.ledger.read() as connection:
         states = in_order(evidence.of_rollout(connection, number))
+    policy = Canary.from_json(row.policy_json)
     now = tuple(asdict(judge(state, policy)) | summarise(state, policy).arms() for state in states)
     found = _events(logged, {event: each.evidence for event, each in decided.items()}, committed)
     return RolloutHistory(row, policy, found, responses, now, push)

@@ -9,7 +9,7 @@ from holdfast.rollout import Canary, MetricState, State, judge
 from holdfast.rollout.decision.forecast import Forecast, forecast
 from holdfast.rollout.evidence.evidence import interval_of
 from holdfast.rollout.evidence.verdict import judge_all
-from holdfast.store import Store
+from holdfast.store.db.ledger import Transaction
 from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
 
@@ -58,21 +58,18 @@ class RolloutProgress:
     decision_us: int | None
 
 
-def progress(store: Store, model: str, now_us: int) -> RolloutProgress | None:
+def progress(connection: Transaction, model: str, now_us: int) -> RolloutProgress | None:
     """Return the progress of the rollout of `model` at `now_us`, or of its promotion in its bake time; None without either."""
-    with store.ledger.read() as connection:
-        row = rollouts.under_way(connection, model)
-        baking = rollouts.baking(connection, model)
-        if row is None and baking is not None:
-            row = rollouts.get(connection, baking.rollout_id)
-        if row is None:
-            return None
-        committed = traffic_plans.newest_committed(connection, model)
-        begun_us = rollouts.first_reached_us(connection, row.rollout_id, (State.SHADOWING, State.CANARY))
-    plan = None if committed is None else committed.plan
+    row = rollouts.under_way(connection, model)
+    baking = rollouts.baking(connection, model)
+    if row is None and baking is not None:
+        row = rollouts.get(connection, baking.rollout_id)
+    if row is None:
+        return None
+    begun_us = rollouts.first_reached_us(connection, row.rollout_id, (State.SHADOWING, State.CANARY))
+    plan = traffic_plans.newest(connection, model)
     policy = Canary.from_json(row.policy_json)
-    with store.ledger.read() as connection:
-        states = _of_this_stage(in_order(evidence.of_rollout(connection, row.rollout_id)), row)
+    states = _of_this_stage(in_order(evidence.of_rollout(connection, row.rollout_id)), row)
     verdicts = judge_all(states, policy)
     step_us = now_us - row.step_started_at_us
     guess = Forecast(None, None)

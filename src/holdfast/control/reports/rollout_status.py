@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from holdfast.control.rollout.metric_summary import MetricSummary, in_order, summarise
 from holdfast.rollout import Canary
-from holdfast.store import Store
+from holdfast.store.db.ledger import Transaction
 from holdfast.store.rollout import evidence
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.telemetry.outcomes import RolloutSpan
@@ -32,11 +32,10 @@ class RolloutStatus:
     evidence: tuple[MetricSummary, ...]
 
 
-def rollout_status(store: Store, row: RolloutRow, span: RolloutSpan | None) -> RolloutStatus:
+def rollout_status(connection: Transaction, row: RolloutRow, span: RolloutSpan | None) -> RolloutStatus:
     """Return `row` with its evidence; `span` is the range of its labelled events, None without one."""
     policy = Canary.from_json(row.policy_json)
-    with store.ledger.read() as connection:
-        states = in_order(evidence.of_rollout(connection, row.rollout_id))
+    states = in_order(evidence.of_rollout(connection, row.rollout_id))
     return RolloutStatus(
         rollout_id=row.rollout_id,
         challenger=row.challenger,

@@ -22,6 +22,7 @@ from holdfast.store.catalog import batches
 from holdfast.store.catalog.batches import FeedTotals
 from holdfast.store.db import events
 from holdfast.store.db.events import EventRow
+from holdfast.store.db.ledger import Transaction
 from holdfast.store.feeds import admissions, violations
 from holdfast.store.feeds.admissions import FeedRow
 from holdfast.store.feeds.violations import ViolationRow
@@ -165,46 +166,30 @@ class StatusReader:
 
     def read(self, *, now_us: int) -> Status:
         """Return the status at `now_us`."""
-        store, model = self._store, self._model
-        with store.ledger.read() as connection:
+        model = self._model
+        with self._store.ledger.read() as connection:
             newest = traffic_plans.newest_committed(connection, model)
-        plan = None if newest is None else newest.plan
-        with store.ledger.read() as connection:
+            plan = None if newest is None else newest.plan
             seen = {each.server: each for each in probes.last(connection, model)}
             here = servers.current(servers.registered(connection, model))
-        probed = tuple(_server(server, seen.get(server.server), plan) for server in here)
-        with store.ledger.read() as connection:
+            probed = tuple(_server(server, seen.get(server.server), plan) for server in here)
             known = versions.of_model(connection, model)
-        with store.ledger.read() as connection:
             drilled = drills.of_model(connection, model)
-        with store.ledger.read() as connection:
             runs = rollouts.of_model(connection, model)
-        used = self._use(now_us)
-        with store.ledger.read() as connection:
-            predicted = usage.predicted_rows(connection, model)
-        self._judge_quality(predicted)
-        with store.ledger.read() as connection:
             requests = usage.requests_by_version(connection, model)
-        qualities = {each.version: each for each in self._versions}
-        with store.ledger.read() as connection:
-            log = tuple(events.newest(connection, limit=NEWEST_EVENTS))
-            states = tuple(admissions.feed_rows(connection))
-            loaded = batches.totals(connection)
-            wrong = tuple(violations.open_ones(connection, limit=NEWEST_VIOLATIONS))
-            live = traffic_comparison.last(connection, model)
-            waiting = webhooks.open_questions(connection, model)
+            self._judge_quality(connection)
+            qualities = {each.version: each for each in self._versions}
             spoilt = {
                 version: taints.why(connection, "version", version)
                 for version in taints.versions_of(connection, model)
             }
-        with store.ledger.read() as connection:
             return Status(
                 model=model,
                 now_us=now_us,
                 plan=None if newest is None else _plan(newest.plan, newest.committed_at_us),
                 presence=_presence(plan, probed, runs, known, now_us),
                 servers=probed,
-                use=used,
+                use=_use(connection, model, now_us),
                 versions=tuple(
                     _version(
                         row,
@@ -217,46 +202,46 @@ class StatusReader:
                     for row in known
                 ),
                 rollouts=tuple(
-                    rollout_status(store, row, self._spans.get(row.rollout_id))
+                    rollout_status(connection, row, self._spans.get(row.rollout_id))
                     for row in runs[:NEWEST_ROLLOUTS]
                 ),
-                progress=progress(store, model, now_us),
+                progress=progress(connection, model, now_us),
                 quality=self._days,
-                labels=_labels(store),
-                feeds=loaded,
-                feed_states=states,
-                violations=wrong,
-                traffic_comparison=live,
+                labels=LabelStatus(
+                    *labels.count(connection), collected_log.totals(connection).rejected_labels
+                ),
+                feeds=batches.totals(connection),
+                feed_states=tuple(admissions.feed_rows(connection)),
+                violations=tuple(violations.open_ones(connection, limit=NEWEST_VIOLATIONS)),
+                traffic_comparison=traffic_comparison.last(connection, model),
                 drills=tuple(ready(drilled, kind, now_us) for kind in DrillKind),
-                events=log,
+                events=tuple(events.newest(connection, limit=NEWEST_EVENTS)),
                 waiting_webhooks=tuple(
-                    f"{each.webhook}, called before {each.event}: {each.explanation}" for each in waiting
+                    f"{each.webhook}, called before {each.event}: {each.explanation}"
+                    for each in webhooks.open_questions(connection, model)
                 ),
             )
 
-    def _use(self, now_us: int) -> Usage:
-        with self._store.ledger.read() as connection:
-            rows = usage.since(connection, self._model, now_us - USE_WINDOW_US)
-            last = usage.last_minute_us(connection, self._model)
-        return summarise_usage(
-            rows,
-            since_us=now_us - USE_WINDOW_US,
-            until_us=now_us,
-            silent_after_us=SILENT_AFTER_US,
-            last_minute_us=last,
-        )
-
-    def _judge_quality(self, predicted: dict[str, int]) -> None:
-        with self._store.ledger.read() as connection:
-            newest = outcomes.newest(connection, self._model)
+    def _judge_quality(self, connection: Transaction) -> None:
+        newest = outcomes.newest(connection, self._model)
         if newest == self._outcome:
             return
-        with self._store.ledger.read() as connection:
-            found = outcomes.of_model(connection, self._model, days=QUALITY_DAYS)
-            self._spans = outcomes.rollout_spans(connection, self._model)
+        found = outcomes.of_model(connection, self._model, days=QUALITY_DAYS)
+        self._spans = outcomes.rollout_spans(connection, self._model)
         self._days = quality_by_day(found)
-        self._versions = quality_by_version(found, predicted)
+        self._versions = quality_by_version(found, usage.predicted_rows(connection, self._model))
         self._outcome = newest
+
+
+def _use(connection: Transaction, model: str, now_us: int) -> Usage:
+    since_us = now_us - USE_WINDOW_US
+    return summarise_usage(
+        usage.since(connection, model, since_us),
+        since_us=since_us,
+        until_us=now_us,
+        silent_after_us=SILENT_AFTER_US,
+        last_minute_us=usage.last_minute_us(connection, model),
+    )
 
 
 def _plan(plan: TrafficPlan, committed_at_us: int) -> PlanStatus:
@@ -358,9 +343,3 @@ def _place(version: str, plan: TrafficPlan | None) -> str:
         plan.champion: "champion",
     }
     return places.get(version, "")
-
-
-def _labels(store: Store) -> LabelStatus:
-    with store.ledger.read() as connection:
-        taken, waiting = labels.count(connection)
-        return LabelStatus(taken, waiting, collected_log.totals(connection).rejected_labels)

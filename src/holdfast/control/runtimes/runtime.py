@@ -111,7 +111,6 @@ def try_out(
     with store.ledger.read() as connection:
         limits = serving_config.current(connection, workspace.model.name)
         taints.refuse(connection, "version", version)
-    with store.ledger.read() as connection:
         versions.get(connection, version)
     try:
         with scratch(store) as home:
@@ -192,7 +191,6 @@ def requests(store: Store, model: str, version: str) -> list[str]:
     contract = Contract.from_json(read_metadata(blobs.get(store.root, row.digest)).contract_json)
     with store.ledger.read() as connection:
         plan = traffic_plans.newest(connection, model)
-    with store.ledger.read() as connection:
         is_alike = (
             plan is not None and versions.get(connection, plan.intended).contract_hash == row.contract_hash
         )

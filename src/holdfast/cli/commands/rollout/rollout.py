@@ -74,7 +74,8 @@ def status(run: Run) -> None:
     Example: holdfast rollout status
     """
     out, now = run.out, now_us()
-    found = progress(run.store, run.model.name, now)
+    with run.store.ledger.read() as connection:
+        found = progress(connection, run.model.name, now)
     if found is None:
         out.print(
             "no rollout is running or baking; next: holdfast rollout start, or holdfast rollout history"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.control.backout import backout
 from holdfast.control.collect import collector
-from holdfast.control.drills import cleanup
+from holdfast.control.drills import live
 from holdfast.control.loop import Concern
 from holdfast.control.probing.probe import probe
 from holdfast.control.reports import traffic_comparison
@@ -35,4 +35,4 @@ def _carry_back_outs_on(store: Store, _model: str, _lease: leases.Lease, *, now_
 
 def _end_drills(store: Store, model: str, _lease: leases.Lease, *, now_us: int) -> None:
     """End drills of any process. The state before is restored only where no other process has written since."""
-    cleanup.clean_up(store, model, now_us=now_us)
+    live.clean_up(store, model, now_us=now_us)

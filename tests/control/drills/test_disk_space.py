@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from holdfast.control.drills import bad_push, on_copy
-from holdfast.control.rollout import serving_config
+from holdfast.control.rollout import plan_parts
 from holdfast.control.runtimes import runtime
 from holdfast.errors import UnavailableError
 from holdfast.records import Verdict
@@ -67,7 +67,7 @@ def test_without_room_no_binary_is_tried_and_none_is_blamed(workspace, free) -> 
     with pytest.raises(UnavailableError, match=r"HF306.*bytes of free space are needed"):
         runtime.try_out(workspace, version, candidate, ["env"], [])
     with workspace.store.ledger.read() as connection:
-        limits = serving_config.current(connection, workspace.model.name)
+        limits = plan_parts.serving_config_in_force(connection, workspace.model.name)
         assert runtimes.compatibility_result(connection, version, named, limits.id) is None
     assert not list(workspace.store.root.parent.glob("*.drill-*"))
 

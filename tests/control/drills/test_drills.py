@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.control.drills import bad_push, cleanup, on_copy, runner
+from holdfast.control.drills import bad_push, live, on_copy, runner
 from holdfast.control.drills import live as drill_live
 from holdfast.control.drills.live import Workspace
 from holdfast.control.maintenance import backup as backing
@@ -229,13 +229,13 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
         rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
     (row,) = read(world.store, drills.unfinished, MODEL)
     assert row.verdict is Verdict.ERROR
-    assert cleanup.clean_up(world.store, MODEL, now_us=now_us()) == []  # it may still be going on
-    later_us = now_us() + cleanup.LIMIT_US[DrillKind.ROLLBACK]
-    assert cleanup.clean_up(world.store, MODEL, now_us=later_us) == [row.drill_id]
+    assert live.clean_up(world.store, MODEL, now_us=now_us()) == []  # it may still be going on
+    later_us = now_us() + live.LIMIT_US[DrillKind.ROLLBACK]
+    assert live.clean_up(world.store, MODEL, now_us=later_us) == [row.drill_id]
     after = read(world.store, traffic_plans.newest, MODEL)
     assert after.plan_id == before.plan_id + 2
     assert dataclasses.replace(after, plan_id=before.plan_id) == before
-    assert cleanup.clean_up(world.store, MODEL, now_us=later_us) == []
+    assert live.clean_up(world.store, MODEL, now_us=later_us) == []
     rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
     assert "killed before its end; plan" in read(world.store, drills.of_model, MODEL)[0].explanation
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.control.rollout import compatibility, plan_parts, serving_config
+from holdfast.control.rollout import compatibility, plan_parts
 from holdfast.control.rollout.plan_parts import Part
 from holdfast.control.rollout.rollback import Request, rollback
 from holdfast.control.runtimes import runtime as pushing
@@ -37,7 +37,7 @@ def world(tmp_path: Path) -> World:
 
 def judge(world: World, version: str, binary: Runtime, verdict: Verdict = Verdict.PASS) -> None:
     with world.store.ledger.write() as connection:
-        limits = serving_config.current(connection, MODEL)
+        limits = plan_parts.serving_config_in_force(connection, MODEL)
         serving_configs.register(connection, limits, now_us=world.tick())
         found = CompatibilityResult(version, binary.id, limits.id, verdict, "0.2 apart", world.tick())
         runtimes.judge(connection, found)
@@ -77,7 +77,9 @@ def test_a_version_that_the_runtime_in_force_was_not_tried_with_is_not_rolled_ou
     number = world.begin(version)
     assert number > newest
     limits = replace(ConnectionLimits(), idle_seconds=7.0)
-    serving_config.push(world.store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
+    plan_parts.push_serving_config(
+        world.store, MODEL, limits, actor="ann", reason="less", now_us=world.tick()
+    )
     assert world.begin(version) == number  # what is under way is only named again
 
 
@@ -86,7 +88,9 @@ def test_another_serving_config_is_another_combination(world: World) -> None:
     version = world.add_version()
     judge(world, version, GREEN)
     limits = replace(ConnectionLimits(), idle_seconds=7.0)
-    serving_config.push(world.store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
+    plan_parts.push_serving_config(
+        world.store, MODEL, limits, actor="ann", reason="less", now_us=world.tick()
+    )
     with pytest.raises(RefusedError, match=f"was not tested with {version} and {limits.id}"):
         world.begin(version)
     judge(world, version, GREEN)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.control.drills import live
-from holdfast.control.rollout import drill_traffic, failover, post_promotion, serving_config
+from holdfast.control.rollout import drill_traffic, failover, plan_parts, post_promotion
 from holdfast.control.rollout.failover import Cause
 from holdfast.errors import ConflictError, RefusedError
 from holdfast.records import TrafficPlan
@@ -62,7 +62,7 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
     assert push is not None
     assert push.outcome is PushOutcome.OPEN
     limits = replace(ConnectionLimits(), idle_seconds=7.0)
-    serving_config.push(store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
+    plan_parts.push_serving_config(store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
     assert answers() == (second, first)
     assert live.put_back(store, MODEL, drill, before, moved, now_us=world.tick()) is None
 

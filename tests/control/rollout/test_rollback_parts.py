@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.control.rollout import plan_parts, rollback, serving_config
+from holdfast.control.rollout import plan_parts, rollback
 from holdfast.control.rollout.plan_parts import Part
 from holdfast.control.rollout.rollback import Request
 from holdfast.control.runtimes import runtime as pushing
@@ -41,7 +41,7 @@ def pushed(tmp_path: Path) -> World:
                 runtimes.judge(connection, passed)
     for version in versions:
         world.promote(version)
-    serving_config.push(world.store, MODEL, LIMITS, actor="ann", reason="x", now_us=world.tick())
+    plan_parts.push_serving_config(world.store, MODEL, LIMITS, actor="ann", reason="x", now_us=world.tick())
     pushing.push(world.store, MODEL, GREEN.id, BLUE, actor="ann", reason="x", now_us=world.tick())
     return world
 
@@ -84,7 +84,7 @@ def test_a_rollback_that_fails_half_way_leaves_everything_as_it_was(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(plan_parts, "record", die)
+        patched.setattr(rollback, "_record", die)
         with pytest.raises(RuntimeError):
             rollback.rollback(pushed.store, REQUEST, now_us=pushed.tick())
     assert seen(pushed) == before

@@ -1,11 +1,14 @@
-"""Drills on the running system, which no user notices: a rollback, and the fence against a stale leader."""
+"""Drills on the running system, which no user notices: a rollback, and the fence against a stale leader.
+
+`clean_up` ends drills that were killed, and restores the traffic plan that one left.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from holdfast.control import loop
 from holdfast.control.http.server_client import FAILURES, ServerClient
@@ -14,7 +17,7 @@ from holdfast.control.rollout import drill_traffic
 from holdfast.declaration import Model
 from holdfast.errors import ConflictError, RefusedError
 from holdfast.records import TrafficPlan, Verdict
-from holdfast.rollout.model.drills import DrillResult
+from holdfast.rollout.model.drills import DrillKind, DrillResult
 from holdfast.store import Store
 from holdfast.store.backout import taints
 from holdfast.store.db import events, leases
@@ -28,6 +31,11 @@ CONVERGENCE_SECONDS: Final = 10.0
 """How long servers may take to converge before the drill has failed."""
 LEASE_US: Final = 50_000
 """The lease of a drill, in microseconds: short, because the drill waits for its end."""
+LIMIT_US: Final[Mapping[DrillKind, int]] = {
+    kind: 60_000_000 if kind in (DrillKind.ROLLBACK, DrillKind.STALE_LEADER) else 1_800_000_000
+    for kind in DrillKind
+}
+"""A drill that has not ended after so many microseconds was killed."""
 _TAKE_SECONDS: Final = 5.0
 
 
@@ -98,6 +106,30 @@ def put_back(
         if newest is None or newest.plan_id != number:
             return None
         return drill_traffic.append(connection, before, drill, "is over", now_us)
+
+
+def clean_up(store: Store, model: str, *, now_us: int) -> list[int]:
+    """End the drills of `model` that were killed, restore the traffic plan that one left, and return their numbers.
+
+    A plan that was replaced since is left as it is.
+    """
+    ended = []
+    with store.ledger.read() as connection:
+        unfinished = drills.unfinished(connection, model)
+    for each in unfinished:
+        if abs(now_us - each.started_at_us) < LIMIT_US[each.kind]:
+            continue
+        explanation = "it was killed before its end"
+        noted: dict[str, Any] = dict(each.evidence)
+        if "returns" in noted:
+            before = TrafficPlan(**noted["returns"])
+            back = put_back(store, model, each.drill_id, before, noted["plan"], now_us=now_us)
+            explanation += "" if back is None else f"; plan {back} restores the plan before it"
+        found = DrillResult(Verdict.ERROR, explanation, None, each.evidence)
+        with store.ledger.write() as connection:
+            drills.end(connection, each.drill_id, found, now_us=now_us, expires_at_us=now_us)
+        ended.append(each.drill_id)
+    return ended
 
 
 def stale_leader(workspace: Workspace, drill: int) -> DrillResult:

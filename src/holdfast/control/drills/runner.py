@@ -13,8 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from holdfast.control.drills import bad_push, live, on_copy
-from holdfast.control.drills.cleanup import clean_up
-from holdfast.control.drills.live import Workspace
+from holdfast.control.drills.live import Workspace, clean_up
 from holdfast.errors import HoldfastError
 from holdfast.records import Verdict
 from holdfast.rollout.model.drills import Drill, DrillKind, DrillResult, Drills, Standing, due, ready

@@ -5,7 +5,7 @@ A rollout and the push of a runtime require it. A rollback does not: what it ret
 
 from __future__ import annotations
 
-from holdfast.control.rollout import serving_config
+from holdfast.control.rollout import plan_parts
 from holdfast.errors import RefusedError
 from holdfast.records import TrafficPlan, Verdict
 from holdfast.rollout import State
@@ -18,14 +18,14 @@ from holdfast.store.rollout import rollouts
 def is_tested(connection: Transaction, model: str, version: str, runtime: str) -> bool:
     """Return True if `version` passed a test with `runtime` and the serving config in force."""
     found = runtimes.compatibility_result(
-        connection, version, runtime, serving_config.current(connection, model).id
+        connection, version, runtime, plan_parts.serving_config_in_force(connection, model).id
     )
     return found is not None and found.verdict is Verdict.PASS
 
 
 def require_tested(connection: Transaction, model: str, version: str, runtime: str) -> None:
     """Raise `RefusedError` HF403 unless `version` passed a test with `runtime` and the serving config in force."""
-    limits = serving_config.current(connection, model)
+    limits = plan_parts.serving_config_in_force(connection, model)
     found = runtimes.compatibility_result(connection, version, runtime, limits.id)
     if found is None or found.verdict is not Verdict.PASS:
         why = "was not tested" if found is None else f"did not pass its test ({found.explanation})"
@@ -64,7 +64,7 @@ def record(
 
     A compatibility test of the three takes precedence.
     """
-    limits = serving_config.current(connection, model)
+    limits = plan_parts.serving_config_in_force(connection, model)
     serving_configs.register(connection, limits, now_us=now_us)
     if runtimes.compatibility_result(connection, version, runtime, limits.id) is None:
         runtimes.judge(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
 from holdfast.control.rollout import drill_traffic
-from holdfast.errors import NotFoundError
+from holdfast.errors import NotFoundError, RefusedError
 from holdfast.records import TrafficPlan
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
+from holdfast.store.models import serving_configs
 from holdfast.store.rollout import traffic_plans
 
 
@@ -45,3 +49,34 @@ def is_rolled_back(connection: Transaction, model: str, part: Part) -> bool:
     pushed = events.newest(connection, subject=model, kind=PUSHED[part], limit=1)
     rolled_back = events.newest(connection, subject=model, kind=ROLLED_BACK[part], limit=1)
     return bool(rolled_back) and (not pushed or rolled_back[0].event_id > pushed[0].event_id)
+
+
+def push_serving_config(
+    store: Store, model: str, limits: ConnectionLimits, *, actor: str, reason: str, now_us: int
+) -> int:
+    """Let the servers of `model` run with `limits`; return the number of the plan. The serving versions stay.
+
+    Raises `NotFoundError` HF410 before the model's first plan, `RefusedError` HF403 when `limits` are in force.
+    """
+    with store.ledger.write() as connection:
+        before = newest(connection, model, now_us)
+        if serving_config_in_force(connection, model) == limits:
+            raise RefusedError(
+                "HF403",
+                f"{limits.id} is in force already",
+                state="nothing was written",
+                next_command="holdfast status",
+            )
+        config = serving_configs.register(connection, limits, now_us=now_us)
+        explanation = f"servers run with {config} {limits.to_json()}: {reason}"
+        kind = PUSHED[Part.SERVING_CONFIG]
+        events.append(
+            connection, at_us=now_us, kind=kind, subject=model, actor=actor, explanation=explanation
+        )
+        return traffic_plans.append(connection, replace(before, serving_config=config), now_us=now_us)
+
+
+def serving_config_in_force(connection: Transaction, model: str) -> ConnectionLimits:
+    """Return the limits that the plans of `model` name, else the defaults."""
+    periods = serving_configs.in_force(connection, model)
+    return serving_configs.get(connection, periods[0][1]) if periods else ConnectionLimits()

@@ -19,7 +19,7 @@ from holdfast.control.drills.on_copy import copied, copy, no_room, scratch
 from holdfast.control.drills.server import START_SECONDS, Child
 from holdfast.control.http.open_inference import inference_request
 from holdfast.control.http.server_client import FAILURES, ServerClient
-from holdfast.control.rollout import compatibility, plan_parts, serving_config
+from holdfast.control.rollout import compatibility, plan_parts
 from holdfast.control.rollout.plan_parts import PUSHED, ROLLED_BACK, Part
 from holdfast.errors import HoldfastError, InputError, RefusedError, UnavailableError
 from holdfast.records import Verdict
@@ -109,7 +109,7 @@ def try_out(
         )
     store = workspace.store
     with store.ledger.read() as connection:
-        limits = serving_config.current(connection, workspace.model.name)
+        limits = plan_parts.serving_config_in_force(connection, workspace.model.name)
         taints.refuse(connection, "version", version)
         versions.get(connection, version)
     try:

@@ -14,7 +14,7 @@ from holdfast.cli.output import Output
 from holdfast.cli.project import UNSTATED, Reason, Run, misused, now_us, with_project
 from holdfast.control.probing import convergence
 from holdfast.control.probing.convergence import Convergence
-from holdfast.control.rollout import serving_config as configuring
+from holdfast.control.rollout import plan_parts
 from holdfast.errors import UnavailableError
 from holdfast.formatting import counted
 from holdfast.rollout.model.serving_config import ConnectionLimits
@@ -36,7 +36,7 @@ def get(run: Run) -> None:
     Example: holdfast serving-config get
     """
     with run.store.ledger.read() as connection:
-        limits = configuring.current(connection, run.model.name)
+        limits = plan_parts.serving_config_in_force(connection, run.model.name)
     _print(run.out, limits)
     run.out.result(_as_document(limits))
 
@@ -56,10 +56,12 @@ def set_(
     """
     store, model = run.store, run.model.name
     with store.ledger.read() as connection:
-        limits = configuring.current(connection, model)
+        limits = plan_parts.serving_config_in_force(connection, model)
         registered = servers.registered(connection, model)
     limits = ConnectionLimits.of(asdict(limits) | dict(map(_option, options)))
-    number = configuring.push(store, model, limits, actor=run.actor, reason=reason, now_us=now_us())
+    number = plan_parts.push_serving_config(
+        store, model, limits, actor=run.actor, reason=reason, now_us=now_us()
+    )
     decided = time.monotonic()
     with store.ledger.read() as connection:
         plan = traffic_plans.newest(connection, model)

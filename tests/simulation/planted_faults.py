@@ -19,7 +19,8 @@ from holdfast.rollout import MetricState, State
 from holdfast.rollout.decision.decisions import ProbeSeen
 from holdfast.store.db import leases, schema
 from holdfast.store.rollout import evidence, rollouts, traffic_plans
-from holdfast.store.telemetry import collected_log, probes
+from holdfast.store.serving import servers
+from holdfast.store.telemetry import collected_log
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def no_epoch() -> Iterator[None]:
         (leases, "assert_epoch"),
         (reconcile, "assert_epoch"),
         (collector, "assert_epoch"),
-        (probes, "assert_epoch"),
+        (servers, "assert_epoch"),
     ]
     with _all(*(patch.object(module, name, lambda *_: None) for module, name in places)):
         yield

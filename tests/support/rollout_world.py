@@ -24,7 +24,7 @@ from holdfast.store.files import blobs
 from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.serving import servers
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import probes, usage
+from holdfast.store.telemetry import usage
 from holdfast.tables import Snapshot
 from tests.support.queries import read
 
@@ -157,17 +157,17 @@ class World:
         if plan is None:
             return
         version = answered or plan.intended
-        seen = probes.Probe(
+        seen = servers.Probe(
             "srv", MODEL, plan.plan_id, plan.intended, version, Verdict.PASS, "probed", self.tick()
         )
         with self.store.ledger.write() as connection:
-            probes.record(connection, seen, self.lease)
+            servers.record_probe(connection, seen, self.lease)
 
     def silence(self) -> None:
         """The server is probed and says nothing."""
-        seen = probes.Probe("srv", MODEL, None, None, None, Verdict.ERROR, "silent", self.tick())
+        seen = servers.Probe("srv", MODEL, None, None, None, Verdict.ERROR, "silent", self.tick())
         with self.store.ledger.write() as connection:
-            probes.record(connection, seen, self.lease)
+            servers.record_probe(connection, seen, self.lease)
 
     def promote(self, version: str) -> None:
         """Bring `version` all the way, with evidence that speaks for it."""

@@ -19,8 +19,7 @@ from holdfast.records import Verdict
 from holdfast.rollout.model.abort import Abort
 from holdfast.store.db import events
 from holdfast.store.serving import aborts, servers
-from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry.probes import Probe
+from holdfast.store.serving.servers import Probe, Server
 from tests.support import rollout_world
 
 MODEL = "m"

@@ -46,7 +46,7 @@ from holdfast.store.files.staging import staged
 from holdfast.store.serving import log_directory, prediction_log, servers
 from holdfast.store.serving.prediction_log import FeedbackRecord
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_log, labels, outcomes, usage
+from holdfast.store.telemetry import collected_log, outcomes, usage
 from holdfast.store.telemetry.collected_log import (
     PREDICTIONS,
     SHADOWS,
@@ -54,7 +54,7 @@ from holdfast.store.telemetry.collected_log import (
     Damaged,
     Position,
 )
-from holdfast.store.telemetry.labels import NewLabel
+from holdfast.store.telemetry.outcomes import NewLabel
 
 RETAINED_LOG_BYTES: Final = 1024**3
 """How much of the collected log stays in each server's directory, for the operator to look at."""
@@ -124,7 +124,7 @@ def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     last = ""
     while joins < MAX_JOINS:
         with store.ledger.read() as connection:
-            waiting = labels.waiting(connection, after=last, limit=MAX_LABELS)
+            waiting = outcomes.waiting_labels(connection, after=last, limit=MAX_LABELS)
         if not waiting:
             return done
         last = waiting[-1].prediction_id
@@ -259,7 +259,7 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
     summary = stretch.summary
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
-        known = labels.known(connection, [record.prediction for record in summary.feedback])
+        known = outcomes.known_labels(connection, [record.prediction for record in summary.feedback])
         checked = check_labels(summary.feedback, known)
         collected_log.advance(
             connection,
@@ -274,7 +274,7 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
         usage.add(connection, stretch.model, summary.usage)
         for window in summary.windows:
             fold_window(connection, window, now_us)
-        labels.add(connection, checked.accepted)
+        outcomes.add_labels(connection, checked.accepted)
         _emit_rejected(connection, stretch.model, checked.rejected, now_us)
         if stretch.shadow_file is not None:
             collected_log.register(connection, SHADOWS, stretch.shadow_file)
@@ -325,11 +325,11 @@ def commit_join(
         )
         joined = [each for each in settled if isinstance(each, Joined)]
         outcomes.add(connection, joined, now_us=now_us)
-        labels.mark_joined(connection, [each.label.prediction_id for each in joined])
+        outcomes.mark_joined(connection, [each.label.prediction_id for each in joined])
         fold_quality(connection, joined, now_us)
         fold_joined_pairs(connection, joined, pairs, now_us)
         impossible = [each for each in settled if isinstance(each, Impossible)]
-        labels.delete_unmatched(connection, [each.label.prediction_id for each in impossible])
+        outcomes.delete_unmatched(connection, [each.label.prediction_id for each in impossible])
         _emit_unmatched(connection, impossible, now_us)
         failpoint("join.before_commit")
     return settled

@@ -13,9 +13,7 @@ from holdfast.store import Store
 from holdfast.store.db.leases import Lease
 from holdfast.store.rollout import traffic_plans
 from holdfast.store.serving import servers
-from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import probes
-from holdfast.store.telemetry.probes import Probe
+from holdfast.store.serving.servers import Probe, Server
 
 CONFIRMED_US: Final = 5_000_000
 """A server that was seen on the newest plan is not probed again for this long, microseconds."""
@@ -60,7 +58,7 @@ def probe(
         newest = traffic_plans.newest_committed(connection, model)
     plan_number = None if newest is None else newest.plan.plan_id
     with store.ledger.read() as connection:
-        known = {each.server: each for each in probes.last(connection, model)}
+        known = {each.server: each for each in servers.last_probes(connection, model)}
         registered = servers.registered(connection, model)
     targets = [
         each
@@ -87,7 +85,7 @@ def probe(
             runtime=observed.runtime,
         )
         with store.ledger.write() as connection:
-            probes.record(connection, found, lease)
+            servers.record_probe(connection, found, lease)
         known[server] = found
     return tuple(known[each.server] for each in registered)
 

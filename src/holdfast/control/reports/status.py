@@ -32,10 +32,9 @@ from holdfast.store.models.versions import VersionRow
 from holdfast.store.rollout import drills, rollouts, traffic_plans, webhooks
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.serving import servers
-from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_log, labels, outcomes, probes, traffic_comparison, usage
+from holdfast.store.serving.servers import Probe, Server
+from holdfast.store.telemetry import collected_log, outcomes, traffic_comparison, usage
 from holdfast.store.telemetry.outcomes import RolloutSpan
-from holdfast.store.telemetry.probes import Probe
 
 USE_WINDOW_US: Final = HOUR_US
 """Window of requests on the page, microseconds: one hour."""
@@ -170,7 +169,7 @@ class StatusReader:
         with self._store.ledger.read() as connection:
             newest = traffic_plans.newest_committed(connection, model)
             plan = None if newest is None else newest.plan
-            seen = {each.server: each for each in probes.last(connection, model)}
+            seen = {each.server: each for each in servers.last_probes(connection, model)}
             here = servers.current(servers.registered(connection, model))
             probed = tuple(_server(server, seen.get(server.server), plan) for server in here)
             known = versions.of_model(connection, model)
@@ -208,7 +207,7 @@ class StatusReader:
                 progress=progress(connection, model, now_us),
                 quality=self._days,
                 labels=LabelStatus(
-                    *labels.count(connection), collected_log.totals(connection).rejected_labels
+                    *outcomes.count_labels(connection), collected_log.totals(connection).rejected_labels
                 ),
                 feeds=batches.totals(connection),
                 feed_states=tuple(admissions.feed_rows(connection)),

@@ -29,7 +29,6 @@ from holdfast.store.rollout import rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.serving import aborts, servers
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import probes
 from holdfast.tables.backout import KeepLastResort, TrafficStep
 
 _READ_EVENTS: Final = 20
@@ -121,7 +120,7 @@ def _elsewhere(store: Store, model: str, now_us: int) -> list[Abort]:
     A server that was silent recently is left to its probe: a machine that is gone must not delay each round.
     """
     with store.ledger.read() as connection:
-        silent = {each.server for each in probes.last(connection, model) if is_silent(each, now_us)}
+        silent = {each.server for each in servers.last_probes(connection, model) if is_silent(each, now_us)}
         polled = [
             each
             for each in servers.registered(connection, model)

@@ -46,7 +46,8 @@ from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.models import gate_results, versions
 from holdfast.store.rollout import drills, evidence, rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
-from holdfast.store.telemetry import probes, usage
+from holdfast.store.serving import servers
+from holdfast.store.telemetry import usage
 
 if TYPE_CHECKING:
     from holdfast.declaration import Model
@@ -186,7 +187,7 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
     with store.ledger.read() as connection:
         seen = tuple(
             ProbeSeen(each.server, each.plan_id, each.observed_version, each.verdict)
-            for each in probes.last(connection, model)
+            for each in servers.last_probes(connection, model)
         )
         row = rollouts.under_way(connection, model)
     if row is None:

@@ -1,4 +1,4 @@
-"""Rows of `servers`: the inference servers, their log directories and addresses."""
+"""Rows of `servers` and `probes`: the inference servers, and the last observed state of each against the plan."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, select
 
-from holdfast.records import check_name
+from holdfast.records import Verdict, check_name
 from holdfast.store.db import rows
+from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.schema import probes, servers
 from holdfast.store.serving.log_directory import OWNER
 
@@ -75,3 +76,33 @@ def current(found: Iterable[Server]) -> tuple[Server, ...]:
     known = tuple(found)
     running = tuple(server for server in known if not has_ended(server))
     return running or tuple(sorted(known, key=lambda server: server.started_at_us)[-1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The last observation of one server: its plan, the version that should answer, the version that did."""
+
+    server: str
+    model: str
+    plan_id: int | None
+    planned_version: str | None
+    observed_version: str | None
+    verdict: Verdict
+    explanation: str
+    probed_at_us: int
+    serving_config: str | None = None
+    """The serving config that the server reports."""
+    runtime: str | None = None
+    """The runtime that the server reports."""
+
+
+def record_probe(connection: Connection, probe: Probe, lease: Lease) -> None:
+    """Store `probe` as the last one of its server. Raises `ConflictError` HF304 when another loop has the lease."""
+    assert_epoch(connection, lease.name, lease.epoch)
+    rows.put(connection, probes, asdict(probe))
+
+
+def last_probes(connection: Connection, model: str) -> tuple[Probe, ...]:
+    """Return the last probe of every server of `model`, by server name."""
+    query = select(probes).where(probes.c.model == model).order_by(probes.c.server)
+    return tuple(rows.read(connection, query, Probe))

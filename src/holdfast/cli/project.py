@@ -29,6 +29,39 @@ from holdfast.tables import Snapshot
 
 MODEL_FILE = "model.py"
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Directory = Annotated[
+    Path,
+    typer.Option("--project", "-p", help="The project's directory.", file_okay=False, show_default="here"),
+]
+DeclarationFile = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", help="The file that declares the model.", show_default="model.py"),
+]
+HERE: Final = Path()
+VersionName = Annotated[
+    str | None,
+    typer.Argument(
+        help="The version, as in v3-1f2e3d4c, or v3 for short.", show_default="the newest that fits"
+    ),
+]
+Limit = Annotated[int, typer.Option("--limit", help="The most rows to show.", min=1)]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Return once it is decided; do not wait for the servers.")
+]
+Reason = Annotated[str, typer.Option("--reason", help="Why; recorded in the ledger.")]
+
+UNSTATED: Final = "requested by an operator"
+"""The reason that is recorded when the operator gives none."""
+P = ParamSpec("P")
+
+_SHARED: Final[dict[str, tuple[object, object]]] = {
+    "project": (Directory, HERE),
+    "declaration": (DeclarationFile, None),
+    "as_json": (AsJson, False),
+}
+"""The type and the default of each shared option."""
+
 
 @dataclass(frozen=True, slots=True)
 class Project:
@@ -121,39 +154,6 @@ def _unload_modules(directory: Path) -> None:
         file = getattr(module, "__file__", None)
         if file and Path(file).parent == directory:
             del sys.modules[name]
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Directory = Annotated[
-    Path,
-    typer.Option("--project", "-p", help="The project's directory.", file_okay=False, show_default="here"),
-]
-DeclarationFile = Annotated[
-    Path | None,
-    typer.Option("--file", "-f", help="The file that declares the model.", show_default="model.py"),
-]
-HERE: Final = Path()
-VersionName = Annotated[
-    str | None,
-    typer.Argument(
-        help="The version, as in v3-1f2e3d4c, or v3 for short.", show_default="the newest that fits"
-    ),
-]
-Limit = Annotated[int, typer.Option("--limit", help="The most rows to show.", min=1)]
-NoWait = Annotated[
-    bool, typer.Option("--no-wait", help="Return once it is decided; do not wait for the servers.")
-]
-Reason = Annotated[str, typer.Option("--reason", help="Why; recorded in the ledger.")]
-UNSTATED: Final = "requested by an operator"
-"""The reason that is recorded when the operator gives none."""
-
-P = ParamSpec("P")
-_SHARED: Final[dict[str, tuple[object, object]]] = {
-    "project": (Directory, HERE),
-    "declaration": (DeclarationFile, None),
-    "as_json": (AsJson, False),
-}
-"""The type and the default of each shared option."""
 
 
 @dataclass(frozen=True)

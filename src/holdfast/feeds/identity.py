@@ -16,6 +16,8 @@ from typing import Any, Final
 from holdfast.errors import ConflictError
 from holdfast.records import BatchId, check_name
 
+_LOAD: Final = ("feed", "batch", "epoch", "digest", "contract_hash")
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -108,9 +110,6 @@ def content_digest(pieces: Iterable[bytes | memoryview]) -> str:
     for piece in pieces:
         digest.update(piece)
     return digest.hexdigest()
-
-
-_LOAD: Final = ("feed", "batch", "epoch", "digest", "contract_hash")
 
 
 @dataclass(frozen=True, slots=True)

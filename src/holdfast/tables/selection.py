@@ -26,6 +26,8 @@ from holdfast.records import canonical_json, check_name, sha256_hex
 
 _Otherwise = Literal["refuse", "warn"]
 
+_MISSING = "(missing)"
+
 
 class Filter(Rule):
     """A policy for training rows: those for which `expression` is false are left out, and counted under `name`.
@@ -234,9 +236,6 @@ def selectable_columns(*parts: Iterable[Column], aggregates: Iterable[str]) -> d
         for column in part:
             found.setdefault(column.name, column)
     return found
-
-
-_MISSING = "(missing)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,17 @@ from holdfast.contract.schema.columns import EXACT
 from holdfast.contract.schema.missing import Reject
 from holdfast.contract.schema.timestamps import EARLIEST_US, LATEST_US
 
+REASONS: Final = "_reasons"
+"""The column of a quarantined row that lists its reasons; no contract can name a column so."""
+_BITS: Final = 64
+
+BitPosition: TypeAlias = tuple[int, int]
+"""The mask and the bit in it of a reason. Two reasons may share a word: a time out of range as read, and as checked."""
+
+_MAX_OUT_OF_ORDER_RATIO: Final = 64
+"""One row in this many may be out of order."""
+IntArray: TypeAlias = NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -117,15 +128,6 @@ def _pattern_mismatch(value: pl.Expr, pattern: str, longest: int) -> pl.Expr:
     return is_text_such_that(value, lambda text: 0 < len(text) <= longest and not matches(text))
 
 
-REASONS: Final = "_reasons"
-"""The column of a quarantined row that lists its reasons; no contract can name a column so."""
-
-_BITS: Final = 64
-
-BitPosition: TypeAlias = tuple[int, int]
-"""The mask and the bit in it of a reason. Two reasons may share a word: a time out of range as read, and as checked."""
-
-
 def is_any_broken(reasons: tuple[Reason, ...]) -> pl.Expr:
     """Return an expression that is true in each row for which any reason holds."""
     # Null where one is null and none holds, so that one look at the end is enough.
@@ -184,12 +186,6 @@ def _any_bit(places: list[BitPosition]) -> pl.Expr:
     return pl.any_horizontal(
         (pl.col(f"mask{word}") & pl.lit(bits, pl.UInt64)) != 0 for word, bits in wanted.items()
     )
-
-
-_MAX_OUT_OF_ORDER_RATIO: Final = 64
-"""One row in this many may be out of order."""
-
-IntArray: TypeAlias = NDArray[np.int64]
 
 
 def find_incomplete(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.Series | None:

@@ -23,6 +23,9 @@ from holdfast.store.feeds import admissions, loaded_rows, violations
 from holdfast.store.feeds.admissions import HistoryQuery
 from holdfast.store.files import staging
 
+WITHDRAWN = "violation.withdrawn"
+"""The kind of the event that withdraws a violation."""
+
 
 def commit(store: Store, batch: AdmittedBatch, *, now_us: int) -> LoadResult | Retry:
     """Commit `batch` at `now_us`, microseconds since 1970 UTC, and return what is true afterwards.
@@ -160,10 +163,6 @@ def _after_lost_reply(store: Store, batch: AdmittedBatch, error: Exception) -> L
             next_command="the same command again",
         ) from error
     return loaded(batch.staged.manifest, batch.staged.facts, version, batch.judgement.violations)
-
-
-WITHDRAWN = "violation.withdrawn"
-"""The kind of the event that withdraws a violation."""
 
 
 def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us: int) -> None:

@@ -29,6 +29,10 @@ from holdfast.tables.snapshots import LoadKey
 _NAMED = 3
 
 
+REFERENCE = "reference"
+"""The check of a violation when the feed that is referred to has no row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """Which of the rows are loaded already, by their key, and the ids of the batches that have them."""
@@ -164,10 +168,6 @@ def _span(feed: Feed, valid: pl.DataFrame) -> Span | None:
         return None
     times = valid[feed.contract.event_time].to_physical()
     return Span(feed.name, int(times[0]), int(times[-1]))
-
-
-REFERENCE = "reference"
-"""The check of a violation when the feed that is referred to has no row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,11 @@ _VIOLATIONS: Final = schema.violations
 _TABLES: Final = schema.snapshot_tables
 
 
+SNAPSHOTS_DIRECTORY: Final = "snapshots"
+"""Directory of the manifests under the store's root: `snapshots/<snapshot>.json`."""
+_BACKOUT_BATCHES: Final = schema.backout_batches
+
+
 def create(
     connection: Connection,
     root: Path,
@@ -219,12 +224,6 @@ def find(connection: Connection, name: str) -> Snapshot | None:
     tables = tuple(SnapshotTable(*each) for each in connection.execute(query))
     held = tuple(sorted(data_files.incomplete_loads(connection, name)))
     return Snapshot(**row, tables=tables, incomplete_loads=held)
-
-
-SNAPSHOTS_DIRECTORY: Final = "snapshots"
-"""Directory of the manifests under the store's root: `snapshots/<snapshot>.json`."""
-
-_BACKOUT_BATCHES: Final = schema.backout_batches
 
 
 @dataclass(frozen=True, slots=True)

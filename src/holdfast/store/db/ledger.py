@@ -61,6 +61,17 @@ _BUSY_TIMEOUT: Final = f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}"
 _SNAPSHOT_READ: Final[dict[str, Any]] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
+HEAD: Final = "0001"
+"""The revision of `schema.METADATA`: the newest file in `migrations/versions`."""
+_SCRIPTS: Final = Path(__file__).parent / "migrations"
+_REVISION: Final = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """An open ledger. Threads may share it; forked processes may not."""
@@ -348,18 +359,6 @@ class Store:
     def of(cls, settings: Settings) -> Store:
         """Open the store that `settings` name."""
         return cls.open(settings.root, settings.ledger_url)
-
-
-HEAD: Final = "0001"
-"""The revision of `schema.METADATA`: the newest file in `migrations/versions`."""
-
-_SCRIPTS: Final = Path(__file__).parent / "migrations"
-_REVISION: Final = Table(
-    "alembic_version",
-    MetaData(),
-    Column("version_num", String(32), nullable=False),
-    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
-)
 
 
 def _upgrade(engine: Engine) -> None:

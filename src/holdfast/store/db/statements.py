@@ -33,6 +33,27 @@ from holdfast.records import Level
 from holdfast.store.db import schema
 from holdfast.tables.snapshots import LoadKey
 
+AT_ONCE: Final = 500
+"""Maximum number of values in one statement."""
+Value = TypeVar("Value")
+
+PUBLISHED: Final = "published"
+"""The state of a load that is there."""
+
+BACKED_OUT: Final = "backed_out"
+"""The state of a load that was taken out."""
+
+LIVE: Final = schema.batches.c.state == PUBLISHED
+"""True for a row of `batches` that is currently loaded."""
+
+UNACCEPTED_ERROR: Final = and_(
+    schema.violations.c.level == Level.ERROR, schema.violations.c.accepted_at_us.is_(None)
+)
+"""True for a row of `violations` that makes its load suspect."""
+
+BoundLoad: TypeAlias = tuple[BindParameter[str], BindParameter[str], BindParameter[int]]
+"""A load as parameters of a statement: feed, batch and epoch."""
+
 
 class Prepared:
     """`statement`, compiled once for each dialect. Parameters are plain numbers and texts without type conversion.
@@ -115,12 +136,6 @@ def _named(columns: Iterable[str | None]) -> Callable[[Iterable[Any]], Any]:
     return row
 
 
-AT_ONCE: Final = 500
-"""Maximum number of values in one statement."""
-
-Value = TypeVar("Value")
-
-
 def inserting(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
     """Return an INSERT into `table` that has `on_conflict_...` methods."""
     if connection.dialect.name == "postgresql":
@@ -136,22 +151,6 @@ def pieces(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
     """
     for start in range(0, len(values), AT_ONCE):
         yield values[start : start + AT_ONCE]
-
-
-PUBLISHED: Final = "published"
-"""The state of a load that is there."""
-BACKED_OUT: Final = "backed_out"
-"""The state of a load that was taken out."""
-
-LIVE: Final = schema.batches.c.state == PUBLISHED
-"""True for a row of `batches` that is currently loaded."""
-UNACCEPTED_ERROR: Final = and_(
-    schema.violations.c.level == Level.ERROR, schema.violations.c.accepted_at_us.is_(None)
-)
-"""True for a row of `violations` that makes its load suspect."""
-
-BoundLoad: TypeAlias = tuple[BindParameter[str], BindParameter[str], BindParameter[int]]
-"""A load as parameters of a statement: feed, batch and epoch."""
 
 
 def of_load(table: FromClause, load: LoadKey | BoundLoad) -> ColumnElement[bool]:

@@ -58,6 +58,9 @@ _PROFILES: Final = Prepared(
     _NEWEST.join(_ADMISSIONS, _OF_BATCH).with_only_columns(_ADMISSIONS.c.profile_json)
 )
 
+_FEEDS: Final = schema.feeds
+_FIND_FEED: Final = Prepared(select(_FEEDS).where(_FEEDS.c.feed == bindparam("of_feed")))
+
 
 @dataclass(frozen=True, slots=True)
 class Admission:
@@ -172,10 +175,6 @@ def refuse(
         return
     violations.add(connection, batch, None, found, now_us=now_us)
     events.append(connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=explanation)
-
-
-_FEEDS: Final = schema.feeds
-_FIND_FEED: Final = Prepared(select(_FEEDS).where(_FEEDS.c.feed == bindparam("of_feed")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,11 @@ _NEWEST: Final = Prepared(
 )
 
 
+CONTRACTS_DIRECTORY: Final = "contracts"
+"""Where the copies lie, under the store's root: `contracts/<hash>.json`."""
+_SYNCED: Final[set[Path]] = set()
+
+
 @dataclass(frozen=True, slots=True)
 class ContractRow:
     """One contract; `first_used_at_us` is when it first judged a row, microseconds since 1970 UTC."""
@@ -166,12 +171,6 @@ def is_accepted(connection: Connection, subject: str, old_hash: str, new_hash: s
 def _subject(subject: str, old_hash: str, new_hash: str) -> str:
     """Return a change of contract as the subject of an event, within its 127 characters."""
     return f"{check_name(subject, 'feed or model')}/{old_hash[:16]}/{new_hash[:16]}"
-
-
-CONTRACTS_DIRECTORY: Final = "contracts"
-"""Where the copies lie, under the store's root: `contracts/<hash>.json`."""
-
-_SYNCED: Final[set[Path]] = set()
 
 
 def copy_path(root: Path, contract_hash: str) -> Path:

@@ -28,6 +28,23 @@ _BATCHES: Final = schema.batches
 _PARTS: Final = schema.file_row_groups
 _INSERT: Final = insert_into(_REFERENCES)
 
+_FILES: Final = schema.files
+_ROW_GROUPS: Final = schema.file_row_groups
+
+_SMALL: Final = 4_096
+"""Files with at most so many rows have the hashes of their keys kept in memory, for the next load near them."""
+_SEED: Final = 7
+_Columns: TypeAlias = tuple[tuple[str, pl.DataType], ...]
+_IN_SPAN: Final = select(_FILES.c.path).where(
+    _FILES.c.table_name == bindparam("of_feed"),
+    _FILES.c.event_time_max_us >= bindparam("low_us"),
+    _FILES.c.event_time_min_us <= bindparam("high_us"),
+    _FILES.c.added_version > bindparam("since"),
+    not_removed(_FILES),
+)
+_ANY: Final = Prepared(_IN_SPAN.limit(1))
+_ALL: Final = Prepared(_IN_SPAN)
+
 
 @dataclass(frozen=True, slots=True)
 class Referred:
@@ -107,24 +124,6 @@ def whose(connection: Connection, found: Sequence[FileFacts]) -> list[tuple[Load
         for group, load, rows in parts[fact.path]
         if fact.row_groups is None or group in fact.row_groups
     ]
-
-
-_FILES: Final = schema.files
-_ROW_GROUPS: Final = schema.file_row_groups
-_SMALL: Final = 4_096
-"""Files with at most so many rows have the hashes of their keys kept in memory, for the next load near them."""
-_SEED: Final = 7
-_Columns: TypeAlias = tuple[tuple[str, pl.DataType], ...]
-
-_IN_SPAN: Final = select(_FILES.c.path).where(
-    _FILES.c.table_name == bindparam("of_feed"),
-    _FILES.c.event_time_max_us >= bindparam("low_us"),
-    _FILES.c.event_time_min_us <= bindparam("high_us"),
-    _FILES.c.added_version > bindparam("since"),
-    not_removed(_FILES),
-)
-_ANY: Final = Prepared(_IN_SPAN.limit(1))
-_ALL: Final = Prepared(_IN_SPAN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,24 +33,6 @@ _PARTS_TABLE: Final = schema.file_row_groups
 _VACUUMED: Final = schema.vacuumed_snapshots
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
-    """One file as the ledger knows it. `path` is relative to the store's root; `bytes` and `sha256` are of the file.
-
-    `row_groups` are those to read, None for all; `rows` is their number of rows. `event_time_min_us` and
-    `event_time_max_us` bound the event times in the file, None if unknown.
-    """
-
-    path: str
-    table: str
-    rows: int
-    bytes: int
-    sha256: str
-    row_groups: tuple[int, ...] | None = None
-    event_time_min_us: int | None = None
-    event_time_max_us: int | None = None
-
-
 _COLUMNS: Final = (
     _FILES.c.path,
     _FILES.c.table_name,
@@ -62,7 +44,6 @@ _COLUMNS: Final = (
     _FILES.c.event_time_max_us,
 )
 """The columns in the order of the fields of `FileFacts`."""
-
 # Built once: putting a statement together costs more than running it.
 _ENTRIES: Final = (
     select(*_COLUMNS)
@@ -82,6 +63,27 @@ _PARTS: Final = (
     .where(_PARTS_TABLE.c.path == bindparam("of_path"))
     .order_by(_PARTS_TABLE.c.row_group)
 )
+
+Columns: TypeAlias = Sequence[str] | Mapping[str, pl.DataType]
+"""Columns to read: their names, or with each name the dtype that it is to have."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """One file as the ledger knows it. `path` is relative to the store's root; `bytes` and `sha256` are of the file.
+
+    `row_groups` are those to read, None for all; `rows` is their number of rows. `event_time_min_us` and
+    `event_time_max_us` bound the event times in the file, None if unknown.
+    """
+
+    path: str
+    table: str
+    rows: int
+    bytes: int
+    sha256: str
+    row_groups: tuple[int, ...] | None = None
+    event_time_min_us: int | None = None
+    event_time_max_us: int | None = None
 
 
 def entries(
@@ -142,10 +144,6 @@ def at_paths(connection: Connection, paths: Sequence[str]) -> list[FileFacts]:
         for row in connection.execute(select(*_COLUMNS).where(_FILES.c.path.in_(some)))
     }
     return [found[path] for path in paths if path in found]
-
-
-Columns: TypeAlias = Sequence[str] | Mapping[str, pl.DataType]
-"""Columns to read: their names, or with each name the dtype that it is to have."""
 
 
 def read(

@@ -21,6 +21,14 @@ LIMIT_BYTES: Final = 8 << 30
 DEADLINE_SECONDS: Final = 300.0
 """Deadline for reading a source, unless HOLDFAST_SOURCE_SECONDS sets another."""
 
+_PARQUET_MAGIC: Final = b"PAR1"
+_PACKED: Final = frozenset({".gz", ".zst"})
+_UNFINISHED: Final = frozenset(
+    {".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".inprogress", ".incomplete"}
+)
+_MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_CHUNK_BYTES: Final = 1 << 24
+
 
 class Kind(StrEnum):
     """How the rows of a file are written."""
@@ -134,11 +142,6 @@ def too_large(name: str, limit_bytes: int) -> InputError:
     )
 
 
-_PARQUET_MAGIC: Final = b"PAR1"
-_PACKED: Final = frozenset({".gz", ".zst"})
-_UNFINISHED: Final = frozenset(
-    {".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".inprogress", ".incomplete"}
-)
 _KINDS: Final = {
     ".csv": Kind.CSV,
     ".txt": Kind.CSV,
@@ -217,10 +220,6 @@ def all_finished(names: Iterable[str], shown: str) -> tuple[str, ...]:
             next_command="the same command when the delivery is complete",
         )
     return data
-
-
-_MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-_CHUNK_BYTES: Final = 1 << 24
 
 
 def unpacked(data: bytes, limit_bytes: int) -> bytes:

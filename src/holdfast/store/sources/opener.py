@@ -40,6 +40,12 @@ from holdfast.store.sources.delivery import (
     unanswered,
 )
 
+COUNT_SUFFIX: Final = ".count"
+"""A file `day.csv.count` next to `day.csv` declares its number of rows: a number, or JSON with "rows"."""
+T = TypeVar("T")
+_URL: Final = re.compile(r"([a-z][a-z0-9+.-]+)://")
+_Looks: TypeAlias = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
@@ -52,13 +58,6 @@ class Bounded:
 
 Spec: TypeAlias = str | Path | BatchQuery | Bounded
 """A file, a directory, a pattern such as "in/*.csv", a URL (file://, s3://, gs://, az://), or a query for one batch."""
-
-COUNT_SUFFIX: Final = ".count"
-"""A file `day.csv.count` next to `day.csv` declares its number of rows: a number, or JSON with "rows"."""
-
-T = TypeVar("T")
-
-_URL: Final = re.compile(r"([a-z][a-z0-9+.-]+)://")
 
 
 def open_source(
@@ -199,9 +198,6 @@ def _unreadable_count(control: Path) -> InputError:
         f'the control file {control.name} holds neither a number of rows nor JSON such as {{"rows": 900}}',
         state="nothing was loaded",
     )
-
-
-_Looks: TypeAlias = tuple[int, int, int, int]
 
 
 def _shown(path: str) -> str:

@@ -34,6 +34,9 @@ from holdfast.store.sources.opener import Spec, open_source
 
 _SMALL_BYTES: Final = 1 << 20
 
+_LONGEST_LINE_BYTES: Final = 1 << 22
+_ENDS: Final = b"\r\n"
+
 
 def read(spec: Spec, contract: Contract, *, missing_words: tuple[str, ...] = MISSING_WORDS) -> TypedBatch:
     """Return the rows of the source at `spec`; raises as `open_source` and `parse` do."""
@@ -147,10 +150,6 @@ _TYPES: Final = (
     pa.types.is_null,
     _is_words,
 )
-
-
-_LONGEST_LINE_BYTES: Final = 1 << 22
-_ENDS: Final = b"\r\n"
 
 
 @dataclass(frozen=True, slots=True)

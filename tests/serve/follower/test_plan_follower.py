@@ -158,6 +158,7 @@ def test_a_server_is_registered_before_it_is_ready(
     world: World, follower: plan_follower.PlanFollower
 ) -> None:
     """Killed right after its first prediction, it still leaves a log that the control loop collects."""
+    world.version("half")
     world.plan("half")
     follower.start()
     assert follower.first_read.wait(10)

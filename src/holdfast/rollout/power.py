@@ -10,7 +10,7 @@ from typing import Final
 from holdfast.errors import InputError
 from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY
 from holdfast.rollout.model.policy import Canary
-from holdfast.stats.power import RUNS, Detection, bad_units, score_loss
+from holdfast.stats.power import RUNS, Detection, Simulation, bad_units, score_loss
 
 _RATIOS: Final = {ERRORS: (2.0, 5.0), LATENCY: (2.0,)}
 _LOSSES: Final = (0.02, 0.05, 0.10)
@@ -188,16 +188,13 @@ class _Plan:
         each_minute = self.traffic.units_per_minute
         windows = self._windows(metric, each_minute * base, _MOST_BAD)
         units = each_minute * windows.minutes
+        margin = self.policy.error_margin if metric == ERRORS else self.policy.latency_margin
         found = bad_units(
+            Simulation(margin, self.policy.log_bound_of(metric), windows.count, seed, windows.runs),
             challenger_units=units * self.share,
             champion_units=units * (1.0 - self.share),
             base_rate=base,
             risk_ratio=ratio,
-            margin=self.policy.error_margin if metric == ERRORS else self.policy.latency_margin,
-            log_bound=self.policy.log_bound_of(metric),
-            windows=windows.count,
-            seed=seed,
-            runs=windows.runs,
         )
         effect = f"{ratio:g} times as many ({_share(base)} to {_share(base * ratio)})"
         return self._row(metric, effect, found, windows)
@@ -206,17 +203,14 @@ class _Plan:
         each_minute = self.traffic.labelled_per_minute
         windows = self._windows(QUALITY, each_minute * min(self.share, 1.0 - self.share), _MOST_PAIRS)
         scores = each_minute * windows.minutes
+        bound = self.policy.log_bound_of(QUALITY)
         found = score_loss(
+            Simulation(self.policy.quality_margin, bound, windows.count, seed, windows.runs),
             challenger_scores=round(scores * self.share),
             champion_scores=round(scores * (1.0 - self.share)),
             mean=self.traffic.mean_score,
             spread=self.traffic.score_spread,
             loss=loss,
-            margin=self.policy.quality_margin,
-            log_bound=self.policy.log_bound_of(QUALITY),
-            windows=windows.count,
-            seed=seed,
-            runs=windows.runs,
         )
         return self._row(QUALITY, f"mean score {loss:.2f} lower", found, windows)
 

@@ -5,7 +5,6 @@ A test has a bound on false alarms; what it would miss depends on the traffic. T
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,57 +36,68 @@ class Detection:
         return middle if middle <= self.windows else None
 
 
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """A planned test, and the runs in which it is simulated.
+
+    Parameters
+    ----------
+    margin
+        The tolerated odds ratio, or loss of mean score.
+    log_bound
+        The natural logarithm of the e-value at which harm is shown.
+    windows, seed, runs
+        How many windows are looked at, one after the other, in how many runs. Raises `ValueError` for less than one.
+    """
+
+    margin: float
+    log_bound: float
+    windows: int
+    seed: int
+    runs: int = RUNS
+
+    def __post_init__(self) -> None:
+        if self.windows < 1 or self.runs < 1:
+            raise ValueError(f"nothing to simulate: {self.windows} windows, {self.runs} runs")
+
+
 def bad_units(
+    plan: Simulation,
     *,
     challenger_units: float,
     champion_units: float,
     base_rate: float,
     risk_ratio: float,
-    margin: float,
-    log_bound: float,
-    windows: int,
-    seed: int,
-    runs: int = RUNS,
 ) -> Detection:
     """Simulate how soon `HypergeometricTest` finds a challenger that is bad `risk_ratio` times as often.
 
     Parameters
     ----------
+    plan
+        The test and its runs.
     challenger_units, champion_units
         Mean number of units of each arm in one window, at least 0. Windows have the next lower or higher whole number.
     base_rate, risk_ratio
         The champion's share of bad units, from 0 to 1, and by what the challenger's is larger (it is 1 at most).
-    margin, log_bound
-        The tolerated odds ratio, and the natural logarithm of the e-value at which harm is shown.
-    windows, seed, runs
-        How many windows are looked at, one after the other, in how many runs.
 
-    Raises `ValueError` for a rate that is no share, or nothing to simulate.
+    Raises `ValueError` for a rate that is no share.
 
-    >>> plan = dict(challenger_units=120, champion_units=1080, base_rate=0.01, margin=1.0, windows=60, seed=1)
-    >>> found = bad_units(risk_ratio=5.0, log_bound=4.6, **plan)
+    >>> plan = Simulation(margin=1.0, log_bound=4.6, windows=60, seed=1)
+    >>> found = bad_units(plan, challenger_units=120, champion_units=1080, base_rate=0.01, risk_ratio=5.0)
     >>> found.median, found.share_within(10)
     (2, 1.0)
     """
-    _check(base_rate, windows, runs)
-    rng = np.random.Generator(np.random.PCG64(seed))
-    ours, theirs = (_draw_units(rng, each, (runs, windows)) for each in (challenger_units, champion_units))
+    _check_share(base_rate)
+    rng = np.random.Generator(np.random.PCG64(plan.seed))
+    shape = (plan.runs, plan.windows)
+    ours, theirs = (_draw_units(rng, each, shape) for each in (challenger_units, champion_units))
     our_bad, their_bad = rng.binomial(ours, min(1.0, base_rate * risk_ratio)), rng.binomial(theirs, base_rate)
-    return first_crossing(hypergeometric.log_e_paths(ours, our_bad, theirs, their_bad, margin), log_bound)
+    paths = hypergeometric.log_e_paths(ours, our_bad, theirs, their_bad, plan.margin)
+    return first_crossing(paths, plan.log_bound)
 
 
 def score_loss(
-    *,
-    challenger_scores: int,
-    champion_scores: int,
-    mean: float,
-    spread: float,
-    loss: float,
-    margin: float,
-    log_bound: float,
-    windows: int,
-    seed: int,
-    runs: int = RUNS // 4,
+    plan: Simulation, *, challenger_scores: int, champion_scores: int, mean: float, spread: float, loss: float
 ) -> Detection:
     """Simulate how soon `BettingTest` finds that the challenger's mean score is `loss` below the champion's.
 
@@ -95,6 +105,8 @@ def score_loss(
 
     Parameters
     ----------
+    plan
+        The test and its runs.
     challenger_scores, champion_scores
         Number of scores of each arm in one window, at least 0.
     mean, spread
@@ -102,27 +114,23 @@ def score_loss(
         own mean permits.
     loss
         By how much the challenger's mean is below the champion's.
-    margin, log_bound
-        The tolerated loss, and the natural logarithm of the e-value at which harm is shown.
-    windows, seed, runs
-        Number of windows in a run, seed, and number of runs.
 
     Raises `ValueError` for means and spreads that no law on [0, 1] has.
 
-    >>> plan = dict(challenger_scores=12, champion_scores=108, mean=0.8, spread=0.2, margin=0.005, windows=60, seed=1)
-    >>> found = score_loss(loss=0.1, log_bound=4.6, **plan)
+    >>> plan = Simulation(margin=0.005, log_bound=4.6, windows=60, seed=1, runs=500)
+    >>> found = score_loss(plan, challenger_scores=12, champion_scores=108, mean=0.8, spread=0.2, loss=0.1)
     >>> 5 <= found.median <= 12, found.share_within(60)
     (True, 1.0)
     """
-    _check(mean, windows, runs)
-    if min(challenger_scores, champion_scores) == 0:
-        return Detection(windows, (0,) * runs)
-    rng = np.random.Generator(np.random.PCG64(seed))
+    _check_share(mean)
     pairs = min(challenger_scores, champion_scores)
-    shape = (runs, windows, pairs)
+    if pairs == 0:
+        return Detection(plan.windows, (0,) * plan.runs)
+    rng = np.random.Generator(np.random.PCG64(plan.seed))
+    shape = (plan.runs, plan.windows, pairs)
     ours = _draw_means(rng, mean - loss, spread, max(1, challenger_scores // pairs), shape)
     theirs = _draw_means(rng, mean, spread, max(1, champion_scores // pairs), shape)
-    return first_crossing(betting.log_e_paths(ours, theirs, margin), log_bound)
+    return first_crossing(betting.log_e_paths(ours, theirs, plan.margin), plan.log_bound)
 
 
 def first_crossing(log_e: NDArray[np.float64], log_bound: float) -> Detection:
@@ -151,6 +159,6 @@ def _draw_means(
     return drawn
 
 
-def _check(share: float, windows: int, runs: int) -> None:
-    if not (0.0 <= share <= 1.0 and math.isfinite(share) and windows >= 1 and runs >= 1):
-        raise ValueError(f"nothing to simulate: a share of {share}, {windows} windows, {runs} runs")
+def _check_share(share: float) -> None:
+    if not (0.0 <= share <= 1.0):  # NaN is not
+        raise ValueError(f"nothing to simulate: a share of {share}")

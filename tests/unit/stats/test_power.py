@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 
 from holdfast.stats import BettingTest, HypergeometricTest
-from holdfast.stats.power import Detection, bad_units, score_loss
+from holdfast.stats.power import Detection, Simulation, bad_units, score_loss
 
 BOUND = 4.85
 
 
 def test_the_targets_of_a_canary_with_120_units_a_minute() -> None:
     """R126, R127: twice the errors at 1 % in at most 15 minutes, five times 0.1 % in at most 13 with power 0.99."""
-    plan = {"challenger_units": 120, "champion_units": 1080, "margin": 1.0, "log_bound": BOUND, "windows": 60}
-    twice = bad_units(base_rate=0.01, risk_ratio=2.0, seed=1, **plan)
-    fivefold = bad_units(base_rate=0.001, risk_ratio=5.0, seed=1, **plan)
+    plan, units = (
+        Simulation(1.0, BOUND, windows=60, seed=1),
+        {"challenger_units": 120, "champion_units": 1080},
+    )
+    twice = bad_units(plan, base_rate=0.01, risk_ratio=2.0, **units)
+    fivefold = bad_units(plan, base_rate=0.001, risk_ratio=5.0, **units)
     assert twice.median is not None
     assert twice.median <= 15
     assert fivefold.median is not None
@@ -39,12 +42,12 @@ def test_what_is_foretold_is_what_the_tests_do() -> None:
         found.append(least >= BOUND)
         scored.append(worst >= BOUND)
     bad_ones = bad_units(
-        challenger_units=120, champion_units=1080, base_rate=0.01, risk_ratio=3.0, margin=1.1, log_bound=BOUND,
-        windows=8, seed=1,
+        Simulation(1.1, BOUND, windows=8, seed=1),
+        challenger_units=120, champion_units=1080, base_rate=0.01, risk_ratio=3.0,
     )  # fmt: skip
     lost = score_loss(
-        challenger_scores=12, champion_scores=108, mean=0.8, spread=0.2, loss=0.1, margin=0.005,
-        log_bound=BOUND, windows=8, seed=1,
+        Simulation(0.005, BOUND, windows=8, seed=1, runs=500),
+        challenger_scores=12, champion_scores=108, mean=0.8, spread=0.2, loss=0.1,
     )  # fmt: skip
     assert abs(np.mean(found) - bad_ones.share_within(8)) < 0.2
     assert abs(np.mean(scored) - lost.share_within(8)) < 0.2
@@ -52,30 +55,18 @@ def test_what_is_foretold_is_what_the_tests_do() -> None:
 
 
 def test_the_same_seed_tells_the_same_and_fractions_of_units_count() -> None:
-    plan = {
-        "base_rate": 0.05,
-        "risk_ratio": 4.0,
-        "margin": 1.0,
-        "log_bound": BOUND,
-        "windows": 40,
-        "runs": 400,
-    }
-    one = bad_units(challenger_units=2.5, champion_units=22.5, seed=5, **plan)
-    assert one == bad_units(challenger_units=2.5, champion_units=22.5, seed=5, **plan)
-    low, high = (bad_units(challenger_units=n, champion_units=9 * n, seed=5, **plan) for n in (2, 3))
+    plan, rates = Simulation(1.0, BOUND, windows=40, seed=5, runs=400), {"base_rate": 0.05, "risk_ratio": 4.0}
+    one = bad_units(plan, challenger_units=2.5, champion_units=22.5, **rates)
+    assert one == bad_units(plan, challenger_units=2.5, champion_units=22.5, **rates)
+    low, high = (bad_units(plan, challenger_units=n, champion_units=9 * n, **rates) for n in (2, 3))
     assert low.share_within(40) <= one.share_within(40) <= high.share_within(40)
 
 
 def test_no_traffic_finds_nothing() -> None:
-    nothing = bad_units(
-        challenger_units=0, champion_units=900, base_rate=0.01, risk_ratio=9.0, margin=1.0, log_bound=BOUND,
-        windows=5, seed=1, runs=10,
-    )  # fmt: skip
+    plan = Simulation(1.0, BOUND, windows=5, seed=1, runs=10)
+    nothing = bad_units(plan, challenger_units=0, champion_units=900, base_rate=0.01, risk_ratio=9.0)
     assert (nothing.median, nothing.share_within(5)) == (None, 0.0)
-    unlabelled = score_loss(
-        challenger_scores=0, champion_scores=50, mean=0.8, spread=0.2, loss=0.1, margin=0.0, log_bound=BOUND,
-        windows=5, seed=1,
-    )  # fmt: skip
+    unlabelled = score_loss(plan, challenger_scores=0, champion_scores=50, mean=0.8, spread=0.2, loss=0.1)
     assert unlabelled.median is None
 
 
@@ -91,11 +82,11 @@ def test_the_median_counts_the_runs_that_found_nothing() -> None:
 def test_what_cannot_be_meant_is_refused(rate: float, mean: float, windows: int) -> None:
     with pytest.raises(ValueError, match=r"nothing to simulate|no scores have"):
         bad_units(
-            challenger_units=1, champion_units=1, base_rate=rate, risk_ratio=1.0, margin=1.0, log_bound=1.0,
-            windows=windows, seed=1, runs=2,
+            Simulation(1.0, 1.0, windows, seed=1, runs=2),
+            challenger_units=1, champion_units=1, base_rate=rate, risk_ratio=1.0,
         )  # fmt: skip
     with pytest.raises(ValueError, match=r"no scores have|nothing to simulate"):
         score_loss(
-            challenger_scores=1, champion_scores=1, mean=mean, spread=0.1, loss=0.9, margin=0.0, log_bound=1.0,
-            windows=1, seed=1, runs=2,
+            Simulation(0.0, 1.0, windows=1, seed=1, runs=2),
+            challenger_scores=1, champion_scores=1, mean=mean, spread=0.1, loss=0.9,
         )  # fmt: skip

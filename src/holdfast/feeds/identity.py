@@ -142,10 +142,6 @@ class Manifest:
         """Return the manifest of one load of which nothing is counted yet."""
         return cls(batch.feed, batch.batch, epoch, digest, contract_hash, key)
 
-    def load(self) -> dict[str, str | int]:
-        """Return the fields that name the load in the ledger."""
-        return {name: getattr(self, name) for name in _LOAD}
-
     def as_dict(self) -> dict[str, str | int]:
         """Return the fields as they stand in a file's footer.
 

@@ -11,11 +11,9 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from holdfast.errors import InputError
@@ -42,7 +40,6 @@ from holdfast.store.sources.delivery import (
 
 COUNT_SUFFIX: Final = ".count"
 """A file `day.csv.count` next to `day.csv` declares its number of rows: a number, or JSON with "rows"."""
-T = TypeVar("T")
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]+)://")
 _Looks: TypeAlias = tuple[int, int, int, int]
 
@@ -101,17 +98,17 @@ def deliveries(spec: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> tupl
     if _is_remote(spec):
         if not spec.endswith("/"):
             return (spec,)
-        return _within(deadline_seconds, partial(object_store.names, spec), object_store.shown(spec))
+        return _Reading(spec, object_store.shown(spec)).within(deadline_seconds).names
     return _local_names(_path(spec))
 
 
 def _files(spec: str | Path, deadline_seconds: float, limit_bytes: int) -> Source:
     if isinstance(spec, str) and _is_remote(spec):
-        name = object_store.shown(spec)
-        bundle = _within(deadline_seconds, partial(object_store.read, spec, limit_bytes), name)
+        reading = _Reading(spec, object_store.shown(spec), limit_bytes)
     else:
         path = str(spec) if isinstance(spec, Path) else _path(spec)
-        bundle = _within(deadline_seconds, partial(_read_local, path, limit_bytes), _shown(path))
+        reading = _Reading(path, _shown(path), limit_bytes, remote=False)
+    bundle = reading.within(deadline_seconds).bundle
     if sum(len(file.data) for file in bundle.files) > limit_bytes:
         raise too_large(bundle.name, limit_bytes)
     return bundle
@@ -143,29 +140,43 @@ def _path(spec: str) -> str:
     return unquote(parts.path)
 
 
-def _within(deadline_seconds: float, work: Callable[[], T], name: str) -> T:
-    """Return or raise what `work` does; `UnavailableError` HF209 about the source `name` if it takes longer.
+class _Reading(threading.Thread):
+    """Reads `place`, or lists its files without a limit, in a thread that does not keep the process alive.
 
-    The thread of work that never ends is left behind: a call into a stopped system cannot be cancelled. It does not keep
-    the process alive.
+    A call into a stopped system cannot be cancelled: the thread of one that never ends is left behind.
     """
-    done: list[T] = []
-    failed: list[BaseException] = []
 
-    def run() -> None:
+    bundle: Bundle
+    names: tuple[str, ...]
+
+    def __init__(
+        self, place: str, shown: str, limit_bytes: int | None = None, *, remote: bool = True
+    ) -> None:
+        super().__init__(name=f"reading {shown}", daemon=True)
+        self._place, self._shown, self._limit_bytes, self._remote = place, shown, limit_bytes, remote
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Read or list; an error is raised in the thread that waits."""
         try:
-            done.append(work())
-        except BaseException as error:  # raised again, in the thread that waits
-            failed.append(error)
+            if self._limit_bytes is None:
+                self.names = object_store.names(self._place)
+            elif self._remote:
+                self.bundle = object_store.read(self._place, self._limit_bytes)
+            else:
+                self.bundle = _read_local(self._place, self._limit_bytes)
+        except BaseException as error:
+            self._error = error
 
-    thread = threading.Thread(target=run, name=f"reading {name}", daemon=True)
-    thread.start()
-    thread.join(deadline_seconds)
-    if failed:
-        raise failed[0]
-    if not done:
-        raise unanswered(name, f"did not answer within {deadline_seconds:g} seconds")
-    return done[0]
+    def within(self, deadline_seconds: float) -> _Reading:
+        """Run to the end; `UnavailableError` HF209 about the source if it takes longer than the deadline."""
+        self.start()
+        self.join(deadline_seconds)
+        if self._error is not None:
+            raise self._error
+        if self.is_alive():
+            raise unanswered(self._shown, f"did not answer within {deadline_seconds:g} seconds")
+        return self
 
 
 def rows_declared(spec: Spec) -> int | None:

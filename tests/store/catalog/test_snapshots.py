@@ -147,8 +147,7 @@ def test_a_change_of_zone_is_published_and_a_column_of_two_kinds_is_not(store: S
 
 
 def _entries(store: Store, snapshot: Snapshot, table: str) -> list[data_files.FileFacts]:
-    with store.ledger.read() as connection:
-        return snapshots.table_files(connection, snapshot, table)
+    return read(store, data_files.snapshot_entries, snapshot.snapshot, table)
 
 
 def _by_duckdb(table: Path) -> list[tuple[object, ...]]:

@@ -87,7 +87,7 @@ def test_blobs_of_no_version_are_swept_when_no_process_writes_any(store: Store) 
     unfinished.write_bytes(b"mod")
     with blobs.registering(store.root):
         assert orphans.sweep(store) == []
-        with blobs.registering(store.root), blobs.without_writers(store) as alone:
+        with blobs.registering(store.root), blobs.without_writers(store.root) as alone:
             assert not alone
     with held(store.root / blobs.BLOBS_DIRECTORY):
         assert orphans.sweep(store) == []

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import timedelta
 
-from holdfast.records import HOUR_US, MINUTE_US
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+from holdfast.records import EPOCH, HOUR_US, MINUTE_US
 
 
 def counted(number: int, noun: str) -> str:
@@ -80,7 +77,7 @@ def timestamp(at_us: int | None) -> str:
     >>> timestamp(1_357_000_000_000_000)
     '2013-01-01 00:26:40Z'
     """
-    return "-" if at_us is None else f"{_EPOCH + timedelta(microseconds=at_us):%Y-%m-%d %H:%M:%SZ}"
+    return "-" if at_us is None else f"{EPOCH + timedelta(microseconds=at_us):%Y-%m-%d %H:%M:%SZ}"
 
 
 def first_line(error: Exception) -> str:

@@ -40,7 +40,8 @@ from holdfast.contract.batch.json_input import from_objects
 from holdfast.contract.batch.reasons import REASONS
 from holdfast.contract.batch.typed_input import from_frame
 from holdfast.contract.row.compiler import EXTRA, compile_row
-from holdfast.contract.schema.timestamps import microseconds, read_timestamp
+from holdfast.contract.schema.timestamps import read_timestamp
+from holdfast.records import microseconds
 
 NEW_YORK = "America/New_York"
 BATCH = 5_000

@@ -28,7 +28,7 @@ import polars as pl
 from holdfast.contract import Contract, Integer
 from holdfast.control.ingest.dry_run import check
 from holdfast.control.ingest.ingest import ingest
-from holdfast.control.ingest.read import DeliverySpec
+from holdfast.control.ingest.validate import DeliverySpec
 from holdfast.errors import HoldfastError
 from holdfast.feeds import Expectations, Feed, Granularity, Limits, Reference
 from holdfast.records import Level, Violation

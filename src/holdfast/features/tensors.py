@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.contract.schema.timestamps import microseconds, read_timestamp
+from holdfast.contract.schema.timestamps import read_timestamp
 from holdfast.errors import InputError
 from holdfast.features.fitted import MISSING_US, Input, InputType
+from holdfast.records import microseconds
 
 if TYPE_CHECKING:
     import polars as pl

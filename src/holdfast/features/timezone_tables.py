@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from holdfast.contract.schema.timestamps import EPOCH
+from holdfast.records import EPOCH
 
 FIRST_SECOND: Final = 0
 """1970-01-01 UTC; before it zones are a patchwork of local mean times."""

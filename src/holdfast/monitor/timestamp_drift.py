@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from holdfast.contract.profile.column_profile import TimestampProfile
-from holdfast.records import Level, Violation
+from holdfast.records import EPOCH, Level, Violation
 
 FEWEST_ROWS: Final = 20
 _MOVES: Final = tuple(hours for hours in range(-11, 13) if hours)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def check_timestamps(
@@ -83,7 +82,7 @@ def _round(hours: int) -> int:
 
 
 def _hour(at_us: int, clock: ZoneInfo) -> int:
-    return (_EPOCH + timedelta(microseconds=at_us)).astimezone(clock).hour
+    return (EPOCH + timedelta(microseconds=at_us)).astimezone(clock).hour
 
 
 def _shares(counts: Sequence[int]) -> list[float]:

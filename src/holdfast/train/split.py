@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import TYPE_CHECKING, Final
 
-from holdfast.contract.schema.timestamps import microseconds
 from holdfast.errors import InputError
+from holdfast.records import microseconds
 
 if TYPE_CHECKING:
     import polars as pl

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.control.executors.executor import Executor, LocalExecutor, open_executor
 from holdfast.control.ingest.ingest import ingest_many
-from holdfast.control.ingest.read import DeliverySpec
+from holdfast.control.ingest.validate import DeliverySpec
 from holdfast.errors import InputError, UnavailableError
 from holdfast.store import Store
 from holdfast.store.maintenance import orphans

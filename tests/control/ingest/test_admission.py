@@ -22,8 +22,8 @@ from holdfast.control.ingest.dry_run import check
 from holdfast.control.ingest.feed_status import of_model
 from holdfast.control.ingest.ingest import ingest, prepare, publish
 from holdfast.control.ingest.outcome import LoadResult
-from holdfast.control.ingest.read import DeliverySpec
 from holdfast.control.ingest.stage import StagedBatch
+from holdfast.control.ingest.validate import DeliverySpec
 from holdfast.control.maintenance.verify import verify
 from holdfast.control.training.train import refuse_suspects, train
 from holdfast.errors import HoldfastError, InputError, NotFoundError, RefusedError

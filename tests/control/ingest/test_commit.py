@@ -12,8 +12,8 @@ from holdfast.control.ingest.admit import AdmittedBatch, admit
 from holdfast.control.ingest.commit import commit
 from holdfast.control.ingest.ingest import ingest, prepare
 from holdfast.control.ingest.outcome import LoadResult, Retry, RetryReason
-from holdfast.control.ingest.read import DeliverySpec
 from holdfast.control.ingest.stage import StagedBatch
+from holdfast.control.ingest.validate import DeliverySpec
 from holdfast.errors import ConflictError, IntegrityError, UnavailableError
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Expectations

@@ -11,7 +11,7 @@ import pytest
 from holdfast.contract import Category, Contract, Number, Text, Timestamp
 from holdfast.control.executors.executor import Executor, LocalExecutor, open_executor
 from holdfast.control.ingest.ingest import ingest, ingest_many
-from holdfast.control.ingest.read import DeliverySpec
+from holdfast.control.ingest.validate import DeliverySpec
 from holdfast.errors import ConflictError, InputError, UnavailableError
 from holdfast.features import Aggregate
 from holdfast.feeds import Expectations, Feed, Reference

@@ -28,7 +28,8 @@ from holdfast.contract.batch.compiler import compile_batch, dtype
 from holdfast.contract.batch.reasons import REASONS
 from holdfast.contract.batch.text_input import from_text
 from holdfast.contract.row.compiler import compile_row
-from holdfast.contract.schema.timestamps import microseconds, read_timestamp
+from holdfast.contract.schema.timestamps import read_timestamp
+from holdfast.records import microseconds
 from tests.support.profile import examples
 
 NEW_YORK = "America/New_York"

@@ -13,8 +13,9 @@ from holdfast.contract.schema.source_metadata import (
     ColumnMismatch,
     column_conversion,
 )
-from holdfast.contract.schema.timestamps import microseconds, read_timestamp
+from holdfast.contract.schema.timestamps import read_timestamp
 from holdfast.contract.schema.units import InexactError, convert_value
+from holdfast.records import microseconds
 
 
 class RowAdapter:

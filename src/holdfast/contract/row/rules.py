@@ -13,7 +13,8 @@ from holdfast.contract.schema.columns import Column, Timestamp
 from holdfast.contract.schema.expressions import Rule
 from holdfast.contract.schema.rule_ast import Apply, ColumnRef, Literal, Matches, OneOf
 from holdfast.contract.schema.rule_types import DYADIC, TypedNode, ValueType, check_rule
-from holdfast.contract.schema.timestamps import microseconds, read_timestamp
+from holdfast.contract.schema.timestamps import read_timestamp
+from holdfast.records import microseconds
 
 Row: TypeAlias = Mapping[str, object]
 Value: TypeAlias = Callable[[Row], object]

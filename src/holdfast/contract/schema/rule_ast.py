@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 
 from holdfast.contract.schema.columns import EXACT, is_unicode
-from holdfast.contract.schema.timestamps import EARLIEST, LATEST, microseconds
+from holdfast.contract.schema.timestamps import EARLIEST, LATEST
 from holdfast.errors import InputError
-from holdfast.records import check_name
+from holdfast.records import check_name, microseconds
 
 Constant: TypeAlias = bool | int | float | str | datetime | timedelta
 """Constants of an expression; a timestamp is an aware `datetime`."""

@@ -29,9 +29,9 @@ from holdfast.contract.schema.columns import (
 )
 from holdfast.contract.schema.expressions import Rule
 from holdfast.contract.schema.rule_ast import Apply, ColumnRef, Literal, Matches, Node, OneOf, format_node
-from holdfast.contract.schema.timestamps import EARLIEST_US, LATEST_US, microseconds, read_timestamp
+from holdfast.contract.schema.timestamps import EARLIEST_US, LATEST_US, read_timestamp
 from holdfast.errors import InputError
-from holdfast.records import duration
+from holdfast.records import duration, microseconds
 
 Columns: TypeAlias = Mapping[str, Column]
 

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final
 from zoneinfo import ZoneInfo
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+from holdfast.records import microseconds
+
 EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 """The earliest and latest timestamps of a row: a day inside what `datetime` can represent in every zone."""
 LATEST: Final = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
@@ -26,18 +27,6 @@ OFFSET: Final = r"[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _TEXT: Final = re.compile(f"{DATE}[Tt ]{TIME}(?:{FRACTION})?({OFFSET})?")
 
 _KNOWN_ZONES: Final = (timezone, ZoneInfo)
-
-_MICROSECOND: Final = timedelta(microseconds=1)
-
-
-def microseconds(timestamp: datetime) -> int:
-    """Return the microseconds from 1970-01-01T00:00:00Z to `timestamp`, exactly.
-
-    >>> microseconds(datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC))
-    -1
-    """
-    return (timestamp - EPOCH) // _MICROSECOND
-
 
 EARLIEST_US: Final = microseconds(EARLIEST)
 LATEST_US: Final = microseconds(LATEST)

@@ -17,14 +17,13 @@ from typing import Any, Final
 
 from holdfast.contract import Contract, Timestamp
 from holdfast.contract.row.adapter import RowAdapter
-from holdfast.contract.schema.timestamps import EPOCH
 from holdfast.control.collect.log_summary import Slicer, no_slices, slicer_of
 from holdfast.control.evaluation.sandbox import run_sandbox
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.features import FittedFeatures, OnlineTable, entity_key
 from holdfast.qualify import GateResult
-from holdfast.records import Progress, Verdict
+from holdfast.records import EPOCH, Progress, Verdict
 from holdfast.rollout.evidence.evidence import score
 from holdfast.rollout.evidence.replay import CONTRACT, Replayed, replayed
 from holdfast.rollout.evidence.shadow import OK, ComparedRow, LabelledPair, Pair, describe, rank_slices

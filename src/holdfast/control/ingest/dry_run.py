@@ -8,8 +8,7 @@ import polars as pl
 
 from holdfast.control.ingest.admit import judge
 from holdfast.control.ingest.outcome import LoadResult, RefusalError
-from holdfast.control.ingest.read import DeliverySpec, read
-from holdfast.control.ingest.validate import validate
+from holdfast.control.ingest.validate import DeliverySpec, read, validate
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.feeds import Feed
 from holdfast.feeds.admission import worst

@@ -24,9 +24,8 @@ from holdfast.control.executors.executor import Executor
 from holdfast.control.ingest.admit import AdmittedBatch, admit
 from holdfast.control.ingest.commit import commit
 from holdfast.control.ingest.outcome import LoadResult, RefusalError, Retry, RetryReason, recorded
-from holdfast.control.ingest.read import DeliverySpec, read
 from holdfast.control.ingest.stage import StagedBatch, stage
-from holdfast.control.ingest.validate import ValidatedBatch, validate
+from holdfast.control.ingest.validate import DeliverySpec, ValidatedBatch, read, validate
 from holdfast.errors import ConflictError, InputError, RefusedError, UnavailableError
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Feed

@@ -1,4 +1,4 @@
-"""Step 2 of a load: check a delivery by its feed's contract, its references and the keys that are loaded.
+"""Steps 1 and 2 of a load: read a delivery, and check it by its contract, its references and the keys that are loaded.
 
 Reads the ledger and writes nothing, so any process on any machine that sees the store may do it.
 """
@@ -16,9 +16,8 @@ from holdfast.contract.profile.profile import Profile, profile_batch
 from holdfast.control.ingest import contract_changes, lookups
 from holdfast.control.ingest.lookups import Known
 from holdfast.control.ingest.outcome import LoadResult, RefusalError, already_loaded
-from holdfast.control.ingest.read import Delivery
 from holdfast.errors import InputError, RefusedError
-from holdfast.feeds import AlreadyLoaded, Feed, Manifest
+from holdfast.feeds import AlreadyLoaded, Feed, Manifest, batch_id, content_digest
 from holdfast.feeds.measurements import DeliveryFacts, measure
 from holdfast.feeds.schema_drift import RENAMED, changed_columns
 from holdfast.records import BatchId, Level, Violation
@@ -26,7 +25,7 @@ from holdfast.store import Store, sources
 from holdfast.store.catalog import batches
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.feeds.loaded_rows import Referred
-from holdfast.store.sources import parser
+from holdfast.store.sources import Source, Spec, opener, parser
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,3 +159,35 @@ def _compiled(contract: Contract) -> BatchCheck:
 
 def _in_event_order(frame: pl.DataFrame, event_time: str) -> pl.DataFrame:
     return frame if frame[event_time].is_sorted() else frame.sort(event_time, maintain_order=True)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySpec:
+    """A delivery to load: the sender's batch id, the location, and the number of rows that the sender declares."""
+
+    batch: str
+    source: Spec
+    rows_expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A delivery in memory; `digest` is the SHA-256 of its content, `rows_expected` the sender's number of rows."""
+
+    batch: BatchId
+    source: Source
+    digest: str
+    rows_expected: int | None
+
+
+def read(feed: Feed, spec: DeliverySpec) -> Delivery:
+    """Read the delivery at `spec` for `feed`.
+
+    Without `spec.rows_expected` the number of rows is that of the control file, if there is one. Raises as
+    `sources.open_source` does, and `InputError` HF101 on a batch id that cannot be used.
+    """
+    identity = batch_id(feed.name, spec.batch)
+    source = sources.open_source(spec.source)
+    rows_expected = opener.rows_declared(spec.source) if spec.rows_expected is None else spec.rows_expected
+    failpoint("ingest.read")
+    return Delivery(identity, source, content_digest(source.pieces()), rows_expected)

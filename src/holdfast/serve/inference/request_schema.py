@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo
 from holdfast.contract import Column, ColumnFacts, Contract, Timestamp
 from holdfast.contract.row.compiler import compile_row, compile_rules
 from holdfast.contract.schema.source_metadata import ColumnMismatch, column_conversion
-from holdfast.contract.schema.timestamps import microseconds, read_timestamp
+from holdfast.contract.schema.timestamps import read_timestamp
 from holdfast.contract.schema.units import InexactError, convert_value, is_loaded, load_definitions
 from holdfast.errors import UnavailableError
+from holdfast.records import microseconds
 from holdfast.serve.inference.fast_check import compile_fast_check
 from holdfast.serve.protocol.oip import InferRequest, RequestError, input_spec
 

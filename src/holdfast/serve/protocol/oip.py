@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,7 @@ import numpy as np
 
 from holdfast.contract import Boolean, Category, Column, ColumnFacts, Integer, Label, Number, Text, Timestamp
 from holdfast.errors import InputError
+from holdfast.records import EPOCH
 
 MAX_ROWS: Final = 10_000
 """Per request: it bounds how long one request delays all others."""
@@ -26,7 +27,6 @@ PLATFORM: Final = "onnx_onnxv1"
 _UNIT_CHARACTERS: Final = 256
 _WORD_CHARACTERS: Final = 64
 _LENGTH: Final = struct.Struct("<I")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _INTEGERS: Final = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
 _NUMPY: Final = {
@@ -283,7 +283,7 @@ def _timestamp_text(name: str, value: object) -> str | None:
     if type(value) is not int:
         raise RequestError("HF502", f"input {name!r} has no integer", [f"{name}|type"])
     try:
-        return (_EPOCH + timedelta(microseconds=value)).isoformat()
+        return (EPOCH + timedelta(microseconds=value)).isoformat()
     except OverflowError:
         raise RequestError(
             "HF502", f"input {name!r} has a timestamp out of range", [f"{name}|range"]

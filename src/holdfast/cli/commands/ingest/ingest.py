@@ -21,7 +21,7 @@ from holdfast.control.executors.executor import open_executor
 from holdfast.control.ingest import dry_run as checking
 from holdfast.control.ingest.ingest import ingest_many
 from holdfast.control.ingest.outcome import LoadResult
-from holdfast.control.ingest.read import DeliverySpec
+from holdfast.control.ingest.validate import DeliverySpec
 from holdfast.errors import InputError
 from holdfast.feeds import Feed
 from holdfast.feeds.postgres_query import BatchQuery

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -38,20 +38,33 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project.directory
 
 
-@pytest.fixture
-def project(prepared: Path, tmp_path: Path) -> Project:
-    """A copy of the prepared project, to do anything with."""
-    return Project(Path(shutil.copytree(prepared, tmp_path / "parcels")))
+class Up:
+    """`holdfast up` of a project, which may be killed and started again."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self._stack = contextlib.ExitStack()
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again after a kill."""
+        self.process = self._stack.enter_context(self.project.running("up"))
+
+    def stop(self) -> None:
+        """End it as Ctrl-C does."""
+        self._stack.close()
 
 
 @pytest.fixture(scope="module")
-def group(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, int]]:
-    """A copy of the prepared project, and the process of its `holdfast up`."""
-    project = Project(Path(shutil.copytree(prepared, tmp_path_factory.mktemp("group") / "parcels")))
-    with project.running("up") as process:
-        project.wait_for_server("parcels")
-        yield project, process.pid
-        assert process.poll() is None
+def up(prepared: Path) -> Iterator[Up]:
+    """`holdfast up` of the prepared project, whose server is ready; the tests of this file play on it one after the other."""
+    started = Up(Project(prepared))
+    try:
+        started.project.wait_for_server("parcels")
+        yield started
+        assert started.process.poll() is None
+    finally:
+        started.stop()
 
 
 def children_of(pid: int) -> list[int]:
@@ -73,31 +86,58 @@ def wait_for_response(project: Project) -> None:
     wait_until(lambda: project.page("/api/status")[0] == 200, "the page responds")
 
 
-def test_from_nothing_to_a_prediction_and_its_label(group: tuple[Project, int]) -> None:
-    project, _ = group
+def predict_and_label(project: Project) -> str:
+    """Request a prediction, and send its label; the id of the prediction."""
     status, response = project.request("POST", INFER, REQUEST)
     assert status == 200, response
     assert 0.0 < response["outputs"][0]["data"][0] < 1.0
-    prediction = response["parameters"]["prediction_id"]
+    prediction: str = response["parameters"]["prediction_id"]
     project.run("feedback", prediction, "true")
-    refused = project.refused("feedback", prediction, "false", expect=4)
+    return prediction
+
+
+def labelled(project: Project) -> int:
+    """How many labels are joined."""
+    return sum(version["labelled"] for version in project.document("status")["versions"])
+
+
+def test_from_nothing_to_a_prediction_and_its_label(up: Up) -> None:
+    prediction = predict_and_label(up.project)
+    refused = up.project.refused("feedback", prediction, "false", expect=4)
     assert "HF505" in refused
     assert "the earlier one stands" in refused
-
-    def joined() -> bool:
-        return sum(version["labelled"] for version in project.document("status")["versions"]) == 1
-
-    wait_until(joined, "the label is joined")
-    wait_for_response(project)
+    wait_until(lambda: labelled(up.project) == 1, "the label is joined")
+    wait_for_response(up.project)
+    wait_until(lambda: '"promoted"' in up.project.run("status", "--json"), "the version is promoted")
 
 
-def test_every_process_comes_back_after_kill_9(group: tuple[Project, int]) -> None:
+def test_every_process_comes_back_after_kill_9(up: Up) -> None:
     """kill -9 of server, control loop and page: the group goes on, and nothing is wrong afterwards."""
-    project, pid = group
-    children = children_of(pid)
+    children = children_of(up.process.pid)
     assert len(children) == 3
     for child in children:
         os.kill(child, signal.SIGKILL)
+    wait_for_response(up.project)
+    assert up.project.document("verify")["findings"] == []
+
+
+def test_up_killed_and_started_again_goes_on_and_a_taken_port_stops_nothing_else(up: Up) -> None:
+    """kill -9 of `up` itself: its processes end with it, and the same command runs again on the same ports.
+
+    Meanwhile another program takes the page's port: the page says which, while server and control loop go on.
+    """
+    project, children, before = up.project, children_of(up.process.pid), labelled(up.project)
+    up.process.kill()
+    up.process.wait()
+    wait_until(lambda: not any(is_alive(child) for child in children), "its processes end")
+    with socket.create_server(("127.0.0.1", project.page_port)):
+        error = project.refused("page", expect=2)
+        assert "HF507" in error
+        assert str(project.page_port) in error
+        up.start()
+        project.wait_for_server("parcels")
+        predict_and_label(project)
+        wait_until(lambda: labelled(project) == before + 1, "the control loop joins a label")
     wait_for_response(project)
     assert project.document("verify")["findings"] == []
 
@@ -123,26 +163,3 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     again = project.document("ingest", "rows", "orders.csv")
     assert again["batches"][0]["state"] == "already_loaded"
     assert "model.py exists already" in project.refused("init", expect=4)
-
-
-def test_up_killed_and_started_again_goes_on(project: Project) -> None:
-    """kill -9 of `up` itself: its processes end with it, and the same command runs again on the same ports."""
-    with project.running("up") as process:
-        wait_for_response(project)
-        children = children_of(process.pid)
-        process.kill()
-        process.wait()
-    with project.running("up"):
-        wait_until(lambda: not any(is_alive(child) for child in children), "its processes end")
-        wait_for_response(project)
-    assert project.document("verify")["findings"] == []
-
-
-def test_a_taken_port_is_named_and_stops_nothing_else(project: Project) -> None:
-    """The page cannot start; server and control loop do, and the first version is rolled out."""
-    with socket.create_server(("127.0.0.1", project.page_port)):
-        error = project.refused("page", expect=2)
-        assert "HF507" in error
-        assert str(project.page_port) in error
-        with project.running("up"):
-            wait_until(lambda: '"promoted"' in project.run("status", "--json"), "the version is promoted")

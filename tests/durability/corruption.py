@@ -43,6 +43,8 @@ from tests.support.queries import collected, write
 DAMAGES = ("empty", "half", "bit", "missing", "swapped")
 TABLES = ("flights", "flights__quarantine")
 NOW_US = 1_700_000_000_000_000
+Rows = dict[str, list[tuple[object, ...]]]
+"""The rows of every table."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +297,7 @@ def damage(target: Path, other: Path, how: str, chance: random.Random) -> None:
         target.write_bytes(new)
 
 
-def read_rows(root: Path) -> dict[str, list[tuple[object, ...]]]:
+def read_rows(root: Path) -> Rows:
     """Every row of every table; raises as the store does."""
     store = Store.open(root)
     try:
@@ -319,9 +321,11 @@ def is_found(root: Path, *, has_checksums: bool = False) -> bool:
         return True
 
 
-def try_one(pristine: Path, case: Case, how: str, chance: random.Random, home: Path, cell: Cell) -> None:
-    """Damage one file of a copy of `pristine`, read and verify it."""
-    before, root = read_rows(pristine), home / "copy"
+def try_one(
+    pristine: Path, before: Rows, case: Case, how: str, chance: random.Random, home: Path, cell: Cell
+) -> None:
+    """Damage one file of a copy of `pristine`, whose rows are `before`, read and verify it."""
+    root = home / "copy"
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(pristine, root)
     damage(case.pick(root), case.other(root), how, chance)
@@ -334,7 +338,7 @@ def try_one(pristine: Path, case: Case, how: str, chance: random.Random, home: P
     cell.found += is_found(root, has_checksums=case is CHECKSUMS)
 
 
-def wrong_rows(root: Path, before: dict[str, list[tuple[object, ...]]]) -> int:
+def wrong_rows(root: Path, before: Rows) -> int:
     """Rows that are read and were never there. A row that is not there any more is no wrong row: that it is missing must be
     found.
     """
@@ -353,6 +357,7 @@ def matrix(home: Path, seed: int, *, bits: int = 3) -> dict[tuple[str, str], Cel
     for directory in (plain, compacted, other):
         directory.mkdir()
     roots = {False: build(plain, compacted=False), True: build(compacted, compacted=True)}
+    rows = {root: read_rows(root) for root in roots.values()}
     for name in ("ledger.db", "ledger.db-checksums"):
         shutil.copy(roots[True] / name, other / name)
     cells: dict[tuple[str, str], Cell] = {}
@@ -363,35 +368,40 @@ def matrix(home: Path, seed: int, *, bits: int = 3) -> dict[tuple[str, str], Cel
         for how in DAMAGES:
             cell = cells.setdefault((case.kind, how), Cell())
             for _ in range(bits if how == "bit" else 1):
-                try_one(root, case, how, chance, home, cell)
+                try_one(root, rows[root], case, how, chance, home, cell)
+    logged = home / "logged"
+    logged.mkdir()
+    before = build_log(logged)
     for how in DAMAGES:
         cell = cells.setdefault(("write-ahead log", how), Cell())
         for _ in range(bits if how == "bit" else 1):
-            try_log(home, how, chance, cell)
+            try_log(logged, before, how, chance, cell)
     return cells
 
 
-def try_log(home: Path, how: str, chance: random.Random, cell: Cell) -> None:
-    """Damage the write-ahead log that a killed loader left, with everything that it ever loaded in it."""
-    work = home / "logged"
-    for name in ("store", "copy", "rival"):
-        shutil.rmtree(work / name, ignore_errors=True)
-    work.mkdir(exist_ok=True)
+def build_log(home: Path) -> Rows:
+    """Make a store whose write-ahead log holds all that it loaded, as a killed loader leaves it, and another such log."""
+    before: Rows = {}
     for name, days in (("rival", 1), ("store", 3)):
-        store = Store.open(work / name)
+        store = Store.open(home / name)
         with store.ledger.read() as open_connection:
             for day in range(days):
-                ingest(store, loader.FEED, f"day-{day}", _delivery(work, day), now_us=NOW_US + day)
+                ingest(store, loader.FEED, f"day-{day}", _delivery(home, day), now_us=NOW_US + day)
             open_connection.rollback()
-            if name == "store":
-                before = {table: data_files.read_rows(store, days, table).rows() for table in TABLES}
-                shutil.copytree(store.root, work / "copy")
-            else:
-                shutil.copy(store.root / "ledger.db-wal", work / "rival-wal")
+            before = {table: data_files.read_rows(store, days, table).rows() for table in TABLES}
+            shutil.copytree(store.root, home / f"killed-{name}")
         store.ledger.close()
-    root = work / "copy"
+    return before
+
+
+def try_log(home: Path, before: Rows, how: str, chance: random.Random, cell: Cell) -> None:
+    """Damage the write-ahead log that a killed loader left."""
+    root, rival = home / "copy", home / "rival-wal"
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(home / "killed-store", root)
+    shutil.copy(home / "killed-rival" / "ledger.db-wal", rival)
     (root / "ledger.db-shm").unlink(missing_ok=True)
-    damage(root / "ledger.db-wal", work / "rival-wal", how, chance)
+    damage(root / "ledger.db-wal", rival, how, chance)
     cell.done += 1
     cell.wrong_rows += wrong_rows(root, before)
     cell.found += is_found(root)

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.rollback import measure
 
-DRILLS, SEED, A_SECOND = 20, 20161, 100.0
+DRILLS, SEED, A_SECOND = 12, 20161, 100.0
 
 
 def test_every_drill_brings_the_traffic_back() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.sql.elements import ClauseElement
 
 from holdfast.store.db import ledger
 from holdfast.store.db.ledger import Ledger
@@ -116,6 +119,26 @@ def _created_once() -> Iterator[None]:
     ledger._create = _create
     yield
     ledger._create = _CREATE
+
+
+_COMPILE = ClauseElement._compile_w_cache
+_COMPILED: dict[object, Any] = {}
+_DIALECTS: dict[str, Dialect] = {}
+
+
+def _compile_once(self: ClauseElement, dialect: Dialect, *, compiled_cache: Any, **named: Any) -> Any:
+    """Compile a statement for the first ledger of its kind only: each engine would keep a cache of its own."""
+    if compiled_cache is None:
+        return _COMPILE(self, dialect, compiled_cache=None, **named)
+    return _COMPILE(self, _DIALECTS.setdefault(dialect.name, dialect), compiled_cache=_COMPILED, **named)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once() -> Iterator[None]:
+    """Within this process a statement is compiled once, and not for the ledger of every test anew."""
+    ClauseElement._compile_w_cache = _compile_once  # type: ignore[method-assign,assignment]
+    yield
+    ClauseElement._compile_w_cache = _COMPILE  # type: ignore[method-assign]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 from typer.testing import CliRunner
@@ -20,6 +20,7 @@ from holdfast.store import Store
 from holdfast.store.db import event_chain, events
 from holdfast.store.db.event_chain import Head
 from tests.support import forking
+from tests.support.profile import examples
 
 TOLD = 12
 MODEL = """
@@ -135,7 +136,7 @@ def test_a_digest_is_over_canonical_json(at_us: int, kind: str, subject: str, ac
     )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(60)
 @given(st.data())
 def test_any_change_of_one_event_log_but_its_end_breaks_the_chain(data: st.DataObject) -> None:
     rows = list(ROWS)

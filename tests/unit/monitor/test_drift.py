@@ -155,6 +155,7 @@ def test_the_real_feeds_of_a_blizzard_have_no_error_and_planted_faults_are_named
     assert missed == []
 
 
+@pytest.mark.simulated
 def test_what_is_reported_of_miles_read_as_kilometres(spring):
     declared = drift_soak.feeds()["flights"]
     day = list(drift_soak.days_of(declared, spring))[-1]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.rollout.decision.fallback import WITHOUT_TRAFFIC, Candidate, Choice, fallback, heuristic
 from holdfast.rollout.model.state_machine import State
+from tests.support.profile import examples
 
 NAMES = ("v5", "v4", "v3", "v2", "v1")
 WITH_TRAFFIC = sorted(set(State) - WITHOUT_TRAFFIC)
@@ -56,7 +57,7 @@ def searched(versions: list[Candidate], warm: str | None, tainted: set[str], unf
 
 
 @given(models(), ANY, ANY, SETS, SETS)
-@settings(max_examples=1500, deadline=None)
+@examples(200)
 def test_the_rule_finds_what_a_search_finds(
     versions: list[Candidate], preferred: str | None, warm: str | None, tainted: set[str], unfit: set[str]
 ) -> None:
@@ -69,7 +70,7 @@ def test_the_rule_finds_what_a_search_finds(
 
 
 @given(models(), ANY, ANY, SETS, SETS)
-@settings(max_examples=500, deadline=None)
+@examples(100)
 def test_a_tainted_version_serves_only_as_a_last_resort(
     versions: list[Candidate], preferred: str | None, warm: str | None, tainted: set[str], unfit: set[str]
 ) -> None:
@@ -83,7 +84,7 @@ def test_a_tainted_version_serves_only_as_a_last_resort(
 
 
 @given(models(), ANY, SETS)
-@settings(max_examples=500, deadline=None)
+@examples(100)
 def test_damaged_files_are_passed_over_one_by_one(
     versions: list[Candidate], warm: str | None, damaged: set[str]
 ) -> None:

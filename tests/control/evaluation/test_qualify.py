@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from sqlalchemy import insert, update
 from holdfast.contract import Category, Contract, Label, Number, Text, Timestamp
 from holdfast.control.evaluation import qualify as judging
 from holdfast.control.evaluation.qualify import qualify
-from holdfast.control.evaluation.sandbox import run_sandbox
+from holdfast.control.evaluation.sandbox import SandboxReport, run_sandbox
 from holdfast.control.ingest.contract_changes import accept_for_callers
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.training.train import Trained, train
@@ -29,7 +30,7 @@ from holdfast.errors import ConflictError, InputError, NotFoundError, RefusedErr
 from holdfast.features import Aggregate, Hour, Log, Ordinal, Passthrough, Weekday
 from holdfast.feeds import Feed
 from holdfast.qualify import Gates, GoldenQuery, Objective
-from holdfast.records import Verdict
+from holdfast.records import Verdict, sha256_hex
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 from holdfast.store.db import schema
@@ -145,6 +146,29 @@ MODEL = Model(
     ),
     gates=Gates(trial_seconds=20),
 )
+
+
+_REPORTS: dict[object, SandboxReport] = {}
+
+
+def tried_once(
+    file: Path, digest: str, gates: Gates, *, rows: pl.DataFrame | None = None, **more: Any
+) -> Tried:
+    """Try a version by the same rows in one process only: starting one takes longer than all that it does."""
+    content = sha256_hex(file.read_bytes()) if file.exists() else None
+    of_rows = None if rows is None else sha256_hex(pickle.dumps(rows.to_dict(as_series=False)))
+    key = (file, content, digest, repr(gates), of_rows, repr(sorted(more.items())))
+    key = key[1:] if content else key
+    if key not in _REPORTS:
+        _REPORTS[key] = run_sandbox(file, digest, gates, rows=rows, **more)
+    return _REPORTS[key]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sandboxes_run_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(judging, "run_sandbox", run_once)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -151,10 +151,10 @@ MODEL = Model(
 _REPORTS: dict[object, SandboxReport] = {}
 
 
-def tried_once(
+def run_once(
     file: Path, digest: str, gates: Gates, *, rows: pl.DataFrame | None = None, **more: Any
-) -> Tried:
-    """Try a version by the same rows in one process only: starting one takes longer than all that it does."""
+) -> SandboxReport:
+    """Run a version on the same rows in one process only: starting one takes longer than all that it does."""
     content = sha256_hex(file.read_bytes()) if file.exists() else None
     of_rows = None if rows is None else sha256_hex(pickle.dumps(rows.to_dict(as_series=False)))
     key = (file, content, digest, repr(gates), of_rows, repr(sorted(more.items())))

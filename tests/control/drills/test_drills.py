@@ -67,7 +67,7 @@ def workspace(world) -> Workspace:
         model=Declared(),
         serve=[sys.executable, "-c", SERVER],
         clock_us=now_us,
-        within_us=2_000_000,
+        within_us=20_000_000,
     )
 
 
@@ -128,7 +128,7 @@ def test_a_rollback_is_drilled_on_a_server_and_no_user_is_moved(world, workspace
         user.join()
     assert (found.verdict, found.evidence["target"]) == (Verdict.PASS, world.names["tenth"]), found
     assert found.expires_at_us - found.ended_at_us == DAY_US
-    assert 0 < found.measured_duration_us < 2_000_000
+    assert 0 < found.measured_duration_us < 20_000_000
     after = read(world.store, traffic_plans.newest, MODEL)
     assert dataclasses.replace(after, plan_id=0) == dataclasses.replace(before, plan_id=0)
     assert after.plan_id == before.plan_id + 2

@@ -47,18 +47,18 @@ def seconds_of(url: str) -> float:
 
 @pytest.mark.process
 def test_a_handshake_that_trickles_is_cut(trickling: int) -> None:
-    assert seconds_of(f"https://127.0.0.1:{trickling}/hook") < 2.0
+    assert seconds_of(f"https://127.0.0.1:{trickling}/hook") < 30.0
 
 
 def test_a_name_that_nobody_answers_for_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
 
     def slow(*_: object, **__: object) -> list[object]:
-        released.wait(10.0)
+        released.wait(60.0)
         raise socket.gaierror(socket.EAI_AGAIN, "no name server answers")
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    assert seconds_of("http://hook.example/x") < 2.0
+    assert seconds_of("http://hook.example/x") < 30.0
     released.set()
 
 

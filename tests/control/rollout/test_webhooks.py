@@ -156,7 +156,7 @@ def test_no_answer_is_no_consent(world, server: HookServer, bad: dict[str, objec
     world.reconcile()
     began = time.monotonic()
     assert ask(world) == 1
-    assert time.monotonic() - began < 15.0  # of the 30 that it hangs, and the 60 that it trickles
+    assert time.monotonic() - began < 25.0  # of the 30 that it hangs, and the 60 that it trickles
     assert world.reconcile() == []
     (silent,) = told(world, "hook.silent")
     assert words in silent
@@ -200,7 +200,7 @@ def test_a_rollback_waits_for_nobody(world, server: HookServer) -> None:
     world.probe()
     assert world.reconcile() == ["Confirm"]
     assert world.row().state == "rolled_back"
-    assert time.monotonic() - began < 15.0
+    assert time.monotonic() - began < 25.0
     assert server.taken == []
 
 

@@ -146,7 +146,7 @@ def test_a_server_without_a_plan_is_announced_when_it_listens_and_not_before(
     world: World, follower: plan_follower.PlanFollower
 ) -> None:
     follower.start()
-    assert follower.first_read.wait(10)
+    assert follower.first_read.wait(60)
     time.sleep(0.1)
     assert registered(world) == ()
     follower.announce()
@@ -161,7 +161,7 @@ def test_a_server_is_registered_before_it_is_ready(
     world.version("half")
     world.plan("half")
     follower.start()
-    assert follower.first_read.wait(10)
+    assert follower.first_read.wait(60)
     assert len(registered(world)) == 1
     follower.stop()
 

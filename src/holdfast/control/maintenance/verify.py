@@ -161,18 +161,16 @@ def _verified(store: Store, quick: bool, progress: Progress | None) -> Verificat
 
 def _check_derived(store: Store) -> Iterator[Finding]:
     with store.ledger.read() as connection:
-        plans = derived_checks.newest_plans(connection)
         copies = derived_checks.damaged_copies(connection, store.root)
         yield from _findings((f"contract {contract_hash}", reason) for contract_hash, reason in copies)
         manifests = derived_checks.damaged_manifests(connection, store.root)
         yield from _findings((f"snapshot {name}", reason) for name, reason in manifests)
-        segments = list(derived_checks.log_segments(connection, store.root))
-    for found in (
-        derived_checks.published_tables(store),
-        derived_checks.local_copies(store.root, plans),
-        segments,
-    ):
-        yield from _findings((str(path.relative_to(store.root)), reason) for path, reason in found)
+        for found in (
+            derived_checks.published_tables(connection, store.root),
+            derived_checks.local_copies(store.root, derived_checks.newest_plans(connection)),
+            derived_checks.log_segments(connection, store.root),
+        ):
+            yield from _findings((str(path.relative_to(store.root)), reason) for path, reason in found)
 
 
 def _check_events(store: Store) -> list[Finding]:

@@ -20,8 +20,7 @@ from holdfast.store.backout import tombstones
 from holdfast.store.catalog import snapshots
 from holdfast.store.catalog.delta import CHECKSUM_FILE, PUBLISHED_DIRECTORY, file_checksums
 from holdfast.store.db import schema
-from holdfast.store.db.ledger import Store
-from holdfast.store.db.statements import BACKED_OUT
+from holdfast.store.db.statements import BACKED_OUT, load_columns
 from holdfast.store.feeds import contracts
 from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
@@ -29,6 +28,7 @@ from holdfast.store.maintenance.ledger_checks import Mismatch
 from holdfast.store.serving import log_directory, prediction_log
 from holdfast.store.serving.aborts import SERVERS_DIRECTORY
 from holdfast.store.serving.prediction_log import PredictionRecord
+from holdfast.tables.backout import BackoutState
 
 
 class _Checksummed(msgspec.Struct):
@@ -41,19 +41,17 @@ class _State(msgspec.Struct):
     versions: dict[str, dict[str, object]]
 
 
-def published_tables(store: Store) -> Iterator[tuple[Path, str]]:
+def published_tables(connection: Connection, root: Path) -> Iterator[tuple[Path, str]]:
     """Yield the published tables that differ from their snapshot: (directory, what is wrong)."""
-    for directory in sorted((store.root / PUBLISHED_DIRECTORY).glob("*/*")):
+    for directory in sorted((root / PUBLISHED_DIRECTORY).glob("*/*")):
         if directory.suffix:
             continue
         try:
-            with store.ledger.read() as connection:
-                snapshot = snapshots.get(connection, directory.parent.name)
-                facts = data_files.snapshot_entries(connection, snapshot.snapshot, directory.name)
+            snapshot = snapshots.get(connection, directory.parent.name)
+            files = data_files.snapshot_entries(connection, snapshot.snapshot, directory.name)
+            reason = _published(root, directory, files)
         except HoldfastError as error:
-            yield directory, error.what
-            continue
-        reason = _published(store.root, directory, facts)
+            reason = error.what
         if reason:
             yield directory, reason
 
@@ -205,22 +203,15 @@ def damaged_manifests(connection: Connection, root: Path) -> Iterator[Mismatch]:
 
 def tombstone_files(connection: Connection, root: Path) -> Iterator[Mismatch]:
     """Yield tombstones that are damaged, missing, or of a load that the ledger has as published."""
-    batches = schema.batches
-    states = {
-        (row.feed, row.batch, row.epoch): row.state
-        for row in connection.execute(
-            select(batches.c.feed, batches.c.batch, batches.c.epoch, batches.c.state)
-        )
-    }
-    of = schema.backout_batches
-    under_way = {
-        (row.feed, row.batch, row.epoch)
-        for row in connection.execute(
-            select(of)
-            .join(schema.backouts, schema.backouts.c.backout_id == of.c.backout_id)
-            .where(schema.backouts.c.state == "under_way")
-        )
-    }
+    of, backouts = schema.backout_batches, schema.backouts
+    loads = select(*load_columns(schema.batches), schema.batches.c.state)
+    states = {(row.feed, row.batch, row.epoch): row.state for row in connection.execute(loads)}
+    unfinished = (
+        select(*load_columns(of))
+        .join(backouts, backouts.c.backout_id == of.c.backout_id)
+        .where(backouts.c.state == BackoutState.UNDER_WAY)
+    )
+    under_way = {tuple(row) for row in connection.execute(unfinished)}
     intact = set()
     for path in tombstones.on_disk(root):
         try:
@@ -236,13 +227,9 @@ def tombstone_files(connection: Connection, root: Path) -> Iterator[Mismatch]:
                 f"it has a tombstone, but the ledger {found}",
             )
     for load, state in sorted(states.items()):
-        name = tombstones.path_of(root, load).name
-        if (
-            state == BACKED_OUT
-            and load not in intact
-            and not (root / tombstones.TOMBSTONES_DIRECTORY / name).exists()
-        ):
-            yield f"{tombstones.TOMBSTONES_DIRECTORY}/{name}", f"tombstone {name} is missing"
+        path = tombstones.path_of(root, load)
+        if state == BACKED_OUT and load not in intact and not path.exists():
+            yield f"{tombstones.TOMBSTONES_DIRECTORY}/{path.name}", f"tombstone {path.name} is missing"
 
 
 def sha256_of(path: Path) -> str:

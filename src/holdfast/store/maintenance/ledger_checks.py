@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, and_, func, or_, select
 from holdfast.feeds import quarantine_table
 from holdfast.records import sha256_hex
 from holdfast.store.db import schema
-from holdfast.store.db.statements import LIVE, PUBLISHED, at_version, not_removed, same_load
+from holdfast.store.db.statements import LIVE, PUBLISHED, at_version, load_columns, not_removed, same_load
 from holdfast.store.files import data_files
 from holdfast.tables.backout import BackoutState
 
@@ -45,7 +45,7 @@ def find_mismatches(connection: Connection) -> list[Mismatch]:
 
 def miscounted_batches(connection: Connection) -> list[Mismatch]:
     """Find loads whose files do not add up to their rows; one that was backed out has none."""
-    by_load = (_ROW_GROUPS.c.feed, _ROW_GROUPS.c.batch, _ROW_GROUPS.c.epoch)
+    by_load = load_columns(_ROW_GROUPS)
     query = (
         select(*by_load, _FILES.c.table_name, func.sum(_ROW_GROUPS.c.rows))
         .join(_FILES, _FILES.c.path == _ROW_GROUPS.c.path)

@@ -24,7 +24,7 @@ from holdfast.store.catalog import snapshots
 from holdfast.store.catalog.snapshots import SnapshotManifest
 from holdfast.store.db import schema
 from holdfast.store.db.sqlite_handles import TrackedConnection
-from holdfast.store.db.statements import BACKED_OUT, inserting, of_load
+from holdfast.store.db.statements import BACKED_OUT, inserting, load_columns, of_load
 from holdfast.store.files import data_files, parquet
 from holdfast.store.maintenance.footer_scan import Choice, ScannedFile
 from holdfast.store.serving import log_directory
@@ -103,8 +103,7 @@ def put_snapshots(connection: Connection, manifests: Sequence[SnapshotManifest],
 
     Such a snapshot stays known, because versions were trained on it, but it can no longer be read.
     """
-    query = select(_BATCHES.c.feed, _BATCHES.c.batch, _BATCHES.c.epoch)
-    loads = {tuple(row) for row in connection.execute(query)}
+    loads = {tuple(row) for row in connection.execute(select(*load_columns(_BATCHES)))}
     missing = []
     for each in manifests:
         incomplete = tuple(load for load in each.snapshot.incomplete_loads if load in loads)

@@ -20,7 +20,7 @@ from holdfast.store.backout import tombstones
 from holdfast.store.catalog import snapshots
 from holdfast.store.catalog.delta import PUBLISHED_DIRECTORY
 from holdfast.store.db import schema
-from holdfast.store.db.statements import BACKED_OUT, of_load
+from holdfast.store.db.statements import BACKED_OUT, load_columns, of_load
 from holdfast.store.durability import fsync
 from holdfast.store.durability.file_locks import seized
 from holdfast.store.feeds import contracts
@@ -165,16 +165,16 @@ def _corrected(
 def rewrite_tombstones(connection: Connection, root: Path) -> Iterator[Repair]:
     """Write missing and damaged tombstones of backed-out loads anew."""
     made, of = schema.table_versions, schema.backout_batches
-    gone = select(_BATCHES.c.feed, _BATCHES.c.batch, _BATCHES.c.epoch, made.c.committed_at_us).join(made)
-    for feed, batch, epoch, at_us in connection.execute(gone.where(_BATCHES.c.state == BACKED_OUT)).all():
-        load = (feed, batch, epoch)
+    gone = select(*load_columns(_BATCHES), made.c.committed_at_us).join(made)
+    for row in connection.execute(gone.where(_BATCHES.c.state == BACKED_OUT)).all():
+        load = (row.feed, row.batch, row.epoch)
         path = tombstones.path_of(root, load)
         try:
             tombstones.read(path)
         except HoldfastError:
             named = select(func.max(of.c.backout_id)).where(of_load(of, load))
             backout = connection.execute(named).scalar() or 0
-            tombstones.record(root, connection, [load], backout=backout, at_us=at_us)
+            tombstones.record(root, connection, [load], backout=backout, at_us=row.committed_at_us)
             proof = "the ledger has the back-out of that load"
             yield Repair(f"tombstones/{path.name}", "written again", proof)
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, case, func, select
 
 from holdfast.feeds import quarantine_table
 from holdfast.store.db import schema
-from holdfast.store.db.statements import same_load
+from holdfast.store.db.statements import load_columns, same_load
 from holdfast.store.maintenance.ledger_checks import Mismatch
 
 _BATCHES: Final = schema.batches
@@ -40,9 +40,7 @@ def broken_spans(connection: Connection) -> list[Mismatch]:
     vacuumed = connection.execute(expected.limit(1)).first() is not None
     spans: dict[tuple[str, str, int, str], list[_Span]] = defaultdict(list)
     query = select(
-        _ROW_GROUPS.c.feed,
-        _ROW_GROUPS.c.batch,
-        _ROW_GROUPS.c.epoch,
+        *load_columns(_ROW_GROUPS),
         _FILES.c.table_name,
         _FILES.c.added_version,
         _FILES.c.removed_version,
@@ -83,7 +81,7 @@ def _span_mismatch(spans: Sequence[_Span], rows: int, since: int, *, vacuumed: b
 def torn_removals(connection: Connection) -> Iterator[Mismatch]:
     """Find loads whose rows left their files at more than one table version: one transaction removes all of them."""
     first, last = func.min(_ROW_GROUPS.c.removed_version), func.max(_ROW_GROUPS.c.removed_version)
-    load = (_ROW_GROUPS.c.feed, _ROW_GROUPS.c.batch, _ROW_GROUPS.c.epoch)
+    load = load_columns(_ROW_GROUPS)
     query = select(*load, first.label("first"), last.label("last")).group_by(*load).having(first != last)
     for row in connection.execute(query):
         yield (

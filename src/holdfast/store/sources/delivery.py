@@ -88,7 +88,7 @@ Source: TypeAlias = Bundle | Rows
 
 
 class UnreadableError(Exception):
-    """The bytes are not what the name of their file tells; the message continues "the source x"."""
+    """The bytes do not have the form that the name of their file declares; the message continues "the source x"."""
 
 
 class TooLargeError(Exception):

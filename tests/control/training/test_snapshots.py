@@ -130,7 +130,7 @@ def test_training_learns_from_what_was_selected_and_says_so(store):
     about = read_metadata(blobs.get(store.root, row.digest))
     assert about.selection_json == CHOSEN.to_json()
     assert about.rows == made.rows_trained
-    _, (kept,) = cutting.show(store, snapshot)
+    _, (kept,) = read(store, cutting.show, snapshot)
     assert (kept.seed, kept.rows_total, kept.rows_selected, kept.counts) == (5, 710, 478, made.left_out)
     assert [(each.value, each.found, each.kept) for each in kept.slices] == [
         ("north", 532, 300),
@@ -143,7 +143,7 @@ def test_the_same_snapshot_selection_and_seed_make_the_same_version(store):
     first = train(store, model(CHOSEN), snapshot, now_us=NOW_US, seed=5)
     assert train(store, model(CHOSEN), snapshot, now_us=NOW_US + 1, seed=5).version == first.version
     assert train(store, model(CHOSEN), snapshot, now_us=NOW_US, seed=6).version != first.version
-    assert len(cutting.show(store, snapshot)[1]) == 2
+    assert len(read(store, cutting.show, snapshot)[1]) == 2
 
 
 @pytest.mark.parametrize("learner", [LogisticRegression(), LightGBM(trees=5, min_rows_per_leaf=20)])
@@ -167,7 +167,7 @@ def test_a_forbidden_row_and_a_missed_quota_register_nothing(store):
         )
     with pytest.raises(InputError, match="its quota is 500"):
         train(store, model(Selection(quotas=(Quota("site", 500),))), snapshot, now_us=NOW_US)
-    assert cutting.show(store, snapshot)[1] == []
+    assert read(store, cutting.show, snapshot)[1] == []
 
 
 def test_a_golden_query_that_is_forbidden_refuses_the_training(store):
@@ -191,11 +191,11 @@ def test_two_snapshots_differ_by_what_was_loaded_between(store, tmp_path):
     before = cut(store)
     ingest(store, VISITS, "d4", delivery(tmp_path, 4, shift=10.0), now_us=NOW_US)
     ingest(store, VISITS, "d5", delivery(tmp_path, 5, shift=10.0), now_us=NOW_US)
-    (change,) = cutting.diff(store, before, cut(store))
+    (change,) = read(store, cutting.diff, before, cut(store))
     assert (change.rows_before, change.rows_after, change.loads_added) == (960, 1440, 2)
     moved = {column.column: column.effect for column in change.columns}
     assert moved["size"] == pytest.approx(10 / 3 / 26, abs=0.08)
-    (same,) = cutting.diff(store, before, before)
+    (same,) = read(store, cutting.diff, before, before)
     assert all(column.stability == 0.0 for column in same.columns)
 
 
@@ -205,7 +205,7 @@ def test_a_column_whose_bounds_changed_is_named_and_the_others_are_compared(stor
     label = Label("bought", delay="1h")
     visits = Feed("visits", Contract(*wider, Category("source"), key="id", event_time="at", label=label))
     ingest(store, visits, "d4", delivery(tmp_path, 4), now_us=NOW_US)
-    (change,) = cutting.diff(store, before, cut(store))
+    (change,) = read(store, cutting.diff, before, cut(store))
     assert [column for column, _ in change.not_compared] == ["size"]
     assert {"site", "source", "at", "bought"} <= {each.column for each in change.columns}
     assert change.label_after is not None

@@ -139,7 +139,7 @@ def swap(world: World, present: RuntimeRow, wanted: RuntimeRow) -> tuple[float, 
     number = pushing.push(
         world.store, MODEL, wanted.runtime, present.facts, actor="bench", reason="swap", now_us=now_us()
     )
-    seen = convergence.with_runtime(number, wanted.runtime, world.names["half"])
+    seen = convergence.on_plan(number, world.names["half"], runtime=wanted.runtime)
     done = convergence.wait(registered, seen, decided=began, seconds=MOST_SECONDS)
     if not done.has_converged:
         raise SystemExit(f"{wanted.runtime} did not take over: {done}")

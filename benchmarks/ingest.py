@@ -22,6 +22,7 @@ Run: python -m benchmarks.ingest, or with --only-small for the small commits alo
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import json
 import multiprocessing
@@ -147,7 +148,8 @@ def commit(store: Store, parts: list[pl.DataFrame], *, check: bool, first: int =
             facts = stage.write_parts("flights", pieces, manifest.as_dict(), event_time="scheduled")
             stage.sync()
             low, high = facts[0].event_time_min_us, facts[-1].event_time_max_us
-            counted = manifest.counted(
+            counted = dataclasses.replace(
+                manifest,
                 rows_loaded=valid.height,
                 rows_quarantined=0,
                 event_time_min_us=low,

@@ -62,10 +62,10 @@ def test_a_file_that_cannot_be_used(project: Path, content: bytes | None, code: 
     file = project / "delivery.csv"
     if content is not None:
         file.write_bytes(content)
-    said = run(project, "ingest", "rows", str(file))
-    assert said["code"] == code, said
-    assert said["what"]
-    assert said["state"]
+    reported = run(project, "ingest", "rows", str(file))
+    assert reported["code"] == code, reported
+    assert reported["what"]
+    assert reported["state"]
     assert run(project, "verify")["findings"] == []
 
 
@@ -101,9 +101,9 @@ def test_the_same_id_with_other_content_is_refused(project: Path) -> None:
     file.write_text(HEAD + GOOD)
     run(project, "ingest", "rows", str(file))
     file.write_text(HEAD + GOOD.replace("1.5", "2.5"))
-    said = run(project, "ingest", "rows", str(file))
-    assert said["code"] == "HF203"
-    assert "unchanged" in said["state"]
+    reported = run(project, "ingest", "rows", str(file))
+    assert reported["code"] == "HF203"
+    assert "unchanged" in reported["state"]
 
 
 @pytest.mark.parametrize(
@@ -119,19 +119,19 @@ def test_the_same_id_with_other_content_is_refused(project: Path) -> None:
         (["train", "--file", "absent.py"], "HF102"),
     ],
 )
-def test_a_command_that_has_nothing_to_work_on_says_what_to_do(
+def test_a_command_that_has_nothing_to_work_on_reports_what_to_do(
     project: Path, arguments: list[str], code: str
 ) -> None:
-    said = run(project, *arguments)
-    assert said["code"] == code
-    assert said["next_command"] or said["state"]
+    reported = run(project, *arguments)
+    assert reported["code"] == code
+    assert reported["next_command"] or reported["state"]
 
 
 def test_a_model_file_that_cannot_be_run_names_the_line(project: Path) -> None:
     (project / "model.py").write_text("import holdfast\n\nmodel = holdfast.Model(1 / 0)\n")
-    said = run(project, "check")
-    assert said["code"] == "HF102"
-    assert "line 3" in said["what"]
+    reported = run(project, "check")
+    assert reported["code"] == "HF102"
+    assert "line 3" in reported["what"]
     (project / "model.py").write_text("x = 1\n")
     assert "declares no" in run(project, "check")["what"]
 

@@ -124,7 +124,7 @@ def test_every_process_comes_back_after_kill_9(up: Up) -> None:
 def test_up_killed_and_started_again_goes_on_and_a_taken_port_stops_nothing_else(up: Up) -> None:
     """kill -9 of `up` itself: its processes end with it, and the same command runs again on the same ports.
 
-    Meanwhile another program takes the page's port: the page says which, while server and control loop go on.
+    Meanwhile another program takes the page's port: the page reports which, while server and control loop go on.
     """
     project, children, before = up.project, children_of(up.process.pid), labelled(up.project)
     up.process.kill()

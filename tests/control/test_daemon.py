@@ -18,7 +18,7 @@ CONCERNS = ("collecting the logs", "joining labels", "probing the servers", "car
 
 
 class Clock:
-    """Time that goes on by a tenth of a second whenever somebody looks."""
+    """Time that goes on by a tenth of a second at each look."""
 
     def __init__(self) -> None:
         self.now_us = 1_700_000_000_000_000
@@ -46,10 +46,10 @@ def lease_of(store: Store, holder: str = "loop") -> leases.Lease:
 def test_a_concern_that_fails_starves_no_other(
     store: Store, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
-    """R117: a rollback must not wait until somebody has repaired a file."""
+    """R117: a rollback must not wait until a file is repaired."""
     done: list[str] = []
 
-    def watched(name: str):
+    def observed(name: str):
         def concern(*_: object, now_us: int) -> None:
             if name == broken:
                 raise IntegrityError("HF301", "a file is damaged")
@@ -58,7 +58,7 @@ def test_a_concern_that_fails_starves_no_other(
         return concern
 
     assert set(CONCERNS) < daemon.concerns().keys()
-    doing = {name: watched(name) for name in CONCERNS}
+    doing = {name: observed(name) for name in CONCERNS}
     with caplog.at_level(logging.ERROR):
         loop.run_round(store, MODEL, lease_of(store), clock_us=Clock(), doing=doing)
     assert done == [name for name in CONCERNS if name != broken]
@@ -82,7 +82,7 @@ def test_a_lost_lease_ends_the_round_and_is_not_taken_for_a_failure(store: Store
 
 
 def test_the_lease_is_renewed_before_each_concern(store: Store) -> None:
-    """Four slow concerns, each shorter than the lease and together longer: nobody may take it."""
+    """Four slow concerns, each shorter than the lease and together longer: no other loop may take it."""
     clock = Clock()
     watcher: leases.Lease | leases.Sighting | None = None
 

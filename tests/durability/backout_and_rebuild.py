@@ -40,10 +40,10 @@ def main(root: str) -> None:
     for day in range(4):
         ingest(store, shop.VISITS, f"d{day}", shop.delivery(incoming, day), now_us=shop.NOW_US)
     model = shop.model(shop.Selection())
-    cut = write(
+    snapshot = write(
         store, snapshots.create, store.root, ["visits"], contract_hash=model.contract.hash, now_us=shop.NOW_US
     )
-    train(store, model, cut.snapshot, now_us=shop.NOW_US)
+    train(store, model, snapshot.snapshot, now_us=shop.NOW_US)
     acknowledge("train")
     store.ledger.close()
     for path in store.root.glob("ledger.db*"):

@@ -75,13 +75,13 @@ def build(home: Path, *, compacted: bool) -> Path:
         for day in (4, 5):
             ingest(store, loader.FEED, f"day-{day}", _delivery(home, day), now_us=NOW_US + day)
         compact(store, ["flights"], now_us=NOW_US)
-    cut = write(
+    snapshot = write(
         store, snapshots.create, store.root, ["flights"], contract_hash=loader.CONTRACT.hash, now_us=NOW_US
     )
     write(store, snapshots.create, store.root, ["flights"], contract_hash="0" * 64, now_us=NOW_US)
     for rows in (2, 3):
-        _version(store, cut.snapshot, rows)
-    delta.publish(store, cut.snapshot)
+        _version(store, snapshot.snapshot, rows)
+    delta.publish(store, snapshot.snapshot)
     _log(store)
     _predictions(store)
     _shadows(store)
@@ -259,7 +259,7 @@ CASES = (
     Case("local plan", _nth("serve/m/plan.json", 0), _nth("serve/n/plan.json", 0)),
     Case("local model", _nth("serve/m/*.onnx", 0), _nth("serve/n/*.onnx", 0)),
     Case("published commit", _nth("published/*/*/_delta_log/*.json", 0), _nth("serve/n/plan.json", 0)),
-    Case("published seal", _nth("published/*/*/_holdfast.json", 0), _nth("serve/n/plan.json", 0)),
+    Case("published page checksums", _nth("published/*/*/_holdfast.json", 0), _nth("serve/n/plan.json", 0)),
     Case("published link", _nth("published/*/*/*.parquet", 0), _nth("published/*/*/*.parquet", 1)),
     Case("tombstone", _nth("tombstones/*.json", 0), _nth("tombstones/*.json", 1)),
     Case("snapshot manifest", _nth("snapshots/*.json", 0), _nth("snapshots/*.json", 1)),
@@ -422,13 +422,13 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--bits", type=int, default=20)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="holdfast-matrix-") as directory:
-        cells = matrix(Path(directory), asked.seed, bits=asked.bits)
+        cells = matrix(Path(directory), options.seed, bits=options.bits)
     done, found, wrong = (
         sum(getattr(cell, name) for cell in cells.values()) for name in ("done", "found", "wrong_rows")
     )
-    totals = f"{found} of {done} damages found, {wrong} wrong rows read; seed {asked.seed}"
+    totals = f"{found} of {done} damages found, {wrong} wrong rows read; seed {options.seed}"
     sys.stdout.write("\n".join([*lines(cells), totals]) + "\n")
     return 0 if all(cell.found == cell.done and not cell.wrong_rows for cell in cells.values()) else 1
 

@@ -56,9 +56,9 @@ def main(root: str) -> None:
     acknowledge("blob")
     compact(store, ["flights"], now_us=5)
     acknowledge("compact")
-    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="c", now_us=6)
+    snapshot = write(store, snapshots.create, store.root, ["flights"], contract_hash="c", now_us=6)
     acknowledge("snapshot")
-    delta.publish(store, cut.snapshot)
+    delta.publish(store, snapshot.snapshot)
     acknowledge("publish")
     with store.ledger.write() as connection:
         tombstones.record(store.root, connection, [("flights", "day-1", 0)], backout=1, at_us=7)

@@ -34,7 +34,7 @@ NEVER_DURABLE = re.compile(r"-shm$")  # SQLite makes its shared-memory index ane
 
 @dataclass
 class Unsafe:
-    """What a power cut could take: data that was not synced, and names by the directory not synced."""
+    """What a power failure could take: data that was not synced, and names by the directory not synced."""
 
     root: str
     data: set[str] = field(default_factory=set)

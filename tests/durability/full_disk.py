@@ -29,22 +29,22 @@ def main(root: str) -> None:
         ballast = home / "ballast"
         free = os.statvfs(home)
         ballast.write_bytes(b"x" * max(0, free.f_bavail * free.f_frsize - 120_000))
-        answers, codes = list[str](), set[str]()
+        responses, codes = list[str](), set[str]()
         for each in sent:
             try:
                 state = ingest(store, FEED, each.batch, each.path, now_us=1).state
             except HoldfastError as error:
                 codes.add(error.code)
             else:
-                answers.append(f"ACK {each.batch} {each.content} {state}")
-        full = check(store, sent, answers)
+                responses.append(f"ACK {each.batch} {each.content} {state}")
+        full = check(store, sent, responses)
         ballast.unlink()
         for each in sent:
             state = ingest(store, FEED, each.batch, each.path, now_us=2).state
-            answers.append(f"ACK {each.batch} {each.content} {state}")
-        after = check(store, sent, answers)
+            responses.append(f"ACK {each.batch} {each.content} {state}")
+        after = check(store, sent, responses)
         findings = verify(store).findings
-    loaded = sum(line.endswith(" loaded") for line in answers)
+    loaded = sum(line.endswith(" loaded") for line in responses)
     sys.stdout.write(
         f"codes {sorted(codes)} loaded {loaded} broken {bool(full) or bool(after) or bool(findings)}\n"
     )

@@ -52,13 +52,13 @@ def test_an_error_of_the_disk_loads_nothing_by_half(
     sent = [deliver(tmp_path, number) for number in range(3)]
     Store.open(root).ledger.close()
     failed = _load(root, sent, acks, f"{call}:error={error}:when={first}+")
-    told = acks.read_text().splitlines() if acks.exists() else []
+    reported = acks.read_text().splitlines() if acks.exists() else []
     assert failed.returncode in (0, 1)
-    assert all(line.split()[0] in ("ACK", "HF302", "HF307", "HF205") for line in told), told
-    if failed.returncode == 1:  # the store could not even be opened, and said so
+    assert all(line.split()[0] in ("ACK", "HF302", "HF307", "HF205") for line in reported), reported
+    if failed.returncode == 1:  # the store could not even be opened, and reported it
         assert "HF3" in failed.stderr
     store = Store.open(root)
-    acknowledged = [line for line in told if line.startswith("ACK ")]
+    acknowledged = [line for line in reported if line.startswith("ACK ")]
     assert not check(store, sent, acknowledged)
     for each in sent:
         state = ingest(store, FEED, each.batch, each.path, now_us=1).state
@@ -67,7 +67,7 @@ def test_an_error_of_the_disk_loads_nothing_by_half(
     assert verify(store).findings == ()
 
 
-def test_a_full_disk_takes_what_it_can_and_says_so(tmp_path: Path) -> None:
+def test_a_full_disk_takes_what_it_can_and_reports_it(tmp_path: Path) -> None:
     """A file system of 6 MB in a name space of its own, full, then with room again."""
     unshare = shutil.which("unshare")
     if (

@@ -1,4 +1,4 @@
-"""Traffic is taken back without a ledger: by the command, over HTTP, through restarts, until a newer rollout (R117-R123)."""
+"""Traffic is rolled back without a ledger: by the command, over HTTP, through restarts, until a newer rollout (R117-R123)."""
 
 from __future__ import annotations
 
@@ -120,12 +120,15 @@ def test_the_traffic_goes_back_without_a_ledger_and_stays_there(
         assert set(done["answered"].values()) == {promoted.names["tenth"]}
         assert served.infer()[1]["model_version"] == promoted.names["tenth"]
         assert served.call(f"/v2/models/{MODEL}/versions/{promoted.names['half']}/infer", b"{}")[0] == 404
-        assert command()["version"] == promoted.names["half"]  # asked again: the same
+        assert command()["version"] == promoted.names["half"]  # requested again: the same
         served.stop(signal.SIGKILL)
         served = serve()
         assert served.infer()[1]["model_version"] == promoted.names["tenth"]
-        [told] = served.wait(lambda status: bool(status["aborts"]))["aborts"]
-        assert (told["version"], told["reason"]) == (promoted.names["half"], "answers 0.5 for everybody")
+        [reported] = served.wait(lambda status: bool(status["aborts"]))["aborts"]
+        assert (reported["version"], reported["reason"]) == (
+            promoted.names["half"],
+            "answers 0.5 for everybody",
+        )
     rollout = int(status["rollout"])
     served.wait_for_plan(again(promoted, "half", rollout))
     assert served.infer()[1]["model_version"] == promoted.names["tenth"]
@@ -135,10 +138,10 @@ def test_the_traffic_goes_back_without_a_ledger_and_stays_there(
     assert aborts.stamp(promoted.root / "serve" / MODEL) is None
 
 
-def test_what_nobody_can_stand_in_for_is_kept_and_reported(
+def test_what_has_no_fallback_is_kept_and_reported(
     world: World, serve: Start, command: Callable[..., dict[str, Any]]
 ) -> None:
-    """Never to nobody, and never to a version whose contract breaks the callers (R133)."""
+    """Never to no version, and never to one whose contract breaks the callers (R133)."""
     carrier = Category("carrier", values=("AA",), unseen="reject")
     columns = [carrier if column.name == "carrier" else column for column in CONTRACT.request_columns]
     narrower = Contract(*columns, key="flight_id", event_time="scheduled", label=CONTRACT.label)
@@ -165,7 +168,7 @@ def kept_fallback(world: World) -> bool:
     return world.names["delay"] in (world.root / "serve" / MODEL / "plan.json").read_text()
 
 
-def test_a_server_takes_an_abort_from_whoever_has_its_token(
+def test_a_server_takes_an_abort_from_a_caller_with_its_token(
     promoted: World, serve: Start, monkeypatch: pytest.MonkeyPatch, command: Callable[..., dict[str, Any]]
 ) -> None:
     """W1, W2: off without a token, closed without the right one, closed to pages of other origins."""
@@ -243,14 +246,14 @@ def test_a_server_elsewhere_follows_an_abort_and_the_ledger_learns_it_from_that_
     monkeypatch.setenv("HOLDFAST_ABORT_TOKEN", "s3cret-token")
     done = command("--server", served.address, "--reason", "answers 0.5 for everybody")
     assert (done["by"], done["version"], done["serves"], done["durable"]) == ("server", bad, good, True)
-    answers = {served.infer(unit=f"u{number}")[1]["model_version"] for number in range(30)}
-    assert answers == {good}
+    responses = {served.infer(unit=f"u{number}")[1]["model_version"] for number in range(30)}
+    assert responses == {good}
     assert served.call(f"/v2/models/{MODEL}/versions/{bad}/infer", b"{}")[0] == 404
     assert aborts.stamp(promoted.root / "serve" / MODEL) is None
     assert [each.version for each in aborts.load(root / "serve" / MODEL)] == [bad]
     plan = read(promoted.store, traffic_plans.newest, MODEL)
     assert plan is not None
-    assert plan.champion == bad, "nobody has told the ledger"
+    assert plan.champion == bad, "the ledger does not know yet"
     with promoted.store.ledger.write() as connection:
         lease = leases.acquire(connection, "control", holder="test", duration_us=10**8, now_us=1)
     assert isinstance(lease, leases.Lease)
@@ -267,10 +270,10 @@ def test_a_server_elsewhere_follows_an_abort_and_the_ledger_learns_it_from_that_
     assert abort_sync.carry(promoted.store, MODEL, lease, now_us=3) == []
 
 
-def test_the_same_wish_again_takes_nothing_from_who_answers_instead(
+def test_the_same_wish_again_takes_nothing_from_the_version_that_serves_instead(
     promoted: World, serve: Start, monkeypatch: pytest.MonkeyPatch, command: Callable[..., dict[str, Any]]
 ) -> None:
-    """R118: when the ledger has agreed meanwhile, over HTTP and without the ledger; by its name it may be taken back."""
+    """R118: when the ledger has agreed meanwhile, over HTTP and without the ledger; by its name it may be rolled back."""
     monkeypatch.setenv("HOLDFAST_ABORT_TOKEN", "s3cret-token")
     served = serve(token="s3cret-token")
     bad, good = promoted.names["half"], promoted.names["tenth"]
@@ -322,7 +325,7 @@ def test_a_damaged_file_takes_nothing_and_is_reported_and_replaced(promoted: Wor
     assert [each.reason for each in aborts.load(directory)] == ["still bad"]
 
 
-def test_without_a_copy_the_command_says_where_else_to_ask(
+def test_without_a_copy_the_command_reports_where_else_to_ask(
     world: World, command: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.version("half")
@@ -339,7 +342,7 @@ def test_without_a_copy_the_command_says_where_else_to_ask(
 def test_what_the_ledger_agrees_with_already_is_done_too(
     promoted: World, serve: Start, command: Callable[..., dict[str, Any]]
 ) -> None:
-    """A ledger that takes no writes may be read: servers forget an abort that it agrees with before they are asked."""
+    """A ledger that takes no writes may be read: servers forget an abort that it agrees with before they are requested."""
     with promoted.store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE rollouts SET state = 'rolling_back'")
     plan = promoted.plan("tenth", fallback="delay")

@@ -44,19 +44,19 @@ NOW_US = 1_700_000_000_000_000
 
 def _load(store: Store, directory: Path, recent: Aggregate, start: Any, batch: str, delay: float) -> None:
     path = directory / f"{batch}.parquet"
-    moments = [start + timedelta(minutes=20 * n) for n in range(3)]
+    timestamps = [start + timedelta(minutes=20 * n) for n in range(3)]
     pl.DataFrame(
         {
             "id": [f"{batch}{n}" for n in range(3)],
             "origin": ["EWR"] * 3,
             "delay": [delay] * 3,
-            "left": moments,
+            "left": timestamps,
         }
     ).write_parquet(path)
     ingest(store, DEPARTURES, batch, path, now_us=NOW_US, aggregates=[recent])
 
 
-def test_a_live_tainted_version_gives_way_while_requests_are_answered(
+def test_a_live_tainted_version_gives_way_while_requests_are_served(
     world: World, serve: Callable[..., Served], tmp_path: Path
 ) -> None:
     """R7, R9: no request fails on the way."""
@@ -71,15 +71,15 @@ def test_a_live_tainted_version_gives_way_while_requests_are_answered(
         window="3h",
         every="10min",
     )
-    moment = pl.select(pl.datetime(2013, 3, 1, time_zone="UTC")).item()
-    _load(world.store, tmp_path, recent, moment, "bad", 59.0)
-    cut = write(
+    timestamp = pl.select(pl.datetime(2013, 3, 1, time_zone="UTC")).item()
+    _load(world.store, tmp_path, recent, timestamp, "bad", 59.0)
+    snapshot = write(
         world.store, snapshots.create, world.store.root, ["departures"], contract_hash="c", now_us=NOW_US
     )
     bad = world.version("tenth")
     with world.store.ledger.write() as connection:
         connection.execute(
-            update(schema.versions).where(schema.versions.c.version == bad).values(snapshot=cut.snapshot)
+            update(schema.versions).where(schema.versions.c.version == bad).values(snapshot=snapshot.snapshot)
         )
         connection.execute(update(schema.versions).values(state="qualified"))
         connection.execute(
@@ -102,14 +102,14 @@ def test_a_live_tainted_version_gives_way_while_requests_are_answered(
         now_us=NOW_US,
     )
     assert done.plan.versions == (bad,)
-    answered = []
+    responded = []
     for _ in range(400):
-        status, answer = served.infer()
+        status, response = served.infer()
         assert status == 200
-        answered.append(answer["model_version"])
-        if answered[-1] != bad:
+        responded.append(response["model_version"])
+        if responded[-1] != bad:
             break
-    assert answered[-1] == world.names["half"]
+    assert responded[-1] == world.names["half"]
     served.wait(lambda status: status["plan"] > before)
     assert read(world.store, versions.champion, "flight-delay") == read(
         world.store, versions.get, world.names["half"]
@@ -134,15 +134,15 @@ def test_a_follower_and_its_local_copy_forget_what_was_backed_out(tmp_path: Path
         window="3h",
         every="10min",
     )
-    moment = pl.select(pl.datetime(2013, 3, 1, time_zone="UTC")).item()
+    timestamp = pl.select(pl.datetime(2013, 3, 1, time_zone="UTC")).item()
     store = Store.open(tmp_path / "store")
     loaded: dict[str, Any] = {"v1": _Version(recent)}
     table, copy = OnlineTable(), LocalCopy(tmp_path / "copy")
     values = OnlineFeatureFollower(table, copy)
-    _load(store, tmp_path, recent, moment, "good", 10.0)
-    _load(store, tmp_path, recent, moment + timedelta(hours=1), "bad", 59.0)
+    _load(store, tmp_path, recent, timestamp, "good", 10.0)
+    _load(store, tmp_path, recent, timestamp + timedelta(hours=1), "bad", 59.0)
     values.follow(store, loaded)
-    at_us = round((moment + timedelta(hours=2)).timestamp() * 1e6)
+    at_us = round((timestamp + timedelta(hours=2)).timestamp() * 1e6)
     assert table.lookup(recent.key, "EWR", at_us, recent.window_us) == 34.5
     execute_backout(
         store, [DEPARTURES], BatchId("departures", "bad"), reason="wrong unit", actor="ann", now_us=NOW_US
@@ -155,13 +155,13 @@ def test_a_follower_and_its_local_copy_forget_what_was_backed_out(tmp_path: Path
     assert table.lookup(recent.key, "EWR", at_us, recent.window_us) == 10.0
 
     clean = Store.open(tmp_path / "clean")
-    _load(clean, tmp_path, recent, moment, "good", 10.0)
+    _load(clean, tmp_path, recent, timestamp, "good", 10.0)
     fresh = OnlineTable()
     OnlineFeatureFollower(fresh, LocalCopy(tmp_path / "unused")).follow(clean, loaded)
     restarted = OnlineTable()
     OnlineFeatureFollower(restarted, copy).start_from_copy()
     for minutes in range(0, 480, 10):
-        at_us = round((moment + timedelta(minutes=minutes)).timestamp() * 1e6)
+        at_us = round((timestamp + timedelta(minutes=minutes)).timestamp() * 1e6)
         wanted = fresh.lookup(recent.key, "EWR", at_us, recent.window_us)
         for each in (table, restarted):
             assert repr(each.lookup(recent.key, "EWR", at_us, recent.window_us)) == repr(wanted)

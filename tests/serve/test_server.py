@@ -52,7 +52,7 @@ def served(world: World, serve: Start) -> Served:
 
 
 def test_tritonclient_works_unmodified(served: Served, world: World) -> None:
-    """Health, metadata and inference, binary by default and JSON when asked, with the client's own defaults."""
+    """Health, metadata and inference, binary by default and JSON when requested, with the client's own defaults."""
     client = triton.InferenceServerClient(served.where)
     assert client.is_server_live()
     assert client.is_server_ready()
@@ -73,19 +73,19 @@ def test_tritonclient_works_unmodified(served: Served, world: World) -> None:
         "origin": np.array(["EWR", "LGA"], object), "distance": np.array([100.0, 200.0]), "seats": np.array([100, 120]),
         "international": np.array([True, False]), "scheduled": np.array(["2013-03-01T12:00:00Z"] * 2, object),
     }  # fmt: skip
-    for binary in (True, False):
+    for runtime in (True, False):
         inputs = []
         for each in metadata["inputs"]:
             tensor = triton.InferInput(each["name"], [2], each["datatype"])
-            tensor.set_data_from_numpy(columns[each["name"]], binary_data=binary)
+            tensor.set_data_from_numpy(columns[each["name"]], binary_data=runtime)
             inputs.append(tensor)
-        answer = client.infer(MODEL, inputs)
-        assert answer.as_numpy("probability").tolist() == [0.5, 0.5]
-        wanted = [triton.InferRequestedOutput("probability", binary_data=not binary)]
-        answer = client.infer(MODEL, inputs, outputs=wanted, request_id="r1")
-        assert answer.as_numpy("probability").dtype == np.float32
-        assert answer.get_response()["id"] == "r1"
-        assert answer.get_response()["model_version"] == world.names["half"]
+        response = client.infer(MODEL, inputs)
+        assert response.as_numpy("probability").tolist() == [0.5, 0.5]
+        wanted = [triton.InferRequestedOutput("probability", binary_data=not runtime)]
+        response = client.infer(MODEL, inputs, outputs=wanted, request_id="r1")
+        assert response.as_numpy("probability").dtype == np.float32
+        assert response.get_response()["id"] == "r1"
+        assert response.get_response()["model_version"] == world.names["half"]
     columns["carrier"][1] = "\U0001f6eb\0"
     inputs[1].set_data_from_numpy(columns["carrier"])
     with pytest.raises(triton.InferenceServerException, match="1 of the rows break"):
@@ -160,23 +160,23 @@ HOSTILE: list[tuple[object, str, str]] = [
 def test_bad_requests_get_400_with_their_reason_and_never_more(served: Served, world: World) -> None:
     """R47, R48, reliability R1 to R4: each is named; nothing is a 5xx; the server answers on."""
     for sent, code, reason in HOSTILE:
-        status, answer = served.call(INFER, sent)
-        assert status == 400, (sent if not isinstance(sent, bytes) else sent[:80], answer)
-        assert set(answer) == {"error", "code", "reasons"}
-        assert answer["code"] == code, (str(sent)[:200], answer)
-        assert reason in " ".join(answer["reasons"])
-        assert "Traceback" not in answer["error"]
+        status, response = served.call(INFER, sent)
+        assert status == 400, (sent if not isinstance(sent, bytes) else sent[:80], response)
+        assert set(response) == {"error", "code", "reasons"}
+        assert response["code"] == code, (str(sent)[:200], response)
+        assert reason in " ".join(response["reasons"])
+        assert "Traceback" not in response["error"]
     rows = [row(), row(distance=-1.0, carrier="ZZ"), row(), row(seats=0)]
     assert served.call(INFER, tensors(rows))[1]["reasons"] == [
         "row 1: carrier|unseen", "row 1: distance|range", "row 3: seats|range",
     ]  # fmt: skip
-    status, answer = served.infer([row(distance=None, international=None, origin="\0\U0001f600")])
-    assert (status, answer["outputs"][0]["data"]) == (200, [0.5])
+    status, response = served.infer([row(distance=None, international=None, origin="\0\U0001f600")])
+    assert (status, response["outputs"][0]["data"]) == (200, [0.5])
     results = Counter(record.result for record in logged(world.root) if isinstance(record, PredictionRecord))
     assert results["malformed"] + results["contract"] == len(HOSTILE) + 1
 
 
-def test_lies_about_binary_lengths_get_400(served: Served) -> None:
+def test_lies_about_runtime_lengths_get_400(served: Served) -> None:
     """R4: the binary extension with every length wrong in turn."""
     header = with_input("distance", datatype="FP64")
     for tensor in header["inputs"]:
@@ -220,7 +220,7 @@ def test_paths_and_methods(served: Served, world: World) -> None:
     assert served.call(INFER, b"x", headers={"Content-Encoding": "gzip"})[0] == 415
 
 
-def test_a_challenger_gets_its_share_sticks_and_is_answered_for(world: World, serve: Start) -> None:
+def test_a_challenger_gets_its_share_sticks_and_is_replaced(world: World, serve: Start) -> None:
     """R112, R113: the sticky split, one plan later; the challenger's failures are the champion's answers."""
     for kind in ("half", "tenth", "nan", "broken", "above"):
         world.version(kind)
@@ -234,12 +234,12 @@ def test_a_challenger_gets_its_share_sticks_and_is_answered_for(world: World, se
     far = [row(distance=5900.0)]
     for kind, failure in (("nan", "not_finite"), ("broken", "exception"), ("above", "not_a_probability")):
         served.wait_for_plan(world.plan("half", kind, 1_000_000))
-        status, answer = served.infer(far, unit="u")
-        assert (status, answer["outputs"][0]["data"]) == (200, [0.5])
-        assert answer["parameters"]["arm"] == "champion"
-        assert answer["model_version"] == world.names["half"]
-        status, answer = served.infer(unit="u")
-        assert answer["model_version"] == world.names[kind]
+        status, response = served.infer(far, unit="u")
+        assert (status, response["outputs"][0]["data"]) == (200, [0.5])
+        assert response["parameters"]["arm"] == "champion"
+        assert response["model_version"] == world.names["half"]
+        status, response = served.infer(unit="u")
+        assert response["model_version"] == world.names[kind]
         records = [record for record in logged(world.root) if isinstance(record, PredictionRecord)]
         assert (records[-2].challenger_failed, records[-2].result, records[-2].version) == (
             failure,
@@ -248,11 +248,11 @@ def test_a_challenger_gets_its_share_sticks_and_is_answered_for(world: World, se
         )
         assert (records[-1].challenger_failed, records[-1].arm) == ("", "challenger")
         assert records[-1].rollout is not None
-    status, answer = served.infer(probe=True)
-    assert answer["model_version"] == world.names["above"]
-    assert "prediction_id" not in answer["parameters"]
-    status, answer = served.call(INFER, {"inputs": [], "parameters": {"probe": True}})
-    assert (status, answer["model_version"]) == (200, world.names["above"])
+    status, response = served.infer(probe=True)
+    assert response["model_version"] == world.names["above"]
+    assert "prediction_id" not in response["parameters"]
+    status, response = served.call(INFER, {"inputs": [], "parameters": {"probe": True}})
+    assert (status, response["model_version"]) == (200, world.names["above"])
     plan = world.plan("half")
     served.wait_for_plan(plan)
     assert served.infer(probe=True)[1]["parameters"]["plan"] == plan
@@ -262,15 +262,15 @@ def test_a_challenger_gets_its_share_sticks_and_is_answered_for(world: World, se
     assert failures == {"not_finite", "exception", "not_a_probability"}
 
 
-def test_who_answers_when_the_champion_cannot(world: World, serve: Start) -> None:
-    """The previous version, then the heuristic, then nobody; each is counted and logged."""
+def test_what_serves_when_the_champion_cannot(world: World, serve: Start) -> None:
+    """The previous version, then the heuristic, then none; each is counted and logged."""
     for kind in ("half", "tenth", "nan", "broken"):
         world.version(kind)
     far = [row(distance=5900.0)]
     world.plan("nan", previous="broken", fallback="tenth")
     served = serve()
-    status, answer = served.infer(far)
-    assert (status, answer["parameters"]["arm"], answer["model_version"]) == (
+    status, response = served.infer(far)
+    assert (status, response["parameters"]["arm"], response["model_version"]) == (
         200,
         "fallback",
         world.names["tenth"],
@@ -278,8 +278,8 @@ def test_who_answers_when_the_champion_cannot(world: World, serve: Start) -> Non
     served.wait_for_plan(world.plan("nan", previous="half"))
     assert served.infer(far)[1]["model_version"] == world.names["half"]
     served.wait_for_plan(world.plan("nan"))
-    status, answer = served.infer(far)
-    assert (status, answer["code"]) == (503, "HF503")
+    status, response = served.infer(far)
+    assert (status, response["code"]) == (503, "HF503")
     assert served.infer()[0] == 200
     records = [record for record in logged(world.root) if isinstance(record, PredictionRecord)]
     assert [record.result for record in records] == [
@@ -300,9 +300,9 @@ def test_aggregates_are_filled_as_of_the_event_time(world: World, serve: Start) 
     served.wait(lambda status: status["table_version"] == 2)
 
     def at(minutes: float, origin: str = "EWR") -> float:
-        moment = (START + timedelta(minutes=minutes)).isoformat()
+        timestamp = (START + timedelta(minutes=minutes)).isoformat()
         return round(
-            float(served.infer([row(scheduled=moment, origin=origin)])[1]["outputs"][0]["data"][0]), 6
+            float(served.infer([row(scheduled=timestamp, origin=origin)])[1]["outputs"][0]["data"][0]), 6
         )
 
     assert [at(-1), at(0), at(9.9), at(10), at(190), at(190.1), at(5, "JFK")] == [
@@ -351,7 +351,7 @@ def test_wrong_feedback_is_refused_whole(served: Served, world: World) -> None:
     path = f"/v2/models/{MODEL}/feedback"
     good = served.infer()[1]["parameters"]["prediction_id"]
     assert served.call(INFER, b"{")[0] == 400
-    refused = f"s1-1-{int(good.rpartition('-')[2]) + 1}"  # the log holds it, and nobody was given it
+    refused = f"s1-1-{int(good.rpartition('-')[2]) + 1}"  # the log holds it, and no caller got it
     for sent, status in (
         ({"id": f"{good}/1", "value": 1}, 404), ({"id": f"{good}/4000", "value": 1}, 404),
         ({"id": refused, "value": 1}, 404),
@@ -366,7 +366,7 @@ def test_wrong_feedback_is_refused_whole(served: Served, world: World) -> None:
 
 
 def test_feedback_that_contradicts_what_was_taken_is_refused(served: Served, world: World) -> None:
-    """M1: whoever says another thing of the same answer hears so, and nothing of the request is kept."""
+    """M1: a label that contradicts an earlier one is refused, and nothing of the request is kept."""
     path = f"/v2/models/{MODEL}/feedback"
     first, second = (served.infer()[1]["parameters"]["prediction_id"] for _ in range(2))
     assert served.call(path, {"id": first, "value": True})[0] == 202
@@ -376,21 +376,21 @@ def test_feedback_that_contradicts_what_was_taken_is_refused(served: Served, wor
         {"feedback": [{"id": second, "value": True}, {"id": first, "value": False}]},
         {"feedback": [{"id": second, "value": True}, {"id": second, "value": False}]},
     ):
-        status, said = served.call(path, sent)
-        assert (status, said["code"]) == (409, "HF505"), said
-        assert "the earlier one stands" in said["error"]
+        status, reported = served.call(path, sent)
+        assert (status, reported["code"]) == (409, "HF505"), reported
+        assert "the earlier one stands" in reported["error"]
     assert served.call(path, {"id": second, "value": False})[0] == 202
     kept = [(each.prediction, each.value) for each in logged(world.root) if isinstance(each, FeedbackRecord)]
     assert kept == [(f"{first}/0", 1.0), (f"{first}/0", 1.0), (f"{second}/0", 0.0)]
 
 
-def test_a_wrong_name_is_answered_with_the_right_ones(served: Served, world: World) -> None:
-    """A caller who misspells the model or the version learns what is served."""
-    status, said = served.call("/v2/models/invented/infer", body())
-    assert (status, said["error"]) == (404, f"this server has only the model {MODEL!r}")
-    status, said = served.call(f"/v2/models/{MODEL}/versions/invented/infer", body())
+def test_a_wrong_name_is_refused_with_the_right_ones(served: Served, world: World) -> None:
+    """A caller that misspells the model or the version is shown what is served."""
+    status, reported = served.call("/v2/models/invented/infer", body())
+    assert (status, reported["error"]) == (404, f"this server has only the model {MODEL!r}")
+    status, reported = served.call(f"/v2/models/{MODEL}/versions/invented/infer", body())
     assert status == 404
-    assert world.names["half"] in said["error"]
+    assert world.names["half"] in reported["error"]
     assert served.call("/v3")[1]["error"] == "there is nothing at this path"
 
 
@@ -471,9 +471,9 @@ def test_metrics_parse_and_their_labels_are_bounded(served: Served, world: World
 
 
 @pytest.mark.crash
-def test_every_answered_prediction_is_in_the_log_after_sigkill(served: Served, world: World) -> None:
+def test_every_acknowledged_prediction_is_in_the_log_after_sigkill(served: Served, world: World) -> None:
     """P1 for answers: under load, kill -9; ids and probabilities that a client saw are read back."""
-    answered: list[str] = []
+    responded: list[str] = []
 
     def load(lane: int) -> None:
         connection = http.client.HTTPConnection(served.where, timeout=60)
@@ -481,23 +481,23 @@ def test_every_answered_prediction_is_in_the_log_after_sigkill(served: Served, w
         try:
             while True:
                 connection.request("POST", INFER, content)
-                answer = json.loads(connection.getresponse().read())
-                answered.append(answer["parameters"]["prediction_id"])
+                response = json.loads(connection.getresponse().read())
+                responded.append(response["parameters"]["prediction_id"])
         except (OSError, http.client.HTTPException, ValueError):
             connection.close()
 
     threads = [threading.Thread(target=load, args=(lane,)) for lane in range(8)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(answered) > 400, "the server is under load")
+    wait_until(lambda: len(responded) > 400, "the server is under load")
     served.stop(signal.SIGKILL)
     for thread in threads:
         thread.join()
     kept = {record.id: record for record in logged(world.root) if isinstance(record, PredictionRecord)}
-    assert len(answered) > 100
-    assert set(answered) <= set(kept)
-    assert len(set(answered)) == len(answered)
-    sample = kept[answered[0]]
+    assert len(responded) > 100
+    assert set(responded) <= set(kept)
+    assert len(set(responded)) == len(responded)
+    sample = kept[responded[0]]
     assert sample.probabilities == [0.5, 0.5]
     assert sample.inputs[1] == list(row().values())
 
@@ -510,7 +510,7 @@ def test_it_outlives_the_ledger_and_starts_without_it(world: World, serve: Start
     plan = world.plan("delay", fallback="half")
     first = serve()
     first.wait(lambda status: status["table_version"] == 2)
-    moment = (START + timedelta(minutes=5)).isoformat()
+    timestamp = (START + timedelta(minutes=5)).isoformat()
     wait_until((world.root / "serve" / MODEL / "online.msgpack").exists, "the online values are copied")
     world.store.ledger.close()
     for path in world.root.glob("ledger.db*"):
@@ -519,14 +519,14 @@ def test_it_outlives_the_ledger_and_starts_without_it(world: World, serve: Start
         if path.is_file():
             path.unlink()
     for _ in range(20):
-        assert first.infer([row(scheduled=moment)])[0] == 200
+        assert first.infer([row(scheduled=timestamp)])[0] == 200
     assert first.stop() == 0
     second = serve()
     status = second.wait(lambda status: bool(status["ledger_error"]))
     assert status["plan"] == plan
-    answer = second.infer([row(scheduled=moment)])[1]
-    assert answer["model_version"] == world.names["delay"]
-    assert answer["outputs"][0]["data"][0] == pytest.approx(0.1)
+    response = second.infer([row(scheduled=timestamp)])[1]
+    assert response["model_version"] == world.names["delay"]
+    assert response["outputs"][0]["data"][0] == pytest.approx(0.1)
     assert not (world.root / "ledger.db").exists(), "an empty ledger in the place of the lost one"
     for path in world.root.glob("gone-*"):
         path.rename(path.with_name(path.name.removeprefix("gone-")))
@@ -563,12 +563,12 @@ def test_a_plan_that_cannot_be_verified_is_not_followed(world: World, serve: Sta
     served.wait_for_plan(latest)
 
 
-def test_no_version_is_not_ready_and_says_so(world: World, serve: Start) -> None:
+def test_no_version_is_not_ready_and_reports_it(world: World, serve: Start) -> None:
     served = serve(ready=False)
     assert served.call("/v2/health/live")[0] == 200
     assert served.call("/v2/health/ready")[0] == 503
-    status, answer = served.infer()
-    assert (status, answer["code"]) == (503, "HF503")
+    status, response = served.infer()
+    assert (status, response["code"]) == (503, "HF503")
     assert served.call(f"/v2/models/{MODEL}")[0] == 503
     world.version("half")
     world.plan("half")
@@ -577,7 +577,7 @@ def test_no_version_is_not_ready_and_says_so(world: World, serve: Start) -> None
 
 
 def test_sigterm_drops_no_request(served: Served) -> None:
-    """P11: every request on a connection gets its answer, the last one says that it is the last, the process ends with 0."""
+    """P11: every request on a connection gets its answer, the last one reports that it is the last, the process ends with 0."""
     outcomes: Counter[str] = Counter()
 
     def load() -> None:
@@ -587,10 +587,10 @@ def test_sigterm_drops_no_request(served: Served) -> None:
         try:
             while not closing:
                 connection.request("POST", INFER, content)
-                answer = connection.getresponse()
-                outcomes[str(answer.status)] += 1
-                answer.read()
-                closing = answer.getheader("Connection") == "close"
+                response = connection.getresponse()
+                outcomes[str(response.status)] += 1
+                response.read()
+                closing = response.getheader("Connection") == "close"
         except (OSError, http.client.HTTPException):
             outcomes["lost"] += 1
         connection.close()

@@ -1,4 +1,4 @@
-"""Who acts in the simulation: controllers and people as coroutines that stop wherever they touch the ledger, and clocks
+"""The actors of the simulation: controllers and people as coroutines that stop wherever they touch the ledger, and clocks
 that cannot be trusted.
 """
 
@@ -49,12 +49,12 @@ class Actor:
     tired: Callable[[], bool] = lambda: False
     """Whether it stands still where that hurts most: after it has read much, and before it writes."""
     budget: int = 0
-    cut_off: bool = False
+    disconnected: bool = False
     """Whether the ledger cannot be reached."""
-    answer_lost: bool = False
+    response_lost: bool = False
     """Whether the answer to its next commit is lost on the way."""
     believes: int = 0
-    """The epoch of the lease that it took last, as the history tells it; 0 for none."""
+    """The epoch of the lease that it acquired last, by the history; 0 for none."""
     looks: list[int] = field(default_factory=list)
     """What its clock showed whenever it looked, since the lease last changed."""
     error: BaseException | None = None
@@ -91,14 +91,14 @@ class Actor:
         if self.budget <= 0 and (place != "before commit" or self.budget % 4 == 0):
             self.place = place
             self._stand_still()
-        if self.cut_off and place != "after commit":
-            raise UnavailableError("HF302", f"the network is cut ({place})")
-        if place == "after commit" and self.answer_lost:
-            self.answer_lost = False
+        if self.disconnected and place != "after commit":
+            raise UnavailableError("HF302", f"the network is down ({place})")
+        if place == "after commit" and self.response_lost:
+            self.response_lost = False
             raise UnavailableError("HF205", "the answer to the commit was lost")
 
     def pause(self) -> None:
-        """Stand still until somebody resumes it."""
+        """Stand still until it is resumed."""
         self.budget, self.place = 0, "between rounds"
         self._stand_still()
 
@@ -121,7 +121,7 @@ class Wire:
     ledger: Ledger
     actor: Actor
     committed: Callable[[Actor], None]
-    """Told after each commit, before anybody else can act."""
+    """Reported after each commit, before anybody else can act."""
 
     @property
     def engine(self) -> Any:

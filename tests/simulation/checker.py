@@ -13,7 +13,7 @@ from holdfast.rollout import RESTING, TERMINAL, TRANSITIONS, State
 from holdfast.store.db.events import FIRST, chain_digest
 from tests.simulation.actors import Actor
 from tests.simulation.expected_evidence import Reckoning
-from tests.simulation.ledger_view import Seen, asked_by, look
+from tests.simulation.ledger_view import Seen, look, requested_by
 
 ABORTED = TERMINAL | {State.ROLLING_BACK}
 COMPARED = (State.CANARY, State.PAUSED, State.VERIFYING)
@@ -30,11 +30,11 @@ class History:
 
     path: Path
     true_us: int = 0
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
     observed: set[tuple[str, int, str]] = field(default_factory=set)
     """What probes really saw: server, plan and the version that answered."""
     aborted: dict[str, int] = field(default_factory=dict)
-    """With which plan each version was taken back last, until it is rolled out anew."""
+    """With which plan each version was rolled back last, until it is rolled out anew."""
     takeovers: int = 0
     _before: Seen | None = None
 
@@ -75,22 +75,22 @@ class History:
         under_way = [n for n, row in after.rollouts.items() if row[0] not in RESTING]
         self._require(len(under_way) <= 1, f"rollouts {under_way} are under way at once")
 
-    def answered(self, server: str, follows: int, knows: int, version: str) -> None:
+    def responded(self, server: str, follows: int, knows: int, version: str) -> None:
         """`server` follows plan `follows`, has kept plan `knows`, and answered a user by `version`."""
         since = self.aborted.get(version)
         self._require(
             since is None or max(follows, knows) < since,
-            f"{server} answered by {version} under plan {follows}; it was taken back by plan {since}",
+            f"{server} answered by {version} under plan {follows}; it was rolled back by plan {since}",
         )
 
-    def told_once(self) -> None:
-        """The whole story is a chain, and what was collected is all counted."""
+    def reported_once(self) -> None:
+        """The whole history is a chain, and what was collected is all counted."""
         before = FIRST
         for at_us, kind, subject, actor, why, digest in self._database.execute(
             "SELECT at_us, kind, subject, actor, explanation, digest FROM events ORDER BY event_id"
         ):
             before = chain_digest(before, at_us, kind, subject, actor, why)
-            self._require(digest == before, f"the story is broken at {kind} of {subject}")
+            self._require(digest == before, f"the history is broken at {kind} of {subject}")
         self.reckoning.ended(self._database)
 
     def _lease(self, actor: Actor, before: Seen, after: Seen) -> None:
@@ -102,10 +102,10 @@ class History:
             self._require(after.lease[1] == before.lease[1] + 1, "an epoch was left out or came again")
             if before.lease[0] not in ("", name):
                 self.takeovers += 1
-                watched = max(actor.looks, default=0) - min(actor.looks, default=0)
+                elapsed = max(actor.looks, default=0) - min(actor.looks, default=0)
                 self._require(
-                    watched >= before.lease[2],
-                    f"{actor.name} took the lease of {before.lease[0]} after it had watched it stand still for {watched} us",
+                    elapsed >= before.lease[2],
+                    f"{actor.name} acquired the lease of {before.lease[0]} after it had seen it stand still for {elapsed} us",
                 )
             actor.believes = after.lease[1]
         self.lease_changed()
@@ -115,7 +115,7 @@ class History:
 
     def _moved(self, actor: Actor, number: int, before: Seen, after: Seen) -> None:
         state, step, challenger, champion, *_ = after.rollouts[number]
-        self.told.append(f"{self.true_us} {actor.name}: rollout {number} {state} step {step}")
+        self.reported.append(f"{self.true_us} {actor.name}: rollout {number} {state} step {step}")
         if number not in before.rollouts:
             self._require(state == State.PENDING, f"rollout {number} began as {state}")
             self.aborted.pop(challenger, None)
@@ -143,7 +143,7 @@ class History:
         version = challenger if state == State.PROMOTED else champion
         saw = [each for each in self.observed if each[1:] == (plan, version)]
         self._require(
-            bool(saw), f"rollout {number} became {state}, and nobody saw {version} under plan {plan}"
+            bool(saw), f"rollout {number} became {state}, and no probe saw {version} under plan {plan}"
         )
         other = [each for each in before.probes if each[3] != "error" and each[1:3] != (plan, version)]
         self._require(
@@ -158,18 +158,20 @@ class History:
         self._require(moved == [rollout], f"plan {plan} of rollout {rollout} came with moves of {moved}")
         state, step, *_, policy = after.rollouts[rollout]
         if state == State.CANARY:
-            asked = asked_by(policy).shares_ppm[step]
+            requested = requested_by(policy).shares_ppm[step]
             self._require(
-                share_ppm == asked, f"plan {plan} gives {share_ppm} ppm, and step {step} is {asked}"
+                share_ppm == requested, f"plan {plan} gives {share_ppm} ppm, and step {step} is {requested}"
             )
         given = {champion, challenger if share_ppm else None, *warm}
         if state == State.ROLLING_BACK:
-            self._require(after.rollouts[rollout][2] not in given, f"plan {plan} keeps what is taken back")
+            self._require(after.rollouts[rollout][2] not in given, f"plan {plan} keeps what is rolled back")
             if not actor.name.startswith(CONTROLLER):
-                self.aborted.pop(champion, None)  # what a person returns to, whatever was said of it since
+                self.aborted.pop(
+                    champion, None
+                )  # what a person returns to, whatever was reported of it since
         for version in {champion, challenger} & self.aborted.keys():
             self._require(
-                False, f"plan {plan} gives traffic to {version}, taken back by plan {self.aborted[version]}"
+                False, f"plan {plan} gives traffic to {version}, rolled back by plan {self.aborted[version]}"
             )
 
     def _require(self, holds: bool, why: str) -> None:
@@ -178,5 +180,5 @@ class History:
 
 
 def explained(history: History) -> str:
-    """The end of a history, for whoever looks for its mistake."""
-    return json.dumps({"last": history.told[-12:], "lease": history.now.lease}, default=str)
+    """The end of a history, to look for its mistake in."""
+    return json.dumps({"last": history.reported[-12:], "lease": history.now.lease}, default=str)

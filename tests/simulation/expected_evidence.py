@@ -1,4 +1,4 @@
-"""What the evidence must be: reckoned from what the servers logged, as far as the ledger says that it was collected.
+"""What the evidence must be: reckoned from what the servers logged, as far as the ledger reports that it was collected.
 
 It bounds the evidence from below as from above, exactly: what is collected is counted, once, and a rollout moves on only
 when its policy's units were there. It shares no code with the folds that it checks.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from holdfast.control.collect.log_summary import Window
 from holdfast.records import Arm
 from holdfast.rollout import State
-from tests.simulation.ledger_view import Evidence, Rollout, Seen, asked_by
+from tests.simulation.ledger_view import Evidence, Rollout, Seen, requested_by
 from tests.simulation.simulated_servers import Logged
 
 ENDED = (State.ROLLED_BACK, State.CANCELLED)
@@ -27,7 +27,7 @@ class Count:
     counts: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     """Units of the challenger, how many of them bad, and the same of the champion, over all windows."""
     bad: set[bytes] = field(default_factory=set)
-    """Who was bad, and is not at risk any more. There are too few units for any to be forgotten."""
+    """The units that were bad, and are not at risk any more. There are too few units for any to be forgotten."""
     of_step: set[bytes] = field(default_factory=set)
     """The challenger's units that were collected since the step began."""
 
@@ -50,7 +50,7 @@ class Count:
 
 @dataclass
 class Reckoning:
-    """Follows the ledger from commit to commit, and says what it must say of the evidence."""
+    """Follows the ledger from commit to commit, and computes what the evidence must be."""
 
     require: Callable[[bool, str], None]
     logs: dict[str, Sequence[Logged]] = field(default_factory=dict)
@@ -79,8 +79,8 @@ class Reckoning:
             found = database.execute(
                 "SELECT version, result, SUM(requests) FROM request_counts GROUP BY 1, 2"
             )
-            said = {(version, result): requests for version, result, requests in found}
-            self.require(said == self._usage, f"usage is {said}; collected were {self._usage}")
+            reported = {(version, result): requests for version, result, requests in found}
+            self.require(reported == self._usage, f"usage is {reported}; collected were {self._usage}")
 
     def _collected(self, name: str, server: str, before: Seen, after: Seen) -> None:
         (begin, had), (end, has) = (seen.collected.get(server, (0, 0)) for seen in (before, after))
@@ -102,45 +102,45 @@ class Reckoning:
             self._usage[each.version, each.result] += each.requests
 
     def _of(self, row: Evidence) -> Count:
-        # Nobody labels anything here, so a metric that is not of requests stays as it began.
+        # Nothing is labelled here, so a metric that is not of requests stays as it began.
         key = (row.rollout, row.metric)
         return self._counts.setdefault(key, Count()) if row.metric in ("errors", "latency") else Count()
 
     def _moved(self, number: int, was: Rollout, row: Rollout) -> None:
-        asked = asked_by(row.policy)
+        requested = requested_by(row.policy)
         self.require(was.policy == row.policy, f"rollout {number} has another policy now")
         moves = was.state, row.state
         if moves == (State.PENDING, State.VERIFYING):
-            self.require(row.champion is None, f"rollout {number} was compared with nobody")
+            self.require(row.champion is None, f"rollout {number} was compared with no version")
         if moves == (State.PENDING, State.CANARY):
             known = self._usage[row.champion or "", "ok"]
             self.require(
-                known >= asked.latency_requests, f"rollout {number} freezes a bound from {known} requests"
+                known >= requested.latency_requests, f"rollout {number} freezes a bound from {known} requests"
             )
         if moves in ((State.CANARY, State.CANARY), (State.CANARY, State.VERIFYING)):
             self._has_enough(number, was, row)
-        if row.step != was.step or (row.state is State.PROMOTED and row.champion and asked.watched):
-            for metric in asked.metrics:
+        if row.step != was.step or (row.state is State.PROMOTED and row.champion and requested.observed):
+            for metric in requested.metrics:
                 self._counts.setdefault((number, metric), Count()).of_step.clear()
 
     def _has_enough(self, number: int, was: Rollout, row: Rollout) -> None:
-        """Before the next share: the units that the policy asks for, and the time."""
-        asked = asked_by(row.policy)
-        for metric in asked.metrics:
+        """Before the next share: the units that the policy requests, and the time."""
+        requested = requested_by(row.policy)
+        for metric in requested.metrics:
             count = self._counts.get((number, metric), Count())
             for many, whose in ((len(count.of_step), "the challenger"), (count.counts[2], "the champion")):
                 self.require(
-                    many >= asked.units_per_step,
-                    f"rollout {number} left step {was.step} with {many} of {asked.units_per_step} units of {whose} "
+                    many >= requested.units_per_step,
+                    f"rollout {number} left step {was.step} with {many} of {requested.units_per_step} units of {whose} "
                     f"for {metric}",
                 )
         lasted_us = row.step_started_at_us - was.step_started_at_us
         self.require(
-            lasted_us >= asked.min_step_duration_us,
-            f"rollout {number} left step {was.step} after {lasted_us} of {asked.min_step_duration_us} us",
+            lasted_us >= requested.min_step_duration_us,
+            f"rollout {number} left step {was.step} after {lasted_us} of {requested.min_step_duration_us} us",
         )
         if row.state is State.VERIFYING:
-            last = len(asked.shares_ppm) - 1
+            last = len(requested.shares_ppm) - 1
             self.require(was.step == last, f"rollout {number} left out what follows step {was.step}")
 
     def _compared(self, before: Seen, after: Seen) -> None:
@@ -159,12 +159,14 @@ class Reckoning:
                 row.counts == tuple(count.counts),
                 f"{key} counts {row.counts}; what was collected holds {tuple(count.counts)}",
             )
-            enough = asked_by(after.rollouts[row.rollout].policy).units_per_step
-            said, really = min(row.step_units, enough), min(len(count.of_step), enough)
-            self.require(said == really, f"{key} counts {said} units in this step; there were {really}")
+            enough = requested_by(after.rollouts[row.rollout].policy).units_per_step
+            reported, really = min(row.step_units, enough), min(len(count.of_step), enough)
+            self.require(
+                reported == really, f"{key} counts {reported} units in this step; there were {really}"
+            )
 
 
 def _goes_on(seen: Seen, number: int) -> bool:
     """Whether what comes of this rollout is evidence still: it is under way, or its promotion is watched."""
     state = seen.rollouts[number].state
-    return state not in ENDED and (state is not State.PROMOTED or number in seen.watched)
+    return state not in ENDED and (state is not State.PROMOTED or number in seen.observed)

@@ -8,9 +8,9 @@ from holdfast.errors import HoldfastError
 from tests.simulation.checker import RejectedError
 
 EXPECTED = {"HF205", "HF302", "HF304", "HF311", "HF404"}
-"""What a concern may fail by: a ledger that is cut off or busy, and somebody who was faster."""
+"""What a concern may fail by: a ledger that is unreachable or busy, and another that was faster."""
 REFUSALS = EXPECTED | {"HF303", "HF403", "HF410"}
-"""What a person may be told."""
+"""What a person may be reported."""
 
 
 class Listener(logging.Handler):

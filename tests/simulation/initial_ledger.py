@@ -42,14 +42,14 @@ class Ground:
         store = Store.open(home)
         try:
             _versions(store)
-            # The connection that is open stays so: a ledger that nobody has open is sealed, and may not change then.
+            # The connection that is open stays so: a ledger that no process has open keeps page checksums: it may not change.
             open_for_good = store.ledger.engine.connect()
             event.listen(store.ledger.engine, "connect", _not_synced)
             empty = sqlite3.connect(":memory:")
             with sqlite3.connect(home / "ledger.db") as source:
                 source.backup(empty)
             source.close()
-            # Whoever stands still in a transaction does so until another is resumed: waiting for it takes for ever.
+            # An actor that stands still in a transaction does so until another is resumed: waiting for it takes for ever.
             with patch.object(ledger, "BUSY_SECONDS", 0.0):
                 yield cls(home, store, empty)
             empty.close()
@@ -86,7 +86,7 @@ def _versions(store: Store) -> None:
 
 
 def policy(chance: random.Random, *, calm: bool) -> Canary:
-    """A policy that may end within minutes; a calm one has patience, whatever the clocks say."""
+    """A policy that may end within minutes; a calm one has patience, whatever the clocks show."""
     drawn = Canary(
         steps=chance.choice([(10, 50, 100), (50, 100), (25,), (20, 100)]),
         units_per_step=chance.choice([5, 20]),

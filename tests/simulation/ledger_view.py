@@ -43,15 +43,15 @@ class Evidence(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a policy asks for before a rollout moves on."""
+class Requested:
+    """What a policy requests before a rollout moves on."""
 
     shares_ppm: tuple[int, ...]
     units_per_step: int
     min_step_duration_us: int
     latency_requests: int
     """0 when no latency is judged."""
-    watched: bool
+    observed: bool
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -60,15 +60,15 @@ class Asked:
 
 
 @lru_cache(maxsize=64)
-def asked_by(policy: str) -> Asked:
-    """What the policy asks for that the ledger keeps as JSON."""
+def requested_by(policy: str) -> Requested:
+    """What the policy requests that the ledger keeps as JSON."""
     kept = json.loads(policy)
-    return Asked(
+    return Requested(
         shares_ppm=tuple(round(percent * 10_000) for percent in kept["steps"]),
         units_per_step=kept["units_per_step"],
         min_step_duration_us=round(kept["min_step_duration"] * 1e6),
         latency_requests=kept["latency_requests"] if kept["latency_quantile"] else 0,
-        watched=kept["bake"] > 0,
+        observed=kept["bake"] > 0,
     )
 
 
@@ -82,8 +82,8 @@ class Seen:
     probes: tuple[tuple[Any, ...], ...]
     evidence: dict[tuple[int, str], Evidence]
     collected: dict[str, tuple[int, int]]
-    """By server how many records were collected, and how many requests they were said to hold."""
-    watched: frozenset[int]
+    """By server how many records were collected, and how many requests they were reported to hold."""
+    observed: frozenset[int]
     """Promotions whose watch is not over."""
 
     @property
@@ -109,7 +109,7 @@ def look(database: sqlite3.Connection) -> Seen:
         "FROM rollout_evidence ORDER BY 1, 2"
     )
     segments = ask("SELECT server, collected_bytes, predictions FROM log_positions ORDER BY 1")
-    watched = ask("SELECT rollout_id FROM pushes WHERE outcome = 'open' AND bake_until_us IS NOT NULL")
+    observed = ask("SELECT rollout_id FROM pushes WHERE outcome = 'open' AND bake_until_us IS NOT NULL")
     return Seen(
         lease=lease,
         rollouts={number: Rollout(State(state), *more) for number, state, *more in rows},
@@ -117,5 +117,5 @@ def look(database: sqlite3.Connection) -> Seen:
         probes=tuple(ask("SELECT server, plan_id, observed_version, verdict FROM probes")),
         evidence={(row[0], row[1]): Evidence(*row) for row in evidence},
         collected={server: (records, requests) for server, records, requests in segments},
-        watched=frozenset(number for (number,) in watched),
+        observed=frozenset(number for (number,) in observed),
     )

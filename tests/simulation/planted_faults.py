@@ -25,7 +25,7 @@ from holdfast.store.telemetry import collected_log
 
 @contextmanager
 def no_epoch() -> Iterator[None]:
-    """Nobody asks whether the lease is still held."""
+    """Nothing checks whether the lease is still held."""
     places = [
         (leases, "assert_epoch"),
         (reconcile, "assert_epoch"),
@@ -61,7 +61,7 @@ def no_comparison() -> Iterator[None]:
 
 @contextmanager
 def wall_clock() -> Iterator[None]:
-    """A lease is dead when it looks old, by whoever's clock."""
+    """A lease is dead when it looks old, by any clock."""
 
     def looks_old(now: leases.Sighting, _before: Any, duration_us: int) -> bool:
         return now.since_us - now.renewed_at_us >= duration_us
@@ -85,7 +85,7 @@ def any_plan() -> Iterator[None]:
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """Harm is shown, and nobody listens."""
+    """Harm is shown, and ignored."""
 
     def harmless(given: Any) -> Any:
         return tuple(replace(each, log_e=0.0) for each in given) if _is_evidence(given) else given
@@ -150,7 +150,7 @@ def every_second() -> Iterator[None]:
 
 @contextmanager
 def left_out() -> Iterator[None]:
-    """The read position moves on past a record that nobody has read."""
+    """The read position moves on past a record that was not read."""
     really = collected_log.advance
 
     def further(connection: Any, found: Any, to: int, **counts: Any) -> None:
@@ -162,7 +162,7 @@ def left_out() -> Iterator[None]:
 
 @contextmanager
 def anew() -> Iterator[None]:
-    """Whoever takes the lease over keeps where the logs were read to, and begins to count anew."""
+    """The loop that takes the lease over keeps where the logs were read to, and begins to count anew."""
     with _after_a_take_over(
         lambda state: replace(
             state, challenger_units=0, challenger_total=0.0, champion_units=0, champion_total=0.0
@@ -173,7 +173,7 @@ def anew() -> Iterator[None]:
 
 @contextmanager
 def half_forgotten() -> Iterator[None]:
-    """Whoever takes the lease over knows half of the units of the step."""
+    """The loop that takes the lease over knows half of the units of the step."""
 
     def half(state: MetricState) -> MetricState:
         return replace(state, step_units=state.step_units // 2)
@@ -207,7 +207,7 @@ def one_step_for_all() -> Iterator[None]:
 
 @contextmanager
 def hasty() -> Iterator[None]:
-    """Nobody asks how long a step has lasted."""
+    """Nothing checks how long a step has lasted."""
     really = reconcile.decide
 
     def at_once(row: Any, *given: Any) -> Any:

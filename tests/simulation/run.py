@@ -51,7 +51,7 @@ def summary(outcomes: list[Outcome]) -> dict[str, object]:
         "rejected": sum(bool(outcome.rejected) for outcome in outcomes),
         "takeovers": sum(outcome.takeovers for outcome in outcomes),
         "kills": sum(outcome.kills for outcome in outcomes),
-        "cuts": sum(outcome.cuts for outcome in outcomes),
+        "disconnections": sum(outcome.disconnections for outcome in outcomes),
         "moves": dict(sorted(moves.items())),
     }
 
@@ -66,22 +66,22 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--planted", choices=sorted(PLANTED), help="with this mistake in the code")
     parser.add_argument("-v", "--verbose", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     begun = time.monotonic()
-    last = asked.seed + asked.runs
-    parts = [range(asked.seed + at, last, asked.processes) for at in range(asked.processes)]
-    if asked.processes == 1:
-        with PLANTED[asked.planted]() if asked.planted else nullcontext():
+    last = options.seed + options.runs
+    parts = [range(options.seed + at, last, options.processes) for at in range(options.processes)]
+    if options.processes == 1:
+        with PLANTED[options.planted]() if options.planted else nullcontext():
             outcomes = play_many(
-                parts[0], asked.steps, loud=asked.verbose, until_rejected=bool(asked.planted)
+                parts[0], options.steps, loud=options.verbose, until_rejected=bool(options.planted)
             )
     else:
-        with multiprocessing.get_context("spawn").Pool(asked.processes) as pool:
-            found = pool.starmap(play_many, [(part, asked.steps) for part in parts])
+        with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+            found = pool.starmap(play_many, [(part, options.steps) for part in parts])
         outcomes = [outcome for part in found for outcome in part]
-    told = summary(outcomes) | {"seed": asked.seed, "steps": asked.steps}
-    sys.stdout.write(json.dumps(told | {"seconds": round(time.monotonic() - begun, 1)}) + "\n")
-    return 1 if told["rejected"] else 0
+    reported = summary(outcomes) | {"seed": options.seed, "steps": options.steps}
+    sys.stdout.write(json.dumps(reported | {"seconds": round(time.monotonic() - begun, 1)}) + "\n")
+    return 1 if reported["rejected"] else 0
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from holdfast.rollout import RequestOutcome
 
 FAST_US, SLOW_US = 900.0, 90_000.0
 UNITS = 1000
-"""Who asks, again and again, at any server: fewer than the bad ones that the evidence remembers."""
+"""The units of requests, again and again, at any server: fewer than the bad ones that the evidence remembers."""
 
 
 @cache
@@ -29,7 +29,7 @@ def _place(rollout: int | None, unit: int) -> int:
 
 @dataclass(frozen=True)
 class Logged:
-    """One record of a log: what was answered in a moment."""
+    """One record of a log: what was answered in a time."""
 
     requests: int
     windows: tuple[Window, ...]
@@ -46,7 +46,7 @@ class SimulatedServer:
     follows: TrafficPlan | None = None
     kept: TrafficPlan | None = None
     reachable: bool = True
-    cut_off: bool = False
+    disconnected: bool = False
     log: list[Logged] = field(default_factory=list)
 
     @property
@@ -55,8 +55,8 @@ class SimulatedServer:
         return 0 if self.kept is None else self.kept.plan_id
 
     def follow(self, newest: TrafficPlan | None) -> None:
-        """Ask the ledger for the newest plan, and do as it says; what is older than what it does is no news."""
-        if self.cut_off or newest is None:
+        """Ask the ledger for the newest plan, and do as it reports; what is older than what it does is no news."""
+        if self.disconnected or newest is None:
             return
         if self.follows is None or newest.plan_id > self.follows.plan_id:
             self.follows = newest
@@ -72,14 +72,14 @@ class SimulatedServer:
         self.follows = self.kept
 
     def heal(self) -> None:
-        self.reachable, self.cut_off = True, False
+        self.reachable, self.disconnected = True, False
 
-    def answer(self, minute_start_us: int) -> list[str]:
+    def response(self, minute_start_us: int) -> list[str]:
         """Answer some users by the plan that is followed; the versions that answered, each once."""
         plan = self.follows
         if plan is None:
             return []
-        answered: list[RequestOutcome] = []
+        responded: list[RequestOutcome] = []
         counts: dict[tuple[str, Arm, str], list[float]] = defaultdict(list)
         for _ in range(self.chance.randint(5, 40)):
             unit = self.chance.randrange(UNITS)
@@ -89,15 +89,15 @@ class SimulatedServer:
             rate = 0.5 if version in self.bad else 0.002
             failed, slow = self.chance.random() < rate, self.chance.random() < rate
             latency_us = SLOW_US if slow else FAST_US
-            answered.append(RequestOutcome(unit.to_bytes(8, "big"), arm, failed, latency_us))
+            responded.append(RequestOutcome(unit.to_bytes(8, "big"), arm, failed, latency_us))
             counts[version, arm, "exception" if failed else "ok"].append(latency_us)
         windows = (
             ()
             if plan.rollout_id is None or plan.challenger is None
-            else (Window(plan.rollout_id, minute_start_us, tuple(answered)),)
+            else (Window(plan.rollout_id, minute_start_us, tuple(responded)),)
         )
         usage = tuple(_usage(key, latencies, minute_start_us) for key, latencies in sorted(counts.items()))
-        self.log.append(Logged(len(answered), windows, usage))
+        self.log.append(Logged(len(responded), windows, usage))
         return sorted({version for version, _, _ in counts})
 
 

@@ -1,7 +1,7 @@
 """One run: controllers, servers, a person and a bad network for some minutes, all of it from one seed.
 
 What decides and commits is the real code on a real ledger: `control.loop.run` with its leases, probes and rollouts. What is
-made up is the world around it: time, the network, the servers, who asks for what, and when a process stands still or dies.
+made up is the world around it: time, the network, the servers, what is requested, and when a process stands still or dies.
 Every actor may be stopped before, inside and after each of its transactions.
 """
 
@@ -53,7 +53,7 @@ class Outcome:
     commits: int = 0
     takeovers: int = 0
     kills: int = 0
-    cuts: int = 0
+    disconnections: int = 0
     moves: list[str] = field(default_factory=list)
     rejected: str = ""
 
@@ -66,7 +66,7 @@ class Run:
         self.chance = random.Random(seed)
         self.outcome = Outcome(seed)
         self.true_us, self.most_at_once = 0, 4
-        self.calm = seed % 3 == 0  # then nobody meddles, and rollouts come far
+        self.calm = seed % 3 == 0  # then no person meddles, and rollouts come far
         self.odd: list[str] = []
         ground.reset()
         self.policy = policy(self.chance, calm=self.calm)
@@ -106,13 +106,13 @@ class Run:
                 self._step()
                 self._nothing_odd()
             self._rest()
-            self.history.told_once()
+            self.history.reported_once()
         finally:
             for actor in (*self.controllers, *self.people):
                 actor.kill()
             log.removeHandler(listener)
             log.propagate = propagated
-            self.outcome.moves, self.outcome.takeovers = self.history.told, self.history.takeovers
+            self.outcome.moves, self.outcome.takeovers = self.history.reported, self.history.takeovers
             self.history.close()
         return self.outcome
 
@@ -131,14 +131,14 @@ class Run:
         elif draw < 0.75:
             self._person()
         elif draw < 0.80:
-            self._trouble(self.chance.choice(self.controllers))
+            self._disruption(self.chance.choice(self.controllers))
         elif draw < 0.84:
-            self._server_trouble(self.chance.choice(self.servers))
+            self._server_disruption(self.chance.choice(self.servers))
         elif self.people:
             self._go_on(self.chance.choice(self.people))
 
     def _tick(self) -> None:
-        # Most steps are short beside a lease, a few much longer: then somebody has been away.
+        # Most steps are short against a lease, a few much longer: then an actor has been away.
         pause_us = 4_000_000 if self.chance.random() < 0.05 else 150_000
         self.true_us += round(self.chance.expovariate(1.0) * pause_us)
         self.history.true_us = self.true_us
@@ -171,7 +171,7 @@ class Run:
             other.kill()
         if survivor.ended:
             survivor = self.controllers[0] = self._controller(survivor.name)
-        survivor.cut_off = survivor.answer_lost = False
+        survivor.disconnected = survivor.response_lost = False
         survivor.clock = Clock(survivor.clock.read(self.true_us), 1.0, self.true_us)
         self.most_at_once = 12
         logged = {server.name: len(server.log) for server in self.servers}
@@ -214,7 +214,7 @@ class Run:
             doing = {
                 "collecting the logs": lambda *given, now_us: self._collect(actor, *given, now_us=now_us),
                 "probing the servers": lambda *given, now_us: probe(
-                    *given, now_us=now_us, look=lambda asked: self._look(actor, asked)
+                    *given, now_us=now_us, look=lambda requested: self._look(actor, requested)
                 ),
                 "carrying the rollout on": reconcile.reconcile,
                 "watching the promotion": post_promotion.carry,
@@ -248,11 +248,11 @@ class Run:
         for actor in self.controllers:
             actor.looks.clear()
 
-    def _look(self, actor: Actor, asked: Any) -> dict[str, Observation]:
+    def _look(self, actor: Actor, requested: Any) -> dict[str, Observation]:
         found = {}
-        for each in asked:
+        for each in requested:
             server = next(known for known in self.servers if known.name == each.server)
-            if actor.cut_off or not server.reachable or server.follows is None:
+            if actor.disconnected or not server.reachable or server.follows is None:
                 found[each.server] = Observation(None, None, "no response", is_reachable=False)
                 continue
             plan, version = server.follows.plan_id, server.follows.intended
@@ -277,7 +277,7 @@ class Run:
             summary = replace(
                 summarise(()),
                 predictions=sum(record.requests for record in found),
-                # It is what a bound on latency is frozen from, and nothing else here asks for it.
+                # It is what a bound on latency is frozen from, and nothing else here requests it.
                 usage=tuple(row for record in found for row in record.usage)
                 if self.policy.latency_quantile
                 else (),
@@ -288,8 +288,10 @@ class Run:
             if self.chance.random() < 0.3:
                 collector.commit_stretch(store, lease, stretch, now_us=now_us)
 
-    def _trouble(self, actor: Actor) -> None:
-        match self.chance.choice(["kill", "kill", "cut", "cut", "heal", "clock", "clock", "answer"]):
+    def _disruption(self, actor: Actor) -> None:
+        match self.chance.choice(
+            ["kill", "kill", "disconnect", "disconnect", "heal", "clock", "clock", "answer"]
+        ):
             case "kill":
                 actor.kill()
                 self.outcome.kills += 1
@@ -297,27 +299,27 @@ class Run:
                 twin = self.chance.random() < 0.3
                 place = self.controllers.index(actor)
                 self.controllers[place] = self._controller(name if twin else f"{name}x")
-            case "cut":
-                actor.cut_off = True
-                self.outcome.cuts += 1
+            case "disconnect":
+                actor.disconnected = True
+                self.outcome.disconnections += 1
             case "heal":
-                actor.cut_off = False
+                actor.disconnected = False
             case "clock":
                 jump_us = self.chance.choice([0, 0, -HOUR_US, HOUR_US, -2_000_000, 5_000_000])
                 actor.clock.jump(self.true_us, jump_us, self.chance.choice([0.0, 0.5, 1.0, 1.0, 2.0]))
             case "answer":
-                actor.answer_lost = True
-        if actor.cut_off and self.chance.random() < 0.5:
-            actor.cut_off = False
+                actor.response_lost = True
+        if actor.disconnected and self.chance.random() < 0.5:
+            actor.disconnected = False
 
     # --- the world ----------------------------------------------------------------------------------------------------
 
     def _traffic(self) -> None:
         minute_start_us = BEGIN_US + self.true_us // 60_000_000 * 60_000_000
         for server in self.servers:
-            for version in server.answer(minute_start_us):
+            for version in server.response(minute_start_us):
                 assert server.follows is not None
-                self.history.answered(server.name, server.follows.plan_id, server.kept_plan, version)
+                self.history.responded(server.name, server.follows.plan_id, server.kept_plan, version)
 
     def _person(self, wish: str = "") -> None:
         wish = wish or self.chance.choice(["begin", "begin", "begin", "roll back", "pause", "resume"])
@@ -340,15 +342,15 @@ class Run:
         self.people.append(person)
         self._go_on(person)
 
-    def _server_trouble(self, server: SimulatedServer) -> None:
-        match self.chance.choice(["restart", "cut", "heal", "silence", "speak", "keep"]):
+    def _server_disruption(self, server: SimulatedServer) -> None:
+        match self.chance.choice(["restart", "disconnect", "heal", "silence", "speak", "keep"]):
             case "restart":
                 server.restart()
                 self._announce(server)
-            case "cut":
-                server.cut_off = True
+            case "disconnect":
+                server.disconnected = True
             case "heal":
-                server.cut_off = False
+                server.disconnected = False
             case "silence":
                 server.reachable = False
             case "speak":
@@ -366,7 +368,7 @@ class Run:
         self._by_hand(announce)
 
     def _by_hand(self, act: Callable[[], Any]) -> Any:
-        """Act on the ledger, unless somebody stands still in a transaction: then it is left for another time."""
+        """Act on the ledger, unless another stands still in a transaction: then it is left for another time."""
         try:
             return act()
         except HoldfastError as error:

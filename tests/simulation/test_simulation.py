@@ -37,13 +37,13 @@ def ground() -> Iterator[Ground]:
 
 
 def test_no_history_is_rejected(ground: Ground) -> None:
-    """Two and three control loops that are stopped, killed, cut off and lied to by their clocks."""
+    """Two and three control loops that are stopped, killed, disconnected and misled by their clocks."""
     outcomes = play_on(ground, range(1, 1 + RUNS), STEPS)
     assert [outcome.rejected for outcome in outcomes if outcome.rejected] == []
-    told = summary(outcomes)
-    assert isinstance(told["takeovers"], int)
-    assert told["takeovers"] > RUNS // 2
-    moves = told["moves"]
+    reported = summary(outcomes)
+    assert isinstance(reported["takeovers"], int)
+    assert reported["takeovers"] > RUNS // 2
+    moves = reported["moves"]
     assert isinstance(moves, dict)
     assert {"pending", "canary", "rolling_back", "rolled_back"} <= moves.keys()
 
@@ -57,7 +57,7 @@ def test_a_seed_plays_the_same_world_again(ground: Ground) -> None:
 
 @pytest.mark.parametrize("mistake", sorted(PLANTED))
 def test_a_planted_mistake_is_found(ground: Ground, mistake: str) -> None:
-    """Otherwise that no history is rejected would say nothing."""
+    """Otherwise that no history is rejected would show nothing."""
     first = FOUND_LATE.get(mistake, 1)
     with PLANTED[mistake]():
         outcomes = play_on(ground, range(first, first + MANY), STEPS, until_rejected=True)

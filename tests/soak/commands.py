@@ -71,8 +71,8 @@ def _to_vacuum(home: Path) -> None:
     store = _loaded(home)
     write(store, snapshots.create, store.root, ["flights"], contract_hash="c", now_us=NOW_US)
     compact(store, ["flights"], now_us=NOW_US)
-    cut = write(store, snapshots.create, store.root, ["weather"], contract_hash="c", now_us=NOW_US)
-    _version(store, cut.snapshot, 1)
+    snapshot = write(store, snapshots.create, store.root, ["weather"], contract_hash="c", now_us=NOW_US)
+    _version(store, snapshot.snapshot, 1)
     compact(store, ["weather"], now_us=NOW_US)
     backout_world.load(store, home, backout_world.ALONE, 0)
     store.ledger.close()
@@ -86,13 +86,13 @@ def _vacuum(store: Store) -> None:
 
 
 def _to_back_out(home: Path) -> None:
-    """A batch in a group, in single files and a compacted one, learnt from by a version that answers users."""
+    """A batch in a group, in single files and a compacted one, was trained on by a version that answers users."""
     store = _loaded(home)
     compact(store, ["weather"], now_us=NOW_US)
     world = _rollout_world(store)
-    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="c", now_us=NOW_US)
+    snapshot = write(store, snapshots.create, store.root, ["flights"], contract_hash="c", now_us=NOW_US)
     world.promote(world.add_version())
-    world.promote(world.add_version(snapshot=cut.snapshot))
+    world.promote(world.add_version(snapshot=snapshot.snapshot))
     store.ledger.close()
 
 
@@ -108,22 +108,26 @@ def _to_collect(home: Path) -> None:
         with (directory / f"{segment:08d}.log").open("wb") as file:
             for number in range(1, 41):
                 name = f"s1-{segment}-{number}"
-                moment = NOW_US + number
-                answer = PredictionRecord(
-                    name, moment, NOW_US, b"u", "champion", "v1", "", None, "ok", 9, [0.5], [[1.0]]
+                timestamp = NOW_US + number
+                response = PredictionRecord(
+                    name, timestamp, NOW_US, b"u", "champion", "v1", "", None, "ok", 9, [0.5], [[1.0]]
                 )
-                file.write(frame(answer) + frame(FeedbackRecord(f"{name}/0", float(number % 2), "t", NOW_US)))
+                file.write(
+                    frame(response) + frame(FeedbackRecord(f"{name}/0", float(number % 2), "t", NOW_US))
+                )
     store.ledger.close()
 
 
 def _lease(store: Store) -> leases.Lease:
-    """The control loop's lease, taken over from whoever was killed with it: he has not renewed it for two seconds."""
-    asked = {"holder": str(os.getpid()), "duration_us": 1}
+    """The control loop's lease, taken over from the process that was killed with it and has not renewed it for two seconds."""
+    requested = {"holder": str(os.getpid()), "duration_us": 1}
     with store.ledger.write() as connection:
-        lease = leases.acquire(connection, "control-m", **asked, now_us=LATER_US)
+        lease = leases.acquire(connection, "control-m", **requested, now_us=LATER_US)
     if isinstance(lease, leases.Sighting):
         with store.ledger.write() as connection:
-            lease = leases.acquire(connection, "control-m", **asked, now_us=LATER_US + 2_000_000, seen=lease)
+            lease = leases.acquire(
+                connection, "control-m", **requested, now_us=LATER_US + 2_000_000, seen=lease
+            )
     assert not isinstance(lease, leases.Sighting)
     return lease
 
@@ -179,7 +183,7 @@ def _to_decide(decision: str) -> Callable[[Path], None]:
         world = _Soaked.open(home / "store")
         world.promote(world.add_version())
         world.begin(world.add_version())
-        world.champion_answers()
+        world.champion_responses()
         if decision != "begin":
             world.reconcile()
             world.traffic(failing=25 if decision == "give up" else 0)
@@ -222,15 +226,15 @@ def end_state(store: Store) -> dict[str, Any]:
                 continue
             columns = [column for column in table.columns if column.name not in _OF_THE_RUN]
             state[table.name] = sorted(repr(tuple(row)) for row in connection.execute(select(*columns)))
-        told = select(schema.events.c.kind, schema.events.c.subject, schema.events.c.explanation)
-        state["events"] = sorted(repr(tuple(row)) for row in connection.execute(told))
+        reported = select(schema.events.c.kind, schema.events.c.subject, schema.events.c.explanation)
+        state["events"] = sorted(repr(tuple(row)) for row in connection.execute(reported))
         gone = select(
             schema.vacuumed_snapshots.c.snapshot
         )  # no longer to be read, and each in the ledger's rows above
-        cuts = select(schema.snapshot_tables).where(schema.snapshot_tables.c.snapshot.not_in(gone))
-        found = connection.execute(cuts).all()
-    for cut in found:
-        rows = data_files.read_rows(store, cut.snapshot, cut.table_name).rows()
+        snapshots = select(schema.snapshot_tables).where(schema.snapshot_tables.c.snapshot.not_in(gone))
+        found = connection.execute(snapshots).all()
+    for snapshot in found:
+        rows = data_files.read_rows(store, snapshot.snapshot, snapshot.table_name).rows()
         digest = hashlib.sha256(repr(rows).encode()).hexdigest()
-        state[f"rows of {cut.table_name} in {cut.snapshot}"] = (len(rows), digest)
+        state[f"rows of {snapshot.table_name} in {snapshot.snapshot}"] = (len(rows), digest)
     return state

@@ -1,4 +1,4 @@
-"""The batch and the row say the same of the same row, with the same reasons in the same order (R45, R47).
+"""The batch and the row give the same verdict of the same row, with the same reasons in the same order (R45, R47).
 
     python -m tests.soak.contract_parity --rows 100000 --seed 1
 
@@ -106,7 +106,7 @@ CLOCKS = [
 
 @dataclass(slots=True)
 class Outcome:
-    """What was compared. `differences` holds the first few: where, the row, what the batch said and what it should."""
+    """What was compared. `differences` holds the first few: where, the row, what the batch reported and what it should."""
 
     rows: int = 0
     valid: int = 0
@@ -143,7 +143,7 @@ class Draw:
         return ["".join(map(chr, line[:size])) for line, size in zip(points.tolist(), sizes, strict=True)]
 
     def clocks(self, rows: int) -> list[str]:
-        """Moments of 2012 to 2014, half of them in the nights when New York changes its clocks, in several offsets or none."""
+        """Times of 2012 to 2014, half of them in the nights when New York changes its clocks, in several offsets or none."""
         minutes = self.rng.integers(0, 3 * 365 * 24 * 60, rows).tolist()
         near = self.rng.integers(-180, 180, rows).tolist()
         first = datetime.fromisoformat("2012-01-01T00:00")
@@ -209,9 +209,11 @@ def typed(draw: Draw, rows: int) -> pl.DataFrame:
     given = objects(draw, rows, 0.01)
     longs = [-5, 5, 2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63)]
 
-    def moments(name: str, zone: str) -> pl.Series:
+    def timestamps(name: str, zone: str) -> pl.Series:
         found = [read_timestamp(row.get(name), ZoneInfo(NEW_YORK), local=True) for row in given]
-        plain = [moment.astimezone(UTC) if isinstance(moment, datetime) else None for moment in found]
+        plain = [
+            timestamp.astimezone(UTC) if isinstance(timestamp, datetime) else None for timestamp in found
+        ]
         return pl.Series(plain, dtype=pl.Datetime("us", "UTC")).dt.convert_time_zone(zone)
 
     def plain(name: str, kind: type) -> list[Any]:
@@ -230,19 +232,19 @@ def typed(draw: Draw, rows: int) -> pl.DataFrame:
         ]
         data[name] = pl.Series(texts, dtype=pl.String)
     data |= {name: pl.Series(plain(name, bool), dtype=pl.Boolean) for name in ("night", "holiday", "late")}
-    data |= {"at": moments("at", NEW_YORK), "wall": moments("wall", NEW_YORK)}
+    data |= {"at": timestamps("at", NEW_YORK), "wall": timestamps("wall", NEW_YORK)}
     return pl.DataFrame({name: data[name] for name in CONTRACT.names}, schema=dtypes(CONTRACT))
 
 
 def expected(rows: list[dict[str, Any]], by_row: list[tuple[str, ...]]) -> list[list[str]]:
     """The row reasons, and what the batch adds: the key, then each of what is unique, among the rows kept until then."""
     wanted = [list(reasons) for reasons in by_row]
-    tells = [
+    reports = [
         ("id+city|duplicate", ("id", "city")),
         ("tail+count|unique", ("tail", "count")),
         ("wall|unique", ("wall",)),
     ]
-    for word, names in tells:
+    for word, names in reports:
         seen: set[tuple[object, ...]] = set()
         for row, reasons in zip(rows, wanted, strict=True):
             if reasons:
@@ -259,9 +261,9 @@ def expected(rows: list[dict[str, Any]], by_row: list[tuple[str, ...]]) -> list[
 def _same(name: str, value: object) -> object:
     if name != "wall" or value is None:
         return value or None if isinstance(value, str) else value
-    moment = read_timestamp(value, ZoneInfo(NEW_YORK), local=True)
-    assert isinstance(moment, datetime)
-    return microseconds(moment)
+    timestamp = read_timestamp(value, ZoneInfo(NEW_YORK), local=True)
+    assert isinstance(timestamp, datetime)
+    return microseconds(timestamp)
 
 
 def compare(outcome: Outcome, where: str, rows: list[dict[str, Any]], delivered: Any) -> None:
@@ -269,15 +271,15 @@ def compare(outcome: Outcome, where: str, rows: list[dict[str, Any]], delivered:
     by_row = [check_row(row) for row in rows]
     wanted = expected(rows, by_row)
     verdict = check_batch(delivered)
-    told = iter(verdict.quarantined[REASONS].to_list())
+    quarantined = iter(verdict.quarantined[REASONS].to_list())
     height = verdict.valid.height + verdict.quarantined.height
     outcome.rows += len(rows)
     outcome.valid += verdict.valid.height
     for row, reasons in zip(rows, wanted, strict=True):
-        said = next(told, []) if reasons else []
+        reported = next(quarantined, []) if reasons else []
         outcome.reasons.update(reasons)
-        if said != reasons:
-            outcome.differences.append((where, row, said, reasons))
+        if reported != reasons:
+            outcome.differences.append((where, row, reported, reasons))
             return  # what follows is out of step
     counted = Counter(reason for reasons in wanted for reason in reasons)
     if height != len(rows) or verdict.valid.height != wanted.count([]) or verdict.counts != dict(counted):
@@ -327,8 +329,8 @@ def main() -> None:
     outcome = soak(options.rows, options.seed)
     for reason, count in sorted(outcome.reasons.items()):
         print(f"{count:>8,}  {reason}")
-    for where, row, said, wanted in outcome.differences[:5]:
-        print(f"DIFFERENT in {where}: the batch says {said}, not {wanted}, of {row!a}")
+    for where, row, reported, wanted in outcome.differences[:5]:
+        print(f"DIFFERENT in {where}: the batch reports {reported}, not {wanted}, of {row!a}")
     figures = {
         "rows": outcome.rows, "seed": options.seed, "valid": outcome.valid, "reasons": len(outcome.reasons),
         "with_a_name_too_many": outcome.extra, "differences": len(outcome.differences),

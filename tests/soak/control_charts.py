@@ -1,4 +1,4 @@
-"""Simulates the run lengths of control charts beside what they compute.
+"""Simulates the run lengths of control charts next to what they compute.
 
     python -m tests.soak.control_charts --count 20000 --seed 1
 
@@ -88,8 +88,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--count", type=int, default=20_000)
     arguments.add_argument("--seed", type=int, default=1)
-    asked = arguments.parse_args()
-    print(f"{asked.count} runs, seed {asked.seed}")
+    options = arguments.parse_args()
+    print(f"{options.count} runs, seed {options.seed}")
     for design in (
         Shewhart(3.0),
         Ewma(0.1, 2.814),
@@ -99,16 +99,16 @@ def main() -> None:
         Cusum(0.5, 4.0),
     ):
         for shift in (0.0, 0.5, 1.0, 2.0):
-            told = design.run_length(shift)
-            seen = run_length(design, runs=asked.count, seed=asked.seed, shift=shift)
+            reported = design.run_length(shift)
+            seen = run_length(design, runs=options.count, seed=options.seed, shift=shift)
             print(
-                f"{design} shift {shift}: computed {told:.1f}, simulated {seen:.1f} ({seen / told - 1:+.1%})"
+                f"{design} shift {shift}: computed {reported:.1f}, simulated {seen:.1f} ({seen / reported - 1:+.1%})"
             )
     for carry in (0.0, 0.5):
         for over in (1.0, 2.0, 3.0):
             for baseline in (None, 30, 100, 400):
                 seen = proportion_run_length(
-                    carry=carry, over=over, runs=asked.count // 20, seed=asked.seed, baseline=baseline
+                    carry=carry, over=over, runs=options.count // 20, seed=options.seed, baseline=baseline
                 )
                 print(
                     f"carry {carry}, over {over}, baseline {baseline}: mean {seen['mean']:.0f}, median {seen['median']:.0f}"

@@ -1,4 +1,4 @@
-"""Kills loaders with SIGKILL, at every named point and at random moments, and checks the history of every row.
+"""Kills loaders with SIGKILL, at every named point and at random times, and checks the history of every row.
 
     python -m tests.soak.crash --kills 1000 --loaders 4 --seed 20131
 
@@ -56,17 +56,17 @@ class Soak:
         home = self.directory / f"world-{self.worlds}"
         home.mkdir()
         sent: list[Delivery] = []
-        answers, died, rounds = home / "answers", 0, 0
+        responses, died, rounds = home / "answers", 0, 0
         while died < kills:
             new = self._deliver(home, rounds)
             sent += new
-            died += self._round(home, new + self.chance.choices(sent, k=2), answers)
+            died += self._round(home, new + self.chance.choices(sent, k=2), responses)
             rounds += 1
             if rounds % 5 == 0:
-                self._check(home, sent, answers)
+                self._check(home, sent, responses)
             if len(self.broken) > 20:
                 return
-        self._finish(home, sent, answers)
+        self._finish(home, sent, responses)
         shutil.rmtree(home)
 
     def _deliver(self, home: Path, turn: int) -> list[Delivery]:
@@ -76,53 +76,59 @@ class Soak:
             deliver(home, number, twin=True) for number in twins
         ]
 
-    def _task(self, home: Path, answers: Path, jobs: list[Delivery], **more: Any) -> dict[str, Any]:
+    def _task(self, home: Path, responses: Path, jobs: list[Delivery], **more: Any) -> dict[str, Any]:
         root = str(home / "store")
         named = [[each.batch, str(each.path)] for each in jobs]
-        return {"root": root, "acks": str(answers), "jobs": named, "aggregates": self.worlds % 2 == 0, **more}
+        return {
+            "root": root,
+            "acks": str(responses),
+            "jobs": named,
+            "aggregates": self.worlds % 2 == 0,
+            **more,
+        }
 
-    def _round(self, home: Path, sent: list[Delivery], answers: Path) -> int:
-        running, moments = [], []
+    def _round(self, home: Path, sent: list[Delivery], responses: Path) -> int:
+        running, timestamps = [], []
         for _ in range(self.chance.randint(1, self.loaders)):
             jobs = self.chance.choices(sent, k=self.chance.randint(1, 4))
             at_point = self.chance.random() < 0.5
             point = next(self.points) if at_point else None
-            task = self._task(home, answers, jobs, point=point, passes=self.chance.randint(1, 2))
+            task = self._task(home, responses, jobs, point=point, passes=self.chance.randint(1, 2))
             pid = self.zygote.run(**task)
             running.append((pid, point))
             if not at_point and self.chance.random() < 0.9:
-                moment = time.monotonic() + self.chance.uniform(0, self.load_seconds * len(jobs))
-                moments.append((moment, pid))
-        for moment, pid in sorted(moments):
-            time.sleep(max(0.0, moment - time.monotonic()))
-            os.kill(pid, signal.SIGKILL)  # not yet waited for, so the id is still his
+                timestamp = time.monotonic() + self.chance.uniform(0, self.load_seconds * len(jobs))
+                timestamps.append((timestamp, pid))
+        for timestamp, pid in sorted(timestamps):
+            time.sleep(max(0.0, timestamp - time.monotonic()))
+            os.kill(pid, signal.SIGKILL)  # not yet waited for, so the id is still its own
         died = 0
         for pid, point in running:
             status = self.zygote.wait(pid)
             if status == -signal.SIGKILL:
-                self.kills[point or "at a random moment"] += 1
+                self.kills[point or "at a random time"] += 1
                 died += 1
             elif status != 0:
                 self.broken.append(f"a loader ended with {status}")
         return died
 
-    def _finish(self, home: Path, sent: list[Delivery], answers: Path) -> None:
+    def _finish(self, home: Path, sent: list[Delivery], responses: Path) -> None:
         """Everything is delivered once more; now all of it is there."""
         begun = time.monotonic()
         jobs = self.chance.sample(sent, len(sent))
-        self.zygote.wait(self.zygote.run(**self._task(home, answers, jobs)))
+        self.zygote.wait(self.zygote.run(**self._task(home, responses, jobs)))
         self.load_seconds = max(0.02, (time.monotonic() - begun) / len(sent))
-        self._check(home, sent, answers)
-        told = {tuple(line.split(" ", 3)[:3]) for line in answers.read_text().splitlines()}
+        self._check(home, sent, responses)
+        reported = {tuple(line.split(" ", 3)[:3]) for line in responses.read_text().splitlines()}
         for batch in {each.batch for each in sent}:
-            winners = [line for line in told if line[0] == "ACK" and line[1] == batch]
+            winners = [line for line in reported if line[0] == "ACK" and line[1] == batch]
             if len(winners) != 1:
                 self.broken.append(f"{batch} was acknowledged with {len(winners)} contents")
-        self.acknowledged += len({line for line in told if line[0] == "ACK"})
+        self.acknowledged += len({line for line in reported if line[0] == "ACK"})
 
-    def _check(self, home: Path, sent: list[Delivery], answers: Path) -> None:
+    def _check(self, home: Path, sent: list[Delivery], responses: Path) -> None:
         store = Store.open(home / "store")
-        lines = answers.read_text().splitlines() if answers.exists() else []
+        lines = responses.read_text().splitlines() if responses.exists() else []
         history = check(store, sent, lines)
         if history:
             self.broken.append(f"{home.name}: {history}")
@@ -161,11 +167,15 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--loaders", type=int, default=4)
     parser.add_argument("--seed", type=int, default=20131)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="holdfast-crash-") as directory:
-        outcome = soak(asked.kills, asked.loaders, asked.seed, Path(directory))
-    outcome |= {"seed": asked.seed, "loaders": asked.loaders, "seconds": round(time.monotonic() - begun, 1)}
+        outcome = soak(options.kills, options.loaders, options.seed, Path(directory))
+    outcome |= {
+        "seed": options.seed,
+        "loaders": options.loaders,
+        "seconds": round(time.monotonic() - begun, 1),
+    }
     sys.stdout.write(json.dumps(outcome, indent=1) + "\n")
     return 1 if outcome["broken"] else 0
 

@@ -1,4 +1,4 @@
-"""Kills every command that changes a store besides loading, at its points and at random moments, and runs it again.
+"""Kills every command that changes a store besides loading, at its points and at random times, and runs it again.
 
     python -m tests.soak.crash_commands --kills 200 --seed 20132
 
@@ -44,7 +44,7 @@ class Soak:
         self._pristine: dict[str, tuple[Path, dict[str, Any], float]] = {}
 
     def one(self, command: Command, point: str | None) -> None:
-        """Kill `command` at `point`, or at a random moment, in a new copy of its store, and run it again."""
+        """Kill `command` at `point`, or at a random time, in a new copy of its store, and run it again."""
         pristine, expected, seconds = self._of(command)
         root = self.directory / "copy"
         shutil.copytree(pristine, root)
@@ -52,7 +52,7 @@ class Soak:
         if self.chance.random() < AGAIN_SHARE:
             self._kill(command, root, None, seconds)
         status = self.zygote.wait(self.zygote.run(root=str(root), command=command.name))
-        where = f"{command.name} killed at {point or 'a random moment'}"
+        where = f"{command.name} killed at {point or 'a random time'}"
         if status != 0:
             self.broken.append(f"{where}: the next one ended with {status}")
         self._check(root, expected, where)
@@ -89,10 +89,10 @@ class Soak:
         pid = self.zygote.run(root=str(root), command=command.name, point=point, passes=passes)
         if point is None:
             time.sleep(self.chance.uniform(0, seconds))
-            os.kill(pid, signal.SIGKILL)  # not yet waited for, so the id is still his
+            os.kill(pid, signal.SIGKILL)  # not yet waited for, so the id is still its own
         status = self.zygote.wait(pid)
         if status == -signal.SIGKILL:
-            self.kills[f"{command.name}: {point or 'at a random moment'}"] += 1
+            self.kills[f"{command.name}: {point or 'at a random time'}"] += 1
         elif status == 0:
             self.unharmed += 1  # it passed the point less often, or was done already
         else:
@@ -147,11 +147,11 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=20132)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="holdfast-crash-") as directory:
-        outcome = soak(asked.kills, asked.seed, Path(directory))
-    outcome |= {"seed": asked.seed, "seconds": round(time.monotonic() - begun, 1)}
+        outcome = soak(options.kills, options.seed, Path(directory))
+    outcome |= {"seed": options.seed, "seconds": round(time.monotonic() - begun, 1)}
     sys.stdout.write(json.dumps(outcome, indent=1) + "\n")
     return 1 if outcome["broken"] else 0
 

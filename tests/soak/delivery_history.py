@@ -1,6 +1,6 @@
 """Deliveries whose every row has an id of its own, loaders that are killed, and the checker of their history.
 
-The checker knows nothing of how a load works. It holds what senders were told against the rows that can be read:
+The checker knows nothing of how a load works. It holds what senders were reported against the rows that can be read:
 acknowledged and not there is lost, there more than once is twice, a part of a delivery is torn.
 """
 
@@ -74,7 +74,7 @@ class History:
         return bool(self.lost or self.twice or self.torn or self.wrong)
 
 
-def check(store: Store, deliveries: Iterable[Delivery], answers: Iterable[str]) -> History:
+def check(store: Store, deliveries: Iterable[Delivery], responses: Iterable[str]) -> History:
     """Hold the answers that senders got against the rows that can be read now."""
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
@@ -83,15 +83,15 @@ def check(store: Store, deliveries: Iterable[Delivery], answers: Iterable[str]) 
         for table in ("flights", "flights__quarantine")
     }
     good, bad = read["flights"], read["flights__quarantine"]
-    told = [line.split(" ", 3) for line in answers]
-    acknowledged = {(line[1], line[2]) for line in told if line[0] == "ACK"}
-    loaded = Counter((line[1], line[2]) for line in told if line[0] == "ACK" and line[3] == "loaded")
+    reported = [line.split(" ", 3) for line in responses]
+    acknowledged = {(line[1], line[2]) for line in reported if line[0] == "ACK"}
+    loaded = Counter((line[1], line[2]) for line in reported if line[0] == "ACK" and line[3] == "loaded")
     found = History()
     found.twice += [
         f"row {row} is there {n} times" for table in read.values() for row, n in table.items() if n > 1
     ]
     found.twice += [f"{key} was loaded {n} times" for key, n in loaded.items() if n > 1]
-    found.wrong += [" ".join(line) for line in told if line[0] not in ("ACK", "HF203")]
+    found.wrong += [" ".join(line) for line in reported if line[0] not in ("ACK", "HF203")]
     known: set[int] = set()
     there_of: Counter[str] = Counter()
     for each in deliveries:
@@ -142,10 +142,10 @@ class Zygote:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
-    def _ask(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, requested: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.write(json.dumps(requested) + "\n")
         self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
+        response: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return response

@@ -156,7 +156,7 @@ class Day:
     past: list[Profile]
 
 
-def cut_days(directory: Path, first: date, last: date) -> None:
+def snapshot_days(directory: Path, first: date, last: date) -> None:
     sys.path.insert(0, str(EXAMPLE))
     try:
         runpy.run_path(str(EXAMPLE / "daily_files.py"))["split"](directory, first, last)
@@ -199,15 +199,15 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--days", type=int, default=365)
     arguments.add_argument("--step", type=int, default=1, help="plant on every n-th day only")
-    asked = arguments.parse_args()
-    last = date(2013, 1, 1) + timedelta(days=asked.days - 1)
+    options = arguments.parse_args()
+    last = date(2013, 1, 1) + timedelta(days=options.days - 1)
     clean: Counter[str] = Counter()
-    struck: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
     hits: Counter[str] = Counter()
     any_error: Counter[str] = Counter()
     planted: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as directory:
-        cut_days(Path(directory), date(2013, 1, 1), last)
+        snapshot_days(Path(directory), date(2013, 1, 1), last)
         for feed in feeds().values():
             for number, day in enumerate(days_of(feed, Path(directory))):
                 clean["days"] += 1
@@ -215,7 +215,7 @@ def main() -> None:
                     clean[f"{violation.level}"] += 1
                     if violation.level is Level.ERROR:
                         print(f"without a fault: {day.when} {violation.explanation}")
-                if len(day.past) < FEWEST_BATCHES or number % asked.step:
+                if len(day.past) < FEWEST_BATCHES or number % options.step:
                     continue
                 for fault in (fault for fault in FAULTS if fault.feed == feed.name):
                     broken = profile_of(feed, fault.break_rows(day.rows))
@@ -224,7 +224,7 @@ def main() -> None:
                         and fault.check != "missing_slice"
                         and fault.check != "grain"
                     ):
-                        struck[fault.name] += 1  # the contract itself says so
+                        rejected[fault.name] += 1  # the contract itself reports it
                         continue
                     violations = check_profile(feed.contract, broken, day.past)
                     planted[fault.name] += 1
@@ -233,8 +233,8 @@ def main() -> None:
     print(f"without a fault: {dict(clean)}")
     for fault in FAULTS:
         n = planted[fault.name]
-        told = f"{hits[fault.name]:4} named, {any_error[fault.name]:4} told at all, of {n}"
-        print(f"{fault.name:45} {fault.check:14} {told}; {struck[fault.name]} struck by the contract")
+        reported = f"{hits[fault.name]:4} named, {any_error[fault.name]:4} reported at all, of {n}"
+        print(f"{fault.name:45} {fault.check:14} {reported}; {rejected[fault.name]} rejected by the contract")
     print(f"named in all: {hits.total()} of {planted.total()}; found in all: {any_error.total()}")
 
 

@@ -7,8 +7,8 @@ waited for. One line of JSON comes in, one goes out:
     {"run": {"root", "command", "point", "passes"}}                               ->  {"pid": 123}
     {"wait": 123}                                                              ->  {"status": -9}, or null after a minute
 
-A child appends a line to the file `acks` after each answer that it got, as a sender would who writes down what was
-acknowledged to him. With a `point` it kills itself when it passes that point for the `passes`-th time.
+A child appends a line to the file `acks` after each answer that it got, as a sender would that writes down what was
+acknowledged to it. With a `point` it kills itself when it passes that point for the `passes`-th time.
 """
 
 from __future__ import annotations
@@ -117,9 +117,11 @@ def wait(pid: int) -> int | None:
 
 def main() -> None:
     for line in sys.stdin:
-        asked = json.loads(line)
-        answer = {"pid": run(asked["run"])} if "run" in asked else {"status": wait(asked["wait"])}
-        sys.stdout.write(json.dumps(answer) + "\n")
+        requested = json.loads(line)
+        response = (
+            {"pid": run(requested["run"])} if "run" in requested else {"status": wait(requested["wait"])}
+        )
+        sys.stdout.write(json.dumps(response) + "\n")
         sys.stdout.flush()
 
 

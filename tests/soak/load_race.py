@@ -1,4 +1,4 @@
-"""Processes that race for the same batch ids: each id is loaded once, whoever wins, and nobody hears anything else.
+"""Processes that race for the same batch ids: each id is loaded once, whichever process wins, and none hears anything else.
 
 python -m tests.soak.load_race --processes 4 --batches 40 --seed 20131
 """
@@ -22,7 +22,7 @@ from tests.soak.delivery_history import Zygote, check, deliver
 
 def race(processes: int, count: int, seed: int, home: Path) -> dict[str, Any]:
     """Let `processes` load the same `count` batches at once, in almost the same order; what came of it."""
-    chance, answers = random.Random(seed), home / "answers"
+    chance, responses = random.Random(seed), home / "answers"
     sent = [deliver(home, number) for number in range(count)]
     sent += [deliver(home, number, twin=True) for number in range(0, count, 4)]
     Store.open(home / "store").ledger.close()
@@ -32,23 +32,23 @@ def race(processes: int, count: int, seed: int, home: Path) -> dict[str, Any]:
         for _ in range(processes):
             jobs = sorted(sent, key=lambda each: (each.first // 1000 + chance.uniform(0, 2), each.content))
             named = [[each.batch, str(each.path)] for each in jobs]
-            running.append(zygote.run(root=str(home / "store"), acks=str(answers), jobs=named))
+            running.append(zygote.run(root=str(home / "store"), acks=str(responses), jobs=named))
         statuses = [zygote.wait(pid) for pid in running]
     finally:
         zygote.close()
-    lines = answers.read_text().splitlines()
+    lines = responses.read_text().splitlines()
     store = Store.open(home / "store")
     history = check(store, sent, lines)
     outcome = verify(store)
-    told = Counter(line.split(" ")[0 if line.startswith("HF") else 3] for line in lines)
+    reported = Counter(line.split(" ")[0 if line.startswith("HF") else 3] for line in lines)
     broken = [str(history)] if history else []
     broken += [f"a process ended with {status}" for status in statuses if status != 0]
     broken += [str(finding) for finding in outcome.findings]
-    if told["loaded"] != count:
-        broken.append(f"{told['loaded']} loads of {count} batches")
+    if reported["loaded"] != count:
+        broken.append(f"{reported['loaded']} loads of {count} batches")
     store.ledger.close()
     return {
-        "answers": dict(sorted(told.items())),
+        "answers": dict(sorted(reported.items())),
         "rows": outcome.rows,
         "duplicates": len(history.twice),
         "broken": broken,
@@ -62,11 +62,11 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--batches", type=int, default=40)
     parser.add_argument("--seed", type=int, default=20131)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="holdfast-race-") as directory:
-        outcome = race(asked.processes, asked.batches, asked.seed, Path(directory))
-    outcome |= {**vars(asked), "seconds": round(time.monotonic() - begun, 1)}
+        outcome = race(options.processes, options.batches, options.seed, Path(directory))
+    outcome |= {**vars(options), "seconds": round(time.monotonic() - begun, 1)}
     sys.stdout.write(json.dumps(outcome, indent=1) + "\n")
     return 1 if outcome["broken"] else 0
 

@@ -3,7 +3,7 @@
     python -m tests.soak.planted_breaks --days 365
 
 prints the violations of the clean days, which should have none of level error or worse, and for each break on how many of
-the days it was caught: refused, or told at level error, by the check that should find it, about the column that it is in.
+the days it was caught: refused, or reported at level error, by the check that should find it, about the column that it is in.
 Nothing is drawn at random. Exit status 1 when a break was missed or a clean day was taken for a broken one.
 """
 
@@ -45,13 +45,13 @@ Damage = Callable[[pl.DataFrame], pl.DataFrame]
 
 @dataclass(frozen=True)
 class Break:
-    """A broken contract: in which feed, what it does to the rows of a day, and what should be said of it.
+    """A broken contract: in which feed, what it does to the rows of a day, and what should be reported of it.
 
     `check` and `subject` are of the violation that names it, or `check` is the code of the error that refuses the delivery.
     `reason` stands in its explanation. `same_day` loads it when its own day is over. `ahead` takes the rows of so many days
-    later. `said` is what the sender says he sent, as a multiple of what he did. `another_id` delivers it under an id of its
+    later. `declared` is what the sender declares, as a multiple of what it sent. `another_id` delivers it under an id of its
     own. `written` makes another file of the frame than Parquet. `expects` gives the feed other expectations. `months` are
-    those in which it can be told: a cold day in Celsius reads like a colder one in Fahrenheit, and like the wind.
+    those in which it can be reported: a cold day in Celsius reads like a colder one in Fahrenheit, and like the wind.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Break:
     reason: str = ""
     same_day: bool = False
     ahead: int = 0
-    said: float | None = None
+    declared: float | None = None
     another_id: bool = False
     written: Callable[[pl.DataFrame, Path], Path] | None = None
     expects: Callable[[Feed], Feed] = lambda feed: feed
@@ -78,7 +78,7 @@ def as_it_is(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def clocks_as(column: str, shown: str, taken_for: str) -> Damage:
-    """What the clocks of zone `shown` say, taken for the clocks of zone `taken_for`."""
+    """What the clocks of zone `shown` show, taken for the clocks of zone `taken_for`."""
     wall = pl.col(column).dt.convert_time_zone(shown).dt.replace_time_zone(None)
     taken = wall.dt.replace_time_zone(taken_for, ambiguous="earliest", non_existent="null")
     return lambda rows: rows.with_columns(taken.dt.convert_time_zone(NEW_YORK).alias(column)).drop_nulls(
@@ -159,7 +159,7 @@ BREAKS: tuple[Break, ...] = (
     Break("local time taken for UTC", "flights", clocks_as("scheduled_departure", NEW_YORK, "UTC"), "zone", "scheduled_departure"),
     Break("Chicago's clocks for New York's", "flights", clocks_as("scheduled_departure", "America/Chicago", NEW_YORK), "zone", "scheduled_departure"),
     Break("the first half of a file", "flights", lambda rows: rows.head(rows.height // 2), "gap"),
-    Break("every second row, and the sender counts all", "flights", lambda rows: rows.filter(ROW % 2 == 0), "row_count", said=2.0),
+    Break("every second row, and the sender counts all", "flights", lambda rows: rows.filter(ROW % 2 == 0), "row_count", declared=2.0),
     Break("the same file under another id", "flights", as_it_is, "HF203", ahead=-1, another_id=True),
     Break("the same rows in another order", "flights", lambda rows: rows.reverse(), "duplicates", ahead=-1, another_id=True),
     Break("yesterday's file dated anew", "flights", dated_anew, "duplicates", ahead=-1),
@@ -184,7 +184,7 @@ BREAKS: tuple[Break, ...] = (
     Break("seconds for minutes", "departures", change(departure_delay=(pl.col("departure_delay") * 60).clip(-120, 2000)), "shift", "departure_delay"),
     Break("days missing", "departures", as_it_is, "missing_batches", ahead=2),
     Break("holes in the numbers", "departures", lambda rows: rows.with_columns(number=ROW.cast(pl.Int64)).filter(ROW % 50 != 7), "sequence_gaps", "number", expects=counted),
-    Break("flights that nobody knows", "departures", change(flight_id=pl.when(ROW % 4 == 0).then(pl.lit("x-") + pl.col("flight_id")).otherwise("flight_id")), "invalid_rows", "", "flight_id|reference", expects=referring),
+    Break("flights that are unknown", "departures", change(flight_id=pl.when(ROW % 4 == 0).then(pl.lit("x-") + pl.col("flight_id")).otherwise("flight_id")), "invalid_rows", "", "flight_id|reference", expects=referring),
     Break("degrees Celsius for Fahrenheit", "weather", change(temperature=(pl.col("temperature") - 32) / 1.8), "shift", "temperature", months=WARM),
     Break("UTC for local time in the weather", "weather", clocks_as("observed_at", "UTC", NEW_YORK), "other_days", "observed_at"),
     Break("clocks not set forward", "weather", later("observed_at", 1), "other_days", "observed_at"),
@@ -207,7 +207,7 @@ class Year:
         sys.path.insert(0, str(EXAMPLE))
         try:
             model = runpy.run_path(str(EXAMPLE / "model.py"))["model"]
-            cut = runpy.run_path(str(EXAMPLE / "daily_files.py"))["split"]
+            snapshot = runpy.run_path(str(EXAMPLE / "daily_files.py"))["split"]
         finally:
             sys.path.remove(str(EXAMPLE))
         self.feeds: dict[str, Feed] = {feed.name: feed for feed in model.feeds}
@@ -215,7 +215,7 @@ class Year:
         self.store = Store.open(directory / "store")
         self._incoming, self._broken = directory / "incoming", directory / "broken"
         self._broken.mkdir()
-        cut(self._incoming, first, first + timedelta(days=days + 1))
+        snapshot(self._incoming, first, first + timedelta(days=days + 1))
 
     def file(self, feed: str, day: int) -> Path:
         return self._incoming / feed / f"{self.first + timedelta(days=day)}.parquet"
@@ -229,7 +229,7 @@ class Year:
                 yield from ((f"{path.stem} {name}", violation) for violation in found.violations)
 
     def plant(self, broken: Break, day: int) -> str:
-        """What a load of the broken day would say: "" when it is caught as it should be, else what it says instead."""
+        """What a load of the broken day would report: "" when it is caught as it should be, else what it reports instead."""
         feed = broken.expects(self.feeds[broken.feed])
         source = self.file(broken.feed, day + broken.ahead)
         rows = broken.damage(pl.read_parquet(source))
@@ -241,16 +241,16 @@ class Year:
         else:
             rows.write_parquet(path)
         batch = "sent-again" if broken.another_id else path.stem
-        said = None if broken.said is None else int(rows.height * broken.said)
+        declared = None if broken.declared is None else int(rows.height * broken.declared)
         now_us = self._us(day + (1 if broken.same_day else 2 + max(0, broken.ahead)))
         try:
-            found = check(self.store, feed, DeliverySpec(batch, path, said), now_us=now_us)
+            found = check(self.store, feed, DeliverySpec(batch, path, declared), now_us=now_us)
         except HoldfastError as error:
             return "" if error.code == broken.check else str(error)
-        told = [each for each in found.violations if each.level is not Level.WARNING]
+        reported = [each for each in found.violations if each.level is not Level.WARNING]
         if found.refusal is not None and found.refusal.code == "HF204":
-            told.append(Violation("rows", "", Level.CRITICAL, found.refusal.what))
-        if any(self._names(broken, each) for each in told):
+            reported.append(Violation("rows", "", Level.CRITICAL, found.refusal.what))
+        if any(self._names(broken, each) for each in reported):
             return ""
         return (
             "; ".join(f"{each.level} {each.check} {each.subject}" for each in found.violations) or "nothing"

@@ -29,39 +29,39 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("processes", 4), ("batches", 40), ("kills", 20), ("seed", 7)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     server = Server.start_new()
     directory = Path(tempfile.mkdtemp(prefix="holdfast-soak-"))
     try:
         server.execute("CREATE DATABASE ledger")
         url, root = server.url("ledger", "postgresql+psycopg"), directory / "store"
         Store.open(root, url).ledger.close()
-        paths = scenes._deliveries(directory / "in", asked.batches)
-        seeded = random.Random(asked.seed)
+        paths = scenes._deliveries(directory / "in", options.batches)
+        seeded = random.Random(options.seed)
         running = []
-        for _ in range(asked.processes):
+        for _ in range(options.processes):
             seeded.shuffle(paths)
             running.append(scenes._start(root, url, paths))
         kills = 0
-        while kills < asked.kills and any(loader.poll() is None for loader in running):
+        while kills < options.kills and any(loader.poll() is None for loader in running):
             time.sleep(seeded.uniform(0.2, 1.0))
             server.kill()
             server.restart()
             kills += 1
-        said = Counter(
+        reported = Counter(
             " ".join(line.split()[::2]) for loader in running for line in loader.communicate()[0].splitlines()
         )
         store = Store.open(root, url)
         with store.ledger.read() as connection:
             version = batches.current_version(connection)
             loads = [
-                len(batches.loads(connection, BatchId("flights", f"b{n:03}"))) for n in range(asked.batches)
+                len(batches.loads(connection, BatchId("flights", f"b{n:03}"))) for n in range(options.batches)
             ]
         found = Counter(data_files.read_rows(store, version, "flights")["id"].to_list())
-        expected = {1000 * n + row for n in range(asked.batches) for row in range(scenes.ROWS)}
+        expected = {1000 * n + row for n in range(options.batches) for row in range(scenes.ROWS)}
         lost, twice = len(expected - found.keys()), sum(count - 1 for count in found.values())
         print(
-            f"seed {asked.seed}: {asked.processes} processes x {asked.batches} batches, {kills} kills; {dict(said)}; "
+            f"seed {options.seed}: {options.processes} processes x {options.batches} batches, {kills} kills; {dict(reported)}; "
             f"{len(found)} rows, {lost} lost, {twice} twice, {sum(count != 1 for count in loads)} batches not loaded once"
         )
         store.ledger.close()

@@ -1,7 +1,7 @@
-"""The callers of the flights model: a process that asks about real flights, day after day, and tells the truth a day later.
+"""The callers of the flights model: a process that asks about real flights, day after day, and reports the truth a day later.
 
-A day of the flights lasts as long as its requests take. What became of a flight is told when all flights of the day after it
-have been asked about: the true delay of the labels, a day, compressed by the same factor as the days. The unit is the flight.
+A day of the flights lasts as long as its requests take. What became of a flight is reported when all flights of the day after
+have been requested: the true delay of the labels, a day, compressed by the same factor as the days. The unit is the flight.
 
     python push_client.py ADDRESS ROWS CONNECTIONS RATE
 
@@ -10,7 +10,7 @@ RATE is how many requests are sent in a second at most. ROWS has a JSON object a
 
     {"ask": "totals"}                               how many requests, by status and by version
     {"ask": "answers", "version": V}                which rows V has answered: how often, and its newest probability
-    {"ask": "pinned", "version": V, "rows": [...]}  what V says to these rows
+    {"ask": "pinned", "version": V, "rows": [...]}  what V predicts for these rows
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Callers:
     statuses: Counter[int] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
     days: int = 0
-    told: int = 0
-    answered: dict[str, dict[int, tuple[int, float]]] = field(default_factory=dict)
+    reported: int = 0
+    responded: dict[str, dict[int, tuple[int, float]]] = field(default_factory=dict)
     next_at: float = field(default_factory=time.monotonic)
 
     async def go_round(self) -> None:
@@ -85,34 +85,34 @@ class Callers:
         connections = [Connection(self.host, self.port) for _ in range(self.connections)]
         teller = Connection(self.host, self.port)
         untold: list[tuple[str, bool]] = []
-        telling: asyncio.Task[None] | None = None
+        reporting: asyncio.Task[None] | None = None
         while True:
             for day in days:
                 places = iter(day)
-                asked = await asyncio.gather(*(self._ask(each, places) for each in connections))
+                requested = await asyncio.gather(*(self._ask(each, places) for each in connections))
                 self.days += 1
-                if telling is not None:
-                    await telling
-                telling = asyncio.create_task(self._tell(teller, untold))
-                untold = [pair for pairs in asked for pair in pairs]
+                if reporting is not None:
+                    await reporting
+                reporting = asyncio.create_task(self._report(teller, untold))
+                untold = [pair for pairs in requested for pair in pairs]
 
     async def _ask(self, connection: Connection, places: Iterator[int]) -> list[tuple[str, bool]]:
-        answers = []
+        responses = []
         for place in places:  # shared: whichever connection is free takes the next
             row = self.rows[place]
             await self._wait_for_turn()
-            status, answer = await connection.post(f"{MODEL_PATH}/infer", row["body"])
+            status, response = await connection.post(f"{MODEL_PATH}/infer", row["body"])
             self.statuses[status] += 1
             if status != 200:
                 continue
-            version = answer["model_version"]
+            version = response["model_version"]
             self.versions[version] += 1
-            known = self.answered.setdefault(version, {})
-            known[place] = (known.get(place, (0, 0.0))[0] + 1, answer["outputs"][0]["data"][0])
-            name = answer["parameters"].get("prediction_id")
+            known = self.responded.setdefault(version, {})
+            known[place] = (known.get(place, (0, 0.0))[0] + 1, response["outputs"][0]["data"][0])
+            name = response["parameters"].get("prediction_id")
             if name is not None:
-                answers.append((name, row["late"]))
-        return answers
+                responses.append((name, row["late"]))
+        return responses
 
     async def _wait_for_turn(self) -> None:
         """Requests that could not be sent in their time are not made up for."""
@@ -121,26 +121,26 @@ class Callers:
         if self.next_at > now:
             await asyncio.sleep(self.next_at - now)
 
-    async def _tell(self, connection: Connection, labels: list[tuple[str, bool]]) -> None:
+    async def _report(self, connection: Connection, labels: list[tuple[str, bool]]) -> None:
         for start in range(0, len(labels), LABELS_AT_ONCE):
             part = labels[start : start + LABELS_AT_ONCE]
             feedback = [{"id": name, "value": value, "source": "arrivals"} for name, value in part]
             status, _ = await connection.post(
                 f"{MODEL_PATH}/feedback", json.dumps({"feedback": feedback}).encode()
             )
-            self.told += len(part) if status < 300 else 0
+            self.reported += len(part) if status < 300 else 0
 
     async def pinned(self, version: str, places: list[int]) -> list[float | None]:
-        """What `version` says to these rows, whoever has the traffic; None where it does not answer."""
+        """What `version` predicts for these rows, whichever version has the traffic; None without a prediction."""
         connection = Connection(self.host, self.port)
         found: list[float | None] = []
         for place in places:
             path = f"{MODEL_PATH}/versions/{version}/infer"
-            status, answer = await connection.post(path, self.rows[place]["body"])
-            found.append(answer["outputs"][0]["data"][0] if status == 200 else None)
+            status, response = await connection.post(path, self.rows[place]["body"])
+            found.append(response["outputs"][0]["data"][0] if status == 200 else None)
         return found
 
-    async def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+    async def response(self, question: dict[str, Any]) -> dict[str, Any]:
         """The answer to one question of standard input."""
         match question:
             case {"ask": "totals"}:
@@ -149,10 +149,10 @@ class Callers:
                     "statuses": self.statuses,
                     "versions": self.versions,
                     "days": self.days,
-                    "told": self.told,
+                    "reported": self.reported,
                 }
             case {"ask": "answers", "version": version}:
-                return {"rows": [[row, *known] for row, known in self.answered.get(version, {}).items()]}
+                return {"rows": [[row, *known] for row, known in self.responded.get(version, {}).items()]}
             case {"ask": "pinned", "version": version, "rows": places}:
                 return {"probabilities": await self.pinned(version, places)}
             case _:
@@ -163,20 +163,20 @@ async def main(address: str, rows: Path, connections: int, rate: float) -> None:
     """Ask until standard input ends."""
     host, port = address.removeprefix("http://").split(":")
     known = [json.loads(line) for line in rows.read_text().splitlines()]
-    rows_asked = [row | {"body": row["body"].encode()} for row in known]
-    callers = Callers(host, int(port), rows_asked, connections, rate)
-    asking = asyncio.create_task(callers.go_round())
+    rows_requested = [row | {"body": row["body"].encode()} for row in known]
+    callers = Callers(host, int(port), rows_requested, connections, rate)
+    requesting = asyncio.create_task(callers.go_round())
     questions = asyncio.StreamReader(limit=1 << 24)
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(questions), sys.stdin
     )
     while line := await questions.readline():
-        if asking.done():
-            asking.result()
-        answer = await callers.answer(json.loads(line))
-        sys.stdout.write(json.dumps(answer) + "\n")
+        if requesting.done():
+            requesting.result()
+        response = await callers.response(json.loads(line))
+        sys.stdout.write(json.dumps(response) + "\n")
         sys.stdout.flush()
-    asking.cancel()
+    requesting.cancel()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Ten ways in which a version can be bad, each as a change of a good version's graph.
 
-Inputs and output of the graph stay what they were, so the signature stays true. A fault may wait for a moment of the rows'
+Inputs and output of the graph stay what they were, so the signature stays true. A fault may wait for a time of the rows'
 event time: before it the version answers as the good one does, and no gate that asks held-out days can see it.
 """
 
@@ -34,7 +34,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of bad version; `lives` says what goes wrong for whoever is answered by it."""
+    """One kind of bad version; `lives` is what goes wrong for its callers."""
 
     kind: str
     lives: str
@@ -44,7 +44,7 @@ class Fault:
 def planted(graph: onnx.ModelProto, fault: Fault, since_us: int | None = None) -> onnx.ModelProto:
     """`graph` with `fault`, for rows whose departure is at `since_us` (microseconds since 1970 UTC) or later; None for all.
 
-    The version's metadata is not carried over; sealing writes it.
+    The version's metadata is not carried over; packing writes it.
     """
     arguments = {
         each.name: argument(Tensor(_TYPES[each.type.tensor_type.elem_type], ("N",)))
@@ -84,38 +84,38 @@ def _not_a_number(given: Arguments, honest: Honest, there: Var) -> Var:
     """The root of a number that is negative for long distances."""
     root = op.sqrt(op.sub(_constant(1500.0, np.float64), given["distance"]))
     spoilt = op.cast(op.mul(root, _constant(0.0, np.float64)), to=np.float32)
-    answer = honest(given)
-    return op.where(there, op.add(answer, spoilt), answer)
+    response = honest(given)
+    return op.where(there, op.add(response, spoilt), response)
 
 
 def _opposite(given: Arguments, honest: Honest, there: Var) -> Var:
-    answer = honest(given)
-    return op.where(there, _not(answer), answer)
+    response = honest(given)
+    return op.where(there, _not(response), response)
 
 
-def _not(answer: Var) -> Var:
-    return op.sub(_constant(1.0, np.float32), answer)
+def _not(response: Var) -> Var:
+    return op.sub(_constant(1.0, np.float32), response)
 
 
-def _constant_answer(given: Arguments, honest: Honest, there: Var) -> Var:
+def _constant_response(given: Arguments, honest: Honest, there: Var) -> Var:
     return op.where(there, _constant(0.5, np.float32), honest(given))
 
 
-def _slowly(answer: Var, slow: Var) -> Var:
+def _slowly(response: Var, slow: Var) -> Var:
     """`answer`, after some matrix products when any of `slow` holds."""
 
     def work() -> list[Var]:
         matrix = op.constant_of_shape(
             op.const(np.array([256, 256])), value=np.array([1.0 / 256.0], np.float32)
         )
-        value = op.mul(matrix, op.reduce_max(answer, keepdims=False))
+        value = op.mul(matrix, op.reduce_max(response, keepdims=False))
         for _ in range(SLOW_MATMULS):
             value = op.matmul(value, matrix)
         return [op.mul(op.reduce_mean(value, keepdims=False), _constant(0.0, np.float32))]
 
     any_slow = op.cast(op.reduce_max(op.cast(slow, to=np.float32), keepdims=False), to=np.bool_)
     (nothing,) = op.if_(any_slow, then_branch=work, else_branch=lambda: [_constant(0.0, np.float32)])
-    return op.add(answer, nothing)
+    return op.add(response, nothing)
 
 
 def _slow_path(given: Arguments, honest: Honest, there: Var) -> Var:
@@ -136,8 +136,8 @@ def _slow(given: Arguments, honest: Honest, there: Var) -> Var:
 
 
 def _slice(given: Arguments, honest: Honest, there: Var) -> Var:
-    answer = honest(given)
-    return op.where(op.and_(there, _is(given["carrier"], ["UA"])), _not(answer), answer)
+    response = honest(given)
+    return op.where(op.and_(there, _is(given["carrier"], ["UA"])), _not(response), response)
 
 
 def _units(given: Arguments, honest: Honest, there: Var) -> Var:
@@ -161,22 +161,22 @@ def _shifted(given: Arguments, honest: Honest, there: Var) -> Var:
 
 def _overconfident(given: Arguments, honest: Honest, there: Var) -> Var:
     """Five times the log odds."""
-    answer = honest(given)
-    sure = op.clip(answer, _constant(1e-6, np.float32), _constant(1.0 - 1e-6, np.float32))
+    response = honest(given)
+    sure = op.clip(response, _constant(1e-6, np.float32), _constant(1.0 - 1e-6, np.float32))
     odds = op.log(op.div(sure, _not(sure)))
-    return op.where(there, op.sigmoid(op.mul(odds, _constant(5.0, np.float32))), answer)
+    return op.where(there, op.sigmoid(op.mul(odds, _constant(5.0, np.float32))), response)
 
 
 FAULTS = (
     Fault("raises", "raises for flights to four of the destinations", _raises),
     Fault("not a number", "answers NaN for distances over 1,500 miles", _not_a_number),
     Fault("opposite", "gives the probability of the opposite label", _opposite),
-    Fault("constant", "answers 0.5 to everything", _constant_answer),
+    Fault("constant", "answers 0.5 to everything", _constant_response),
     Fault("slow path", "takes some 20 ms for one request in fifty", _slow_path),
     Fault("slow", "takes some 20 ms for every request", _slow),
     Fault("slice", "is upside down for one carrier of fifteen", _slice),
     Fault("units", "takes miles as kilometres, °F as °C, minutes as seconds", _units),
-    Fault("shifted", "reads each measurement from the column beside its own", _shifted),
+    Fault("shifted", "reads each measurement from the column next to its own", _shifted),
     Fault("overconfident", "gives five times the log odds", _overconfident),
 )
 """Every kind."""

@@ -45,7 +45,7 @@ READY_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Extent:
-    """Which days are loaded, which of them are asked about, and how large the models are."""
+    """Which days are loaded, which of them are requested, and how large the models are."""
 
     first: date = date(2013, 1, 1)
     last: date = date(2013, 3, 31)
@@ -55,13 +55,13 @@ class Extent:
 
     @property
     def live(self) -> list[date]:
-        """The days after the last that teaches or judges."""
+        """The days after the last that is trained on or judged by."""
         return [self.last + timedelta(days=n + 1) for n in range(self.live_days)]
 
 
 @dataclass
 class Callers:
-    """The process that asks and tells."""
+    """The process that asks and reports."""
 
     process: subprocess.Popen[str]
 
@@ -76,8 +76,8 @@ class Callers:
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"ask": what, **more}) + "\n")
         self.process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
+        response: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return response
 
     @property
     def requests(self) -> int:
@@ -104,7 +104,7 @@ class World:
 
     @classmethod
     def build(cls, directory: Path, extent: Extent) -> World:
-        """Load the flights of `extent`, and the weather and departures of the days that are asked about as well."""
+        """Load the flights of `extent`, and the weather and departures of the days that are requested as well."""
         live = extent.live
         world = cls(Sandbox.build(directory, extent.first, live[-1]), extent)
         days = [extent.first + timedelta(days=n) for n in range((live[-1] - extent.first).days + 1)]
@@ -129,7 +129,7 @@ class World:
 
     @property
     def live_from_us(self) -> int:
-        """When the first day that is asked about begins, microseconds since 1970 UTC."""
+        """When the first day that is requested begins, microseconds since 1970 UTC."""
         first = self.extent.live[0]
         return round(datetime(first.year, first.month, first.day, tzinfo=NEW_YORK).timestamp() * 1e6)
 
@@ -169,13 +169,13 @@ class World:
         return row.version
 
     def qualifies(self, version: str) -> bool:
-        """Whether every gate lets `version` through; what they said is kept in `gates`."""
+        """Whether every gate passes `version`; what they reported is kept in `gates`."""
         results = qualify.qualify(self.store, self.model, version, now_us=now_us())
         self.gates[version] = results
         return all(each.verdict is Verdict.PASS for each in results)
 
     def refusals(self, version: str) -> list[str]:
-        """Which gates did not let `version` through."""
+        """Which gates did not pass `version`."""
         return [each.gate for each in self.gates[version] if each.verdict is not Verdict.PASS]
 
     # --- processes ----------------------------------------------------------------------------------------------------
@@ -220,18 +220,18 @@ class World:
 
     @property
     def requests_a_day(self) -> int:
-        """How many flights the days that are asked about have, in the mean."""
+        """How many flights the days that are requested have, in the mean."""
         files = [self.stage.file("flights", day) for day in self.extent.live]
         rows = sum(pl.scan_parquet(file).select(pl.len()).collect().item() for file in files)
         return int(rows) // len(files)
 
     def _rows(self) -> Path:
-        """What callers ask, and the truth about it. Nobody knows a flight's delay before it has left.
+        """What callers request, and the truth about it. A flight's delay is unknown before it has left.
 
         The flights are mixed over the days: three weeks go by in some twenty seconds, and a storm that takes a second would
         fall between two steps of one rollout, which it never does to a canary of days.
         """
-        path = self.stage.project.directory / "asked.jsonl"
+        path = self.stage.project.directory / "requested.jsonl"
         columns = [each for each in self.model.contract.request_columns if each.name != "reported_delay"]
         lines = []
         for day in self.extent.live:

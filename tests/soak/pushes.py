@@ -1,8 +1,8 @@
-"""Pushes through the whole system: bad versions of ten kinds and good ones, on the flights, with nobody watching.
+"""Pushes through the whole system: bad versions of ten kinds and good ones, on the flights, without a person.
 
 A store with three months of flights, weather and departures loaded through `ingest`; a champion trained, qualified and
 promoted; a server process, a control loop process, and a process of callers that asks about the three weeks after, in a
-circle, and tells each flight's truth a day later. Then pushes, one after another in an order drawn from the seed: each is a
+circle, and reports each flight's truth a day later. Then pushes, one after another in an order drawn from the seed: each is a
 registered and qualified version that is put to a rollout and never touched again by anybody but the control loop.
 
 Alpha and the margins are the defaults of the policy; only times are short: a step lasts as long as its evidence needs, and
@@ -48,7 +48,7 @@ BAD_LABELS = (PushOutcome.BAD, PushOutcome.ESCAPED)
 
 @dataclass(frozen=True)
 class Planned:
-    """A version that is to be pushed. `waits` says that its fault waits for days that no gate can ask about."""
+    """A version that is to be pushed. `waits` reports that its fault waits for days that no gate can ask about."""
 
     version: str
     kind: str
@@ -59,7 +59,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Judged:
-    """What the gates said of one kind of bad version."""
+    """What the gates decided of one kind of bad version."""
 
     kind: str
     lives: str
@@ -70,10 +70,10 @@ class Judged:
 class Pushed:
     """What became of a push.
 
-    Counts are of requests, from asking for the rollout until callers were seen to be answered by the intended version:
-    `asked` all of them, `copies` those that were copied to the shadow, `challenger` those that were the challenger's, of
+    Counts are of requests, from requesting for the rollout until callers were seen to be answered by the intended version:
+    `requested` all of them, `copies` those that were copied to the shadow, `challenger` those that were the challenger's, of
     which it `failed` some, which the champion answered in its place. Of the challenger's answers that reached users,
-    `differing` would be decided otherwise by the champion, which is asked about the same rows afterwards; `slow` were
+    `differing` would be decided otherwise by the champion, which is requested the same rows afterwards; `slow` were
     beyond the bound on latency. `found_by` are the metrics that showed harm, `at` where it was shown.
     """
 
@@ -87,7 +87,7 @@ class Pushed:
     found_by: list[str]
     at: str
     seconds: float
-    asked: int
+    requested: int
     copies: int
     challenger: int
     failed: int
@@ -96,7 +96,7 @@ class Pushed:
     ledger_failed_or_wrong: int
 
     @property
-    def bad_answers(self) -> int:
+    def bad_responses(self) -> int:
         """Answers that users got and that were bad, and requests that the challenger failed."""
         return self.failed + self.slow + self.differing
 
@@ -118,7 +118,7 @@ class Soak:
     labelled: int
     units: int
     latency_slack: str = "1ms"
-    watch_seconds: float = 0.0
+    observe_seconds: float = 0.0
     pushed: list[Pushed] = field(default_factory=list)
 
     def warm_up(self, day_requests: int) -> None:
@@ -128,7 +128,7 @@ class Soak:
         while self.callers.requests - before < WARM_REQUESTS:
             time.sleep(POLL_SECONDS)
         rate = WARM_REQUESTS / (time.monotonic() - began)
-        self.watch_seconds = max(4.0, 5.0 * day_requests / rate)
+        self.observe_seconds = max(4.0, 5.0 * day_requests / rate)
 
     def policy(self, *, shadow: bool) -> Canary:
         """Default alpha and margins. It has half of the units until there are enough labels to show a loss of score of 0.04."""
@@ -142,7 +142,7 @@ class Soak:
             slices=("carrier",),
             shadow=Shadow(units=1000, disagreement=0.1) if shadow else None,
             timeout=timedelta(seconds=PUSH_SECONDS),
-            bake=timedelta(seconds=self.watch_seconds),
+            bake=timedelta(seconds=self.observe_seconds),
         )
 
     def push(self, planned: Planned) -> Pushed:
@@ -150,17 +150,17 @@ class Soak:
         world = self.world
         before, began = self.callers.requests, time.monotonic()
         number = world.begin(planned.version, self.policy(shadow=planned.shadow))
-        asked = 0
+        requested = 0
 
         def over() -> bool:
-            nonlocal asked
+            nonlocal requested
             row = read(world.store, rollouts.get, number)
-            if not asked and row.state in (State.ROLLING_BACK, State.PROMOTED, *RESTING):
-                asked = self.callers.requests - before
+            if not requested and row.state in (State.ROLLING_BACK, State.PROMOTED, *RESTING):
+                requested = self.callers.requests - before
             return row.state in RESTING and self.label(number).outcome is not PushOutcome.OPEN
 
         world.wait(over, f"the end of the push of {planned.version}", seconds=2 * PUSH_SECONDS)
-        done = self._pushed(planned, number, time.monotonic() - began, asked)
+        done = self._pushed(planned, number, time.monotonic() - began, requested)
         self.pushed.append(done)
         return done
 
@@ -170,7 +170,7 @@ class Soak:
             each for each in pushes.listed(self.world.store, self.world.name) if each.rollout_id == number
         )
 
-    def _pushed(self, planned: Planned, number: int, seconds: float, asked: int) -> Pushed:
+    def _pushed(self, planned: Planned, number: int, seconds: float, requested: int) -> Pushed:
         row, label = read(self.world.store, rollouts.get, number), self.label(number)
         with self.world.store.ledger.read() as connection:
             states = evidence.canary_of_rollout(connection, number)
@@ -191,7 +191,7 @@ class Soak:
             found_by=found_by,
             at=at if planned.bad else "",
             seconds=round(seconds, 1),
-            asked=asked,
+            requested=requested,
             copies=sum(each.challenger_units for each in copied if each.metric == "shadow.errors"),
             challenger=challenger,
             failed=failed,
@@ -218,7 +218,7 @@ class Soak:
 def prepared(
     world: World, first: str, counts: tuple[int, int], faults: Sequence[Fault], rng: random.Random
 ) -> tuple[list[Judged], list[Planned]]:
-    """Train, judge and break as many bad and good versions as `counts` says, in the order in which they will be pushed.
+    """Train, judge and break as many bad and good versions as `counts` reports, in the order in which they will be pushed.
 
     The two versions of a kind come from two trainings; one of them shadows, and the other does not.
     """
@@ -245,14 +245,14 @@ def prepared(
 
 
 def judge(world: World, source: str, fault: Fault) -> Judged:
-    """What the gates say of a version whose fault is there from the beginning."""
+    """What the gates decide of a version whose fault is there from the beginning."""
     version = world.broken(source, fault, None)
     world.qualifies(version)
     return Judged(fault.kind, fault.lives, world.refusals(version))
 
 
 def good_candidates(world: World) -> Iterator[str]:
-    """Qualified versions, each trained anew. What a gate does not let through is no push."""
+    """Qualified versions, each trained anew. What a gate refuses is no push."""
     seed = 0
     while True:
         seed += 1
@@ -272,7 +272,7 @@ def soak(
     labelled: int = 2_500,
     rate: float = 1_000.0,
     latency_slack: str = "1ms",
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Play it all; the document that is printed. `labelled` answers of a challenger must be known before it is promoted, and
     `rate` requests a second are sent at most. A machine that does other work at the same time needs a larger `latency_slack`.
@@ -281,19 +281,19 @@ def soak(
     rng = random.Random(seed)
     extent = extent or Extent()
     world = World.build(directory, extent)
-    say(f"{time.monotonic() - began:6.1f} s  {extent.first} to {extent.last} are loaded")
+    report(f"{time.monotonic() - began:6.1f} s  {extent.first} to {extent.last} are loaded")
     first = world.trained(0)
     if not world.qualifies(first):
         raise RuntimeError(f"the first version is refused: {world.refusals(first)}")
     judged, planned = prepared(world, first, (bad, good), faults, rng)
-    say(f"{time.monotonic() - began:6.1f} s  {len(planned)} versions are trained, broken and judged")
+    report(f"{time.monotonic() - began:6.1f} s  {len(planned)} versions are trained, broken and judged")
     world.begin(first)
     with world.running(CONNECTIONS, rate) as callers:
         play = Soak(world, callers, labelled, world.requests_a_day * extent.live_days, latency_slack)
         play.warm_up(world.requests_a_day)
         pushing = time.monotonic()
         for each in planned:
-            say(in_words(play.push(each), time.monotonic() - began))
+            report(in_words(play.push(each), time.monotonic() - began))
         totals = callers.ask("totals")
         pushing = time.monotonic() - pushing
         ledger = asdict(pushes.totals(pushes.listed(world.store, world.name)))
@@ -301,14 +301,14 @@ def soak(
         "seed": seed,
         "seconds": round(time.monotonic() - began, 1),
         "pushing_seconds": round(pushing, 1),
-        "watch_seconds": round(play.watch_seconds, 1),
+        "watch_seconds": round(play.observe_seconds, 1),
         "requests": totals["requests"],
         "statuses": totals["statuses"],
         **summary(play.pushed),
         "ledger": ledger,
         "judged": [asdict(each) for each in judged],
         "pushes": [
-            asdict(each) | {"bad_answers": each.bad_answers, "right": each.right} for each in play.pushed
+            asdict(each) | {"bad_answers": each.bad_responses, "right": each.right} for each in play.pushed
         ],
     }
 
@@ -323,7 +323,7 @@ def summary(pushed: list[Pushed]) -> dict[str, Any]:
         "escaped": sum(each.outcome == PushOutcome.ESCAPED for each in bads),
         "good": len(goods),
         "good_right": sum(each.right for each in goods),
-        "bad_answers": sum(each.bad_answers for each in bads),
+        "bad_answers": sum(each.bad_responses for each in bads),
         "right": all(each.right for each in pushed),
     }
 
@@ -335,8 +335,8 @@ def in_words(each: Pushed, seconds: float) -> str:
     found = f"{', '.join(each.found_by) or '-'} at {each.at}" if each.planned.bad else each.outcome
     return (
         f"{seconds:6.1f} s  {'right' if each.right else 'WRONG':5}  {label:22} {how:6} {each.state:11} {found:44} "
-        f"{each.seconds:5.1f} s  asked {each.asked:6,}  copies {each.copies:5,}  challenger {each.challenger:6,}  "
-        f"bad answers {each.bad_answers:5,}" + ("" if each.right else f"\n{'':16}{each.reason}")
+        f"{each.seconds:5.1f} s  requested {each.requested:6,}  copies {each.copies:5,}  challenger {each.challenger:6,}  "
+        f"bad answers {each.bad_responses:5,}" + ("" if each.right else f"\n{'':16}{each.reason}")
     )
 
 
@@ -358,7 +358,7 @@ def main() -> None:
     if given.json:
         given.json.write_text(json.dumps(document, indent=1))
     for each in document["judged"]:
-        refused = ", ".join(each["refused_by"]) or "nobody: it comes to the canary"
+        refused = ", ".join(each["refused_by"]) or "none: it comes to the canary"
         print(f"{each['kind']:14} {each['lives']}; refused by {refused}")
     print(json.dumps({name: value for name, value in document.items() if name not in ("judged", "pushes")}))
     sys.exit(0 if document["right"] else 1)

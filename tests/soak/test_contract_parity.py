@@ -10,7 +10,7 @@ def test_four_thousand_hostile_rows_get_one_verdict_from_batch_and_row() -> None
     assert outcome.differences == []
     assert outcome.rows == 4_000
     assert outcome.valid > 500
-    told = {reason.partition("|")[2] for reason in outcome.reasons}
+    reported = {reason.partition("|")[2] for reason in outcome.reasons}
     expected = "missing type not_finite not_exact range unseen zone gap fold nul not_unicode too_long "
     expected += "pattern rule duplicate unique"
-    assert told >= set(expected.split())
+    assert reported >= set(expected.split())

@@ -24,17 +24,17 @@ def test_four_processes_race_for_ten_ids(tmp_path: Path) -> None:
 
 
 def test_the_checker_sees_what_it_is_for(tmp_path: Path) -> None:
-    """Lost, twice, torn and never sent: each is seen when the answers, or the deliveries, are changed to say so."""
+    """Lost, twice, torn and never sent: each is seen when the answers, or the deliveries, are changed to show it."""
     store = Store.open(tmp_path / "store")
     sent = [deliver(tmp_path, number) for number in range(3)]
-    answers = []
+    responses = []
     for each in sent[:2]:
-        answers.append(
+        responses.append(
             f"ACK {each.batch} {each.content} {ingest(store, FEED, each.batch, each.path, now_us=1).state}"
         )
-    assert not check(store, sent, answers)
-    assert check(store, sent, [*answers, f"ACK {sent[2].batch} {sent[2].content} loaded"]).lost
-    assert check(store, sent, [*answers, answers[0]]).twice
-    assert check(store, [*sent, type(sent[0])("b9", "b9-first", sent[0].path, 1010)], answers).torn
-    assert check(store, sent[1:], answers).wrong
-    assert check(store, sent, [*answers, "HF901 b1 b1-first broken"]).wrong
+    assert not check(store, sent, responses)
+    assert check(store, sent, [*responses, f"ACK {sent[2].batch} {sent[2].content} loaded"]).lost
+    assert check(store, sent, [*responses, responses[0]]).twice
+    assert check(store, [*sent, type(sent[0])("b9", "b9-first", sent[0].path, 1010)], responses).torn
+    assert check(store, sent[1:], responses).wrong
+    assert check(store, sent, [*responses, "HF901 b1 b1-first broken"]).wrong

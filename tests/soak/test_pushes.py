@@ -12,7 +12,7 @@ KINDS = ("raises", "slow path")
 
 
 def test_bad_pushes_come_back_and_a_good_one_is_promoted(tmp_path: Path) -> None:
-    """One version is stopped by the guard of its shadow, one by its canary; nobody touches either."""
+    """One version is stopped by the guard of its shadow, one by its canary; no person touches either."""
     faults = [fault for fault in pushes.FAULTS if fault.kind in KINDS]
     extent = pushes.Extent(
         first=date(2013, 3, 1), last=date(2013, 3, 20), live_days=2, trees=30, holdout="6d"

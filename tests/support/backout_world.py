@@ -65,7 +65,7 @@ def delivery(directory: Path, feed: Feed, hour: int, variant: int = 0) -> Path:
             "origin": [("EWR", "JFK", f"X{hour}")[(row + variant) % 3] for row in range(ROWS)],
             "delay": [9e9 if row == 7 else (row * 1.7 + hour * 0.3 + variant) % 90 for row in range(ROWS)],
             "at": times,
-            "left": [moment + timedelta(minutes=5) for moment in times],
+            "left": [timestamp + timedelta(minutes=5) for timestamp in times],
         }
     ).write_parquet(path)
     return path

@@ -1,4 +1,4 @@
-"""Tasks that kill who runs them. A module of its own, so that a new process imports nothing else."""
+"""Tasks that kill the process that runs them. A module of its own, so that a new process imports nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def once(task: tuple[str, int]) -> int:
-    """The number; who runs it for the first time dies of every third."""
+    """The number; the first process to run a third one dies."""
     directory, number = task
     mark = Path(directory) / f"died-{number}"
     if number % 3 == 0 and not mark.exists():
@@ -25,6 +25,6 @@ def always(_number: int) -> int:
 
 
 def slowly(_number: int) -> int:
-    """Who did it, after a while."""
+    """The process that did it, after a while."""
     time.sleep(0.3)
     return os.getppid()

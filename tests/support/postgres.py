@@ -49,8 +49,10 @@ class Server:
                 server._initialise()
                 server.start()
             except (OSError, subprocess.CalledProcessError, UnavailableHereError) as error:
-                said = getattr(error, "stderr", None) or b""
-                reasons.append(f"{' '.join(run_as) or user or 'as it is'}: {error} {said.decode()[-200:]}")
+                reported = getattr(error, "stderr", None) or b""
+                reasons.append(
+                    f"{' '.join(run_as) or user or 'as it is'}: {error} {reported.decode()[-200:]}"
+                )
                 continue
             return server
         shutil.rmtree(directory, ignore_errors=True)
@@ -83,7 +85,7 @@ class Server:
                 log=log,
             )
         end = time.monotonic() + _PATIENCE_SECONDS
-        while not self._answers():
+        while not self._responses():
             if self._process.poll() is not None or time.monotonic() > end:
                 raise UnavailableHereError((self.directory / "log").read_text()[-300:])
             time.sleep(0.02)
@@ -95,7 +97,7 @@ class Server:
         self._process.wait()
 
     def restart(self) -> None:
-        """Start it again after `kill`. Orphans of the killed one hold its memory for some moments."""
+        """Start it again after `kill`. Orphans of the killed one hold its memory for some time."""
         end = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
@@ -142,9 +144,9 @@ class Server:
                 "--no-sync",
             )
         )
-        _, said = made.communicate(timeout=_PATIENCE_SECONDS)
+        _, reported = made.communicate(timeout=_PATIENCE_SECONDS)
         if made.returncode:
-            raise subprocess.CalledProcessError(made.returncode, "initdb", stderr=said)
+            raise subprocess.CalledProcessError(made.returncode, "initdb", stderr=reported)
 
     def _spawn(self, program: str, *arguments: str, log: object = None) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -157,7 +159,7 @@ class Server:
             stderr=subprocess.STDOUT if log else subprocess.PIPE,
         )
 
-    def _answers(self) -> bool:
+    def _responses(self) -> bool:
         import psycopg
 
         try:

@@ -38,7 +38,7 @@ CONTRACT = Contract(
     label=Label("late", delay="1h", missing="keep"),
 )
 Behaviour = Callable[[str, int], Mapping[str, Any]]
-"""From the version that is asked and the number of the request to what differs: failed, latency_us, probability."""
+"""From the version that is requested and the number of the request to what differs: failed, latency_us, probability."""
 
 
 def well(_version: str, _number: int) -> Mapping[str, Any]:
@@ -53,7 +53,7 @@ class Pushes:
     directory: Path
     policy: Canary
     segment: int = 0
-    asked: int = 0
+    requested: int = 0
     unlabelled: list[str] = field(default_factory=list)
 
     @classmethod
@@ -72,7 +72,7 @@ class Pushes:
         return SimpleNamespace(name=MODEL, rollout=self.policy)
 
     def version(self, contract: Contract = CONTRACT) -> str:
-        """A qualified version whose file says what its request columns are."""
+        """A qualified version whose file reports what its request columns are."""
         name: str = self.world.add_version()
         about = VersionMetadata(
             MODEL, "candidate", contract.to_json(), contract.hash, "{}", "f", "[]", "s", name, {}, 1, {}, 9, 1
@@ -93,7 +93,7 @@ class Pushes:
             self.world.now_us += MINUTE_US - self.world.now_us % MINUTE_US
             self.segment += 1
             plan = self.world.plan()
-            records = [self._answer(plan, behaviour, number) for number in range(1, requests + 1)]
+            records = [self._response(plan, behaviour, number) for number in range(1, requests + 1)]
             (self.directory / f"{self.segment:08d}.log").write_bytes(b"".join(map(frame, records)))
             self.world.now_us += MINUTE_US - 1
             while collector.collect(self.world.store, MODEL, self.world.lease, now_us=self.world.now_us):
@@ -102,8 +102,8 @@ class Pushes:
     def label(self, value: Callable[[str], float] = lambda _: 1.0) -> None:
         """The truth about every answer that has none yet comes in, and is joined."""
         self.segment += 1
-        told = [FeedbackRecord(each, value(each), "t", self.world.now_us) for each in self.unlabelled]
-        (self.directory / f"{self.segment:08d}.log").write_bytes(b"".join(map(frame, told)))
+        reported = [FeedbackRecord(each, value(each), "t", self.world.now_us) for each in self.unlabelled]
+        (self.directory / f"{self.segment:08d}.log").write_bytes(b"".join(map(frame, reported)))
         self.unlabelled.clear()
         for work in (collector.collect, collector.join):
             while work(self.world.store, MODEL, self.world.lease, now_us=self.world.now_us):
@@ -136,14 +136,14 @@ class Pushes:
         listed = pushes.listed(self.world.store, MODEL)
         return next(each for each in listed if rollout in (None, each.rollout_id))
 
-    def told(self, kind: str) -> list[str]:
+    def reported(self, kind: str) -> list[str]:
         with self.world.store.ledger.read() as connection:
             return [each.explanation for each in events.newest(connection, kind=kind)]
 
-    def _answer(self, plan: TrafficPlan, behaviour: Behaviour, number: int) -> PredictionRecord:
+    def _response(self, plan: TrafficPlan, behaviour: Behaviour, number: int) -> PredictionRecord:
         """One request as a server that follows `plan` would log it."""
-        self.asked += 1
-        unit = self.asked.to_bytes(8, "big")
+        self.requested += 1
+        unit = self.requested.to_bytes(8, "big")
         version, arm, rollout = plan.champion, Arm.CHAMPION, None
         if plan.challenger is not None:
             rollout = plan.rollout_id
@@ -151,8 +151,8 @@ class Pushes:
                 arm_of(unit, salt_of(MODEL, rollout or 0), plan.share_ppm) is Arm.CHALLENGER
             ):
                 version, arm = plan.challenger, Arm.CHALLENGER
-        carrier = "YV" if self.asked % 33 == 0 else ("AA", "DL", "UA")[self.asked % 3]
-        does = {"failed": False, "latency_us": 900, "probability": 0.9, **behaviour(version, self.asked)}
+        carrier = "YV" if self.requested % 33 == 0 else ("AA", "DL", "UA")[self.requested % 3]
+        does = {"failed": False, "latency_us": 900, "probability": 0.9, **behaviour(version, self.requested)}
         failure, result = "", "ok"
         if does["failed"] and arm is Arm.CHALLENGER:
             failure, version, arm = "exception", plan.champion, Arm.CHAMPION
@@ -162,10 +162,10 @@ class Pushes:
         self.unlabelled.append(f"{name}/0")
         return PredictionRecord(
             name, self.world.now_us + number, self.world.now_us, unit, arm, version, failure, rollout, result,
-            does["latency_us"], [does["probability"]], [[f"f{self.asked}", carrier, 700.0, "2013-03-01T10:00:00Z"]],
+            does["latency_us"], [does["probability"]], [[f"f{self.requested}", carrier, 700.0, "2013-03-01T10:00:00Z"]],
         )  # fmt: skip
 
 
-def carrier_of(asked: int) -> str:
-    """The carrier of request number `asked`."""
-    return "YV" if asked % 33 == 0 else ("AA", "DL", "UA")[asked % 3]
+def carrier_of(requested: int) -> str:
+    """The carrier of request number `requested`."""
+    return "YV" if requested % 33 == 0 else ("AA", "DL", "UA")[requested % 3]

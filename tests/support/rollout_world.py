@@ -118,7 +118,7 @@ class World:
     def row(self) -> rollouts.RolloutRow:
         return read(self.store, rollouts.newest, MODEL)
 
-    def champion_answers(self, requests: int = 100) -> None:
+    def champion_responses(self, requests: int = 100) -> None:
         """Traffic before a canary: what the bound on latency is frozen from."""
         plan = self.plan()
         assert plan is not None
@@ -151,12 +151,12 @@ class World:
             )
             evidence.put(connection, number, states, now_us=self.now_us)
 
-    def probe(self, answered: str | None = None) -> None:
+    def probe(self, responded: str | None = None) -> None:
         """The server is probed: it follows the newest plan and answers as intended, or with `answered`."""
         plan = self.plan()
         if plan is None:
             return
-        version = answered or plan.intended
+        version = responded or plan.intended
         seen = servers.Probe(
             "srv", MODEL, plan.plan_id, plan.intended, version, Verdict.PASS, "probed", self.tick()
         )
@@ -164,7 +164,7 @@ class World:
             servers.record_probe(connection, seen, self.lease)
 
     def silence(self) -> None:
-        """The server is probed and says nothing."""
+        """The server is probed and reports nothing."""
         seen = servers.Probe("srv", MODEL, None, None, None, Verdict.ERROR, "silent", self.tick())
         with self.store.ledger.write() as connection:
             servers.record_probe(connection, seen, self.lease)
@@ -173,7 +173,7 @@ class World:
         """Bring `version` all the way, with evidence that speaks for it."""
         self.begin(version)
         if self.plan() is not None:
-            self.champion_answers()
+            self.champion_responses()
         for _ in range(2 * len(POLICY.steps) + 3):
             self.reconcile()
             if self.row().state == "canary":

@@ -135,7 +135,7 @@ def estimator(kind: str) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def sealed(kind: str, contract: Contract = CONTRACT) -> bytes:
+def packed(kind: str, contract: Contract = CONTRACT) -> bytes:
     fitted = FITTED if contract is CONTRACT else replace(FITTED, contract_hash=contract.hash)
     metadata = VersionMetadata(
         MODEL, "candidate", contract.to_json(), contract.hash, fitted.to_json(), fitted.hash, "[]", "snap", kind, {}, 1, {},
@@ -170,7 +170,7 @@ class World:
 
     def version(self, kind: str, contract: Contract = CONTRACT) -> str:
         if kind not in self.names:
-            data = sealed(kind, contract)
+            data = packed(kind, contract)
             digest = blobs.put(self.store.root, data)
             metadata = VersionMetadata(
                 MODEL,
@@ -264,10 +264,10 @@ class Served:
         connection = http.client.HTTPConnection(self.where, timeout=60)
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         connection.request(method or ("GET" if body is None else "POST"), path, data, headers or {})
-        answer = connection.getresponse()
-        content = answer.read()
+        response = connection.getresponse()
+        content = response.read()
         connection.close()
-        return answer.status, json.loads(content) if content.startswith(b"{") else content
+        return response.status, json.loads(content) if content.startswith(b"{") else content
 
     def infer(self, rows: list[dict[str, Any]] | None = None, **parameters: Any) -> tuple[int, Any]:
         return self.call(f"/v2/models/{MODEL}/infer", {**tensors(rows or [row()]), "parameters": parameters})

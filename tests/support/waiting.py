@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 120.0
-"""A deadline only ends what would never end: it says nothing about how fast anything has to be."""
+"""A deadline only ends what would never end: it reports nothing about how fast anything has to be."""
 
 
 def wait_until(

@@ -55,7 +55,7 @@ class HookServer:
                 try:
                     super().handle_one_request()
                 except OSError:
-                    self.close_connection = True  # the one that asked has gone, as these tests mean it to
+                    self.close_connection = True  # the one that requested has gone, as these tests mean it to
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -71,7 +71,7 @@ class HookServer:
         self._server.shutdown()
         self._server.server_close()
 
-    def says(self, allow: bool, reason: str) -> None:
+    def reports(self, allow: bool, reason: str) -> None:
         self.body = json.dumps({"allow": allow, "reason": reason}).encode()
 
     def documents(self) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def with_column(column: object, *, unlike: str) -> Contract:
     return Contract(*columns, key=("carrier", "at"), event_time="at", label=Label("late", delay="1d"))
 
 
-def test_a_good_declaration_says_what_it_means() -> None:
+def test_a_good_declaration_reports_what_it_means() -> None:
     model = Model(**GOOD)
     assert model.label == "late"
     assert model.holdout_span == timedelta(days=14)
@@ -200,7 +200,7 @@ def test_an_aggregate_over_the_label_waits_until_the_label_is_known(
     ],
 )
 def test_an_aggregate_is_no_finer_than_its_feed(spans: dict[str, str], words: str | None) -> None:
-    """R44: hourly data says nothing new every ten seconds."""
+    """R44: hourly data reports nothing new every ten seconds."""
     hourly = replace(WEATHER, expects=Expectations(granularity=Granularity("1h", by="carrier")))
     given = GOOD | {"feeds": (FLIGHTS, hourly), "aggregates": (replace(WIND, **spans),)}
     if words is None:
@@ -220,7 +220,7 @@ def test_a_label_without_delay_is_not_known_to_its_own_row() -> None:
     assert Model(**given | {"aggregates": (WIND, replace(LATE_BEFORE, available_after="1s"))})
 
 
-def test_a_label_may_be_aggregated_by_the_moment_when_it_became_known() -> None:
+def test_a_label_may_be_aggregated_by_the_timestamp_when_it_became_known() -> None:
     landed = Timestamp("landed_at", tz="UTC")
     rows = Feed(
         "flights",
@@ -247,7 +247,7 @@ def test_the_label_of_another_feed_waits_too() -> None:
         Model(**given)
 
 
-def test_the_label_is_due_at_one_moment_only() -> None:
+def test_the_label_is_due_at_one_timestamp_only() -> None:
     rows = Feed(
         "flights", Contract(Text("id"), *COLUMNS, key="id", event_time="at", label=Label("late", delay="2d"))
     )

@@ -1,6 +1,6 @@
 """The words of docs/glossary.md are used everywhere, and the private words that they replaced are absent.
 
-Checked are the names that our code defines, its docstrings, comments and messages, and the pages for users.
+Checked are the names that our code and its tests define, their docstrings, comments and messages, and the pages for users.
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ ALLOWED: Final = re.compile(
     r"|".join(
         (
             r"plan_watch|PlanWatch|watch_plan",  # what SQLite's data_version is polled for
-            r"_?binary_(?:data(?:_size)?|header_length|output)|_BINARY\b|_binary\b",  # of the Open Inference Protocol
+            # of the Open Inference Protocol
+            r"_?binary_(?:data(?:_size)?|header_length|output|size|values)|_BINARY\b|_binary\b",
+            r"binary_location",  # of Selenium
+            r"^nobody$|`nobody`|//nobody@",  # the account of that name
             r"binary (?:classification|classifier|tensors?|data|extension|search|file)",
         )
     )
@@ -170,6 +173,7 @@ def checked_files(root: Path) -> list[Path]:
     """Return the modules and pages whose words are checked."""
     pages = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("changes/*.md")]
     code = [*root.glob("src/**/*.py"), *root.glob("examples/**/*.py"), *root.glob("docs/*.py")]
+    code += [path for path in root.glob("tests/**/*.py") if path.name != Path(__file__).name]
     pages += [*root.glob("src/**/*.md"), *root.glob("src/**/*.html")]
     return sorted({*pages, *code})
 

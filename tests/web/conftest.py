@@ -1,4 +1,4 @@
-"""A ledger that tells a story: one version promoted, one on its way, one sent back; labels of ten days."""
+"""A ledger that reports a history: one version promoted, one on its way, one sent back; labels of ten days."""
 
 from types import SimpleNamespace
 
@@ -166,10 +166,10 @@ def _rollouts(connection):
     )
 
 
-def _answers(connection):
+def _responses(connection):
     random = np.random.default_rng(11)
     counts = [("s1", "http://127.0.0.1:8080", V1), ("s2", "http://127.0.0.1:8090", V1)]
-    for server, address, answered in counts:
+    for server, address, responded in counts:
         connection.execute(
             insert(schema.servers).values(
                 server=server,
@@ -185,9 +185,9 @@ def _answers(connection):
                 model="flight-delay",
                 plan_id=7,
                 planned_version=V1,
-                observed_version=answered,
+                observed_version=responded,
                 verdict="pass",
-                explanation=f"A request was served by {answered} under plan 7, as declared.",
+                explanation=f"A request was served by {responded} under plan 7, as declared.",
                 probed_at_us=NOW - 3_000_000,
             )
         )
@@ -276,7 +276,7 @@ def _batches(connection):
 
 
 def _events(connection):
-    told = [
+    reported = [
         (START, "batch.published", "flights/2013-03-15", "863 rows loaded, 37 quarantined.", "holdfast"),
         (START + DAY, "rollout.promoted", "rollout/1", f"{V1} was seen to answer by a probe.", "holdfast"),
         (
@@ -296,13 +296,13 @@ def _events(connection):
             "holdfast",
         ),
     ]
-    for at_us, kind, subject, words, actor in told:
+    for at_us, kind, subject, words, actor in reported:
         append(connection, at_us=at_us, kind=kind, subject=subject, explanation=words, actor=actor)
 
 
 @pytest.fixture(scope="session")
-def story():
-    """The names and the moment of the story."""
+def history():
+    """The names and the time of the history."""
     return SimpleNamespace(first=V1, sent_back=V2, tried=V3, heuristic=H, now_us=NOW, nasty=NASTY)
 
 
@@ -316,9 +316,9 @@ def empty_store(tmp_path):
 @pytest.fixture(scope="session")
 def store(tmp_path_factory):
     """The page only reads, so one ledger serves all tests."""
-    store = Store.open(tmp_path_factory.mktemp("story"))
+    store = Store.open(tmp_path_factory.mktemp("history"))
     with store.ledger.write() as connection:
-        for part in (_versions, _rollouts, _answers, _batches, _events):
+        for part in (_versions, _rollouts, _responses, _batches, _events):
             part(connection)
     yield store
     store.ledger.close()

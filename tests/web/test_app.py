@@ -36,45 +36,45 @@ class Client:
         return self.request("GET", path, headers)
 
 
-def client_of(store, story, **settings):
-    return Client(build_app(store, "flight-delay", clock_us=lambda: story.now_us, **settings))
+def client_of(store, history, **settings):
+    return Client(build_app(store, "flight-delay", clock_us=lambda: history.now_us, **settings))
 
 
 @pytest.fixture(scope="module")
-def client(store, story):
-    return client_of(store, story)
+def client(store, history):
+    return client_of(store, history)
 
 
-def test_the_page_shows_the_running_rollout_and_every_version(client, story):
+def test_the_page_shows_the_running_rollout_and_every_version(client, history):
     text = client.get("/").text
-    assert f"{story.first} serves; {story.tried} is the canary with 5 % of the traffic." in text
-    for version in (story.first, story.sent_back, story.tried, story.heuristic):
+    assert f"{history.first} serves; {history.tried} is the canary with 5 % of the traffic." in text
+    for version in (history.first, history.sent_back, history.tried, history.heuristic):
         assert version in text
     assert 'aria-current="step">5 %' in text
 
 
-def test_the_chart_names_its_axes_and_marks_what_was_decided(client, story):
+def test_the_chart_names_its_axes_and_marks_what_was_decided(client, history):
     text = client.get("/").text
     assert "AUC (0.5 is chance)" in text
     assert "Day of the event (UTC)" in text
     assert "Requests per minute" in text
-    assert f"{story.sent_back.split('-')[0]} rolled back" in text
+    assert f"{history.sent_back.split('-')[0]} rolled back" in text
 
 
-def test_the_api_says_the_same_as_the_status_function(client, store, story):
+def test_the_api_reports_the_same_as_the_status_function(client, store, history):
     document = client.get("/api/status").json()
-    expected = status(store, "flight-delay", now_us=story.now_us)
+    expected = status(store, "flight-delay", now_us=history.now_us)
     assert document == json.loads(canonical_json(expected))
-    assert document["plan"]["champion"] == story.first
-    assert {row["version"] for row in document["versions"]} >= {story.first, story.tried}
+    assert document["plan"]["champion"] == history.first
+    assert {row["version"] for row in document["versions"]} >= {history.first, history.tried}
     assert document["labels"]["rejected_labels"] == 5
 
 
-def test_what_came_from_outside_is_escaped(client, story):
+def test_what_came_from_outside_is_escaped(client, history):
     """Stored markup stays text, in the page and in the part that is swapped in."""
     for path in ("/", "/live"):
         text = client.get(path).text
-        assert story.nasty not in text
+        assert history.nasty not in text
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
 
 
@@ -88,10 +88,10 @@ def test_nothing_is_inline(client):
 
 
 @pytest.mark.parametrize("path", ["/", "/live", "/api/status", "/static/page.css", "/nothing", "/health"])
-def test_every_answer_carries_the_security_headers(client, path):
-    answer = client.get(path)
+def test_every_response_carries_the_security_headers(client, path):
+    response = client.get(path)
     for name, value in SECURITY_HEADERS:
-        assert answer.headers[name.decode()] == value.decode()
+        assert response.headers[name.decode()] == value.decode()
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
@@ -112,14 +112,14 @@ def test_nothing_but_reading_is_offered(client, method, path):
         ("", 421),
     ],
 )
-def test_a_foreign_name_is_refused(store, story, host, code):
+def test_a_foreign_name_is_refused(store, history, host, code):
     """A page elsewhere cannot read this one by pointing its own name here."""
-    client = client_of(store, story, allowed_hosts=["models.example.org"])
+    client = client_of(store, history, allowed_hosts=["models.example.org"])
     assert client.get("/health", headers={"host": host}).status_code == code
 
 
-def test_an_empty_ledger_says_which_command_comes_next(empty_store, story):
-    text = client_of(empty_store, story).get("/").text
+def test_an_empty_ledger_reports_which_command_comes_next(empty_store, history):
+    text = client_of(empty_store, history).get("/").text
     for words in (
         "No version has been rolled out yet.",
         "holdfast ingest",
@@ -127,13 +127,13 @@ def test_an_empty_ledger_says_which_command_comes_next(empty_store, story):
         "holdfast feedback",
     ):
         assert words in text
-    assert client_of(empty_store, story).get("/api/status").json()["plan"] is None
+    assert client_of(empty_store, history).get("/api/status").json()["plan"] is None
 
 
-def test_every_field_of_the_page_has_help_and_is_used(store, story):
+def test_every_field_of_the_page_has_help_and_is_used(store, history):
     shown = page(
-        StatusReader(store, "flight-delay").read(now_us=story.now_us),
-        rollout_section.read(store, "flight-delay", now_us=story.now_us),
+        StatusReader(store, "flight-delay").read(now_us=history.now_us),
+        rollout_section.read(store, "flight-delay", now_us=history.now_us),
         Drawings(),
     )
     fields = dataclasses.fields(Page)
@@ -141,46 +141,46 @@ def test_every_field_of_the_page_has_help_and_is_used(store, story):
     assert {field.name for field in fields} == set(shown.__slots__)
 
 
-def test_the_same_data_is_drawn_once(store, story):
+def test_the_same_data_is_drawn_once(store, history):
     reader, drawings = StatusReader(store, "flight-delay"), Drawings()
-    running = rollout_section.read(store, "flight-delay", now_us=story.now_us)
-    first = page(reader.read(now_us=story.now_us), running, drawings)
-    again = page(reader.read(now_us=story.now_us + 1_000_000), running, drawings)
+    running = rollout_section.read(store, "flight-delay", now_us=history.now_us)
+    first = page(reader.read(now_us=history.now_us), running, drawings)
+    again = page(reader.read(now_us=history.now_us + 1_000_000), running, drawings)
     assert first.quality is not None
     assert first.quality.wide is not again.quality.wide or str(first.quality.wide) == str(again.quality.wide)
     assert len(drawings._drawn) == 6
 
 
-def test_what_callers_ask_and_training_did_not_show_is_on_the_page_and_escaped(empty_store, story):
+def test_what_callers_ask_and_training_did_not_show_is_on_the_page_and_escaped(empty_store, history):
     """R51, R53, R50: a value of a slice is what a client sent."""
-    missing = TrafficSlice("origin", story.nasty, 300, 0.3, 0, covered=False)
-    taught = TrafficSlice("origin", "EWR", 700, 0.7, 9, covered=True)
+    missing = TrafficSlice("origin", history.nasty, 300, 0.3, 0, covered=False)
+    trained_on = TrafficSlice("origin", "EWR", 700, 0.7, 9, covered=True)
     label = LabelShare(
         0.2, Interval(0.3, 0.28, 0.32), 0.31, 900, None, 0, shifted=True, explanation="by estimate for 30.0%"
     )
-    found = TrafficComparison(story.first, 1_000, 1, 2, 3, (missing, taught), label)
+    found = TrafficComparison(history.first, 1_000, 1, 2, 3, (missing, trained_on), label)
     with empty_store.ledger.write() as connection:
         traffic_comparison.put(connection, "flight-delay", found)
         assert traffic_comparison.last(connection, "flight-delay") == found
-    text = client_of(empty_store, story).get("/").text
+    text = client_of(empty_store, history).get("/").text
     assert "unseen slice" in text
     assert "30.0 %" in text
     assert "label shifted" in text
     assert "by estimate for 30.0%" in text
-    assert story.nasty not in text
+    assert history.nasty not in text
     assert "origin = EWR" not in text
 
 
-def test_a_tainted_champion_is_reported_at_the_top(store, story):
-    known = StatusReader(store, "flight-delay").read(now_us=story.now_us)
+def test_a_tainted_champion_is_reported_at_the_top(store, history):
+    known = StatusReader(store, "flight-delay").read(now_us=history.now_us)
     plan = dataclasses.replace(known.plan, challenger=None, share_ppm=0)
     spoilt = tuple(
         dataclasses.replace(each, taint="batch b1 was backed out") if each.place == "champion" else each
         for each in known.versions
     )
     held = dataclasses.replace(known, plan=plan, versions=spoilt)
-    shown = page(held, rollout_section.read(store, "flight-delay", now_us=story.now_us), Drawings())
-    assert shown.headline == f"{story.first} serves all traffic, although it is tainted."
+    shown = page(held, rollout_section.read(store, "flight-delay", now_us=history.now_us), Drawings())
+    assert shown.headline == f"{history.first} serves all traffic, although it is tainted."
     tile = next(each for each in shown.tiles if each.name == "Convergence")
     assert (tile.figure, tile.tone) == ("as declared, tainted", "fail")
     assert "there is no clean fallback version" in tile.detail

@@ -25,10 +25,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.process]
 
 
 @pytest.fixture(scope="module")
-def address(store, story):
+def address(store, history):
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        build_app(store, "flight-delay", clock_us=lambda: story.now_us),
+        build_app(store, "flight-delay", clock_us=lambda: history.now_us),
         log_level="error",
         access_log=False,
         ws="none",
@@ -90,11 +90,11 @@ def test_quality_is_a_chart_with_a_mark_for_every_version(browser, address, widt
     assert browser.get_log("browser") == []
 
 
-def test_the_running_rollout_is_shown_with_its_evidence(browser, address, story):
+def test_the_running_rollout_is_shown_with_its_evidence(browser, address, history):
     screen(browser, 1280, 900)
     browser.get(address)
     card = browser.find_element(By.ID, "rollout")
-    assert story.tried in card.text
+    assert history.tried in card.text
     assert card.find_element(By.CSS_SELECTOR, "[aria-current=step]").text == "5 %"
     bars = card.find_elements(By.CSS_SELECTOR, ".evidence .bar")
     assert len(bars) == 3
@@ -126,7 +126,7 @@ def test_the_running_rollout_fits_every_screen(browser, address, width, dark):
 
 
 def test_the_numbers_of_a_rollout_change_without_a_reload(browser, address, store):
-    """The evidence of a running rollout goes on in front of who looks: no script of the page runs twice, no page loads."""
+    """The evidence of a running rollout goes on in front of a reader: no script of the page runs twice, no page loads."""
     screen(browser, 1280, 900)
     browser.get(address)
     browser.execute_script("window.wasHere = true")
@@ -144,7 +144,7 @@ def test_the_numbers_of_a_rollout_change_without_a_reload(browser, address, stor
         connection.execute(
             update(schema.rollouts).where(schema.rollouts.c.rollout_id == 3).values(reason="held by ada")
         )
-    # Who listens and does not look is told of it, without a reload as well.
+    # A reader that listens and does not look hears of it, without a reload as well.
     follows.until(
         lambda seen: "held by ada" in seen.find_element(By.ID, "announcement").get_attribute("textContent")
     )
@@ -162,7 +162,7 @@ def test_without_script_the_page_is_whole_and_comes_again(browser, address):
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-def test_the_page_follows_by_itself_and_what_was_opened_stays_open(browser, address, store, story):
+def test_the_page_follows_by_itself_and_what_was_opened_stays_open(browser, address, store, history):
     screen(browser, 1280, 900)
     browser.get(address)
     opened = browser.find_element(By.CSS_SELECTOR, "#versions details")
@@ -171,13 +171,13 @@ def test_the_page_follows_by_itself_and_what_was_opened_stays_open(browser, addr
     with store.ledger.write() as connection:
         append(
             connection,
-            at_us=story.now_us,
-            kind="test.told",
+            at_us=history.now_us,
+            kind="test.reported",
             subject="page",
-            explanation=f"told at {time.time()}",
+            explanation=f"reported at {time.time()}",
         )
     # The page may swap its parts between the finding of an element and the reading of it: then look again.
     follows = WebDriverWait(browser, 30, ignored_exceptions=[StaleElementReferenceException])
-    follows.until(lambda seen: "test told" in seen.find_element(By.ID, "events").text)
+    follows.until(lambda seen: "test reported" in seen.find_element(By.ID, "events").text)
     assert browser.find_element(By.ID, name).get_attribute("open") is not None
     assert browser.get_log("browser") == []

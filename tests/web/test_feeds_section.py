@@ -77,7 +77,7 @@ def _delivery(root: Path, number: int) -> Path:
 
 @pytest.mark.process
 @pytest.mark.browser
-def test_the_page_shows_charts_of_volume_and_slices_and_says_which_moved(store):
+def test_the_page_shows_charts_of_volume_and_slices_and_reports_which_moved(store):
     listener = socket.create_server(("127.0.0.1", 0))
     app = build_app(store, "shop", clock_us=lambda: NOW_US)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, ws="none"))

@@ -43,7 +43,7 @@ def test_a_paused_canary_stands_at_the_canary():
         (None, None, ""),
     ],
 )
-def test_an_interval_says_what_is_known(low, high, words):
+def test_an_interval_reports_what_is_known(low, high, words):
     assert interval_text(replace(METRIC, low=low, high=high)) == words
 
 
@@ -63,14 +63,14 @@ def test_there_is_no_chart_before_there_are_two_points():
     assert evidence_chart([Curve("Errors", ((0, 0.0),))], width=300, height=200) is None
 
 
-def test_what_is_read_is_plain_json(store, story):
-    found = rollout_section.read(store, "flight-delay", now_us=story.now_us)
+def test_what_is_read_is_plain_json(store, history):
+    found = rollout_section.read(store, "flight-delay", now_us=history.now_us)
     assert found.progress is not None
     assert [len(curve.points) > 1 for curve in found.curves] == [True, True, True]
     assert asdict(found)["chapters"][0]["kind"] == "rollout.canary"
 
 
-def test_a_model_without_a_rollout_has_a_page(empty_store, story):
-    found = rollout_section.read(empty_store, "flight-delay", now_us=story.now_us)
+def test_a_model_without_a_rollout_has_a_page(empty_store, history):
+    found = rollout_section.read(empty_store, "flight-delay", now_us=history.now_us)
     assert found.progress is None
     assert found.pushes.pushes == 0

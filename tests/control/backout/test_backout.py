@@ -67,7 +67,7 @@ def test_a_batch_goes_with_its_group_and_comes_back_corrected(tmp_path: Path, st
     assert world.served(store) == world.served(clean)
 
 
-def test_twice_says_so_and_what_is_not_loaded_is_refused(tmp_path: Path, store: Store) -> None:
+def test_twice_reports_it_and_what_is_not_loaded_is_refused(tmp_path: Path, store: Store) -> None:
     world = backout_world
     world.load(store, tmp_path, world.ALONE, 0)
     with pytest.raises(NotFoundError, match=r"HF211.*alone/h9 failed: the batch is not loaded"):
@@ -83,10 +83,10 @@ def test_twice_says_so_and_what_is_not_loaded_is_refused(tmp_path: Path, store: 
     with pytest.raises(NotFoundError, match="HF211"):
         plan_backout(store, world.FEEDS, BatchId("alone", "h0"))
     with store.ledger.read() as connection:
-        told = events.newest(connection, subject="alone/h0", kind="batch.backed_out")
-    assert len(told) == 1
-    assert told[0].actor == "ann"
-    assert "the clock was wrong" in told[0].explanation
+        reported = events.newest(connection, subject="alone/h0", kind="batch.backed_out")
+    assert len(reported) == 1
+    assert reported[0].actor == "ann"
+    assert "the clock was wrong" in reported[0].explanation
 
 
 def test_a_plan_writes_nothing_and_is_the_same_weeks_later(tmp_path: Path, store: Store) -> None:
@@ -145,7 +145,7 @@ def test_a_batch_whose_file_is_lost_can_still_be_taken_out(tmp_path: Path, store
 
 
 def test_a_follower_sees_every_value_go(tmp_path: Path, store: Store) -> None:
-    """A server asks for what is newer than what it has; what was taken back is among it."""
+    """A server requests what is newer than what it has; what was backed out is among it."""
     world = backout_world
     world.load(store, tmp_path, world.ALONE, 0)
     keys = [each.key for each in world.AGGREGATES]
@@ -236,7 +236,7 @@ def test_any_order_of_loads_and_backouts() -> None:
 
 
 def test_a_backout_is_done_once_from_two_threads_of_control(tmp_path: Path, store: Store) -> None:
-    """The control loop carries on what the command has begun: whoever is second finds it done."""
+    """The control loop carries on what the command has begun: the second one finds it done."""
     world = backout_world
     world.load(store, tmp_path, world.ALONE, 0)
 

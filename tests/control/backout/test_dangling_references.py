@@ -1,4 +1,4 @@
-"""Rows that were let in for the keys of another feed, when these keys are backed out."""
+"""Rows that were admitted for the keys of another feed, when these keys are backed out."""
 
 from __future__ import annotations
 
@@ -67,10 +67,12 @@ def test_what_refers_to_rows_that_go_is_reported_and_suspect(store: Store) -> No
     _load(store, SHOPS, "s1", range(10, 20), day=1)
     _load(store, SALES, "d0", range(5))
     _load(store, SALES, "d1", range(8, 14), day=1)
-    cut = write(store, snapshots.create, store.root, ["sales"], contract_hash="c", now_us=NOW_US).snapshot
+    snapshot = write(
+        store, snapshots.create, store.root, ["sales"], contract_hash="c", now_us=NOW_US
+    ).snapshot
     plan = plan_backout(store, FEEDS, BatchId("shops", "s1"))
-    told = [step for step in plan.steps if isinstance(step, SuspectLoad)]
-    assert told == [SuspectLoad("sales", "d1", 0, "id", "shops", 4)]
+    reported = [step for step in plan.steps if isinstance(step, SuspectLoad)]
+    assert reported == [SuspectLoad("sales", "d1", 0, "id", "shops", 4)]
     assert not any(isinstance(step, TaintSnapshots) for step in plan.steps)  # its rows are in no snapshot
     assert "sales/d1 (load 0) is suspect: 4 rows of it refer by 'id' to removed rows of shops" in explain(
         plan.steps
@@ -83,8 +85,8 @@ def test_what_refers_to_rows_that_go_is_reported_and_suspect(store: Store) -> No
         assert row is not None
         assert row.state is State.SUSPECT
         (broken,) = violations.suspects_in(
-            connection, cut
-        )  # nothing trains on it, although it was cut before
+            connection, snapshot
+        )  # nothing trains on it, although it was made before
     assert (broken.check_name, broken.subject, broken.observed) == ("reference", "id", 4.0)
     assert broken.explanation == (
         "4 rows of load 0 of sales/d1 refer by 'id' to rows of shops/s1 that were backed out"
@@ -97,13 +99,15 @@ def test_the_lineage_has_the_reference_both_ways(store: Store) -> None:
     _load(store, SHOPS, "s0", range(10))
     _load(store, SHOPS, "s1", range(10, 20), day=1)
     _load(store, SALES, "d1", range(10, 14), day=1)
-    cut = write(store, snapshots.create, store.root, ["sales"], contract_hash="c", now_us=NOW_US).snapshot
+    snapshot = write(
+        store, snapshots.create, store.root, ["sales"], contract_hash="c", now_us=NOW_US
+    ).snapshot
     with store.ledger.read() as connection:
         found = lineage.down(connection, Node.load("shops", "s1", 0))
         assert found.nodes == (
             Node.load("shops", "s1", 0),
             Node.load("sales", "d1", 0),
-            Node(NodeKind.SNAPSHOT, cut),
+            Node(NodeKind.SNAPSHOT, snapshot),
         )
         assert lineage.down(connection, Node.load("shops", "s0", 0)).nodes == (Node.load("shops", "s0", 0),)
         assert lineage.up(connection, Node.load("sales", "d1", 0)).names(NodeKind.BATCH) == (
@@ -119,8 +123,8 @@ def test_a_key_that_another_load_has_too_does_not_dangle(store: Store) -> None:
     _load(store, SALES, "d5", range(5, 12), day=5)
     _load(store, SOON, "d5", range(5, 12), day=5)
     with store.ledger.read() as connection:
-        asked = loaded_rows.dependents(connection, [("shops", "s5", 0)])
-        assert [each.load[0] for each in asked] == ["sales", "soon"]
+        requested = loaded_rows.dependents(connection, [("shops", "s5", 0)])
+        assert [each.load[0] for each in requested] == ["sales", "soon"]
     plan = plan_backout(store, FEEDS, BatchId("shops", "s5"))
     # k5 to k9 are in s0 too, which is days before: support for sales, none for what looks two hours back alone.
     assert _dangling(plan) == {"sales": 2, "soon": 7}
@@ -168,7 +172,7 @@ def test_rows_that_go_while_a_delivery_is_loaded_are_no_support(store: Store) ->
         assert loaded_rows.dependents(connection, [("shops", "s1", 0)]) == []
 
 
-def test_against_an_empty_feed_a_load_is_suspect_and_says_so(store: Store) -> None:
+def test_against_an_empty_feed_a_load_is_suspect_and_reports_it(store: Store) -> None:
     _load(store, SHOPS, "s0", range(10))
     _out(store, "shops", "s0")
     loaded = _load(store, SALES, "d0", range(5))
@@ -176,9 +180,11 @@ def test_against_an_empty_feed_a_load_is_suspect_and_says_so(store: Store) -> No
         "feed 'shops' has no row with 'id' that 'id' could refer to"
     ]
     assert _suspects(store, "sales") == ["d0"]
-    cut = write(store, snapshots.create, store.root, ["sales"], contract_hash="c", now_us=NOW_US).snapshot
+    snapshot = write(
+        store, snapshots.create, store.root, ["sales"], contract_hash="c", now_us=NOW_US
+    ).snapshot
     with store.ledger.read() as connection:
-        assert [each.batch for each in violations.suspects_in(connection, cut)] == ["d0"]
+        assert [each.batch for each in violations.suspects_in(connection, snapshot)] == ["d0"]
 
 
 def test_a_load_that_goes_too_is_not_suspect_of_itself(store: Store) -> None:

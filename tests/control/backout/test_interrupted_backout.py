@@ -58,7 +58,7 @@ def _execute_backout(
 def test_a_correction_that_is_bad_too_is_backed_out_after_the_one_before(
     tmp_path: Path, store: Store
 ) -> None:
-    """R6: "carried on" is no answer while what was asked for is loaded."""
+    """R6: "carried on" is no answer while what was requested is loaded."""
     world = backout_world
     world.load(store, tmp_path, world.ALONE, 0)
     _killed_at("backout.removed")

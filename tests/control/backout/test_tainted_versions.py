@@ -1,4 +1,4 @@
-"""What a back-out does to versions that learnt from the batch: nothing tainted is given traffic again."""
+"""What a back-out does to versions that were trained on the batch: nothing tainted is given traffic again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ HEURISTIC = "v1-00000000"
 
 
 class Case:
-    """A model with a clean champion, and a batch from which a snapshot was cut."""
+    """A model with a clean champion, and a batch from which a snapshot was made."""
 
     def __init__(self, root: Path, directory: Path) -> None:
         self.world: World = rollout_world.World.open(root)
@@ -58,7 +58,7 @@ class Case:
         self.world.promote(self.clean)
         for hour in (0, 1):
             backout_world.load(self.store, directory, backout_world.FLIGHTS, hour)
-        cut = write(
+        snapshot = write(
             self.store,
             snapshots.create,
             self.store.root,
@@ -66,7 +66,7 @@ class Case:
             contract_hash="c",
             now_us=self.world.tick(),
         )
-        self.dirty = cut.snapshot
+        self.dirty = snapshot.snapshot
 
     def tainted_version(self) -> str:
         return self.world.add_version(snapshot=self.dirty)
@@ -82,7 +82,7 @@ class Case:
     def step(self, kind: type) -> object:
         return next(step for step in self.plan() if isinstance(step, kind))
 
-    def told(self, kind: str) -> list[str]:
+    def reported(self, kind: str) -> list[str]:
         with self.store.ledger.read() as connection:
             return [each.explanation for each in events.newest(connection, kind=kind)]
 
@@ -111,7 +111,7 @@ def test_a_live_tainted_version_gives_its_traffic_back(case: Case) -> None:
 
 
 def test_what_is_tainted_is_refused_everywhere(case: Case) -> None:
-    """R5, R15: HF406 says which batch, and what to do."""
+    """R5, R15: HF406 reports which batch, and what to do."""
     bad = case.tainted_version()
     row = case.execute_backout()
     with pytest.raises(RefusedError, match=r"HF406.*flights/h1.*the clock was wrong.*holdfast train"):
@@ -133,7 +133,7 @@ def test_the_rollout_of_a_tainted_challenger_ends(case: Case, state: str) -> Non
     bad = case.tainted_version()
     number = case.world.begin(bad)
     if state != "pending":
-        case.world.champion_answers()
+        case.world.champion_responses()
         case.world.reconcile()
     if state == "verifying":
         for _ in range(3):
@@ -154,7 +154,7 @@ def test_a_clean_challenger_of_a_tainted_champion_gives_way_to_what_was_proven(c
     case.world.promote(bad)
     new = case.world.add_version()
     case.world.begin(new)
-    case.world.champion_answers()
+    case.world.champion_responses()
     case.world.reconcile()
     assert case.world.row().state is State.CANARY
     case.execute_backout()
@@ -167,7 +167,7 @@ def test_a_clean_challenger_of_a_tainted_champion_gives_way_to_what_was_proven(c
     assert case.world.row().champion == case.clean
 
 
-def test_without_a_clean_version_the_heuristic_answers(tmp_path: Path) -> None:
+def test_without_a_clean_version_the_heuristic_serves(tmp_path: Path) -> None:
     case = _only_tainted(tmp_path, heuristic="clean")
     champion = case.world.row().challenger
     assert case.step(FailOver) == FailOver("m", champion, HEURISTIC, case.world.row().rollout_id)
@@ -185,8 +185,8 @@ def test_with_nothing_clean_the_last_one_goes_on_and_it_is_reported(tmp_path: Pa
     assert case.step(KeepLastResort) == KeepLastResort("m", champion)
     case.execute_backout()
     assert case.world.plan() == before
-    assert len(case.told("traffic.last_resort")) == 1
-    assert champion in case.told("traffic.last_resort")[0]
+    assert len(case.reported("traffic.last_resort")) == 1
+    assert champion in case.reported("traffic.last_resort")[0]
     rebuilt = case.world.add_version()
     case.world.promote(rebuilt)
     plan = case.world.plan()
@@ -197,7 +197,7 @@ def test_with_nothing_clean_the_last_one_goes_on_and_it_is_reported(tmp_path: Pa
 
 
 def _only_tainted(tmp_path: Path, *, heuristic: str) -> Case:
-    """A model whose only candidate, and its heuristic with `heuristic` "tainted", learnt from the batch."""
+    """A model whose only candidate, and its heuristic with `heuristic` "tainted", were trained on the batch."""
     case = Case.__new__(Case)
     case.world, case.rows, case.directory = (
         rollout_world.World.open(tmp_path / "store"),
@@ -241,7 +241,7 @@ def test_tainted_versions_stop_standing_by(case: Case) -> None:
     assert plan.champion == case.clean
 
 
-def test_answers_and_feedback_are_listed_by_version_and_time(case: Case) -> None:
+def test_responses_and_feedback_are_listed_by_version_and_time(case: Case) -> None:
     """R10: of tainted versions all, of clean ones that read its online values at most so many; and what it cost."""
     bad = case.tainted_version()
     case.world.promote(bad)
@@ -288,7 +288,7 @@ def state_of(case: Case) -> dict[str, object]:
     plan = case.world.plan()
     with case.store.ledger.read() as connection:
         row = newest_backouts(connection)
-        told = [
+        reported = [
             (each.kind, each.subject, each.actor, each.explanation)
             for each in reversed(events.newest(connection))
         ]
@@ -299,7 +299,7 @@ def state_of(case: Case) -> dict[str, object]:
         "served": case.rows.served(case.store),
         "plan": (plan.champion, plan.challenger, plan.previous, plan.fallback),
         "rollouts": [(each.rollout_id, each.state) for each in read(case.store, rollouts.of_model, "m")],
-        "events": told,
+        "events": reported,
         "tainted": tainted,
         "backouts": [(each.state, each.steps_done, each.plan) for each in row],
     }
@@ -307,7 +307,7 @@ def state_of(case: Case) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """The end of a back-out that nobody killed."""
+    """The end of a back-out that was not killed."""
     directory = tmp_path_factory.mktemp("undisturbed")
     case = Case(directory / "store", directory)
     case.world.promote(case.tainted_version())
@@ -340,7 +340,7 @@ def test_a_killed_back_out_is_carried_on(
     assert state_of(case) == undisturbed
 
 
-def test_carrying_out_twice_changes_and_says_nothing_more(case: Case) -> None:
+def test_carrying_out_twice_changes_and_reports_nothing_more(case: Case) -> None:
     case.world.promote(case.tainted_version())
     case.execute_backout()
     before = state_of(case)
@@ -353,7 +353,7 @@ def test_a_rollout_that_moves_on_meanwhile_is_found(case: Case) -> None:
     """The loop promotes the tainted challenger between the removal and the step: the step looks again."""
     bad = case.tainted_version()
     case.world.begin(bad)
-    case.world.champion_answers()
+    case.world.champion_responses()
     case.world.reconcile()
 
     def loop(point: str) -> None:
@@ -371,7 +371,7 @@ def test_a_rollout_that_moves_on_meanwhile_is_found(case: Case) -> None:
     plan = case.world.plan()
     assert plan is not None
     assert (plan.champion, plan.challenger) == (case.clean, None)
-    assert next(step for step in case.told("batch.backed_out"))
+    assert next(step for step in case.reported("batch.backed_out"))
     assert isinstance(case.world.row().state, State)
     with case.store.ledger.read() as connection:
         assert taints.tainted(connection, "version", bad)

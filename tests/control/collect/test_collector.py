@@ -1,4 +1,4 @@
-"""A real server observed: probed by a request, its log brought home, its labels joined, the status told."""
+"""A real server observed: probed by a request, its log brought home, its labels joined, the status reported."""
 
 import signal
 import time
@@ -37,7 +37,7 @@ def registered(store):
 
 
 def announced(world):
-    """A server answers first and tells the ledger then; wait until it has."""
+    """A server answers first and reports the ledger then; wait until it has."""
     wait_until(lambda: registered(world.store), "the server is announced")
 
 
@@ -50,11 +50,11 @@ def probed(world, lease, *, later_us=0):
 def until(world, lease, verdict):
     return wait_until(
         lambda: found if (found := probed(world, lease)).verdict is verdict else None,
-        f"a probe that says {verdict}",
+        f"a probe that reports {verdict}",
     )
 
 
-def test_a_probe_is_answered_by_the_intended_version_or_does_not_pass(world, serve, lease):
+def test_a_probe_is_served_by_the_intended_version_or_does_not_pass(world, serve, lease):
     """R131, R132: a request must be answered by the version that the newest plan intends."""
     half, tenth = world.version("half"), world.version("tenth")
     first = world.plan("half")
@@ -67,7 +67,7 @@ def test_a_probe_is_answered_by_the_intended_version_or_does_not_pass(world, ser
     served.process.send_signal(signal.SIGKILL)
     served.process.wait(PATIENCE_SECONDS)
     assert probed(world, lease).verdict is Verdict.PASS, (
-        "a server that was just seen is not asked again at once"
+        "a server that was just seen is not requested again at once"
     )
     gone = probed(world, lease, later_us=6_000_000)
     assert (gone.verdict, gone.observed_version) == (Verdict.ERROR, None)
@@ -90,16 +90,16 @@ def test_a_server_that_keeps_an_older_plan_never_passes(world, serve, lease):
     until(world, lease, Verdict.PASS)
 
 
-def test_what_a_killed_server_answered_is_counted_and_joined(world, serve, lease):
+def test_what_a_killed_server_served_is_counted_and_joined(world, serve, lease):
     """kill -9 of the server loses no answer that went out and no label that was accepted."""
     half = world.version("half")
     world.plan("half")
     served = serve()
     ids = []
     for _ in range(30):
-        code, answer = served.infer()
+        code, response = served.infer()
         assert code == 200
-        ids.append(answer["parameters"]["prediction_id"])
+        ids.append(response["parameters"]["prediction_id"])
     code, _ = served.call(
         f"/v2/models/{MODEL}/feedback",
         {"feedback": [{"id": each, "value": n % 2 == 0} for n, each in enumerate(ids)]},
@@ -129,7 +129,7 @@ def test_what_a_killed_server_answered_is_counted_and_joined(world, serve, lease
     assert document["presence"]["age_seconds"] == max(0, now - trained_us) / 1e6
 
 
-def test_who_lost_the_lease_writes_nothing(world, serve, lease):
+def test_a_loop_that_lost_the_lease_writes_nothing(world, serve, lease):
     world.version("half")
     world.plan("half")
     served = serve()

@@ -102,7 +102,7 @@ def requests(store):
         return sum(row.requests for row in usage.since(connection, MODEL, 0))
 
 
-def story(store, kind):
+def history(store, kind):
     with store.ledger.read() as connection:
         return events.newest(connection, kind=kind)
 
@@ -134,7 +134,7 @@ def test_requests_are_counted_once_by_minute_version_and_result(store, logs, lea
         assert collected_log.totals(connection).predictions == 5
 
 
-def test_every_answered_row_is_in_a_registered_file(store, logs, lease):
+def test_every_predicted_row_is_in_a_registered_file(store, logs, lease):
     log(logs, prediction(1, rows=2), prediction(2))
     round_(store, lease)
     (file,) = collected(store)
@@ -179,14 +179,14 @@ def test_the_same_label_again_counts_once_and_another_value_is_refused(store, lo
     with store.ledger.read() as connection:
         assert outcomes.count_labels(connection) == (1, 0)
         assert collected_log.totals(connection).rejected_labels == 3
-    told = story(store, "labels.rejected")
-    assert len(told) == 2
-    assert "contradict an earlier label" in told[0].explanation
+    reported = history(store, "labels.rejected")
+    assert len(reported) == 2
+    assert "contradict an earlier label" in reported[0].explanation
     with store.ledger.read() as connection:
         assert len(outcomes.of_model(connection, MODEL, days=1)) == 1
 
 
-def test_a_label_whose_answer_is_elsewhere_waits_and_one_without_an_answer_is_reported(store, logs, lease):
+def test_a_label_whose_response_is_elsewhere_waits_and_one_without_a_response_is_reported(store, logs, lease):
     later = 11 * 60_000_000
     log(logs, prediction(5), label(9), label(2), label(5, row=3))
     assert round_(store, lease) == (4, 0)
@@ -195,15 +195,15 @@ def test_a_label_whose_answer_is_elsewhere_waits_and_one_without_an_answer_is_re
     assert round_(store, lease, NOW + later) == (0, 2)
     with store.ledger.read() as connection:
         assert outcomes.count_labels(connection) == (1, 1)
-    (told,) = story(store, "labels.unmatched")
-    assert "2 labels were deleted" in told.explanation
+    (reported,) = history(store, "labels.unmatched")
+    assert "2 labels were deleted" in reported.explanation
     log(logs, prediction(9))
     assert round_(store, lease, NOW + later) == (1, 1)
     with store.ledger.read() as connection:
         assert outcomes.count_labels(connection) == (1, 0)
 
 
-def test_an_answer_that_is_logged_in_the_next_segment_is_found(store, logs, lease):
+def test_a_response_that_is_logged_in_the_next_segment_is_found(store, logs, lease):
     log(logs, prediction(1))
     log(logs, prediction(2, segment=1), prediction(1, segment=2), label(2, segment=1), segment=2)
     assert round_(store, lease) == (4, 1)
@@ -241,11 +241,11 @@ def test_a_damaged_log_is_reported_once_and_the_others_go_on(store, logs, lease)
     for _ in range(5):
         round_(store, lease)
     assert requests(store) == 5
-    told = story(store, "log.damaged")
-    assert sorted(event.subject for event in told) == ["log/s1/1", "log/s1/3"]
+    reported = history(store, "log.damaged")
+    assert sorted(event.subject for event in reported) == ["log/s1/1", "log/s1/3"]
 
 
-def test_a_damaged_file_of_answers_is_reported_once_and_only_its_labels_wait(store, logs, lease):
+def test_a_damaged_file_of_responses_is_reported_once_and_only_its_labels_wait(store, logs, lease):
     """What cannot be read must not keep the labels of other answers, nor be taken for answers that never were."""
     log(logs, prediction(1), label(1))
     collector.collect(store, MODEL, lease, now_us=NOW)
@@ -259,8 +259,8 @@ def test_a_damaged_file_of_answers_is_reported_once_and_only_its_labels_wait(sto
     assert round_(store, lease, later) == (0, 0)
     with store.ledger.read() as connection:
         assert outcomes.count_labels(connection) == (2, 1)
-    (told,) = story(store, "predictions.damaged")
-    assert told.subject == f"file/{file.path}"
+    (reported,) = history(store, "predictions.damaged")
+    assert reported.subject == f"file/{file.path}"
     path.write_bytes(whole)
     assert round_(store, lease, later) == (0, 1)
     with store.ledger.read() as connection:
@@ -412,8 +412,8 @@ def test_labels_that_come_together_are_compared_within_an_hour_and_a_share(store
         for arm, many in (("challenger", ours), ("champion", theirs)):
             for _ in range(many):
                 at += 1
-                answered_us = since_us + at * 1_000_000
-                log(logs, prediction(at, rollout=number, arm=arm, at_us=answered_us), label(at, value))
+                responded_us = since_us + at * 1_000_000
+                log(logs, prediction(at, rollout=number, arm=arm, at_us=responded_us), label(at, value))
     round_(store, lease, now_us=NOW + 2 * day)
     quality = next(state for state in read(store, evidence.of_rollout, number) if state.metric == "quality")
     assert (quality.challenger_units, quality.champion_units) == (103, 397)

@@ -1,4 +1,4 @@
-"""kill -9 of whoever brings home what servers logged, anywhere, then again: nothing twice, nothing lost."""
+"""kill -9 of a collector of what servers logged, anywhere, then again: nothing twice, nothing lost."""
 
 import random
 import signal
@@ -34,11 +34,11 @@ from holdfast.store.durability import failpoints
 root, point, holder = sys.argv[1:]
 store = Store.open(Path(root))
 now = 1_700_000_000_000_000
-asked = {"holder": holder, "duration_us": 1}
+requested = {"holder": holder, "duration_us": 1}
 with store.ledger.write() as connection:
-    lease = leases.acquire(connection, "control-m", **asked, now_us=now)
+    lease = leases.acquire(connection, "control-m", **requested, now_us=now)
     if isinstance(lease, leases.Sighting):
-        lease = leases.acquire(connection, "control-m", **asked, now_us=now + 9, seen=lease)
+        lease = leases.acquire(connection, "control-m", **requested, now_us=now + 9, seen=lease)
 failpoints.armed = failpoints.kill_at(point) if point else None
 print("ready", flush=True)
 collector.collect(store, "m", lease, now_us=now)
@@ -67,7 +67,7 @@ def fill(store, tmp_path, requests, per_segment):
         with (directory / f"{segment + 1:08d}.log").open("wb") as file:
             for number in range(1, per_segment + 1):
                 name = f"s1-{segment + 1}-{number}"
-                answered = PredictionRecord(
+                responded = PredictionRecord(
                     id=name,
                     at_us=NOW + number,
                     event_time_us=NOW,
@@ -83,9 +83,9 @@ def fill(store, tmp_path, requests, per_segment):
                 )
                 label = FeedbackRecord(f"{name}/0", float(number % 2), "t", NOW)
                 copied = ShadowRecord(
-                    name, NOW + number, answered.unit, 1, "v2", "ok", 90, 80, [0.4], "v1", "ok", 900, [0.3]
+                    name, NOW + number, responded.unit, 1, "v2", "ok", 90, 80, [0.4], "v1", "ok", 900, [0.3]
                 )
-                file.write(frame(answered) + frame(label) + frame(copied))
+                file.write(frame(responded) + frame(label) + frame(copied))
 
 
 def start_collector(store, point, holder):
@@ -131,13 +131,13 @@ def test_a_collector_that_is_killed_at_a_point_leaves_nothing_half(store, tmp_pa
     everything_once(store, 300)
 
 
-def test_a_collector_that_is_killed_at_any_moment_leaves_nothing_half(store, tmp_path):
+def test_a_collector_that_is_killed_at_any_timestamp_leaves_nothing_half(store, tmp_path):
     fill(store, tmp_path, requests=12_000, per_segment=1_500)
-    moments = random.Random(7)
+    timestamps = random.Random(7)
     for attempt in range(3):
         child = start_collector(store, "", f"holder-{attempt}")
         assert child.stdout.readline() == "ready\n"
-        time.sleep(moments.uniform(0.0, 0.5))
+        time.sleep(timestamps.uniform(0.0, 0.5))
         child.kill()
         child.communicate(timeout=600)
     finish(store)

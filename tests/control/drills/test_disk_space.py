@@ -30,12 +30,12 @@ def workspace(tmp_path: Path):
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch):
-    """Says how many kB are free on the disk."""
+    """Reports how many kB are free on the disk."""
 
-    def say(kilobytes: int) -> None:
+    def report(kilobytes: int) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=kilobytes * KB))
 
-    return say
+    return report
 
 
 @pytest.mark.parametrize("exercise", [on_copy.restore, on_copy.dead_database, bad_push.bad_push])
@@ -58,7 +58,7 @@ def test_a_bad_push_against_a_heuristic_is_not_to_be_judged(workspace, free) -> 
     assert found.explanation.startswith("nothing to push against: v2-00000000 answers, a heuristic")
 
 
-def test_without_room_no_binary_is_tried_and_none_is_blamed(workspace, free) -> None:
+def test_without_room_no_runtime_is_tried_and_none_is_blamed(workspace, free) -> None:
     free(200)
     version = "v2-00000000"
     with workspace.store.ledger.write() as connection:

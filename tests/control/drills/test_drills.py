@@ -100,7 +100,7 @@ def registered(store: Store) -> tuple[servers.Server, ...]:
 
 
 def announced(world) -> None:
-    """Wait until the server has told the ledger where it is."""
+    """Wait until the server has reported the ledger where it is."""
     wait_until(lambda: registered(world.store), "the server is announced")
 
 
@@ -112,12 +112,12 @@ def test_a_rollback_is_drilled_on_a_server_and_no_user_is_moved(world, workspace
     served = serve()
     announced(world)
     before = read(world.store, traffic_plans.newest, MODEL)
-    answered: list[str] = []
+    responded: list[str] = []
     stop = threading.Event()
 
     def ask() -> None:
         while not stop.is_set():
-            answered.append(served.infer()[1]["model_version"])
+            responded.append(served.infer()[1]["model_version"])
 
     user = threading.Thread(target=ask)
     user.start()
@@ -132,13 +132,13 @@ def test_a_rollback_is_drilled_on_a_server_and_no_user_is_moved(world, workspace
     after = read(world.store, traffic_plans.newest, MODEL)
     assert dataclasses.replace(after, plan_id=0) == dataclasses.replace(before, plan_id=0)
     assert after.plan_id == before.plan_id + 2
-    assert set(answered) == {world.names["half"]}
+    assert set(responded) == {world.names["half"]}
     standing = runner.standings(world.store, MODEL, now_us=now_us())
     assert [each.kind for each in standing if each.ready] == [DrillKind.ROLLBACK]
 
 
 def test_a_live_drill_moves_all_users_and_back(world, workspace: Workspace, serve) -> None:
-    """Only to what was the champion before; else it says why not."""
+    """Only to what was the champion before; else it reports why not."""
     served = serve()
     announced(world)
     live = dataclasses.replace(workspace, live=True)
@@ -194,7 +194,7 @@ def test_a_follower_that_is_slow_or_deaf_fails_the_drill(
 def test_nothing_to_return_to_shows_nothing_and_a_rollout_under_way_is_left_alone(
     world, workspace: Workspace
 ) -> None:
-    """It says nothing against a drill that passed before: nothing was drilled."""
+    """It reports nothing against a drill that passed before: nothing was drilled."""
     world.plan("half")
     found = run(workspace, DrillKind.ROLLBACK)
     assert (found.verdict, "no version to return to" in found.explanation) == (Verdict.INCONCLUSIVE, True)
@@ -210,7 +210,7 @@ def test_nothing_to_return_to_shows_nothing_and_a_rollout_under_way_is_left_alon
 def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
     world, workspace: Workspace, serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The plan that it left is put back by whoever looks next, unless somebody has written a newer one."""
+    """The plan that it left is put back by the next process that looks, unless another has written a newer one."""
 
     class KilledError(BaseException):
         pass
@@ -311,7 +311,7 @@ def test_a_server_that_cannot_start_fails_the_drill(workspace: Workspace) -> Non
 def test_a_bad_push_is_rolled_back_in_a_copy(
     world, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever binary is in force. And when nobody looks at the evidence, the drill says so."""
+    """Whichever binary is in force. And when the evidence is not looked at, the drill reports it."""
     with world.store.ledger.write() as connection:
         named = runtimes.register(connection, runtimes.here("green"), ["env"], now_us=now_us())
         connection.exec_driver_sql(f"UPDATE traffic_plans SET runtime = '{named}'")

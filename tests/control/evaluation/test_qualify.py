@@ -51,15 +51,15 @@ ROUTES = ("a", "b", "c")
 
 
 def trips() -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A trip every five minutes, late when its hour, distance and the route's recent delay say so."""
+    """A trip every five minutes, late when its hour, distance and the route's recent delay demand it."""
     random = np.random.default_rng(11)
     count = DAYS * 288
     minutes = np.arange(count) * 5
     route = random.integers(0, 3, count)
     distance = random.uniform(10, 1000, count)
-    trouble = np.repeat(random.normal(0, 1, (count // 48 + 1, 3)), 48, axis=0)[np.arange(count), route]
+    disruption = np.repeat(random.normal(0, 1, (count // 48 + 1, 3)), 48, axis=0)[np.arange(count), route]
     hour = minutes // 60 % 24
-    odds = -1.0 + 0.08 * (hour - 12) + 0.002 * (distance - 500) + 1.2 * trouble + 0.5 * (route == 2)
+    odds = -1.0 + 0.08 * (hour - 12) + 0.002 * (distance - 500) + 1.2 * disruption + 0.5 * (route == 2)
     late = random.random(count) < 1 / (1 + np.exp(-odds))
     at = [START + timedelta(minutes=int(minute)) for minute in minutes]
     rows = pl.DataFrame(
@@ -77,7 +77,7 @@ def trips() -> tuple[pl.DataFrame, pl.DataFrame]:
             "id": rows["id"],
             "route": rows["route"],
             "known_at": at,
-            "delay": trouble * 10 + random.normal(0, 3, count),
+            "delay": disruption * 10 + random.normal(0, 3, count),
         }
     )
     return rows, arrivals
@@ -239,13 +239,13 @@ def verdicts(store: Store, version: str, model: Model = MODEL) -> dict[str, Verd
 
 
 def plant(store: Store, data: bytes, about: VersionMetadata) -> VersionRow:
-    """Register `data` as somebody would who goes around training."""
+    """Register `data` without training."""
     digest = blobs.put(store.root, data)
     with store.ledger.write() as connection:
         return versions.register(connection, about, digest=digest, size_bytes=len(data), now_us=NOW_US)
 
 
-def sealed(store: Store, version: str) -> tuple[onnx.ModelProto, VersionMetadata]:
+def packed(store: Store, version: str) -> tuple[onnx.ModelProto, VersionMetadata]:
     return open_version(blobs.get(store.root, read(store, versions.get, version).digest))
 
 
@@ -312,9 +312,9 @@ def test_training_again_makes_the_same_versions(store: Store, trained: tuple[Sto
     assert first.rows_trained + 12 + first.rows_held_out + sum(first.dropped.values()) == DAYS * 288 - 30
 
 
-def test_the_file_says_where_it_comes_from(trained: tuple[Store, str, Trained]) -> None:
+def test_the_file_reports_where_it_comes_from(trained: tuple[Store, str, Trained]) -> None:
     store, snapshot, result = trained
-    graph, about = sealed(store, result.version)
+    graph, about = packed(store, result.version)
     assert (about.model, about.role, about.snapshot, about.seed) == ("trip-delay", "candidate", snapshot, 5)
     assert about.contract_hash == MODEL.contract.hash
     assert about.environment["python"]
@@ -334,7 +334,7 @@ def truncated(graph: onnx.ModelProto, about: VersionMetadata) -> bytes:
 
 
 class Canary:
-    """Touches a file when somebody unpickles it."""
+    """Touches a file when it is unpickled."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -440,7 +440,7 @@ def test_a_file_that_cannot_serve_is_refused(
     words: str,
 ) -> None:
     """R76, R96; reliability A2, A7, F8."""
-    graph, about = sealed(store, trained[2].version)
+    graph, about = packed(store, trained[2].version)
     row = plant(store, spoil(graph, about), about)
     model = replace(MODEL, gates=replace(MODEL.gates, trial_seconds=3)) if spoil is endless else MODEL
     found = {result.gate: result for result in qualify(store, model, row.version, now_us=NOW_US)}
@@ -453,7 +453,7 @@ def test_a_file_that_cannot_serve_is_refused(
 def test_a_pickle_is_never_opened(store: Store, trained: tuple[Store, str, Trained], tmp_path: Path) -> None:
     """Reliability A1 and A2: the canary stays untouched, with and without a head that looks like ONNX."""
     canary = tmp_path / "canary"
-    _, about = sealed(store, trained[2].version)
+    _, about = packed(store, trained[2].version)
     for protocol in (0, pickle.HIGHEST_PROTOCOL):
         for head in (b"", b"\x08\x08"):
             data = head + pickle.dumps(Canary(str(canary)), protocol=protocol)
@@ -465,11 +465,11 @@ def test_a_pickle_is_never_opened(store: Store, trained: tuple[Store, str, Train
     assert not canary.exists()
 
 
-def test_turned_answers_break_golden_queries_and_fall_behind_the_heuristic(
+def test_turned_responses_break_golden_queries_and_fall_behind_the_heuristic(
     store: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     """R83, R82."""
-    graph, about = sealed(store, trained[2].version)
+    graph, about = packed(store, trained[2].version)
     one = helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])
     turned = behind(graph, helper.make_node("Sub", ["one", "before"], ["probability"]), constants=(one,))
     row = plant(store, pack_version(turned, about), about)
@@ -510,7 +510,7 @@ def test_a_model_that_is_worse_than_the_champion_is_refused(
 def test_a_model_that_equals_the_champion_passes_and_the_snapshot_is_read_once(
     served: Store, trained: tuple[Store, str, Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three versions are asked about the same rows: one reading of each table, one champion for all gates."""
+    """Three versions are requested the same rows: one reading of each table, one champion for all gates."""
     equal = train(
         served, replace(MODEL, learner=replace(MODEL.learner, trees=45)), trained[1], now_us=NOW_US, seed=6
     )
@@ -523,7 +523,7 @@ def test_a_model_that_equals_the_champion_passes_and_the_snapshot_is_read_once(
     assert sorted(read) == ["arrivals", "champion", "trips"]
 
 
-def test_each_version_is_asked_with_its_own_aggregates(
+def test_each_version_predicts_with_its_own_aggregates(
     served: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     """A candidate may mean something else by an aggregate's name than the champion does."""
@@ -531,9 +531,9 @@ def test_each_version_is_asked_with_its_own_aggregates(
     days = judging._HeldOut(served, brief, trained[1])
     assert not days.rows(brief.aggregates).equals(days.rows(MODEL.aggregates))
     champion = read(served, versions.get, trained[2].version)
-    own = days.predictions_of(champion, sealed(served, champion.version)[1])
+    own = days.predictions_of(champion, packed(served, champion.version)[1])
     alone = judging._HeldOut(served, MODEL, trained[1]).predictions_of(
-        champion, sealed(served, champion.version)[1]
+        champion, packed(served, champion.version)[1]
     )
     assert own is not None
     assert alone is not None
@@ -549,7 +549,7 @@ def with_distance(**facts: float) -> Model:
     return replace(MODEL, contract=contract)
 
 
-def test_a_contract_that_evolved_without_harm_is_judged_beside_the_champion(
+def test_a_contract_that_evolved_without_harm_is_judged_next_to_the_champion(
     served: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     """R92: the challenger's contract lets more through; both answer the same held-out days."""
@@ -577,7 +577,7 @@ def test_a_change_for_callers_is_accepted_by_a_person_or_there_is_nothing_to_acc
 def test_a_changed_contract_is_refused_with_the_way_out_which_works(
     served: Store, trained: tuple[Store, str, Trained]
 ) -> None:
-    """R94: those who call the champion would break; under a name of its own the same declaration passes."""
+    """R94: callers of the champion would break; under a name of its own the same declaration passes."""
     changed = with_distance(high=1999)
     result = train(served, changed, trained[1], now_us=NOW_US)
     found = {result.gate: result for result in qualify(served, changed, result.version, now_us=NOW_US)}
@@ -594,7 +594,7 @@ def test_a_model_that_misses_its_objective_is_refused(
     served: Store, trained: tuple[Store, str, Trained]
 ) -> None:
     """R82: halved answers rank the trips as well as before and promise too little."""
-    graph, about = sealed(served, trained[2].version)
+    graph, about = packed(served, trained[2].version)
     half = helper.make_tensor("half", TensorProto.FLOAT, [], [0.5])
     halved = behind(graph, helper.make_node("Mul", ["half", "before"], ["probability"]), constants=(half,))
     row = plant(served, pack_version(halved, about), about)
@@ -613,7 +613,7 @@ def test_a_bloated_file_is_refused_and_growth_is_reported(
 ) -> None:
     """R95. The size is judged of any file, so these need not even be models."""
     champion = read(served, versions.get, trained[2].version)
-    about = sealed(served, champion.version)[1]
+    about = packed(served, champion.version)[1]
     for factor, verdict in ((1.2, Verdict.PASS), (2.5, Verdict.FAIL)):
         row = plant(served, bytes(int(champion.bytes * factor)), about)
         size = next(r for r in qualify(served, MODEL, row.version, now_us=NOW_US) if r.gate == "size")
@@ -661,49 +661,49 @@ def judged_meanwhile(
 ) -> dict[str, dict[str, Verdict]]:
     """Makes the heuristic unjudged, and another judge end with it while the next one still tries its file.
 
-    What that other judge said is in the answer, once he has spoken.
+    What that other judge decided is in the result, once it has decided.
     """
     with store.ledger.write() as connection:
         anew = update(schema.versions).where(schema.versions.c.version == heuristic)
         connection.execute(anew.values(state="registered"))
     rival = Store.open(store.root)
     unhindered = judging.run_sandbox
-    said: dict[str, dict[str, Verdict]] = {}
+    reported: dict[str, dict[str, Verdict]] = {}
 
     def interrupted(path: Path, digest: str, *given: object, **more: object) -> object:
         seen = unhindered(path, digest, *given, **more)
         if digest == read(rival, versions.get, heuristic).digest:
             monkeypatch.setattr(judging, "run_sandbox", unhindered)
-            said["rival"] = verdicts(rival, heuristic)
+            reported["rival"] = verdicts(rival, heuristic)
         return seen
 
     monkeypatch.setattr(judging, "run_sandbox", interrupted)
-    return said
+    return reported
 
 
-def test_a_second_judge_who_comes_too_late_changes_nothing(
+def test_a_second_judge_that_comes_too_late_changes_nothing(
     store: Store, trained: tuple[Store, str, Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heuristic = trained[2].heuristic
-    said = judged_meanwhile(store, heuristic, monkeypatch)
+    reported = judged_meanwhile(store, heuristic, monkeypatch)
     strict = replace(MODEL, gates=replace(MODEL.gates, size_bytes=1))  # this judge would refuse it
     with pytest.raises(ConflictError, match="another evaluation ended first"):
         qualify(store, strict, heuristic, now_us=NOW_US + 5)
-    assert set(said["rival"].values()) == {Verdict.PASS}
+    assert set(reported["rival"].values()) == {Verdict.PASS}
     assert read(store, versions.get, heuristic).state == "qualified"
-    assert {result.gate: result.verdict for result in read(store, gate_results.newest, heuristic)} == said[
-        "rival"
-    ]
+    assert {
+        result.gate: result.verdict for result in read(store, gate_results.newest, heuristic)
+    } == reported["rival"]
 
 
 def test_a_heuristic_that_another_judge_ended_first_is_no_obstacle(
     store: Store, trained: tuple[Store, str, Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two candidates of one snapshot share their heuristic, and are judged at the same time."""
-    row = plant(store, b"no model", sealed(store, trained[2].version)[1])
-    said = judged_meanwhile(store, trained[2].heuristic, monkeypatch)
+    row = plant(store, b"no model", packed(store, trained[2].version)[1])
+    reported = judged_meanwhile(store, trained[2].heuristic, monkeypatch)
     assert verdicts(store, row.version)["load_test"] is Verdict.FAIL
-    assert set(said["rival"].values()) == {Verdict.PASS}
+    assert set(reported["rival"].values()) == {Verdict.PASS}
     assert read(store, versions.get, row.version).state == "refused"
     assert read(store, versions.get, trained[2].heuristic).state == "qualified"
 

@@ -1,4 +1,4 @@
-"""Recorded requests against a candidate, off line (R133, R134): what the log holds is asked again, and judged in pairs."""
+"""Recorded requests against a candidate, off line (R133, R134): what the log holds is requested again, and judged in pairs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import FeedbackRecord, frame
 from holdfast.store.serving.servers import Server
 from tests.support.queries import read
-from tests.support.serving_world import CONTRACT, MODEL, START, World, row, sealed, tensors
+from tests.support.serving_world import CONTRACT, MODEL, START, World, packed, row, tensors
 
 pytestmark = pytest.mark.process
 
@@ -49,7 +49,7 @@ class Recording:
         with self.store.ledger.write() as connection:
             servers.announce(connection, Server("s1", MODEL, "http://127.0.0.1:1", directory, NOW))
         world.version(champion)
-        data = sealed(champion)
+        data = packed(champion)
         version = load(world.names[champion], sha256_hex(data), data, created_at_us=1)
         self.plane = DataPlane(MODEL, self.log, lambda: NOW)
         self.plane.active = ActivePlan.of(
@@ -86,18 +86,18 @@ def recording(world: World) -> Iterator[Recording]:
     made.log.close()
 
 
-def asked(many: int, **changes: Any) -> list[list[dict[str, Any]]]:
+def requested(many: int, **changes: Any) -> list[list[dict[str, Any]]]:
     return [
         [row(carrier=("AA", "UA", "B6")[number % 3], flight_id=f"F{number}", **changes)]
         for number in range(many)
     ]
 
 
-def test_a_version_that_answers_alike_passes_and_the_verdict_is_kept(recording: Recording) -> None:
-    recording.ask(*asked(40))
+def test_a_version_that_predicts_alike_passes_and_the_verdict_is_kept(recording: Recording) -> None:
+    recording.ask(*requested(40))
     recording.collect()
     assert is_due(recording.store, recording.model, recording.world.version("nan"))
-    found = recording.replay("nan")  # 0.75 where the champion says 0.5: the same decision
+    found = recording.replay("nan")  # 0.75 where the champion reports 0.5: the same decision
     assert (found.verdict, found.requests, found.rows) == (Verdict.PASS, 30, 30)
     assert not is_due(recording.store, recording.model, recording.world.names["nan"])
     with recording.store.ledger.read() as connection:
@@ -112,7 +112,7 @@ def test_a_version_that_answers_alike_passes_and_the_verdict_is_kept(recording: 
 
 
 def test_too_little_recorded_is_inconclusive(recording: Recording) -> None:
-    recording.ask(*asked(12))
+    recording.ask(*requested(12))
     recording.collect()
     found = recording.replay("nan")
     assert (found.verdict, found.explanation) == (
@@ -125,7 +125,7 @@ def test_what_decides_otherwise_is_shown_by_slice_and_by_row(recording: Recordin
     recording.model.rollout = Canary(
         replay_requests=30, slices=("carrier",), shadow=Shadow(disagreement=0.05)
     )
-    recording.ask(*asked(80))
+    recording.ask(*requested(80))
     recording.collect()
     found = recording.replay("tenth", requests=80)
     assert found.verdict is Verdict.FAIL
@@ -135,13 +135,11 @@ def test_what_decides_otherwise_is_shown_by_slice_and_by_row(recording: Recordin
     assert len(found.worst) == 5
     assert (found.worst[0].ours, found.worst[0].theirs) == (pytest.approx(0.1), 0.5)
     assert found.worst[0].inputs["origin"] == "EWR"
-    assert datetime.fromisoformat(found.worst[0].inputs["scheduled"]).tzinfo is not None, (
-        "a moment as a moment"
-    )
+    assert datetime.fromisoformat(found.worst[0].inputs["scheduled"]).tzinfo is not None, "a time as a time"
 
 
-def test_rows_that_a_version_cannot_answer_are_its_failures(recording: Recording) -> None:
-    recording.ask(*asked(20), *asked(20, distance=5500.0))
+def test_rows_that_a_version_cannot_predict_are_its_failures(recording: Recording) -> None:
+    recording.ask(*requested(20), *requested(20, distance=5500.0))
     recording.collect()
     for kind, result in (("nan", "not_finite"), ("broken", "exception_Fail")):
         found = recording.replay(kind, requests=40)
@@ -158,7 +156,7 @@ def test_a_changed_contract_shows_which_recorded_requests_it_would_refuse(record
           for each in CONTRACT.request_columns),
         key="flight_id", event_time="scheduled", label=CONTRACT.label,
     )  # fmt: skip
-    recording.ask(*asked(30), [row(distance=2000.0)], [row(), row(distance=3000.0)])
+    recording.ask(*requested(30), [row(distance=2000.0)], [row(), row(distance=3000.0)])
     recording.collect()
     found = recording.replay("above", narrow, requests=100)
     assert found.verdict is Verdict.FAIL
@@ -173,7 +171,7 @@ def test_numbers_cross_into_the_units_of_the_new_contract(recording: Recording) 
           for each in CONTRACT.request_columns),
         key="flight_id", event_time="scheduled", label=CONTRACT.label,
     )  # fmt: skip
-    recording.ask(*asked(30), [row(distance=4000.0)])
+    recording.ask(*requested(30), [row(distance=4000.0)])
     recording.collect()
     # 4,000 miles are 6,437 km: beyond 5,000, where this version gives no number.
     found = recording.replay("nan", metric, requests=31)
@@ -195,7 +193,7 @@ def test_aggregates_are_as_they_were_known_at_the_event(world: World) -> None:
 
 
 def test_labels_that_are_known_are_scored_in_pairs(recording: Recording) -> None:
-    recording.ask(*asked(60), label=0.0)
+    recording.ask(*requested(60), label=0.0)
     recording.collect()
     found = recording.replay("nan", requests=60)
     assert found.labelled == 60
@@ -203,8 +201,8 @@ def test_labels_that_are_known_are_scored_in_pairs(recording: Recording) -> None
     assert "mean score 0.4375 of 60 units, champion 0.7500" in found.explanation
 
 
-def test_only_the_newest_requests_within_the_span_are_asked(recording: Recording) -> None:
-    recording.ask(*asked(40))
+def test_only_the_newest_requests_within_the_span_are_replayed(recording: Recording) -> None:
+    recording.ask(*requested(40))
     recording.collect()
     steps: list[tuple[int, int]] = []
     found = recording.replay("nan", requests=7, progress=lambda done, of: steps.append((done, of)))
@@ -212,11 +210,11 @@ def test_only_the_newest_requests_within_the_span_are_asked(recording: Recording
     assert recording.replay("nan", since_us=NOW + 1).requests == 0
 
 
-def test_a_binary_is_tried_by_what_callers_asked(recording: Recording) -> None:
+def test_a_runtime_is_tried_by_what_callers_requested(recording: Recording) -> None:
     """Of the version that answers, for every version with its contract; another is tried by what its own lets through."""
     world = recording.world
     world.plan("half")
-    recording.ask(*asked(40, distance=321.5))
+    recording.ask(*requested(40, distance=321.5))
     recording.collect()
     columns = [
         Integer("seats", low=1, high=800) if each.name == "seats" else each

@@ -52,7 +52,7 @@ class TwoNodes:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[TwoNodes]:
     with pytest.MonkeyPatch.context() as environment:
-        # What the nodes inherit: where this Holdfast is, and that nobody is told about it.
+        # What the nodes inherit: where this Holdfast is, and that usage is not reported.
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         environment.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)]))
         made = TwoNodes()

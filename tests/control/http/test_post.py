@@ -29,7 +29,7 @@ def trickling() -> Iterator[int]:
                     while not done.wait(0.1):
                         made.sendall(b"\x02")
                 except OSError:
-                    return  # cut, as it should be
+                    return  # closed, as it should be
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -46,11 +46,11 @@ def seconds_of(url: str) -> float:
 
 
 @pytest.mark.process
-def test_a_handshake_that_trickles_is_cut(trickling: int) -> None:
+def test_a_handshake_that_trickles_is_truncated(trickling: int) -> None:
     assert seconds_of(f"https://127.0.0.1:{trickling}/hook") < 30.0
 
 
-def test_a_name_that_nobody_answers_for_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_without_an_address_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
 
     def slow(*_: object, **__: object) -> list[object]:

@@ -1,4 +1,4 @@
-"""A delivery that breaks an expectation is told, makes its feed suspect or is refused; nothing learns from a suspect one
+"""A delivery that breaks an expectation is reported, makes its feed suspect or is refused; nothing learns from a suspect one
 (R5, R15, R18, R28, R37, R41, R42).
 """
 
@@ -79,7 +79,7 @@ def _state(store: Store) -> State | None:
     return row.state if row else None
 
 
-def _told(store: Store, batch: str) -> list[tuple[str, str, Level, int | None]]:
+def _reported(store: Store, batch: str) -> list[tuple[str, str, Level, int | None]]:
     with store.ledger.read() as connection:
         rows = violations_of(connection, batch)
     return [(row.check_name, row.subject, row.level, row.epoch) for row in reversed(rows)]
@@ -95,7 +95,7 @@ def test_a_good_batch_leaves_its_feed_flowing(
         assert [event.kind for event in events.since(connection, 0)] == ["batch.published"] * 2
 
 
-def test_nothing_learns_from_a_suspect_batch_until_somebody_accepts_it(
+def test_nothing_trains_on_a_suspect_batch_until_it_is_accepted(
     store: Store, load: Callable[..., LoadResult], delivery: Callable[[int], Path]
 ) -> None:
     load(delivery(0), "d0")
@@ -106,19 +106,19 @@ def test_nothing_learns_from_a_suspect_batch_until_somebody_accepts_it(
     assert _state(store) is State.SUSPECT
     load(delivery(2), "d2")
     assert _state(store) is State.SUSPECT
-    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=9).snapshot
+    snapshot = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=9).snapshot
     model = runpy.run_path(str(EXAMPLE))["model"]
     with pytest.raises(
         RefusedError, match=r"HF208.*1 suspect batch: flights/d1: 150 rows came.*nothing was trained"
     ):
-        train(store, model, cut, now_us=10)
+        train(store, model, snapshot, now_us=10)
     refuse_suspects(store, clean)
     with pytest.raises(NotFoundError, match="HF410"):
         accepting.accept(store, BatchId("flights", "d0"), reason="x", actor="ann", now_us=11)
     done = accepting.accept(store, BatchId("flights", "d1"), reason="a strike", actor="ann", now_us=11)
     assert ([row.check_name for row in done.violations], done.suspect) == (["rows"], ())
     assert _state(store) is State.FLOWING
-    refuse_suspects(store, cut)
+    refuse_suspects(store, snapshot)
     with store.ledger.read() as connection:
         (event,) = events.newest(connection, kind="batch.accepted")
         kinds = [each.kind for each in events.newest(connection, subject="flights")]
@@ -129,7 +129,7 @@ def test_nothing_learns_from_a_suspect_batch_until_somebody_accepts_it(
 def test_a_refusal_is_over_when_it_was_corrected_or_settled(
     store: Store, feed: Feed, delivery: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    """What stays in `feeds` is what somebody still has to do, and `accept` knows the same."""
+    """What stays in `feeds` is what a person still has to do, and `accept` knows the same."""
 
     def deliver(rows: pl.DataFrame, batch: str, at_us: int) -> None:
         rows.write_parquet(tmp_path / f"{batch}.parquet")
@@ -170,7 +170,7 @@ def test_a_refusal_is_over_when_it_was_corrected_or_settled(
     assert [each.batch for each in read(store, recent.loaded, limit=9).rows] == ["d2", "d1", "d0"]
 
 
-def test_a_load_with_warnings_does_not_say_that_it_met_all(
+def test_a_load_with_warnings_does_not_report_that_it_met_all(
     store: Store, load: Callable[..., LoadResult], delivery: Callable[[int], Path], feed: Feed
 ) -> None:
     load(delivery(0), "d0")
@@ -196,7 +196,7 @@ def test_a_critical_break_is_refused_before_anything_is_visible(
                 rows.with_columns(delay=pl.when(pl.int_range(300) % 2 == 0).then(9e9).otherwise("delay")),
                 "d1",
             )
-    assert _told(store, "d1") == [("invalid_rows", "", Level.CRITICAL, None)]
+    assert _reported(store, "d1") == [("invalid_rows", "", Level.CRITICAL, None)]
     assert _state(store) is State.REFUSING
     assert len(list((store.root / "rows").iterdir())) == 2  # the good batch and its quarantine
     assert verify(store).clean
@@ -207,11 +207,11 @@ def test_a_critical_break_is_refused_before_anything_is_visible(
 def test_changed_columns_stop_the_load_and_are_named(
     store: Store, load: Callable[..., LoadResult], delivery: Callable[[int], Path]
 ) -> None:
-    """R41: nothing of it is visible, and the likely new name is told."""
+    """R41: nothing of it is visible, and the likely new name is reported."""
     rows = pl.read_parquet(delivery(0))
     with pytest.raises(InputError, match=r"HF202.*missing: delay.*it is probably 'dep_delay' now"):
         load(rows.rename({"delay": "dep_delay"}), "d0")
-    assert _told(store, "d0") == [("schema", "delay", Level.CRITICAL, None)]
+    assert _reported(store, "d0") == [("schema", "delay", Level.CRITICAL, None)]
     assert _state(store) is State.REFUSING
     with store.ledger.read() as connection:
         assert batches.current_version(connection) == 0
@@ -308,7 +308,7 @@ def test_the_same_rows_in_another_form_are_refused(
     shuffled = pl.read_parquet(delivery(0)).sample(fraction=1, shuffle=True, seed=3)
     with pytest.raises(RefusedError, match=r"HF207.*299 rows are those of batch d0"):
         load(shuffled, "d1")
-    assert _told(store, "d1") == [("duplicates", "d0", Level.CRITICAL, None)]
+    assert _reported(store, "d1") == [("duplicates", "d0", Level.CRITICAL, None)]
 
 
 def test_values_that_stand_in_no_other_feed_are_quarantined(
@@ -337,7 +337,7 @@ def test_values_that_stand_in_no_other_feed_are_quarantined(
         quarantine.read(store, "flights", "never")
 
 
-def test_a_check_says_what_a_load_would_do_and_does_nothing(
+def test_a_check_reports_what_a_load_would_do_and_does_nothing(
     store: Store, load: Callable[..., LoadResult], feed: Feed, delivery: Callable[[int], Path], tmp_path: Path
 ) -> None:
     load(delivery(0), "d0")
@@ -348,9 +348,9 @@ def test_a_check_says_what_a_load_would_do_and_does_nothing(
     assert (found.rows, found.valid, found.level, found.refusal) == (150, 149, Level.ERROR, None)
     assert check(store, feed, DeliverySpec("d0", delivery(0)), now_us=7).already_loaded
     refused = check(store, feed, DeliverySpec("d2", delivery(2), 1), now_us=7)
-    assert (refused.refusal and refused.refusal.code, _told(store, "d2")) == ("HF207", [])
+    assert (refused.refusal and refused.refusal.code, _reported(store, "d2")) == ("HF207", [])
     assert sorted(path.name for path in (store.root / "rows").iterdir()) == before
-    assert (_state(store), _told(store, "d1")) == (State.FLOWING, [])
+    assert (_state(store), _reported(store, "d1")) == (State.FLOWING, [])
     assert load(path, "d1").violations == found.violations
 
 
@@ -388,7 +388,7 @@ def test_prepared_elsewhere_and_published_here_is_the_same_bit_for_bit(
     assert contents[0] == contents[1]
 
 
-def test_the_status_of_a_feed_says_what_is_overdue_and_wrong(
+def test_the_status_of_a_feed_reports_what_is_overdue_and_wrong(
     store: Store, load: Callable[..., LoadResult], feed: Feed, delivery: Callable[[int], Path]
 ) -> None:
     load(delivery(0), "d0")

@@ -1,4 +1,4 @@
-"""One transaction commits a load; when its answer is lost, the ledger is asked what is true (R3, D3)."""
+"""One transaction commits a load; when its answer is lost, the ledger is requested what is true (R3, D3)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _lose(point: str, store: Store, *, for_good: bool = False) -> None:
     failpoints.armed = hook
 
 
-def test_an_answer_that_was_lost_after_the_commit_is_found_out(store: Store) -> None:
+def test_a_response_that_was_lost_after_the_commit_is_found_out(store: Store) -> None:
     _lose("commit.after_commit", store)
     found = load(store)
     assert (found.state, found.table_version, found.rows_loaded) == ("loaded", 1, 2)
@@ -104,7 +104,7 @@ def test_a_failure_before_the_commit_left_nothing(store: Store) -> None:
 
 
 @pytest.mark.sqlite
-def test_an_answer_that_cannot_be_found_out_is_unknown(store: Store) -> None:
+def test_a_response_that_cannot_be_found_out_is_unknown(store: Store) -> None:
     _lose("commit.after_commit", store, for_good=True)
     with pytest.raises(UnavailableError, match=r"HF205.*completely or not at all.*same command again"):
         load(store)

@@ -32,14 +32,14 @@ def _assert_exact(store: Store, days: int) -> None:
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
         _, values = online_features.since(connection, [loader.AGGREGATE.key], 0)
-        told = events.newest(connection, kind="batch.published")
+        reported = events.newest(connection, kind="batch.published")
     rows = data_files.read_rows(store, version, "flights")
     held = data_files.read_rows(store, version, "flights__quarantine")
     expected = [1000 * day + row for day in range(days) for row in range(300) if row != 7]
     assert rows["id"].to_list() == expected
     assert held["id"].to_list() == [str(1000 * day + 7) for day in range(days)]  # the quarantine keeps text
     assert version == days
-    assert len(told) == days
+    assert len(reported) == days
     served = pl.DataFrame([(v.entity, v.known_at_us, v.value) for v in values], orient="row")
     assert sorted(served.rows()) == sorted(aggregate_rows(loader.AGGREGATE, rows).rows())
     assert verify(store).findings == ()
@@ -73,7 +73,7 @@ def test_a_kill_at_every_point_then_four_resubmits(
     _assert_exact(store, days=1)
 
 
-def test_kills_at_random_moments(tmp_path: Path, delivery: Delivery, start_loader: Start) -> None:
+def test_kills_at_random_timestamps(tmp_path: Path, delivery: Delivery, start_loader: Start) -> None:
     """What was acknowledged before a kill is there after it; what was not is loaded by the next run."""
     days, root, seed = 12, tmp_path / "store", 20131
     paths = [delivery(day) for day in range(days)]
@@ -98,10 +98,10 @@ def test_kills_at_random_moments(tmp_path: Path, delivery: Delivery, start_loade
     _assert_exact(Store.open(root), days)
 
 
-def test_four_processes_at_once_beside_a_sweep(
+def test_four_processes_at_once_next_to_a_sweep(
     tmp_path: Path, delivery: Delivery, start_loader: Start
 ) -> None:
-    """The same four deliveries from four processes, in other orders, while somebody verifies all the time."""
+    """The same four deliveries from four processes, in other orders, while another process verifies all the time."""
     days, root = 4, tmp_path / "store"
     paths = [delivery(day) for day in range(days)]
     store = Store.open(root)

@@ -1,4 +1,4 @@
-"""What a load accepts, refuses and says, from the sender's file to the rows that training reads (R1, R3-R5,
+"""What a load accepts, refuses and reports, from the sender's file to the rows that training reads (R1, R3-R5,
 R55).
 """
 
@@ -92,11 +92,11 @@ def test_a_bad_row_is_quarantined_with_its_reasons(store: Store, load: Callable[
         "_line": None,
     }
     with store.ledger.read() as connection:
-        (told,) = events.newest(connection, subject="flights/d1")
-    assert told.explanation == "2 rows loaded from d1.csv; 1 in quarantine: 1 id|type, 1 delay|range"
+        (reported,) = events.newest(connection, subject="flights/d1")
+    assert reported.explanation == "2 rows loaded from d1.csv; 1 in quarantine: 1 id|type, 1 delay|range"
 
 
-def test_a_line_that_is_cut_is_quarantined_whole(store: Store, load: Callable[..., LoadResult]) -> None:
+def test_a_line_that_is_truncated_is_quarantined_whole(store: Store, load: Callable[..., LoadResult]) -> None:
     """Padding it with nulls would load a row with wrong values: delay is 4 here, and may have been 45."""
     result = load(_rows([0]) + "2,EWR,4\n" + GOOD.format(id=3, minute=3) + "4,EWR,4,5,6,7\n")
     assert (result.rows_received, result.rows_loaded, result.reasons) == (4, 2, {"_line|fields": 2})
@@ -220,15 +220,15 @@ def test_a_load_whose_files_were_swept_writes_them_again(
         failpoints.armed = None
 
 
-def test_no_valid_row_loads_nothing_tells_why_and_leaves_the_id_free(
+def test_no_valid_row_loads_nothing_reports_why_and_leaves_the_id_free(
     store: Store, load: Callable[..., LoadResult]
 ) -> None:
     for content in (HEADER, HEADER + "x,EWR,1,2013-01-01T05:00:00-05:00,\n"):
         with pytest.raises(InputError, match=r"HF204.*nothing was loaded.*id is free"):
             load(content)
     with store.ledger.read() as connection:
-        told = [event.explanation for event in events.newest(connection, kind="batch.refused")]
-    assert told == [
+        reported = [event.explanation for event in events.newest(connection, kind="batch.refused")]
+    assert reported == [
         "none of the 1 rows of batch flights/d1 is valid; 1 in quarantine: 1 id|type",
         "batch flights/d1 has no row",
     ]
@@ -254,14 +254,18 @@ def test_the_same_content_again_is_a_no_op_and_other_content_a_conflict(
     [
         (b"", "empty.csv", "HF201"),
         (b"\xff\xfe" + HEADER.encode() + b"\x80,\xff,1,2,3\n", "latin.csv", "HF201"),
-        (b"PAR1 and then nothing", "cut.parquet", "HF201"),
+        (b"PAR1 and then nothing", "snapshot.parquet", "HF201"),
         (b"{}", "rows.json", "HF201"),
         (b"\x1f\x8b\x08broken", "broken.csv.gz", "HF201"),
         ((HEADER + "1,2,3,4,5,6,7\n").encode(), "wide.csv", "HF204"),
-        ((HEADER + GOOD.format(id=1, minute=1) + "2,EWR,4").encode(), "cut.csv", "HF201"),
+        ((HEADER + GOOD.format(id=1, minute=1) + "2,EWR,4").encode(), "snapshot.csv", "HF201"),
         ((HEADER + GOOD.format(id=1, minute=1) + '2,"EWR,4,5,6\n7,8\n').encode(), "open.csv", "HF201"),
         ((HEADER + '1,EWR,4,2013-01-01T05:00:00Z,"2013\n').encode(), "last.csv", "HF201"),
-        (gzip.compress((HEADER + GOOD.format(id=1, minute=1)).encode(), mtime=0)[:-9], "cut.csv.gz", "HF201"),
+        (
+            gzip.compress((HEADER + GOOD.format(id=1, minute=1)).encode(), mtime=0)[:-9],
+            "snapshot.csv.gz",
+            "HF201",
+        ),
         (b"id,id,origin,delay,at,left\n", "twice.csv", "HF201"),
         (b"id,origin\n1,EWR\n", "narrow.csv", "HF202"),
         ((HEADER.strip() + ",extra\n1,EWR,1,2013-01-01T05:00:00Z,,7\n").encode(), "extra.csv", "HF202"),
@@ -295,13 +299,13 @@ def test_strange_text_and_packed_files_are_loaded_as_they_are(
 
 
 def test_parquet_types_are_widened_only_without_loss(store: Store, load: Callable[..., LoadResult]) -> None:
-    moments = pl.Series([1_357_034_400_000_000_000]).cast(pl.Datetime("ns", "UTC"))
+    timestamps = pl.Series([1_357_034_400_000_000_000]).cast(pl.Datetime("ns", "UTC"))
     frame = pl.DataFrame(
         {
             "id": pl.Series([7], dtype=pl.UInt8),
             "origin": pl.Series(["EWR"], dtype=pl.Categorical),
             "delay": pl.Series([2.5], dtype=pl.Float32),
-            "at": moments,
+            "at": timestamps,
             "left": pl.Series([None], dtype=pl.Null),
         }
     )
@@ -322,15 +326,15 @@ def test_a_snapshot_stands_still_and_is_read_by_other_engines(
     with pytest.raises(NotFoundError, match="HF410"):
         write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=1)
     load(_rows([1, 2]))
-    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=1)
-    assert write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=2) == cut
-    assert read(store, snapshots.get, cut.snapshot) == cut
+    snapshot = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=1)
+    assert write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=2) == snapshot
+    assert read(store, snapshots.get, snapshot.snapshot) == snapshot
     load(_rows([3]).replace("0,EWR", "5,EWR"), "d2")
-    assert cut.rows == 2
-    rows = data_files.read_rows(store, cut.snapshot, "flights")
+    assert snapshot.rows == 2
+    rows = data_files.read_rows(store, snapshot.snapshot, "flights")
     assert rows["id"].to_list() == [0, 1]
-    place = delta.publish(store, cut.snapshot)["flights"]
-    assert delta.publish(store, cut.snapshot) == {"flights": place}
+    place = delta.publish(store, snapshot.snapshot)["flights"]
+    assert delta.publish(store, snapshot.snapshot) == {"flights": place}
     utc = rows.with_columns(pl.col("at").dt.convert_time_zone("UTC"))
     assert_frame_equal(pl.read_delta(str(place)), utc)
     by_log = DeltaTable(place).file_uris()
@@ -351,8 +355,8 @@ def _by_duckdb(table: Path, columns: str) -> list[tuple[object, ...]]:
         return connection.execute(f"SELECT {columns} FROM delta_scan('{table}') ORDER BY 1").fetchall()
 
 
-def test_progress_is_told_to_the_end(store: Store, tmp_path: Path) -> None:
-    path, told = tmp_path / "d1.csv", []
+def test_progress_is_reported_to_the_end(store: Store, tmp_path: Path) -> None:
+    path, reported = tmp_path / "d1.csv", []
     path.write_text(_rows([1]))
-    ingest(store, loader.FEED, "d1", path, now_us=7, progress=lambda done, of: told.append((done, of)))
-    assert told == [(step, 4) for step in range(1, 5)]
+    ingest(store, loader.FEED, "d1", path, now_us=7, progress=lambda done, of: reported.append((done, of)))
+    assert reported == [(step, 4) for step in range(1, 5)]

@@ -102,7 +102,7 @@ def test_a_new_definition_is_filled_from_the_rows_that_are_there(store: Store, l
 
 
 def test_a_load_during_a_backfill_is_in_it(store: Store, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever comes second computes again: neither the load nor the backfill leaves a gap."""
+    """The second one computes again: neither the load nor the backfill leaves a gap."""
     load()
     real, once = data_files.read, threading.Lock()
 
@@ -125,6 +125,6 @@ def test_a_definition_whose_column_is_gone_stops_no_load(store: Store, load: Loa
     )
     path = tmp_path / "slim.parquet"
     pl.DataFrame({"id": ["s"], "e": ["a"], "at": [START + timedelta(hours=9)]}).write_parquet(path)
-    accept(store, slim, reason="nobody delivers x any more", actor="test", now_us=1)
+    accept(store, slim, reason="x is not delivered any more", actor="test", now_us=1)
     assert ingest(store, slim, "slim", path, now_us=1).state == "loaded"
     assert served(store, HOURLY) == before

@@ -132,7 +132,7 @@ def test_the_same_content_twice_in_one_load_is_reported_as_if_it_came_later(
 def test_rows_that_refer_to_those_before_them_are_admitted_by_others_too(
     tmp_path: Path, others: LocalExecutor
 ) -> None:
-    """Each delivery refers to the one before it, and brings some of its rows again: nobody may look at it too early."""
+    """Each delivery refers to the one before it, and brings some of its rows again: none may look at it too early."""
     contract = Contract(
         Text("id"), Timestamp("at", tz="UTC"), Text("parent", missing="keep"), key="id", event_time="at"
     )

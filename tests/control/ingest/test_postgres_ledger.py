@@ -63,11 +63,13 @@ def _assert_all_once(root: Path, url: str, count: int) -> None:
     store = Store.open(root, url)
     with store.ledger.read() as connection:
         version = batches.current_version(connection)
-        told = [event for event in events.newest(connection, limit=10_000) if event.kind == "batch.published"]
+        reported = [
+            event for event in events.newest(connection, limit=10_000) if event.kind == "batch.published"
+        ]
         assert all(len(batches.loads(connection, BatchId("flights", f"b{n:03}"))) == 1 for n in range(count))
     rows = data_files.read_rows(store, version, "flights")
     assert sorted(rows["id"].to_list()) == [1000 * n + row for n in range(count) for row in range(ROWS)]
-    assert len(told) == count
+    assert len(reported) == count
     assert verify(store, now_us=9).findings == ()
     store.ledger.close()
 
@@ -81,11 +83,11 @@ def test_racing_loaders_load_each_batch_once(ledger: str, tmp_path: Path) -> Non
     for seed in range(PROCESSES):
         random.Random(seed).shuffle(paths)
         running.append(_start(root, ledger, paths))
-    said = Counter(
+    reported = Counter(
         line.split()[2] for loader in running for line in loader.communicate(timeout=300)[0].splitlines()
     )
     assert [loader.returncode for loader in running] == [0] * PROCESSES
-    assert said == {"loaded": BATCHES, "already_loaded": (PROCESSES - 1) * BATCHES}
+    assert reported == {"loaded": BATCHES, "already_loaded": (PROCESSES - 1) * BATCHES}
     _assert_all_once(root, ledger, BATCHES)
 
 
@@ -100,14 +102,14 @@ def test_what_was_acknowledged_outlives_a_server_that_is_killed(own_postgres: An
     paths = _deliveries(tmp_path / "in", 30)
     seeded = random.Random(7)
     with _start(root, url, paths) as loader:
-        said = [loader.stdout.readline()]  # it is at work now
+        reported = [loader.stdout.readline()]  # it is at work now
         for _ in range(KILLS):
             time.sleep(seeded.uniform(0.05, 0.4))
             server.kill()
             server.restart()
-        said += loader.stdout.readlines()
+        reported += loader.stdout.readlines()
     assert loader.returncode == 0
-    assert [line.split()[1] for line in said if line.startswith("ACK")] == [path.stem for path in paths]
+    assert [line.split()[1] for line in reported if line.startswith("ACK")] == [path.stem for path in paths]
     _assert_all_once(root, url, len(paths))
 
 
@@ -179,7 +181,7 @@ def test_a_commit_that_hangs_is_unknown_and_comes_out_whole(
 def test_a_writer_that_was_stopped_in_its_transaction_leaves_versions_in_order(
     ledger: str, tmp_path: Path
 ) -> None:
-    """A reader who has seen a version has seen every one before it: numbers are committed in their order."""
+    """A reader that has seen a version has seen every one before it: numbers are committed in their order."""
     store = Store.open(tmp_path / "store", ledger)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -207,7 +209,7 @@ def test_a_writer_that_was_stopped_in_its_transaction_leaves_versions_in_order(
         assert [event.subject for event in events.since(connection, 0)] == ["slow", "quick"]
 
 
-def test_a_read_sees_one_moment(ledger: str, tmp_path: Path) -> None:
+def test_a_read_sees_one_timestamp(ledger: str, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", ledger)
     with store.ledger.read() as connection:
         assert events.since(connection, 0) == []
@@ -223,5 +225,5 @@ def test_text_with_nul_is_kept(ledger: str, tmp_path: Path) -> None:
     with store.ledger.write() as connection:
         events.append(connection, at_us=1, kind="a.b", subject="a\0b", explanation="\ue000\0\U0001f6eb")
     with store.ledger.read() as connection:
-        (told,) = events.newest(connection, subject="a\0b")
-    assert told.explanation == "\ue000\0\U0001f6eb"
+        (reported,) = events.newest(connection, subject="a\0b")
+    assert reported.explanation == "\ue000\0\U0001f6eb"

@@ -1,4 +1,4 @@
-"""What happens to versions, told as CDEvents: by the fields of specification 0.4.1, in order, each at least once."""
+"""What happens to versions, reported as CDEvents: by the fields of specification 0.4.1, in order, each at least once."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_rollout_and_a_rollback_are_reported(world) -> None:
     world.promote(second)
     third = world.add_version()
     world.begin(third)
-    world.champion_answers()
+    world.champion_responses()
     world.reconcile()
     world.traffic(failing=25)
     world.reconcile()
@@ -156,10 +156,10 @@ def test_the_judgement_of_gates_is_a_test_suite(world) -> None:
             subject=version,
             explanation="baseline: not ahead",
         )
-    _, (told,) = cdevents.read(world.store, 0)
-    assert valid(told) == TESTED
-    assert told["subject"]["content"]["outcome"] == "fail"
-    assert told["customData"]["gates"] == {"loads": "pass", "baseline": "fail"}
+    _, (reported,) = cdevents.read(world.store, 0)
+    assert valid(reported) == TESTED
+    assert reported["subject"]["content"]["outcome"] == "fail"
+    assert reported["customData"]["gates"] == {"loads": "pass", "baseline": "fail"}
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))

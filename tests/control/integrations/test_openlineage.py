@@ -1,4 +1,4 @@
-"""A catalogue of OpenLineage is told over real HTTP: everything, in order, at least once, and nothing waits for it."""
+"""A catalog of OpenLineage is reported over real HTTP: everything, in order, at least once, and nothing waits for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support import backout_world
 pytestmark = pytest.mark.process
 
 
-class Catalogue(ThreadingHTTPServer):
+class Catalog(ThreadingHTTPServer):
     """Keeps what it is sent; refuses everything while `refuses` is true, and sends callers on to `redirects_to`."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Catalogue(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Catalogue
+    server: Catalog
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -49,12 +49,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.taken.append(json.loads(body))
 
     def log_message(self, *_arguments: object) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 @pytest.fixture
-def catalogue() -> Iterator[Catalogue]:
-    server = Catalogue()
+def catalog() -> Iterator[Catalog]:
+    server = Catalog()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield server
@@ -63,29 +63,27 @@ def catalogue() -> Iterator[Catalogue]:
     server.server_close()
 
 
-def jobs(catalogue: Catalogue) -> list[str]:
-    return [each["job"]["name"] for each in catalogue.taken if each["eventType"] == "COMPLETE"]
+def jobs(catalog: Catalog) -> list[str]:
+    return [each["job"]["name"] for each in catalog.taken if each["eventType"] == "COMPLETE"]
 
 
-def test_loads_and_backouts_are_reported_once_the_catalog_listens(
-    tmp_path: Path, catalogue: Catalogue
-) -> None:
+def test_loads_and_backouts_are_reported_once_the_catalog_listens(tmp_path: Path, catalog: Catalog) -> None:
     store = Store.open(tmp_path / "store")
     world = backout_world
     world.load(store, tmp_path, world.ALONE, 0)
     world.load(store, tmp_path, world.ALONE, 1)
-    catalogue.refuses = True
+    catalog.refuses = True
     with pytest.raises(UnavailableError, match=r"HF601.*did not accept"):
-        openlineage.export(store, catalogue.url)
-    assert catalogue.taken == []
-    catalogue.refuses = False
-    openlineage.export(store, catalogue.url)
-    assert jobs(catalogue) == ["load.alone", "load.alone"]
-    assert openlineage.export(store, catalogue.url) == 0
+        openlineage.export(store, catalog.url)
+    assert catalog.taken == []
+    catalog.refuses = False
+    openlineage.export(store, catalog.url)
+    assert jobs(catalog) == ["load.alone", "load.alone"]
+    assert openlineage.export(store, catalog.url) == 0
     world.take_out(store, world.ALONE, 1)
-    openlineage.export(store, f"{catalogue.url}/api/v1/lineage")
-    assert jobs(catalogue) == ["load.alone", "load.alone", "back-out.alone"]
-    loaded, gone = catalogue.taken[3], catalogue.taken[-1]
+    openlineage.export(store, f"{catalog.url}/api/v1/lineage")
+    assert jobs(catalog) == ["load.alone", "load.alone", "back-out.alone"]
+    loaded, gone = catalog.taken[3], catalog.taken[-1]
     assert {field["name"] for field in loaded["outputs"][0]["facets"]["schema"]["fields"]} >= {"id", "delay"}
     assert loaded["outputs"][0]["outputFacets"]["outputStatistics"]["rowCount"] == 11
     assert gone["outputs"][0]["facets"]["holdfast_backout"]["reason"] == "the clock was wrong"
@@ -96,38 +94,38 @@ def test_loads_and_backouts_are_reported_once_the_catalog_listens(
         assert event_cursors.position(connection, openlineage.CURSOR) == newest
 
 
-def test_told_again_it_is_the_same_run(tmp_path: Path, catalogue: Catalogue) -> None:
-    """At least once: who was killed after telling tells again, and the catalogue sees the run that it has."""
+def test_exported_again_it_is_the_same_run(tmp_path: Path, catalog: Catalog) -> None:
+    """At least once: an exporter that was killed after it sent sends again, and the catalog sees the run that it has."""
     store = Store.open(tmp_path / "store")
     backout_world.load(store, tmp_path, backout_world.ALONE, 0)
-    openlineage.export(store, catalogue.url)
+    openlineage.export(store, catalog.url)
     with store.ledger.write() as connection:
         connection.exec_driver_sql("DELETE FROM event_cursors")
-    openlineage.export(store, catalogue.url)
-    assert catalogue.taken[0] == catalogue.taken[2]
-    assert catalogue.taken[1] == catalogue.taken[3]
+    openlineage.export(store, catalog.url)
+    assert catalog.taken[0] == catalog.taken[2]
+    assert catalog.taken[1] == catalog.taken[3]
 
 
 def test_the_announcer_goes_on_when_the_catalog_comes_back(
-    tmp_path: Path, catalogue: Catalogue, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, catalog: Catalog, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store.open(tmp_path / "store")
     backout_world.load(store, tmp_path, backout_world.ALONE, 0)
-    catalogue.refuses = True
+    catalog.refuses = True
     rounds = iter(range(12))
 
     def wait(_seconds: float) -> bool:
         number = next(rounds)
-        catalogue.refuses = number < 4
+        catalog.refuses = number < 4
         return number == 11
 
-    exporter.run({"catalog": lambda: openlineage.export(store, catalogue.url)}, wait=wait, pause_seconds=0.0)
-    assert jobs(catalogue) == ["load.alone"]
+    exporter.run({"catalog": lambda: openlineage.export(store, catalog.url)}, wait=wait, pause_seconds=0.0)
+    assert jobs(catalog) == ["load.alone"]
     assert len([record for record in caplog.records if "did not accept" in record.message]) == 1
 
 
-def test_nobody_but_the_declared_catalog_is_called(tmp_path: Path, catalogue: Catalogue) -> None:
-    """A redirect is an answer like any other: what is not taken where it was sent is told again."""
+def test_nothing_but_the_declared_catalog_is_called(tmp_path: Path, catalog: Catalog) -> None:
+    """A redirect is an answer like any other: what is not taken where it was sent is reported again."""
     store = Store.open(tmp_path / "store")
     backout_world.load(store, tmp_path, backout_world.ALONE, 0)
     called: list[str] = []
@@ -142,14 +140,14 @@ def test_nobody_but_the_declared_catalog_is_called(tmp_path: Path, catalogue: Ca
     thread = threading.Thread(target=elsewhere.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        catalogue.redirects_to = f"http://127.0.0.1:{elsewhere.server_port}/"
+        catalog.redirects_to = f"http://127.0.0.1:{elsewhere.server_port}/"
         with pytest.raises(UnavailableError, match=r"HF601.*did not accept.*status 302"):
-            openlineage.export(store, catalogue.url)
+            openlineage.export(store, catalog.url)
     finally:
         elsewhere.shutdown()
         thread.join()
         elsewhere.server_close()
-    assert (called, catalogue.taken) == ([], [])
-    catalogue.redirects_to = ""
-    openlineage.export(store, catalogue.url)
-    assert jobs(catalogue) == ["load.alone"]
+    assert (called, catalog.taken) == ([], [])
+    catalog.redirects_to = ""
+    openlineage.export(store, catalog.url)
+    assert jobs(catalog) == ["load.alone"]

@@ -1,4 +1,4 @@
-"""The story is a chain: whoever changes it is found, and many writers make one chain."""
+"""The event log is a chain: a change of it is found, and many writers make one chain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from holdfast.store.db.event_chain import Head
 from tests.support import forking
 from tests.support.profile import examples
 
-TOLD = 12
+REPORTED = 12
 MODEL = """
 from holdfast import (
     Category, Contract, Feed, GroupMean, Label, LogisticRegression, Model, Number, Ordinal, Passthrough, Text,
@@ -41,18 +41,23 @@ model = Model(
 """
 
 
-def tell(store: Store, count: int, by: str = "ada") -> None:
+def report(store: Store, count: int, by: str = "ada") -> None:
     for number in range(count):
         with store.ledger.write() as connection:
             events.append(
-                connection, at_us=number, kind="a.told", subject="m", explanation=f"{number}, ünd", actor=by
+                connection,
+                at_us=number,
+                kind="a.reported",
+                subject="m",
+                explanation=f"{number}, ünd",
+                actor=by,
             )
 
 
 @pytest.fixture
 def store(tmp_path: Path, each_ledger: str) -> Store:
     made = Store.open(tmp_path / "store")
-    tell(made, TOLD)
+    report(made, REPORTED)
     return made
 
 
@@ -64,9 +69,9 @@ def run(store: Store, statement: str) -> None:
 def test_an_untouched_event_log_is_one_chain(store: Store) -> None:
     found = audit(store)
     assert found.clean
-    assert found.chain.events == TOLD
+    assert found.chain.events == REPORTED
     assert found.chain.head is not None
-    assert audit(store, since=5).chain.events == TOLD - 5
+    assert audit(store, since=5).chain.events == REPORTED - 5
     assert audit(store, kept=found.chain.head).clean
 
 
@@ -90,13 +95,13 @@ def test_what_was_changed_is_named(store: Store, statement: str, first: int) -> 
     assert not verify(store, quick=True).findings
 
 
-def test_a_cut_end_is_found_by_a_head_that_was_kept(store: Store) -> None:
+def test_a_truncated_end_is_found_by_a_head_that_was_kept(store: Store) -> None:
     kept = audit(store).chain.head
-    run(store, f"DELETE FROM events WHERE event_id > {TOLD - 2}")
+    run(store, f"DELETE FROM events WHERE event_id > {REPORTED - 2}")
     assert audit(store).clean  # nothing inside the ledger shows it
     (reason,) = audit(store, kept=kept).errors
     assert "truncated" in reason
-    tell(store, 4)
+    report(store, 4)
     (reason,) = audit(store, kept=kept).errors
     # SQLite gives the numbers again, PostgreSQL does not.
     assert "another digest" in reason or "removed" in reason
@@ -117,9 +122,9 @@ def test_an_event_log_that_was_written_anew_is_found_by_a_head_that_was_kept(sto
 
 ROWS: list[tuple[int, int, str, str, str, str, str]] = []
 for _number in range(1, 8):
-    _said = (_number, "k.told", "s", "ada", f"words {_number}")
+    _reported = (_number, "k.reported", "s", "ada", f"words {_number}")
     _before = ROWS[-1][-1] if ROWS else events.FIRST
-    ROWS.append((_number, *_said, events.chain_digest(_before, *_said)))
+    ROWS.append((_number, *_reported, events.chain_digest(_before, *_reported)))
 
 
 @given(
@@ -130,9 +135,9 @@ for _number in range(1, 8):
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
 )
 def test_a_digest_is_over_canonical_json(at_us: int, kind: str, subject: str, actor: str, words: str) -> None:
-    said = canonical_json([at_us, kind, subject, actor, words])
+    reported = canonical_json([at_us, kind, subject, actor, words])
     assert events.chain_digest(events.FIRST, at_us, kind, subject, actor, words) == sha256_hex(
-        events.FIRST + said
+        events.FIRST + reported
     )
 
 
@@ -176,20 +181,20 @@ root, url, name = sys.argv[1:]
 store = Store.open(Path(root), url)
 for number in range(25):
     with store.ledger.write() as connection:
-        events.append(connection, at_us=number, kind="a.told", subject="m", explanation=f"{number}", actor=name)
+        events.append(connection, at_us=number, kind="a.reported", subject="m", explanation=f"{number}", actor=name)
 store.ledger.close()
 """
 
 
 @pytest.mark.process
 def test_four_processes_make_one_chain(store: Store) -> None:
-    """R12: writers on either database wait for each other, so nobody chains to an event that is not the newest."""
+    """R12: writers on either database wait for each other, so none chains to an event that is not the newest."""
     url = store.ledger.engine.url.render_as_string(hide_password=False)
     arguments = [(store.root, url, f"writer-{number}") for number in range(4)]
     assert forking.run_at_once(WRITE, arguments, store.root.parent / "go") == [0] * 4
     found = audit(store)
     assert found.clean
-    assert found.chain.events == TOLD + 100
+    assert found.chain.events == REPORTED + 100
 
 
 def test_a_hundred_thousand_events_are_checked(tmp_path: Path) -> None:
@@ -212,21 +217,21 @@ def test_a_hundred_thousand_events_are_checked(tmp_path: Path) -> None:
     assert found.chain.events == count
 
 
-def test_the_command_says_it_and_exits_so(tmp_path: Path) -> None:
+def test_the_command_reports_it_and_exits_so(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(MODEL)
     store = Store.open(tmp_path / ".holdfast")
-    tell(store, 3)
+    report(store, 3)
     load_commands("audit")
     runner = CliRunner()
-    asked = ["audit", "--project", str(tmp_path)]
-    head = runner.invoke(app, [*asked, "--head"]).output.strip()
+    requested = ["audit", "--project", str(tmp_path)]
+    head = runner.invoke(app, [*requested, "--head"]).output.strip()
     assert Head.parse(head).event_id == 3
-    assert json.loads(runner.invoke(app, [*asked, "--against", head, "--json"]).output)["clean"]
+    assert json.loads(runner.invoke(app, [*requested, "--against", head, "--json"]).output)["clean"]
     load_commands("events")
     printed = runner.invoke(app, ["events", "--project", str(tmp_path), "--since", "1", "--json"]).output
     assert [json.loads(line)["event_id"] for line in printed.splitlines()] == [2, 3]
-    run(store, "UPDATE events SET kind = 'b.told' WHERE event_id = 2")
-    told = runner.invoke(app, asked)
-    assert told.exit_code == 1
-    assert "event 2" in told.output
+    run(store, "UPDATE events SET kind = 'b.reported' WHERE event_id = 2")
+    reported = runner.invoke(app, requested)
+    assert reported.exit_code == 1
+    assert "event 2" in reported.output
     store.ledger.close()

@@ -1,4 +1,4 @@
-"""A backup shows the store as it was at one moment, while loaders go on, and comes back byte for byte (P18)."""
+"""A backup shows the store as it was at one time, while loaders go on, and comes back byte for byte (P18)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_comes_back_is_what_was_there(store: Store, tmp_path: Path, deliver
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_backup_beside_two_loaders_is_one_moment(
+def test_a_backup_next_to_two_loaders_is_of_one_time(
     seed: int, tmp_path: Path, delivery: Delivery, start_loader: Callable[..., forking.Process]
 ) -> None:
     """Backups are taken while two processes load: each restores to whole batches, and to those acknowledged before it."""

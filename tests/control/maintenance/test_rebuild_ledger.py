@@ -44,7 +44,7 @@ def _lose_the_ledger(store: Store) -> None:
         path.unlink()
 
 
-def test_an_empty_ledger_beside_rows_is_refused(store: Store) -> None:
+def test_an_empty_ledger_next_to_rows_is_refused(store: Store) -> None:
     """Else the first sweep would call every row an orphan."""
     _lose_the_ledger(store)
     for _ in range(2):

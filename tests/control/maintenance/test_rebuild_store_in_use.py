@@ -42,8 +42,8 @@ KEPT = (
 )
 
 
-def _cut(store: Store, model: object, now_us: int) -> Snapshot:
-    """As `holdfast train` cuts it: with the day, because labels come an hour late."""
+def _snapshot(store: Store, model: object, now_us: int) -> Snapshot:
+    """As `holdfast train` makes it: with the day, because labels come an hour late."""
     return write(
         store,
         snapshots.create,
@@ -76,24 +76,27 @@ def test_snapshots_versions_and_profiles_come_back_and_training_goes_on(tmp_path
     store, model = Store.open(tmp_path / "store"), shop.model(shop.Selection())
     for day in range(4):
         ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
-    cut = _cut(store, model, shop.NOW_US)
-    made = train(store, model, cut.snapshot, now_us=shop.NOW_US)
-    rows = data_files.read_rows(store, cut.snapshot, "visits")
+    snapshot = _snapshot(store, model, shop.NOW_US)
+    made = train(store, model, snapshot.snapshot, now_us=shop.NOW_US)
+    rows = data_files.read_rows(store, snapshot.snapshot, "visits")
     looked = _admissions(store, "group_name")
     _lose(store)
     done = rebuild(store.root, now_us=shop.NOW_US + 1, model=model)
-    assert (done.snapshots, sorted(done.versions)) == ([cut.snapshot], sorted([made.version, made.heuristic]))
+    assert (done.snapshots, sorted(done.versions)) == (
+        [snapshot.snapshot],
+        sorted([made.version, made.heuristic]),
+    )
     assert done.not_rebuilt == []
     back = Store.open(store.root)
     assert verify(back).findings == ()
     assert _admissions(back, "group_name") == looked
-    assert data_files.read_rows(back, cut.snapshot, "visits").equals(rows)
+    assert data_files.read_rows(back, snapshot.snapshot, "visits").equals(rows)
     row = read(back, versions.get, made.version)
     assert (row.state, row.role) == ("registered", "candidate")
     with pytest.raises(RefusedError, match=r"HF208.*re-registered"):
-        train(back, model, cut.snapshot, now_us=shop.NOW_US + 2, seed=1)
+        train(back, model, snapshot.snapshot, now_us=shop.NOW_US + 2, seed=1)
     ingest(back, shop.VISITS, "d4", shop.delivery(tmp_path, 4), now_us=shop.NOW_US + 3)
-    newer = _cut(back, model, shop.NOW_US + 4)
+    newer = _snapshot(back, model, shop.NOW_US + 4)
     with pytest.raises(RefusedError, match="HF208"):
         train(back, model, newer.snapshot, now_us=shop.NOW_US + 4)
     accept(back, BatchId("visits", "d0"), reason="looked at", actor="ann", now_us=shop.NOW_US + 5)
@@ -103,11 +106,11 @@ def test_snapshots_versions_and_profiles_come_back_and_training_goes_on(tmp_path
     done_all = accept_all(back, "visits", reason="looked at", actor="ann", now_us=shop.NOW_US + 5)
     assert (done_all.loads, done_all.suspect) == (3, ())
     assert train(back, model, newer.snapshot, now_us=shop.NOW_US + 6).rows_trained > made.rows_trained
-    assert train(back, model, cut.snapshot, now_us=shop.NOW_US + 7).version == made.version
+    assert train(back, model, snapshot.snapshot, now_us=shop.NOW_US + 7).version == made.version
 
 
-def test_taking_one_load_out_says_nothing_of_the_others(tmp_path: Path) -> None:
-    """Each load that was made known again is suspect until a person accepts it, whatever is backed out."""
+def test_taking_one_load_out_reports_nothing_of_the_others(tmp_path: Path) -> None:
+    """Each load that was re-registered is suspect until a person accepts it, whatever is backed out."""
     store, model = Store.open(tmp_path / "store"), shop.model(shop.Selection())
     for day in range(4):
         ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
@@ -120,12 +123,12 @@ def test_taking_one_load_out_says_nothing_of_the_others(tmp_path: Path) -> None:
     execute_backout(back, [shop.VISITS], batch, reason="wrong", actor="ann", now_us=shop.NOW_US + 2)
     (after,) = of_model(back, [shop.VISITS], now_us=shop.NOW_US + 3)
     assert (after.state, after.reregistered) == ("suspect", ("d1", "d2", "d3"))
-    cut = _cut(back, model, shop.NOW_US + 3)
+    snapshot = _snapshot(back, model, shop.NOW_US + 3)
     with pytest.raises(RefusedError, match=r"HF208.*3 suspect"):
-        train(back, model, cut.snapshot, now_us=shop.NOW_US + 3)
+        train(back, model, snapshot.snapshot, now_us=shop.NOW_US + 3)
     accept_all(back, "visits", reason="looked at", actor="ann", now_us=shop.NOW_US + 4)
     assert of_model(back, [shop.VISITS], now_us=shop.NOW_US + 5)[0].state == "flowing"
-    train(back, model, cut.snapshot, now_us=shop.NOW_US + 6)
+    train(back, model, snapshot.snapshot, now_us=shop.NOW_US + 6)
 
 
 def test_clean_and_tainted_versions_come_back_as_what_they_were(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ def test_clean_and_tainted_versions_come_back_as_what_they_were(tmp_path: Path) 
         if name == "after":
             batch = BatchId("visits", "d4")
             execute_backout(store, [shop.VISITS], batch, reason="wrong", actor="ann", now_us=shop.NOW_US)
-        made[name] = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
+        made[name] = train(store, model, _snapshot(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
     rows = {name: data_files.read_rows(store, each.snapshot, "visits") for name, each in made.items()}
     _lose(store)
     done = rebuild(store.root, now_us=shop.NOW_US + 1, model=model)
@@ -209,7 +212,7 @@ def test_a_snapshot_whose_rows_are_gone_stays_known_with_its_version(tmp_path: P
     store, model = Store.open(tmp_path / "store"), shop.model(shop.Selection())
     for day in range(4):
         ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
-    made = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
+    made = train(store, model, _snapshot(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
     with store.ledger.read() as connection:
         (lost, *_) = data_files.snapshot_entries(connection, made.snapshot, "visits")
     (store.root / lost.path).unlink()
@@ -230,7 +233,7 @@ def test_a_version_whose_snapshot_has_no_manifest_is_named_and_moved_aside(tmp_p
     store, model = Store.open(tmp_path / "store"), shop.model(shop.Selection())
     for day in range(4):
         ingest(store, shop.VISITS, f"d{day}", shop.delivery(tmp_path, day), now_us=shop.NOW_US)
-    made = train(store, model, _cut(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
+    made = train(store, model, _snapshot(store, model, shop.NOW_US).snapshot, now_us=shop.NOW_US)
     path = snapshots.manifest_path(store.root, made.snapshot)
     path.write_bytes(path.read_bytes().replace(b'"epoch', b'"epocs').replace(b"visits", b"visitz"))
     _lose(store)

@@ -1,4 +1,4 @@
-"""`verify --repair` mends what can be proved, tells the proof, and leaves the rest as HF305 (P3)."""
+"""`verify --repair` repairs what can be proved, shows the proof, and leaves the rest as HF305 (P3)."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def _flip(path: Path) -> None:
 def test_lost_bytes_come_back_from_a_link_or_a_backup_and_else_do_not(store: Store, tmp_path: Path) -> None:
     rows, kept = _rows(store), tmp_path / "kept"
     backup(store, kept, now_us=2)
-    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=2)
-    published = delta.publish(store, cut.snapshot)["flights"]
+    snapshot = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=2)
+    published = delta.publish(store, snapshot.snapshot)["flights"]
     linked = sorted(path.name for path in published.glob("*.parquet"))
     _flip(store.root / "rows" / linked[0])
     done = repair(store, now_us=3)
@@ -96,7 +96,7 @@ def test_wrong_facts_of_the_ledger_are_set_right_by_the_files(store: Store, chan
 
 
 def test_a_digest_that_no_file_has_is_not_guessed(store: Store) -> None:
-    """File and ledger contradict each other, and nothing says which of the two is right."""
+    """File and ledger contradict each other, and nothing reports which of the two is right."""
     with store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE files SET sha256 = 'x' WHERE table_name = 'flights'")
     done = repair(store, now_us=3)
@@ -105,21 +105,21 @@ def test_a_digest_that_no_file_has_is_not_guessed(store: Store) -> None:
 
 
 def test_published_tables_and_contracts_are_made_again(store: Store) -> None:
-    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=2)
-    published = delta.publish(store, cut.snapshot)["flights"]
+    snapshot = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=2)
+    published = delta.publish(store, snapshot.snapshot)["flights"]
     commit = next((published / "_delta_log").glob("*.json"))
     commit.write_bytes(b"")
     contracts.copy_path(store.root, loader.CONTRACT.hash).unlink()
     done = repair(store, now_us=3)
     assert sorted(_subjects(done)) == [
         f"contract {loader.CONTRACT.hash[:12]}",
-        f"published/{cut.snapshot}/flights",
+        f"published/{snapshot.snapshot}/flights",
     ]
     assert done.verification.findings == ()
     assert commit.stat().st_size > 0
 
 
-def test_the_torn_end_of_a_log_is_cut_once_its_server_is_gone(store: Store) -> None:
+def test_the_torn_end_of_a_log_is_truncated_once_its_server_is_gone(store: Store) -> None:
     directory = store.root / "log" / "s1"
     writer = LogWriter(directory, "s1", "m")
     record = PredictionRecord(

@@ -32,8 +32,8 @@ def store(tmp_path: Path, delivery: Callable[[int], Path]) -> Store:
 
 
 def test_a_store_in_order_has_no_finding(store: Store) -> None:
-    told: list[tuple[int, int]] = []
-    outcome = verify(store, now_us=5, progress=lambda done, of: told.append((done, of)))
+    reported: list[tuple[int, int]] = []
+    outcome = verify(store, now_us=5, progress=lambda done, of: reported.append((done, of)))
     assert (outcome.files, outcome.rows, outcome.swept, outcome.findings, outcome.clean) == (
         4,
         600,
@@ -41,7 +41,7 @@ def test_a_store_in_order_has_no_finding(store: Store) -> None:
         (),
         True,
     )
-    assert told == [(done, 4) for done in range(1, 5)]
+    assert reported == [(done, 4) for done in range(1, 5)]
     assert outcome.as_dict()["findings"] == ()
 
 
@@ -71,8 +71,8 @@ def test_every_damage_to_a_file_is_found(store: Store, damage: str) -> None:
     assert f"rows/{first.name}" in {finding.subject for finding in found}
     assert all(finding.explanation and finding.next_command for finding in found)
     with store.ledger.read() as connection:
-        (told,) = events.newest(connection, kind="store.verified")
-    assert found[0].subject in told.explanation
+        (reported,) = events.newest(connection, kind="store.verified")
+    assert found[0].subject in reported.explanation
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_every_contradiction_in_the_ledger_is_found(store: Store, change: str, s
 
 
 def test_a_key_in_two_batches_is_found(store: Store, delivery: Callable[[int], Path]) -> None:
-    """The rows of a day come again, in other bytes and with other values: no digest can tell, only the keys do."""
+    """The rows of a day come again, in other bytes and with other values: no digest shows it, only the keys do."""
     again = delivery(1)
     pl.read_parquet(again).head(20).with_columns(delay=pl.lit(3.5)).write_parquet(again)
     unasked = replace(loader.FEED, expects=Expectations(duplicate_keys=None))
@@ -125,5 +125,5 @@ def test_orphans_are_swept_and_are_no_finding(store: Store) -> None:
     (store.root / data_files.ROWS_DIRECTORY / "0123-00000.parquet").write_bytes(b"half a file")
     assert (verify(store, now_us=5).swept, verify(store).swept) == (1, 0)
     with store.ledger.read() as connection:
-        (told,) = events.newest(connection, kind="store.verified")
-    assert told.explanation == "1 orphans were swept"
+        (reported,) = events.newest(connection, kind="store.verified")
+    assert reported.explanation == "1 orphans were swept"

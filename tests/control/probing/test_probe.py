@@ -20,7 +20,7 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture
 def hung():
-    """An address where connections are taken and nothing is ever said."""
+    """An address where connections are taken and nothing is ever reported."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
@@ -57,12 +57,12 @@ def refusing():
         thread.join()
 
 
-def test_hung_servers_are_asked_at_once_and_keep_no_answer_from_being_seen(hung, refusing, tmp_path):
+def test_hung_servers_are_probed_at_once_and_keep_no_response_from_being_seen(hung, refusing, tmp_path):
     """A round must not take longer than the lease, however many servers hang."""
-    asked = [Server(f"h{n}", "m", hung, tmp_path / f"h{n}", 1) for n in range(8)]
-    asked.append(Server("r", "m", refusing, tmp_path / "r", 1))
+    requested = [Server(f"h{n}", "m", hung, tmp_path / f"h{n}", 1) for n in range(8)]
+    requested.append(Server("r", "m", refusing, tmp_path / "r", 1))
     began = time.monotonic()
-    seen = probing.observe_all(asked)
+    seen = probing.observe_all(requested)
     assert time.monotonic() - began < probing.TIMEOUT_SECONDS + 0.5
     assert {name: found.is_reachable for name, found in seen.items()} == {
         **{f"h{n}": False for n in range(8)},
@@ -71,7 +71,7 @@ def test_hung_servers_are_asked_at_once_and_keep_no_answer_from_being_seen(hung,
     assert "did not respond within 2 s" in seen["h3"].error
 
 
-def test_a_server_that_answers_its_status_and_no_request_is_not_silent(refusing, tmp_path):
+def test_a_server_that_responds_with_its_status_and_no_request_is_not_silent(refusing, tmp_path):
     seen = probing.observe(Server("r", "m", refusing, tmp_path, 1))
     assert (seen.plan_id, seen.observed_version, seen.is_reachable) == (7, None, True)
     plan = TrafficPlan("m", 7, "v2", None, 0, "v1", None, None)

@@ -1,4 +1,4 @@
-"""The story of a rollout: every decision with what was known at that moment, and the traffic that followed."""
+"""The history of a rollout: every decision with what was known at that time, and the traffic that followed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_each_decision_is_reported_with_its_evidence_and_its_traffic(
 ) -> None:
     challenger = world.add_version()
     number = world.begin(challenger)
-    world.champion_answers()
+    world.champion_responses()
     world.reconcile()
     world.traffic()
     world.reconcile()
@@ -34,14 +34,14 @@ def test_each_decision_is_reported_with_its_evidence_and_its_traffic(
     world.reconcile()
     world.probe()
     world.reconcile()
-    story = explain(world.store, number)
-    assert [(each.kind, each.actor) for each in story.events[:4]] == [
+    history = explain(world.store, number)
+    assert [(each.kind, each.actor) for each in history.events[:4]] == [
         ("rollout.pending", "ann"),
         ("rollout.canary", "holdfast"),
         ("rollout.advanced", "holdfast"),
         ("rollout.rolling_back", "holdfast"),
     ]
-    advanced, rolled_back = story.events[2:4]
+    advanced, rolled_back = history.events[2:4]
     assert {metric["metric"]: metric["verdict"] for metric in advanced.evidence} == {
         "errors": "pass",
         "latency": "pass",
@@ -52,14 +52,14 @@ def test_each_decision_is_reported_with_its_evidence_and_its_traffic(
     assert advanced.plan["share_ppm"] == 500_000
     assert rolled_back.plan is not None
     assert rolled_back.plan["challenger"] is None
-    canonical_json(story.as_dict())
-    _print(Output(as_json=False), story)
+    canonical_json(history.as_dict())
+    _print(Output(as_json=False), history)
     words = capsys.readouterr().out
     assert f"rollout {number} of m: {challenger}, against v2-00000000; it is rolled_back" in words
     assert "harm to errors" in words
     assert "v3-00000000 gets 50 %" in words
 
 
-def test_a_rollout_that_is_not_there_is_said_so(world) -> None:
+def test_a_rollout_that_is_not_there_is_reported(world) -> None:
     with pytest.raises(NotFoundError, match="HF303"):
         explain(world.store, 99)

@@ -1,4 +1,4 @@
-"""What callers ask, replayed through the prediction log and compared with what the champion learnt from: a slice that no
+"""What callers request, replayed through the prediction log and compared with what the champion was trained on: a slice that no
 training row had, and a share of late flights that moved (R50, R51, R53)."""
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ MODEL = Model(
 
 @functools.cache
 def flights(first: date, last: date) -> pl.DataFrame:
-    """Real flights of those days at the moment when they left, and whether they came a quarter of an hour late."""
+    """Real flights of those days at the time when they left, and whether they came a quarter of an hour late."""
     rows = (
         runpy.run_path(str(EXAMPLE / "daily_files.py"))["_read"]("flights")
         .with_row_index("id")
@@ -101,7 +101,7 @@ def flights(first: date, last: date) -> pl.DataFrame:
 
 @dataclass
 class Line:
-    """A champion that learnt from April without LaGuardia, and the log of a server that answers with it."""
+    """A champion that was trained on April without LaGuardia, and the log of a server that answers with it."""
 
     store: Store
     version: LoadedVersion
@@ -110,7 +110,7 @@ class Line:
     lease: Lease
     segment: int = 0
 
-    def answer(self, rows: pl.DataFrame, *, labelled: int = 0) -> None:
+    def response(self, rows: pl.DataFrame, *, labelled: int = 0) -> None:
         """Log the champion's answers to `rows`, and what became of the first `labelled` of them; collect both."""
         self.segment += 1
         given = rows.drop("late").to_dicts()
@@ -137,14 +137,14 @@ class Line:
         now_us = NOW_US + self.segment * HOUR_US + minutes * 60_000_000
         return comparing.compare(self.store, "late", self.lease, now_us=now_us)
 
-    def told(self, kind: str) -> list[events.EventRow]:
+    def reported(self, kind: str) -> list[events.EventRow]:
         with self.store.ledger.read() as connection:
             return events.newest(connection, kind=kind)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A store with April and a champion that learnt from it, and its name."""
+    """A store with April and a champion that was trained on it, and its name."""
     directory = tmp_path_factory.mktemp("trained")
     store = Store.open(directory / "store")
     path = directory / "april.parquet"
@@ -203,12 +203,12 @@ def test_a_slice_that_no_training_row_had_is_reported_once_and_shown(line: Line)
     """R51, R53: an airport that appears in the requests."""
     rows = flights(date(2013, 4, 13), date(2013, 4, 13))
     known = rows.filter(pl.col("origin") != "LGA")
-    line.answer(known)
+    line.response(known)
     found = line.compare()
     assert found is not None
     assert found.predictions == known.height
     assert found.uncovered == ()
-    line.answer(rows)
+    line.response(rows)
     assert line.compare(-59) is None, "half a minute has not passed"
     found = line.compare()
     assert found is not None
@@ -222,7 +222,7 @@ def test_a_slice_that_no_training_row_had_is_reported_once_and_shown(line: Line)
     )
     assert uncovered.share == laguardia / (known.height + rows.height)
     line.compare(2)
-    (event,) = line.told("slice.uncovered")
+    (event,) = line.reported("slice.uncovered")
     assert event.subject == f"{line.version.name}/origin=LGA"
     assert "its predictions there are a guess" in event.explanation
     document = status(line.store, "late", now_us=NOW_US)
@@ -239,9 +239,9 @@ def test_the_share_of_late_flights_in_december_is_found_from_scores_made_for_apr
     april, december = (flights(date(2013, month, 13), date(2013, month, 25)) for month in (4, 12))
     planted = float(december["late"].to_numpy().mean())
     mixed = april.sample(fraction=1.0, shuffle=True, seed=2)
-    line.answer(mixed.head(2_000), labelled=1_500)
+    line.response(mixed.head(2_000), labelled=1_500)
     line.compare()
-    line.answer(drawn(mixed.slice(2_000), planted, comparing.MAX_PREDICTIONS, seed=3), labelled=300)
+    line.response(drawn(mixed.slice(2_000), planted, comparing.MAX_PREDICTIONS, seed=3), labelled=300)
     found = line.compare()
     assert found is not None
     assert found.label is not None
@@ -255,15 +255,15 @@ def test_the_share_of_late_flights_in_december_is_found_from_scores_made_for_apr
     assert label.seen.low <= planted <= label.seen.high
     assert (label.seen_rows, label.calibrated_on, label.shifted) == (300, 1_500, True)
     assert "assumed: only the share of the classes moved" in label.explanation
-    (event,) = line.told("label.shifted")
+    (event,) = line.reported("label.shifted")
     assert event.subject == line.version.name
     with line.store.ledger.read() as connection:
         assert traffic_comparison.last(connection, "late") == found
 
 
-def test_without_labels_the_share_is_a_guess_that_says_so_and_alarms_nobody(line: Line) -> None:
+def test_without_labels_the_share_is_a_guess_that_reports_it_and_alarms_no_person(line: Line) -> None:
     rows = flights(date(2013, 4, 13), date(2013, 4, 25))
-    line.answer(drawn(rows, 0.6, 2_000, seed=4))
+    line.response(drawn(rows, 0.6, 2_000, seed=4))
     found = line.compare()
     assert found is not None
     assert found.label is not None
@@ -275,11 +275,11 @@ def test_without_labels_the_share_is_a_guess_that_says_so_and_alarms_nobody(line
         False,
     )
     assert "no labels to correct the scores by" in found.label.explanation
-    assert line.told("label.shifted") == []
+    assert line.reported("label.shifted") == []
 
 
-def test_what_was_found_is_among_the_metrics_and_beside_a_comparison_of_snapshots(line: Line) -> None:
-    line.answer(flights(date(2013, 4, 13), date(2013, 4, 13)), labelled=100)
+def test_what_was_found_is_among_the_metrics_and_next_to_a_comparison_of_snapshots(line: Line) -> None:
+    line.response(flights(date(2013, 4, 13), date(2013, 4, 13)), labelled=100)
     found = line.compare()
     assert found is not None
     facts = ServerFacts("late", 1.0, {}, comparison=found)
@@ -298,24 +298,24 @@ def test_what_was_found_is_among_the_metrics_and_beside_a_comparison_of_snapshot
 
 
 def test_a_loop_that_lost_its_lease_writes_nothing(line: Line) -> None:
-    line.answer(flights(date(2013, 4, 13), date(2013, 4, 13)))
+    line.response(flights(date(2013, 4, 13), date(2013, 4, 13)))
     with line.store.ledger.write() as connection:
         leases.acquire(connection, "control-late", holder="test", duration_us=60_000_000, now_us=NOW_US)
     with pytest.raises(ConflictError, match="HF304"):
         line.compare()
     assert cutting.last_traffic_comparison(line.store, "late") is None
-    assert line.told("slice.uncovered") == []
+    assert line.reported("slice.uncovered") == []
 
 
 def test_a_file_that_cannot_be_read_is_reported_and_the_others_count(line: Line) -> None:
     rows = flights(date(2013, 4, 13), date(2013, 4, 13))
-    line.answer(rows.head(100))
-    line.answer(rows.tail(200))
+    line.response(rows.head(100))
+    line.response(rows.tail(200))
     with line.store.ledger.read() as connection:
         (first, _) = collected(connection, collected_log.PREDICTIONS)
     (line.store.root / first.path).write_bytes(b"PAR1")
     found = line.compare()
     assert found is not None
     assert found.predictions == 200
-    (event,) = line.told("predictions.damaged")
+    (event,) = line.reported("predictions.damaged")
     assert event.subject == f"file/{first.path}"

@@ -32,7 +32,7 @@ def world(tmp_path: Path):
 
 @pytest.fixture
 def hung() -> Iterator[str]:
-    """An address where connections are taken and nothing is ever said."""
+    """An address where connections are taken and nothing is ever reported."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
@@ -41,15 +41,15 @@ def hung() -> Iterator[str]:
 
 @pytest.fixture
 def obeying() -> Iterator[Callable[[Abort], str]]:
-    """A server elsewhere that obeys an abort and answers its status only; its address."""
+    """A server elsewhere that follows an abort and answers its status only; its address."""
     started: list[http.server.ThreadingHTTPServer] = []
 
     def start(abort: Abort) -> str:
-        said = {"plan": 1, "aborts": [{name: getattr(abort, name) for name in abort.__slots__}]}
+        reported = {"plan": 1, "aborts": [{name: getattr(abort, name) for name in abort.__slots__}]}
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                body = json.dumps(said).encode()
+                body = json.dumps(reported).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -74,7 +74,7 @@ def carry(world) -> list[str]:
     return [each.version for each in done]
 
 
-def told(world) -> list[str]:
+def reported(world) -> list[str]:
     with world.store.ledger.read() as connection:
         return [each.explanation for each in events.newest(connection, subject=MODEL, kind="abort.pending")]
 
@@ -84,7 +84,7 @@ def abort(world, version: str) -> None:
     aborts.add(aborts.directory_of(world.store.root, MODEL), given)
 
 
-def test_an_abort_that_nobody_can_stand_in_for_is_reported_once_and_keeps_no_other_waiting(world) -> None:
+def test_an_abort_without_a_fallback_is_reported_once_and_keeps_no_other_waiting(world) -> None:
     with world.store.ledger.write() as connection:  # no heuristic either
         connection.exec_driver_sql("DELETE FROM versions")
     first = world.add_version()
@@ -92,18 +92,18 @@ def test_an_abort_that_nobody_can_stand_in_for_is_reported_once_and_keeps_no_oth
     abort(world, first)
     assert carry(world) == []
     assert carry(world) == []
-    (words,) = told(world)
+    (words,) = reported(world)
     assert "no other version may serve" in words
     assert world.plan().champion == first
     second = world.add_version()
     world.begin(second)
-    world.champion_answers()
+    world.champion_responses()
     assert world.reconcile() == ["Start"]
     abort(world, second)
     assert carry(world) == [second]
     assert carry(world) == []
     assert world.row().state == "rolling_back"
-    assert len(told(world)) == 1
+    assert len(reported(world)) == 1
 
 
 def test_an_abort_that_the_ledger_refuses_keeps_no_other_waiting(
@@ -121,7 +121,7 @@ def test_an_abort_that_the_ledger_refuses_keeps_no_other_waiting(
     abort(world, before)
     assert carry(world) == [before]
     assert carry(world) == []
-    (words,) = told(world)
+    (words,) = reported(world)
     assert "HF406" in words
     assert (world.plan().champion, world.plan().previous) == (version, None)
 
@@ -137,7 +137,7 @@ def probed(world) -> tuple[Probe, float]:
 def test_a_machine_that_is_gone_delays_a_round_only_now_and_then(
     world, hung: str, tmp_path: Path, obeying: Callable[[Abort], str]
 ) -> None:
-    """It is seen at once when it answers again, and what it obeys is carried then."""
+    """It is seen at once when it answers again, and what it follows is carried then."""
     before = world.add_version()
     world.promote(before)
     version = world.add_version()

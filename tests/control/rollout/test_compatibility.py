@@ -1,4 +1,4 @@
-"""What was not tried together gets no traffic: a version, the binary in force, the configuration in force (R115, R116)."""
+"""What was not tried together gets no traffic: a version, the binary in force, the serving config in force (R115, R116)."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def world(tmp_path: Path) -> World:
     return made
 
 
-def judge(world: World, version: str, binary: Runtime, verdict: Verdict = Verdict.PASS) -> None:
+def judge(world: World, version: str, runtime: Runtime, verdict: Verdict = Verdict.PASS) -> None:
     with world.store.ledger.write() as connection:
         limits = plan_parts.serving_config_in_force(connection, MODEL)
         serving_configs.register(connection, limits, now_us=world.tick())
-        found = CompatibilityResult(version, binary.id, limits.id, verdict, "0.2 apart", world.tick())
+        found = CompatibilityResult(version, runtime.id, limits.id, verdict, "0.2 apart", world.tick())
         runtimes.judge(connection, found)
 
 
-def use(world: World, binary: Runtime) -> int:
-    return pushing.push(world.store, MODEL, binary.id, BLUE, actor="ann", reason="new", now_us=world.tick())
+def use(world: World, runtime: Runtime) -> int:
+    return pushing.push(world.store, MODEL, runtime.id, BLUE, actor="ann", reason="new", now_us=world.tick())
 
 
-def put_in_force(world: World, binary: Runtime) -> None:
+def put_in_force(world: World, runtime: Runtime) -> None:
     plan = world.plan()
     assert plan is not None
-    judge(world, plan.champion, binary)
-    use(world, binary)
+    judge(world, plan.champion, runtime)
+    use(world, runtime)
 
 
-def test_where_no_plan_asks_for_a_runtime_nothing_is_asked_of_a_rollout(world: World) -> None:
+def test_where_no_plan_asks_for_a_runtime_nothing_is_required_of_a_rollout(world: World) -> None:
     version = world.add_version()
     judge(world, version, GREEN, Verdict.FAIL)
     assert world.begin(version)

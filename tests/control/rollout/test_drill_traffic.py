@@ -1,4 +1,4 @@
-"""Whoever writes a plan while a live drill has all users ends first what it has moved (R120)."""
+"""A plan that is written while a live drill has all users first ends what the drill has moved (R120)."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
     world.promote(second)
     promotion = world.row()
 
-    def answers() -> tuple[str, str | None]:
+    def responses() -> tuple[str, str | None]:
         plan = world.plan()
         assert plan is not None
         return plan.champion, plan.previous
 
     drill, before, moved = move(world)
-    assert answers() == (first, second)
+    assert responses() == (first, second)
     with pytest.raises(ConflictError, match="a live rollback drill"):
         world.begin(world.add_version())
     with store.ledger.write() as connection, pytest.raises(RefusedError, match="another drill has moved all"):
@@ -63,17 +63,17 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
     assert push.outcome is PushOutcome.OPEN
     limits = replace(ConnectionLimits(), idle_seconds=7.0)
     plan_parts.push_serving_config(store, MODEL, limits, actor="ann", reason="less", now_us=world.tick())
-    assert answers() == (second, first)
+    assert responses() == (second, first)
     assert live.put_back(store, MODEL, drill, before, moved, now_us=world.tick()) is None
 
     move(world)
     with store.ledger.write() as connection:
         cause = Cause("it fails", "ann", world.tick())
         failover.fail_over(connection, store, MODEL, cause, also=(heuristic,))
-    assert answers() == (second, first)
+    assert responses() == (second, first)
 
     copied = rollout_world.EVERYTHING_PPM // 2
-    with store.ledger.write() as connection:  # copies go on when who stands by is replaced
+    with store.ledger.write() as connection:  # copies go on when the fallback version is replaced
         traffic_plans.append(
             connection,
             TrafficPlan(
@@ -98,4 +98,4 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
     move(world)
     assert world.rollback() == promotion.rollout_id
     assert read(store, rollouts.get, promotion.rollout_id).state is State.ROLLING_BACK
-    assert answers()[0] == first
+    assert responses()[0] == first

@@ -58,8 +58,8 @@ class Walk(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.plan() is not None)
     @rule()
-    def champion_answers(self) -> None:
-        self.world.champion_answers()
+    def champion_responses(self) -> None:
+        self.world.champion_responses()
 
     @precondition(lambda self: (row := self.acting()) is not None and row.state in COMPARING and row.champion)
     @rule(failing=st.sampled_from([0, 0, 0, 20]), labelled=st.sampled_from([0, 6]))
@@ -109,7 +109,7 @@ class Walk(RuleBasedStateMachine):
         assert (self.newest(), self.world.plan()) == before
 
     @invariant()
-    def the_plan_is_what_the_state_says(self) -> None:
+    def the_plan_is_what_the_state_declares(self) -> None:
         row, plan, newest = self.acting(), self.world.plan(), self.newest()
         if newest is not None and plan is not None and newest.state in (State.PENDING, State.CANCELLED):
             assert newest.challenger not in plan.versions()
@@ -135,13 +135,13 @@ class Walk(RuleBasedStateMachine):
                 assert row.challenger not in plan.versions()
 
     @invariant()
-    def at_most_one_is_under_way_and_the_story_is_whole(self) -> None:
+    def at_most_one_is_under_way_and_the_history_is_whole(self) -> None:
         rows = read(self.world.store, rollouts.of_model, rollout_world.MODEL)
         assert sum(row.running for row in rows) <= 1
         with self.world.store.ledger.read() as connection:
             for row in rows[:1]:
-                told = events.newest(connection, subject=row.subject, limit=1)
-                assert told[0].at_us == row.changed_at_us
+                reported = events.newest(connection, subject=row.subject, limit=1)
+                assert reported[0].at_us == row.changed_at_us
 
     @invariant()
     def what_did_harm_is_not_promoted(self) -> None:
@@ -160,7 +160,7 @@ def test_two_loops_at_once_are_harmless(tmp_path: Path) -> None:
     world = rollout_world.World.open(tmp_path)
     world.promote(world.add_version())
     number = world.begin(world.add_version())
-    world.champion_answers()
+    world.champion_responses()
     taken: list[str] = []
     odd: list[BaseException] = []
     stop = threading.Event()
@@ -196,14 +196,14 @@ def test_two_loops_at_once_are_harmless(tmp_path: Path) -> None:
     assert not odd
     assert taken == ["Start", "Advance", "Advance", "Complete", "Confirm"]
     with world.store.ledger.read() as connection:
-        told = events.newest(connection, subject=rollouts.subject_of(number))
-    assert len(told) == 6
+        reported = events.newest(connection, subject=rollouts.subject_of(number))
+    assert len(reported) == 6
 
 
-def _code_of(deed) -> str:
-    """The code of the error that `deed` ends in, empty when it succeeds."""
+def _code_of(operation) -> str:
+    """The code of the error that `operation` ends in, empty when it succeeds."""
     try:
-        deed()
+        operation()
     except HoldfastError as error:
         return error.code
     return ""

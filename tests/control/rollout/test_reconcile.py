@@ -45,7 +45,7 @@ def test_a_first_version_is_verified_and_then_promoted(world: World) -> None:
     assert world.reconcile() == ["Complete"]
     assert (world.row().state, world.row().champion) == (State.VERIFYING, None)
     assert world.reconcile() == []
-    world.probe(answered="somebody else")
+    world.probe(responded="another")
     assert world.reconcile() == []
     world.probe()
     assert world.reconcile() == ["Confirm"]
@@ -60,7 +60,7 @@ def test_a_good_version_goes_through_every_step_to_promotion(served: World) -> N
     version = served.add_version()
     served.begin(version)
     assert served.reconcile() == []  # nothing is known about the champion's latency yet
-    served.champion_answers()
+    served.champion_responses()
     assert served.reconcile() == ["Start"]
     shares = []
     for _ in range(3):
@@ -92,7 +92,7 @@ def test_harm_that_shows_only_when_it_has_everything_is_rolled_back(
     """R117 at 100 % and while a probe is awaited: real traffic has no champion left to compare with."""
     champion = served.row().challenger
     served.begin(served.add_version())
-    served.champion_answers()
+    served.champion_responses()
     served.reconcile()
     for _ in range(steps):
         served.traffic(labelled=20)
@@ -110,9 +110,9 @@ def test_harm_that_shows_only_when_it_has_everything_is_rolled_back(
 
 
 def test_a_version_that_no_server_survives_is_rolled_back(served: World) -> None:
-    """R118: silence is not consent; nobody has to notice it."""
+    """R118: silence is not consent; no person has to notice it."""
     served.begin(served.add_version())
-    served.champion_answers()
+    served.champion_responses()
     served.reconcile()
     while served.row().state == "canary":
         served.traffic()
@@ -131,7 +131,7 @@ def test_a_promotion_can_be_undone_after_later_rollouts_have_ended(served: World
     served.promote(second)
     promotion = served.row().rollout_id
     served.begin(served.add_version())
-    served.champion_answers()
+    served.champion_responses()
     served.reconcile()
     served.rollback()
     served.probe()
@@ -153,7 +153,7 @@ def test_a_promotion_can_be_undone_after_later_rollouts_have_ended(served: World
 def test_a_rollback_keeps_the_fallback_that_servers_have_warm(served: World) -> None:
     """A heuristic that was trained meanwhile is warm nowhere: naming it would hold the rollback up."""
     served.begin(served.add_version())
-    served.champion_answers()
+    served.champion_responses()
     served.reconcile()
     served.add_version("heuristic", "registered")
     served.rollback()
@@ -183,7 +183,7 @@ def test_harm_is_rolled_back_without_a_person(served: World) -> None:
     """R117: and the plan does not name the bad version any more."""
     champion = served.row().challenger
     number = served.begin(served.add_version())
-    served.champion_answers()
+    served.champion_responses()
     served.reconcile()
     served.traffic(failing=15)
     assert served.reconcile() == ["RollBack"]
@@ -201,10 +201,10 @@ def test_harm_is_rolled_back_without_a_person(served: World) -> None:
 
 def test_late_labels_that_show_harm_roll_back(served: World) -> None:
     served.begin(served.add_version())
-    served.champion_answers()
+    served.champion_responses()
     served.reconcile()
     served.traffic(labelled=0)
-    assert served.reconcile() == []  # the policy asks for labels
+    assert served.reconcile() == []  # the policy requests labels
     served.traffic(units=0, labelled=60, score=0.2)
     assert served.reconcile() == ["RollBack"]
     assert "harm to quality" in served.row().reason
@@ -212,7 +212,7 @@ def test_late_labels_that_show_harm_roll_back(served: World) -> None:
 
 def test_patience_runs_out(served: World) -> None:
     served.begin(served.add_version())
-    served.champion_answers()
+    served.champion_responses()
     served.reconcile()
     served.tick(3_700_000_000)
     assert served.reconcile() == ["RollBack"]
@@ -226,7 +226,7 @@ def test_one_command_rolls_back_from_every_state(served: World, until: str) -> N
     version = served.add_version()
     number = served.begin(version)
     if until != "pending":
-        served.champion_answers()
+        served.champion_responses()
         served.reconcile()
     while until in ("verifying", "promoted") and served.row().state == "canary":
         served.traffic()
@@ -254,7 +254,7 @@ def test_one_command_rolls_back_from_every_state(served: World, until: str) -> N
         served.rollback()
 
 
-def test_the_champion_keeps_who_stands_behind_it(served: World) -> None:
+def test_the_champion_keeps_its_fallback(served: World) -> None:
     """While another version is rolled out, and after it went back: until a promotion puts the champion there."""
     first, second = served.row().challenger, served.add_version()
     served.promote(second)
@@ -266,7 +266,7 @@ def test_the_champion_keeps_who_stands_behind_it(served: World) -> None:
 
     assert behind() == (second, first)
     served.begin(served.add_version())
-    served.champion_answers()
+    served.champion_responses()
     seen = []
     while served.row().state is not State.VERIFYING:
         served.reconcile()
@@ -278,18 +278,18 @@ def test_the_champion_keeps_who_stands_behind_it(served: World) -> None:
     assert behind() == (second, first)
     served.probe()
     served.reconcile()
-    served.begin(first)  # who is rolled out stands behind nobody
+    served.begin(first)  # a version that is rolled out is no fallback
     served.reconcile()
     assert (served.row().state, behind()) == (State.CANARY, (second, None))
     served.rollback(first)
     assert behind() == (second, None)
 
 
-def test_a_drill_is_not_asked_for_where_none_can_pass(served: World) -> None:
-    """Nobody stands beside a model's first version without a heuristic: only a second version can."""
+def test_a_drill_is_not_required_where_none_can_pass(served: World) -> None:
+    """No fallback version stands behind a model's first version without a heuristic: only a second version can."""
     model = served.model
     model.rollout = dataclasses.replace(rollout_world.POLICY, max_drill_age=timedelta(days=7))
-    served.champion_answers()
+    served.champion_responses()
     reconcile.begin(served.store, model, served.add_version(), actor="ann", now_us=served.tick())
     assert served.reconcile() == []  # the heuristic is there, and could be drilled
     with served.store.ledger.write() as connection:
@@ -299,10 +299,10 @@ def test_a_drill_is_not_asked_for_where_none_can_pass(served: World) -> None:
 
 @pytest.mark.parametrize("until", ["pending", "canary", "promoted"])
 def test_the_same_command_again_takes_nothing_more_back(served: World, until: str) -> None:
-    """R118: neither a moment after the rollback was confirmed, nor when it names what was taken back."""
+    """R118: neither just after the rollback was confirmed, nor when it names what was rolled back."""
     champion, version = served.row().challenger, served.add_version()
     number = served.begin(version)
-    served.champion_answers()
+    served.champion_responses()
     while served.row().state != until:
         served.reconcile()
         if served.row().state == "canary" != until:
@@ -335,7 +335,7 @@ def test_a_named_version_is_rolled_back_or_nothing_is(served: World) -> None:
         with pytest.raises(RefusedError, match=why):
             served.rollback(name)
     number = served.begin(version)
-    served.champion_answers()
+    served.champion_responses()
     served.reconcile()
     with pytest.raises(RefusedError, match=f"of {version} against {champion} is canary, and comes first"):
         served.rollback(champion)
@@ -356,7 +356,7 @@ def test_a_first_version_returns_to_the_heuristic(world: World) -> None:
     assert world.row().state is State.ROLLED_BACK
 
 
-def test_who_may_not_begin(served: World) -> None:
+def test_what_may_not_begin(served: World) -> None:
     for role, state in (("candidate", "registered"), ("candidate", "refused"), ("heuristic", "qualified")):
         with pytest.raises(RefusedError, match="HF403"):
             served.begin(served.add_version(role, state))
@@ -374,7 +374,7 @@ def test_who_may_not_begin(served: World) -> None:
 def test_a_loop_that_lost_its_lease_writes_nothing(served: World) -> None:
     """D6: the old holder slept; its decision is refused by the epoch, the new holder's stands."""
     served.begin(served.add_version())
-    served.champion_answers()
+    served.champion_responses()
     stale = served.lease
     with served.store.ledger.write() as connection:
         leases.release(connection, stale)
@@ -387,7 +387,7 @@ def test_a_loop_that_lost_its_lease_writes_nothing(served: World) -> None:
 
 @pytest.mark.parametrize("point", failpoints.ROLLOUT_POINTS)
 def test_a_loop_that_dies_leaves_all_or_nothing(served: World, point: str) -> None:
-    """State, event and plan are one transaction: whoever looks next finds them together, and goes on."""
+    """State, event and plan are one transaction: the next one that looks finds them together, and goes on."""
 
     class Death(BaseException):
         pass
@@ -397,7 +397,7 @@ def test_a_loop_that_dies_leaves_all_or_nothing(served: World, point: str) -> No
             raise Death
 
     served.begin(served.add_version())
-    served.champion_answers()
+    served.champion_responses()
     before = served.plan()
     failpoints.armed = die
     try:
@@ -409,14 +409,14 @@ def test_a_loop_that_dies_leaves_all_or_nothing(served: World, point: str) -> No
     assert (served.row().state is State.CANARY) == committed
     assert (served.plan() != before) == committed
     with served.store.ledger.read() as connection:
-        told = events.newest(connection, subject=served.row().subject, kind="rollout.canary")
-    assert len(told) == committed
+        reported = events.newest(connection, subject=served.row().subject, kind="rollout.canary")
+    assert len(reported) == committed
     assert served.reconcile() == ([] if committed else ["Start"])
     assert served.row().state is State.CANARY
 
 
-def test_whoever_moved_it_first_wins(served: World) -> None:
-    """Compare and set: two who decided on the same row cannot both write."""
+def test_the_first_move_wins(served: World) -> None:
+    """Compare and set: two loops that decided on the same row cannot both write."""
     served.begin(served.add_version())
     before = served.row()
     values = {"state": State.CANARY, "step": 0, "reason": "r", "actor": "a", "now_us": served.now_us}

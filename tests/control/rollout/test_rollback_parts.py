@@ -32,8 +32,8 @@ def pushed(tmp_path: Path) -> World:
     world = rollout_world.World.open(tmp_path)
     versions = [world.add_version(), world.add_version()]
     with world.store.ledger.write() as connection:
-        for binary in (BLUE, GREEN):
-            runtimes.register(connection, binary, ("x",), now_us=world.tick())
+        for runtime in (BLUE, GREEN):
+            runtimes.register(connection, runtime, ("x",), now_us=world.tick())
         for limits in (ConnectionLimits(), LIMITS):
             serving_configs.register(connection, limits, now_us=world.tick())
             for version in versions:

@@ -111,16 +111,18 @@ def test_a_version_that_decides_otherwise_is_found_before_anybody_sees_it(world:
     policy = Canary(latency_quantile=None, shadow=Shadow(units=400, disagreement=0.05))
     served, loop = started(world, serve, "tenth", policy)
     seen: Counter[str] = Counter()
-    asked = 0
+    requested = 0
     while loop.row.state is State.SHADOWING:
         for _ in range(5):
-            seen[served.infer(unit=f"u{asked}")[1]["model_version"]] += 1
-            asked += 1
-        loop.until(lambda asked=asked: loop.row.state is not State.SHADOWING or loop.pairs >= asked)
-        assert asked <= 400
+            seen[served.infer(unit=f"u{requested}")[1]["model_version"]] += 1
+            requested += 1
+        loop.until(
+            lambda requested=requested: loop.row.state is not State.SHADOWING or loop.pairs >= requested
+        )
+        assert requested <= 400
     assert set(seen) == {world.names["half"]}
     found = loop.shadow()["shadow.disagreement"]
-    print(f"found after {found.challenger_units} pairs of {asked} requests: {describe(found)}")
+    print(f"found after {found.challenger_units} pairs of {requested} requests: {describe(found)}")
     assert found.is_harmful
     assert found.challenger_total == found.challenger_units <= 30
     assert loop.row.state is State.CANCELLED
@@ -130,17 +132,19 @@ def test_a_version_that_decides_otherwise_is_found_before_anybody_sees_it(world:
     assert newest.shadow is None
 
 
-def test_a_version_that_cannot_answer_is_found_in_shadow(world: World, serve: Start) -> None:
+def test_a_version_that_cannot_predict_is_found_in_shadow(world: World, serve: Start) -> None:
     policy = Canary(latency_quantile=None, shadow=Shadow(units=400))
     served, loop = started(world, serve, "nan", policy)
-    asked = 0
+    requested = 0
     while loop.row.state is State.SHADOWING:
         for _ in range(5):
-            status, answer = served.infer([row(distance=5500.0)], unit=f"u{asked}")
-            assert (status, answer["model_version"]) == (200, world.names["half"])
-            asked += 1
-        loop.until(lambda asked=asked: loop.row.state is not State.SHADOWING or loop.pairs >= asked)
-        assert asked <= 400
+            status, response = served.infer([row(distance=5500.0)], unit=f"u{requested}")
+            assert (status, response["model_version"]) == (200, world.names["half"])
+            requested += 1
+        loop.until(
+            lambda requested=requested: loop.row.state is not State.SHADOWING or loop.pairs >= requested
+        )
+        assert requested <= 400
     found = loop.shadow()["shadow.errors"]
     print(f"found after {found.challenger_units} pairs: {describe(found)}")
     assert found.is_harmful
@@ -150,13 +154,13 @@ def test_a_version_that_cannot_answer_is_found_in_shadow(world: World, serve: St
 def test_a_good_version_passes_on_to_its_canary(world: World, serve: Start) -> None:
     """And labels that came back count for the pair, before and after the copy was collected."""
     served, loop = started(world, serve, "delay", POLICY)
-    for asked in range(70):
-        status, answer = served.infer([row(), row()], unit=f"u{asked}")
-        assert (status, answer["model_version"]) == (200, world.names["half"])
-        if asked % 2:
-            label = {"id": f"{answer['parameters']['prediction_id']}/1", "value": False}
+    for requested in range(70):
+        status, response = served.infer([row(), row()], unit=f"u{requested}")
+        assert (status, response["model_version"]) == (200, world.names["half"])
+        if requested % 2:
+            label = {"id": f"{response['parameters']['prediction_id']}/1", "value": False}
             assert served.call(f"/v2/models/{MODEL}/feedback", label)[0] == 202
-        if asked == 35:
+        if requested == 35:
             loop.round()
             assert loop.row.state is State.SHADOWING
     served.wait(lambda status: status["shadow_requests"] == 70)
@@ -175,11 +179,11 @@ def test_a_good_version_passes_on_to_its_canary(world: World, serve: Start) -> N
 
 def test_a_server_that_is_killed_loses_copies_and_doubles_none(world: World, serve: Start) -> None:
     served, loop = started(world, serve, "delay", Canary(latency_quantile=None, shadow=Shadow(units=10_000)))
-    asked = collected = 0
+    requested = collected = 0
     for _ in range(2):
         for _ in range(40):
-            served.infer(unit=f"u{asked}")
-            asked += 1
+            served.infer(unit=f"u{requested}")
+            requested += 1
         loop.until(lambda least=collected + 20: loop.pairs >= least)
         served.stop(signal.SIGKILL)
         loop.round()
@@ -188,8 +192,8 @@ def test_a_server_that_is_killed_loses_copies_and_doubles_none(world: World, ser
         served.wait(lambda status: status["shadow"] is not None)
     served.infer(unit="last")
     loop.until(lambda: loop.pairs > collected)
-    print(f"{loop.pairs} pairs of {asked + 1} requests, over 2 kill -9")
-    assert 40 < loop.pairs <= asked + 1
+    print(f"{loop.pairs} pairs of {requested + 1} requests, over 2 kill -9")
+    assert 40 < loop.pairs <= requested + 1
     everything_once(world.store, loop.pairs)
 
 
@@ -221,7 +225,7 @@ def test_a_label_counts_once_whether_it_or_the_copy_came_first(world: World, lat
     with world.store.ledger.write() as connection:
         servers.announce(connection, Server("s1", MODEL, "http://127.0.0.1:1", log, now_us()))
     number, at = loop.row.rollout_id, now_us()
-    answer = PredictionRecord(
+    response = PredictionRecord(
         "s1-1-1", at, at, b"u", "champion", champion, "", None, "ok", 900, [0.5], [["F1"]]
     )  # fmt: skip
     copy = ShadowRecord(
@@ -230,7 +234,7 @@ def test_a_label_counts_once_whether_it_or_the_copy_came_first(world: World, lat
     label = FeedbackRecord("s1-1-1/0", 0.0, "t", at)
     first, last = (label, copy) if late == "copy" else (copy, label)
     with (log / "00000001.log").open("wb") as file:
-        file.write(frame(answer) + frame(first))
+        file.write(frame(response) + frame(first))
         file.flush()
         for _ in range(2):
             bring_home(loop)

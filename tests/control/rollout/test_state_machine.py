@@ -27,13 +27,13 @@ ALREADY = {
     Event.PAUSE: {State.PAUSED},
     Event.RESUME: {State.CANARY},
 }
-"""Where asking again writes nothing."""
+"""Where requesting again writes nothing."""
 
 
-def reach(world: Any, state: State) -> None:
+def impact(world: Any, state: State) -> None:
     """Bring the newest rollout of `world` to `state` on its real way."""
     way: list[Callable[[], object]]
-    canary = [world.champion_answers, world.reconcile]
+    canary = [world.champion_responses, world.reconcile]
     end = [world.probe, world.reconcile]
     match state:
         case State.PENDING:
@@ -78,13 +78,13 @@ def _resume(world: Any) -> int:
 
 def _all(world: Any) -> tuple[Any, ...]:
     with world.store.ledger.read() as connection:
-        told = len(events.newest(connection, limit=1000))
-    return read(world.store, rollouts.of_model, rollout_world.MODEL), world.plan(), told
+        reported = len(events.newest(connection, limit=1000))
+    return read(world.store, rollouts.of_model, rollout_world.MODEL), world.plan(), reported
 
 
-def _code(deed: Callable[[], object]) -> str:
+def _code(operation: Callable[[], object]) -> str:
     try:
-        deed()
+        operation()
     except HoldfastError as error:
         return error.code
     return ""
@@ -113,16 +113,16 @@ def begin_again(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 @pytest.mark.parametrize("state", list(State))
 def test_every_command_in_every_state(begin_again: Callable[[], Any], state: State) -> None:
     """Each on a world of its own, so that none leans on another's effect."""
-    asked: dict[Event, Callable[[Any], object]] = {
+    requested: dict[Event, Callable[[Any], object]] = {
         Event.ROLLBACK: lambda world: world.rollback(),
         Event.PAUSE: _pause,
         Event.RESUME: _resume,
     }
-    for event, ask in asked.items():
+    for event, ask in requested.items():
         world = begin_again()
         champion = world.row().challenger
         world.begin(world.add_version())
-        reach(world, state)
+        impact(world, state)
         before = _all(world)
         code = _code(lambda ask=ask, world=world: ask(world))
         after = _all(world)
@@ -149,7 +149,7 @@ def test_another_version_begins_only_where_none_is_under_way(
 ) -> None:
     world = begin_again()
     first = world.begin(world.add_version())
-    reach(world, state)
+    impact(world, state)
     other, before = world.add_version(), _all(world)
     code = _code(lambda: world.begin(other))
     if state in RESTING:
@@ -157,7 +157,7 @@ def test_another_version_begins_only_where_none_is_under_way(
         assert (world.row().rollout_id > first, world.row().state) == (True, State.PENDING)
         return
     assert (code, _all(world)) == ("HF404", before)
-    # Asking again for what is under way is no second wish.
+    # Requesting again for what is under way is no second wish.
     assert world.begin(read(world.store, rollouts.get, first).challenger) == first
     assert _all(world) == before
 
@@ -166,7 +166,7 @@ def test_a_loop_changes_nothing_where_nothing_is_left_to_do(begin_again: Callabl
     for state in sorted(RESTING):
         world = begin_again()
         world.begin(world.add_version())
-        reach(world, state)
+        impact(world, state)
         before = _all(world)
         assert reconcile.reconcile(world.store, rollout_world.MODEL, world.lease, now_us=world.tick()) == []
         assert _all(world) == before

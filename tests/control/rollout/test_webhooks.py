@@ -1,4 +1,4 @@
-"""Hooks on a real port: a step waits for their consent, a rollback does not, and who tells tells everything once or more."""
+"""Hooks on a real port: a step waits for their consent, a rollback does not, and everything is notified once or more."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ask(world) -> int:
     return webhooks.ask(world.store, MODEL, clock_us=world.tick)
 
 
-def told(world, kind: str) -> list[str]:
+def reported(world, kind: str) -> list[str]:
     with world.store.ledger.read() as connection:
         return [row.explanation for row in events.newest(connection, kind=kind)]
 
@@ -53,7 +53,7 @@ def told(world, kind: str) -> list[str]:
 def begin(world) -> str:
     version = world.add_version()
     world.begin(version)
-    world.champion_answers()
+    world.champion_responses()
     return version
 
 
@@ -74,12 +74,12 @@ def test_a_step_waits_for_consent_and_goes_on_with_it(world, server: HookServer)
     assert {metric["metric"] for metric in second["metrics"]} == {"errors", "latency", "quality"}
     assert second["reason"].startswith("no harm at 10 %")
     assert ask(world) == 0
-    assert len(told(world, "hook.consented")) == 2
+    assert len(reported(world, "hook.consented")) == 2
 
 
-def test_a_veto_holds_the_step_and_is_asked_again_after_half_a_minute(world, server: HookServer) -> None:
+def test_a_veto_holds_the_step_and_is_sent_again_after_half_a_minute(world, server: HookServer) -> None:
     veto(world, server.start(), on=("start",))
-    server.says(False, "freeze until Monday <b>")
+    server.reports(False, "freeze until Monday <b>")
     begin(world)
     world.reconcile()
     ask(world)
@@ -89,8 +89,8 @@ def test_a_veto_holds_the_step_and_is_asked_again_after_half_a_minute(world, ser
     assert waiting == "freeze, called before start: freeze until Monday <b>"
     world.tick(31_000_000)
     assert ask(world) == 1
-    assert len(told(world, "hook.refused")) == 1  # the same answer is no news
-    server.says(True, "Monday")
+    assert len(reported(world, "hook.refused")) == 1  # the same answer is no news
+    server.reports(True, "Monday")
     world.tick(31_000_000)
     ask(world)
     assert world.reconcile() == ["Start"]
@@ -98,7 +98,7 @@ def test_a_veto_holds_the_step_and_is_asked_again_after_half_a_minute(world, ser
 
 def test_patience_ends_a_rollout_that_a_hook_holds(world, server: HookServer) -> None:
     veto(world, server.start(), on=("start",))
-    server.says(False, "freeze")
+    server.reports(False, "freeze")
     begin(world)
     world.reconcile()
     ask(world)
@@ -113,12 +113,12 @@ def test_patience_with_a_hook_begins_with_its_first_question(world, server: Hook
     veto(world, server.start(), on=("start",))
     begin(world)
     world.tick(3_700_000_000)
-    world.champion_answers()
+    world.champion_responses()
     assert world.reconcile() == []
     world.tick(3_700_000_000)
-    world.champion_answers()
-    assert world.reconcile() == [], "nobody came to ask it yet"
-    server.says(False, "freeze")
+    world.champion_responses()
+    assert world.reconcile() == [], "it was not requested yet"
+    server.reports(False, "freeze")
     assert ask(world) == 1
     world.tick(31_000_000)
     assert world.reconcile() == []
@@ -127,7 +127,7 @@ def test_patience_with_a_hook_begins_with_its_first_question(world, server: Hook
     assert first["at_us"] <= second["at_us"]
     assert first["since_us"] == second["since_us"]
     world.tick(31_000_000)
-    server.says(True, "now")
+    server.reports(True, "now")
     assert ask(world) == 1
     assert world.reconcile() == ["Start"]
 
@@ -147,7 +147,7 @@ def test_patience_with_a_hook_begins_with_its_first_question(world, server: Hook
         ({"body": b'{"allow": true, "x": "' + b"x" * 70_000 + b'"}'}, "longer than"),
     ],
 )
-def test_no_answer_is_no_consent(world, server: HookServer, bad: dict[str, object], words: str) -> None:
+def test_no_response_is_no_consent(world, server: HookServer, bad: dict[str, object], words: str) -> None:
     """R126: what is not known is inconclusive, and waits."""
     veto(world, server.start(), on=("start",))
     for name, value in bad.items():
@@ -158,10 +158,10 @@ def test_no_answer_is_no_consent(world, server: HookServer, bad: dict[str, objec
     assert ask(world) == 1
     assert time.monotonic() - began < 25.0  # of the 30 that it hangs, and the 60 that it trickles
     assert world.reconcile() == []
-    (silent,) = told(world, "hook.silent")
+    (silent,) = reported(world, "hook.silent")
     assert words in silent
     server.pause_seconds, server.trickles, server.status, server.headers = 0.0, False, 200, {}
-    server.says(True, "")
+    server.reports(True, "")
     world.tick(2_000_000)
     assert ask(world) == 1
     assert world.reconcile() == ["Start"]
@@ -174,10 +174,10 @@ def test_a_hook_that_is_not_there_is_no_consent(world) -> None:
     world.reconcile()
     ask(world)
     assert world.reconcile() == []
-    assert told(world, "hook.silent")
+    assert reported(world, "hook.silent")
 
 
-def test_silence_is_asked_with_longer_and_longer_pauses(world, server: HookServer) -> None:
+def test_silence_is_retried_with_longer_and_longer_pauses(world, server: HookServer) -> None:
     veto(world, server.start(), on=("start",))
     server.status = 500
     begin(world)
@@ -187,10 +187,10 @@ def test_silence_is_asked_with_longer_and_longer_pauses(world, server: HookServe
     assert 5 <= len(server.taken) <= 9
 
 
-def test_a_rollback_waits_for_nobody(world, server: HookServer) -> None:
+def test_a_rollback_waits_for_no_hook(world, server: HookServer) -> None:
     """R117: harm sends the challenger back while a hook that vetoes everything hangs."""
     veto(world, server.start(), on=("advance", "complete", "confirm"))
-    server.says(False, "never")
+    server.reports(False, "never")
     server.pause_seconds = 30.0
     begin(world)
     assert world.reconcile() == ["Start"]
@@ -206,7 +206,7 @@ def test_a_rollback_waits_for_nobody(world, server: HookServer) -> None:
 
 def test_a_person_takes_back_what_a_hook_holds(world, server: HookServer) -> None:
     veto(world, server.start())
-    server.says(False, "never")
+    server.reports(False, "never")
     begin(world)
     world.reconcile()
     world.rollback()
@@ -214,9 +214,9 @@ def test_a_person_takes_back_what_a_hook_holds(world, server: HookServer) -> Non
     assert ask(world) == 0
 
 
-def test_a_question_that_no_step_waits_for_is_asked_no_more(world, server: HookServer) -> None:
+def test_a_question_that_no_step_waits_for_is_sent_no_more(world, server: HookServer) -> None:
     veto(world, server.start(), on=("advance",))
-    server.says(False, "never")
+    server.reports(False, "never")
     begin(world)
     world.reconcile()
     world.traffic()
@@ -241,18 +241,18 @@ def test_a_consent_does_not_hold_for_ever(world, server: HookServer) -> None:
     assert len(server.taken) == 2
 
 
-def test_an_answer_to_a_question_that_another_loop_answered_changes_nothing(
+def test_a_response_to_a_question_that_another_loop_responded_changes_nothing(
     world, server: HookServer
 ) -> None:
     veto(world, server.start(), on=("start",))
     begin(world)
     world.reconcile()
     with world.store.ledger.read() as connection:
-        (asked,) = kept.open_questions(connection, MODEL)
+        (requested,) = kept.open_questions(connection, MODEL)
     ask(world)
     with world.store.ledger.write() as connection:
         assert not kept.put_response(
-            connection, asked, verdict=asked.verdict, explanation="late", now_us=world.tick()
+            connection, requested, verdict=requested.verdict, explanation="late", now_us=world.tick()
         )
     assert world.reconcile() == ["Start"]
 
@@ -275,14 +275,14 @@ def test_requests_are_signed_with_a_key_from_outside(
     world.reconcile()
     ask(world)
     assert server.taken == []  # without the key nothing is sent, and nothing consents
-    assert "key of its signature" in told(world, "hook.silent")[0]
+    assert "key of its signature" in reported(world, "hook.silent")[0]
     monkeypatch.setenv("HOOK_KEY", "s3cret")
     world.tick(2_000_000)
     ask(world)
     assert world.reconcile() == ["Start"]
     headers, body = server.taken[0]
-    moment, made = (part.split("=", 1)[1] for part in headers["Holdfast-Signature"].split(","))
-    assert made == hmac.new(b"s3cret", moment.encode() + b"." + body, hashlib.sha256).hexdigest()
+    timestamp, made = (part.split("=", 1)[1] for part in headers["Holdfast-Signature"].split(","))
+    assert made == hmac.new(b"s3cret", timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
     with world.store.ledger.read() as connection:
         (row,) = kept.of_model(connection, MODEL)
     assert "s3cret" not in row.to_json()
@@ -291,7 +291,7 @@ def test_requests_are_signed_with_a_key_from_outside(
 def test_a_subscriber_gets_each_event_at_least_once_with_its_number(world, server: HookServer) -> None:
     pager = Hook("pager", server.start(), on=("canary", "advanced", "rolled_back"))
     webhooks.declare(world.store, MODEL, [pager], now_us=world.tick())
-    assert webhooks.notify(world.store, MODEL, pager, clock_us=world.tick) == 0  # what was is not told
+    assert webhooks.notify(world.store, MODEL, pager, clock_us=world.tick) == 0  # what was is not reported
     begin(world)
     world.reconcile()
     server.status = 500
@@ -310,7 +310,7 @@ def test_a_subscriber_gets_each_event_at_least_once_with_its_number(world, serve
     assert [str(document["event"]) for document in server.documents()] == keys
 
 
-def test_the_thread_asks_tells_and_outlives_what_fails(
+def test_the_thread_asks_reports_and_outlives_what_fails(
     world, server: HookServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = server.start()
@@ -338,7 +338,7 @@ def test_the_thread_asks_tells_and_outlives_what_fails(
 
 def test_a_hook_that_is_no_longer_declared_holds_nothing(world, server: HookServer) -> None:
     veto(world, server.start(), on=("start",))
-    server.says(False, "never")
+    server.reports(False, "never")
     begin(world)
     world.reconcile()
     ask(world)

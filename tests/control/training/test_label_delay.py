@@ -47,8 +47,8 @@ MODEL = Model(
 )
 
 
-def micros(moment: datetime) -> int:
-    return round(moment.timestamp() * 1_000_000)
+def micros(timestamp: datetime) -> int:
+    return round(timestamp.timestamp() * 1_000_000)
 
 
 def load(store: Store, directory: Path, first_day: int, days: int) -> None:
@@ -75,9 +75,7 @@ def test_a_label_that_was_not_due_when_the_snapshot_was_made_takes_no_part(tmp_p
     ).snapshot
 
     examples = read_examples(store, MODEL, (), snapshot)
-    assert (
-        examples.not_due == DELAY_DAYS * 4 - 1
-    )  # a label is due at the very moment of event time plus delay
+    assert examples.not_due == DELAY_DAYS * 4 - 1  # a label is due at the very time of event time plus delay
     assert examples.unlabelled == 0
     assert examples.frame["at"].max() == made - timedelta(days=DELAY_DAYS)
 

@@ -105,7 +105,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def cut(store: Store) -> str:
+def pinned(store: Store) -> str:
     return write(store, snapshots.create, store.root, ["visits"], contract_hash="c", now_us=NOW_US).snapshot
 
 
@@ -117,9 +117,9 @@ CHOSEN = Selection(
 )
 
 
-def test_training_learns_from_what_was_selected_and_says_so(store):
-    """R29-R31, R39: a column that only the feed has may decide who teaches, and never reaches the model."""
-    snapshot = cut(store)
+def test_training_trains_on_what_was_selected_and_reports_it(store):
+    """R29-R31, R39: a column that only the feed has may decide what is trained on, and never reaches the model."""
+    snapshot = pinned(store)
     shop = model(CHOSEN)
     made = train(store, shop, snapshot, now_us=NOW_US, seed=5)
     # The hour before the held-out day is in neither: ten rows, one or two of them a robot's.
@@ -139,7 +139,7 @@ def test_training_learns_from_what_was_selected_and_says_so(store):
 
 
 def test_the_same_snapshot_selection_and_seed_make_the_same_version(store):
-    snapshot = cut(store)
+    snapshot = pinned(store)
     first = train(store, model(CHOSEN), snapshot, now_us=NOW_US, seed=5)
     assert train(store, model(CHOSEN), snapshot, now_us=NOW_US + 1, seed=5).version == first.version
     assert train(store, model(CHOSEN), snapshot, now_us=NOW_US, seed=6).version != first.version
@@ -147,8 +147,8 @@ def test_the_same_snapshot_selection_and_seed_make_the_same_version(store):
 
 
 @pytest.mark.parametrize("learner", [LogisticRegression(), LightGBM(trees=5, min_rows_per_leaf=20)])
-def test_weights_reach_the_learners(store, learner):
-    snapshot = cut(store)
+def test_weights_are_given_to_the_learners(store, learner):
+    snapshot = pinned(store)
     plain = train(store, model(Selection(), learner), snapshot, now_us=NOW_US)
     heavy = model(Selection(weights=(Weights("source", {"robot": 50.0}),)), learner)
     weighted = train(store, heavy, snapshot, now_us=NOW_US)
@@ -157,7 +157,7 @@ def test_weights_reach_the_learners(store, learner):
 
 
 def test_a_forbidden_row_and_a_missed_quota_register_nothing(store):
-    snapshot = cut(store)
+    snapshot = pinned(store)
     with pytest.raises(RefusedError, match="which is forbidden"):
         train(
             store,
@@ -183,15 +183,15 @@ def test_a_golden_query_that_is_forbidden_refuses_the_training(store):
         ),
     )
     with pytest.raises(RefusedError, match="golden queries are forbidden by the selection: 1 of them 'huge'"):
-        train(store, shop, cut(store), now_us=NOW_US)
+        train(store, shop, pinned(store), now_us=NOW_US)
 
 
 def test_two_snapshots_differ_by_what_was_loaded_between(store, tmp_path):
     """R36."""
-    before = cut(store)
+    before = pinned(store)
     ingest(store, VISITS, "d4", delivery(tmp_path, 4, shift=10.0), now_us=NOW_US)
     ingest(store, VISITS, "d5", delivery(tmp_path, 5, shift=10.0), now_us=NOW_US)
-    (change,) = read(store, cutting.diff, before, cut(store))
+    (change,) = read(store, cutting.diff, before, pinned(store))
     assert (change.rows_before, change.rows_after, change.loads_added) == (960, 1440, 2)
     moved = {column.column: column.effect for column in change.columns}
     assert moved["size"] == pytest.approx(10 / 3 / 26, abs=0.08)
@@ -200,12 +200,12 @@ def test_two_snapshots_differ_by_what_was_loaded_between(store, tmp_path):
 
 
 def test_a_column_whose_bounds_changed_is_named_and_the_others_are_compared(store, tmp_path):
-    before = cut(store)
+    before = pinned(store)
     wider = tuple(replace(each, high=200) if each.name == "size" else each for each in COLUMNS)
     label = Label("bought", delay="1h")
     visits = Feed("visits", Contract(*wider, Category("source"), key="id", event_time="at", label=label))
     ingest(store, visits, "d4", delivery(tmp_path, 4), now_us=NOW_US)
-    (change,) = read(store, cutting.diff, before, cut(store))
+    (change,) = read(store, cutting.diff, before, pinned(store))
     assert [column for column, _ in change.not_compared] == ["size"]
     assert {"site", "source", "at", "bought"} <= {each.column for each in change.columns}
     assert change.label_after is not None
@@ -248,8 +248,8 @@ def test_the_commands_make_show_and_compare_snapshots(tmp_path, monkeypatch, cap
     assert len(shown["selections"]) == 1  # type: ignore[arg-type]  # plain JSON
     run("ingest", "visits", str(delivery(tmp_path, 3, shift=10.0)), "--batch", "d3")
     other = run("snapshot", "create")
-    told = run("snapshot", "diff", str(made["snapshot"]), str(other["snapshot"]))
-    assert told["tables"][0]["loads_added"] == 1  # type: ignore[index]  # plain JSON
+    reported = run("snapshot", "diff", str(made["snapshot"]), str(other["snapshot"]))
+    assert reported["tables"][0]["loads_added"] == 1  # type: ignore[index]  # plain JSON
     monkeypatch.setattr(
         "sys.argv", ["holdfast", "snapshot", "show", str(made["snapshot"]), "--project", str(tmp_path)]
     )

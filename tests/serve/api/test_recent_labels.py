@@ -1,4 +1,4 @@
-"""What a server remembers of the labels that it took, and for how long."""
+"""What a server remembers of the labels that it accepted, and for how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The local copy: whole at any moment, and shared by servers without going backwards."""
+"""The local copy: whole at any time, and shared by servers without going backwards."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_damaged_file_is_fetched_again(copy: LocalCopy) -> None:
 
 
 def test_one_writes_at_a_time(copy: LocalCopy) -> None:
-    """While another server writes or reads, nothing is written, and the caller is told to come again."""
+    """While another server writes or reads, nothing is written, and the caller is to come again."""
     copy.save(kept(1, ONE), FILES.__getitem__)
     with copy.read():
         assert not copy.save(kept(2, TWO), FILES.__getitem__)

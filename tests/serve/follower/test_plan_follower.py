@@ -57,8 +57,8 @@ def test_only_the_champion_is_mandatory(world: World, serve: Start) -> None:
     assert (status["challenger"], status["share_ppm"], status["fallback"]) == (None, 0, None)
     assert metric(served, "holdfast_versions_unavailable") == 3
     assert metric(served, "holdfast_traffic_plans_rejected") == 0
-    answer = served.infer(unit="u")[1]
-    assert (answer["model_version"], answer["parameters"]["arm"]) == (world.names["half"], "champion")
+    response = served.infer(unit="u")[1]
+    assert (response["model_version"], response["parameters"]["arm"]) == (world.names["half"], "champion")
     served.wait_for_plan(world.plan("half", fallback="tenth"))
     plan = world.plan("half", "above", 1_000_000, previous="delay", fallback="tenth")
     for kind, data in missing.items():
@@ -104,7 +104,7 @@ def test_logging_never_raises(state: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_value_that_is_no_number_holds_back_no_plan(world: World, serve: Start) -> None:
-    """An infinity in the ledger is left out and counted; values that cannot be read at all are told."""
+    """An infinity in the ledger is left out and counted; values that cannot be read at all are reported."""
     world.version("half")
     world.version("delay")
     world.online(2, ("EWR", START, 10.0))
@@ -170,14 +170,14 @@ def test_a_disk_that_hangs_is_in_no_plans_way(
     world: World, follower: plan_follower.PlanFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R117: a rollback is followed while the plan before it is still being written."""
-    disk_answers, saved, save = threading.Event(), list[str](), LocalCopy.save
+    disk_responses, saved, save = threading.Event(), list[str](), LocalCopy.save
 
     def follows(kind: str) -> bool:
         plan = follower.switch.plan
         return plan is not None and plan.champion == world.names[kind]
 
     def slowly(copy: LocalCopy, state: LocalState, fetch: Callable[[str], bytes]) -> bool:
-        assert disk_answers.wait(30)
+        assert disk_responses.wait(30)
         saved.append(state.plan.champion)
         return save(copy, state, fetch)
 
@@ -192,7 +192,7 @@ def test_a_disk_that_hangs_is_in_no_plans_way(
         wait_until(partial(follows, kind))
     assert saved == []
     assert not follower.copy_writer.is_idle
-    disk_answers.set()
+    disk_responses.set()
     wait_until(lambda: follower.copy_writer.is_idle)
     assert saved[-1] == world.names["tenth"]
     follower.stop()
@@ -201,7 +201,7 @@ def test_a_disk_that_hangs_is_in_no_plans_way(
 def test_a_copy_that_could_not_be_saved_is_saved_later(
     world: World, follower: plan_follower.PlanFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D7: a full disk at the moment of a new plan must not leave the next start with the old one."""
+    """D7: a full disk at the time of a new plan must not leave the next start with the old one."""
     monkeypatch.setattr(local_copy, "ERROR_SECONDS", 0.05)
     copy = world.root / "serve"
     copy.write_text("in the way of the directory", encoding="utf-8")

@@ -51,7 +51,7 @@ def port() -> Iterator[int]:
 
 
 def talk(port: int, *parts: bytes, pause: float = 0.0, patience: float = 60.0) -> bytes:
-    """Send the parts, then read until the server closes or says nothing for `patience` seconds."""
+    """Send the parts, then read until the server closes or reports nothing for `patience` seconds."""
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.settimeout(patience)
         received = b""
@@ -147,7 +147,7 @@ def test_100_does_not_overtake_an_earlier_reply(port: int) -> None:
     ],
     ids=range(16),
 )  # fmt: skip
-def test_what_is_refused_is_answered_and_closed(port: int, sent: bytes, status: int) -> None:
+def test_what_is_refused_gets_a_response_and_is_closed(port: int, sent: bytes, status: int) -> None:
     """R5: smuggling, oversized headers and bodies, tiny chunks."""
     started = time.monotonic()
     received = talk(port, sent)
@@ -187,7 +187,7 @@ def test_an_offer_moves_no_limit(port: int) -> None:
     assert statuses(received) == [408]
 
 
-def test_connect_is_answered_and_closed(port: int) -> None:
+def test_connect_gets_a_response_and_is_closed(port: int) -> None:
     started = time.monotonic()
     received = talk(port, b"CONNECT example:443 HTTP/1.1\r\nHost: example:443\r\n\r\n")
     assert statuses(received) == [200]  # by this file's application; the real one has no such path
@@ -220,7 +220,7 @@ def test_an_idle_connection_is_closed_after_its_last_reply(port: int) -> None:
     assert time.monotonic() - started > 1.0
 
 
-def test_a_client_that_does_not_read_is_cut_off(port: int) -> None:
+def test_a_client_that_does_not_read_is_disconnected(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(request("/big") * 6)
         time.sleep(2)
@@ -254,17 +254,17 @@ def test_bodies_that_are_being_received_are_bounded_together(port: int) -> None:
     for client in clients:
         client.sendall(request("/", "POST", None, "Content-Length: 10000") + b"x" * 9000)
     time.sleep(0.1)
-    answers = []
+    responses = []
     for client in clients:
         client.settimeout(0.1)
         try:
-            answers.append(client.recv(1000)[9:12])
+            responses.append(client.recv(1000)[9:12])
         except TimeoutError:
-            answers.append(b"")
+            responses.append(b"")
         client.close()
-    assert b"503" in answers
-    assert b"" in answers
+    assert b"503" in responses
+    assert b"" in responses
 
 
-def test_it_answers_after_all_of_that(port: int, tmp_path: Path) -> None:
+def test_it_responds_after_all_of_that(port: int, tmp_path: Path) -> None:
     assert statuses(talk(port, request("/", "GET", None, CLOSE))) == [200]

@@ -21,7 +21,7 @@ from holdfast.serve.inference.loaded_model import load
 from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, read
-from tests.support.serving_world import CONTRACT, MODEL, Served, row, sealed, tensors
+from tests.support.serving_world import CONTRACT, MODEL, Served, packed, row, tensors
 
 Start = Callable[..., Served]
 PER_ROW_SECONDS = 0.002
@@ -42,7 +42,7 @@ class Slow:
 
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[DataPlane]:
-    data = sealed("half")
+    data = packed("half")
     version = load("v1-0", sha256_hex(data), data, created_at_us=1)
     log = LogWriter(tmp_path, "s1", MODEL)
     made = DataPlane(MODEL, log, lambda: 1)
@@ -86,13 +86,13 @@ def grown() -> Contract:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Callable[..., DataPlane]]:
-    """A plane that follows a plan with versions "old" (the contract), "new" (the given one) and what it is told of roles."""
+    """A plane that follows a plan with versions "old" (the contract), "new" (the given one), and records roles."""
     log = LogWriter(tmp_path, "s1", MODEL)
 
     def start(
         new: Contract, champion: str, challenger: str | None = None, previous: str | None = None
     ) -> DataPlane:
-        data = {"old": sealed("half"), "new": sealed("tenth", new)}
+        data = {"old": packed("half"), "new": packed("tenth", new)}
         loaded = {name: load(name, sha256_hex(file), file, created_at_us=1) for name, file in data.items()}
         plan = TrafficPlan(MODEL, 1, champion, challenger, 1_000_000 if challenger else 0, previous, None, 1)
         plane = DataPlane(MODEL, log, lambda: 1)
@@ -103,8 +103,8 @@ def served(tmp_path: Path) -> Iterator[Callable[..., DataPlane]]:
     log.close()
 
 
-def asked(plane: DataPlane, request: dict[str, Any], pinned: str | None = None) -> str:
-    """Who answered one row, or the code of the refusal."""
+def requested(plane: DataPlane, request: dict[str, Any], pinned: str | None = None) -> str:
+    """Which version predicted one row, or the code of the refusal."""
     [outcome] = plane.infer(
         [InferenceCall(json.dumps(tensors([request])).encode(), None, pinned, time.perf_counter())]
     )
@@ -116,64 +116,64 @@ def logged(tmp_path: Path) -> list[PredictionRecord]:
     return [record for record in read(path)[0] if isinstance(record, PredictionRecord)]
 
 
-def test_a_challenger_with_a_wider_contract_answers_what_the_champions_callers_send(
+def test_a_challenger_with_a_wider_contract_predicts_what_the_champions_callers_send(
     served: Callable[..., DataPlane],
 ) -> None:
     plane = served(changed(high=9000), "old", "new")
-    assert asked(plane, row()) == "new"
-    assert asked(plane, row(distance=8000.0)) == "HF502", (
+    assert requested(plane, row()) == "new"
+    assert requested(plane, row(distance=8000.0)) == "HF502", (
         "the champion's contract is the callers' until the promotion"
     )
-    assert asked(plane, row(distance=8000.0), pinned="new") == "new", (
-        "who names a version is checked by its contract"
+    assert requested(plane, row(distance=8000.0), pinned="new") == "new", (
+        "a request that names a version is checked by that version's contract"
     )
-    assert asked(plane, row(distance=8000.0), pinned="old") == "HF502"
+    assert requested(plane, row(distance=8000.0), pinned="old") == "HF502"
 
 
 def test_a_row_that_only_the_new_contract_lets_through_is_not_given_to_the_previous_version(
     served: Callable[..., DataPlane],
 ) -> None:
-    """The champion fails, and who stands in is a version of the older, narrower contract."""
+    """The champion fails, and the fallback is a version of the older, narrower contract."""
     plane = served(changed(high=9000), "new", previous="old")
     assert plane.active is not None
     broken = {**plane.active.versions, "new": replace(plane.active.versions["new"], session=None)}
     plane.active = replace(plane.active, versions=broken)
-    assert asked(plane, row()) == "old"
-    assert asked(plane, row(distance=8000.0)) == "HF503"
+    assert requested(plane, row()) == "old"
+    assert requested(plane, row(distance=8000.0)) == "HF503"
 
 
 def test_a_challenger_that_refuses_what_callers_send_has_failed(served: Callable[..., DataPlane]) -> None:
     """Such a rollout does not begin; were it begun, the champion would answer and the failure be counted."""
     plane = served(changed(high=1000), "old", "new")
-    assert asked(plane, row(distance=2000.0)) == "old"
+    assert requested(plane, row(distance=2000.0)) == "old"
     assert plane.counters.challenger_failures["new", "contract"] == 1
 
 
 def test_a_request_that_names_a_version_is_never_held_against_the_champion(
     served: Callable[..., DataPlane], tmp_path: Path
 ) -> None:
-    """Or whoever names a broken version, again and again, would take a watched champion back (R117)."""
+    """Or a caller that names a broken version, again and again, would roll back a baking champion (R117)."""
     plane = served(changed(low=50), "new", previous="old")
     assert plane.active is not None
     broken = {**plane.active.versions, "old": replace(plane.active.versions["old"], session=None)}
     plane.active = replace(plane.active, versions=broken)
-    assert asked(plane, row(), pinned="old") == "HF503"
-    assert asked(plane, row(distance=8000.0), pinned="old") == "HF502"
-    assert asked(plane, row()) == "new"
+    assert requested(plane, row(), pinned="old") == "HF503"
+    assert requested(plane, row(distance=8000.0), pinned="old") == "HF502"
+    assert requested(plane, row()) == "new"
     records = logged(tmp_path)
     assert [(each.version, each.arm, each.result) for each in records] == [
         ("old", "fallback", "unavailable"),
         ("old", "fallback", "contract"),
         ("new", "champion", "ok"),
     ]
-    watched = summarise(records, LogContext(baking=Baking(3, "new", 0)))
-    assert [[each.failed for each in window.requests] for window in watched.windows] == [[False]]
+    observed = summarise(records, LogContext(baking=Baking(3, "new", 0)))
+    assert [[each.failed for each in window.requests] for window in observed.windows] == [[False]]
 
 
-def test_the_log_holds_rows_in_the_order_of_the_contract_that_answered(
+def test_the_log_holds_rows_in_the_order_of_the_contract_that_predicted(
     served: Callable[..., DataPlane], tmp_path: Path
 ) -> None:
     plane = served(grown(), "old", "new")
-    assert asked(plane, row()) == "new"
+    assert requested(plane, row()) == "new"
     [record] = logged(tmp_path)
     assert [record.inputs[0][0], record.inputs[0][1]] == [None, row()["flight_id"]]

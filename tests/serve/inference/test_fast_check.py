@@ -1,4 +1,4 @@
-"""The quick proof never says more than the row check: where it is sure, no row has a reason."""
+"""The quick proof never reports more than the row check: where it is sure, no row has a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shadow may do what it likes: what it gets, what is kept of it, and that nobody else notices (R111)."""
+"""A shadow may do what it likes: what it gets, what is kept of it, and that no caller notices (R111)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from holdfast.serve.inference.shadow import ShadowThread
 from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, ShadowRecord, read
-from tests.support.serving_world import MODEL, RECENT, START, US, row, sealed, tensors
+from tests.support.serving_world import MODEL, RECENT, START, US, packed, row, tensors
 from tests.support.waiting import wait_until
 
 KINDS = ("half", "tenth", "delay", "nan", "above")
 
 
 class Session:
-    """A session that does what the test says before it answers."""
+    """A session that does what the test reports before it answers."""
 
     def __init__(self, does: Callable[[], object], value: float = 0.5) -> None:
         self._does = does
@@ -40,7 +40,7 @@ class Session:
 
 
 def loaded(kind: str) -> LoadedVersion:
-    data = sealed(kind)
+    data = packed(kind)
     return load(kind, sha256_hex(data), data, created_at_us=1)
 
 
@@ -107,11 +107,11 @@ def test_each_pair_is_one_record_with_both_sides(server: Server) -> None:
     server.shadow(VERSIONS["tenth"])
     assert server.ask(rows=2) == [0.5, 0.5]
     [pair] = server.kept(1)
-    [answer] = [record for record in server.logged() if isinstance(record, PredictionRecord)]
-    assert (pair.id, pair.unit, pair.rollout) == (answer.id, answer.unit, 7)
+    [response] = [record for record in server.logged() if isinstance(record, PredictionRecord)]
+    assert (pair.id, pair.unit, pair.rollout) == (response.id, response.unit, 7)
     assert (pair.version, pair.result, pair.probabilities) == ("tenth", "ok", [pytest.approx(0.1)] * 2)
     assert (pair.champion, pair.champion_result) == ("half", "ok")
-    assert (pair.champion_latency_us, pair.champion_probabilities) == (answer.latency_us, [0.5, 0.5])
+    assert (pair.champion_latency_us, pair.champion_probabilities) == (response.latency_us, [0.5, 0.5])
     assert pair.latency_us > 0
     assert pair.champion_rerun_us is not None
 
@@ -125,8 +125,8 @@ def test_the_user_gets_the_champions_bytes_with_and_without_a_shadow(server: Ser
     alone.log.close()
 
 
-def test_units_are_copied_as_often_as_the_plan_says_and_always_the_same_ones(server: Server) -> None:
-    """By another salt than the canary's: who is copied is not who is moved."""
+def test_units_are_copied_as_often_as_the_plan_declares_and_always_the_same_ones(server: Server) -> None:
+    """By another salt than the canary's: the copied units are not the moved ones."""
     server.shadow(VERSIONS["tenth"], share_ppm=300_000)
     units = [f"u{number}" for number in range(300)]
     for unit in (*units, *units):
@@ -144,19 +144,19 @@ def test_units_are_copied_as_often_as_the_plan_says_and_always_the_same_ones(ser
 
 
 def test_shadow_and_champion_see_the_same_aggregates(server: Server) -> None:
-    """A value of the same moment that came after the answer is not the shadow's to know."""
-    moment = int(START.timestamp()) * US
+    """A value of the same time that came after the answer is not the shadow's to know."""
+    timestamp = int(START.timestamp()) * US
     table = server.plane.table
-    table.add(RECENT.key, "EWR", moment, 30.0)
+    table.add(RECENT.key, "EWR", timestamp, 30.0)
     gate = threading.Event()
     champion = VERSIONS["delay"]
     waiting = replace(champion, name="copy", session=_Gated(champion.session, gate))
     server.shadow(waiting)
     server.serve(waiting, champion="delay")
-    answer = server.ask(row(scheduled="2013-03-01T07:30:00-05:00"))
-    assert answer == [pytest.approx(0.3)]
+    response = server.ask(row(scheduled="2013-03-01T07:30:00-05:00"))
+    assert response == [pytest.approx(0.3)]
     server.ask(row(scheduled="2013-03-01T07:30:00-05:00"))  # waits while the first is held
-    table.add(RECENT.key, "EWR", moment + US, 90.0)
+    table.add(RECENT.key, "EWR", timestamp + US, 90.0)
     gate.set()
     for pair in server.kept(2):
         assert pair.probabilities == [pytest.approx(0.3)] == pair.champion_probabilities
@@ -228,7 +228,7 @@ def test_a_shadow_that_hangs_is_abandoned_and_reported(server: Server) -> None:
     for number in range(20):
         assert server.ask(unit=f"v{number}") == [0.5]
     assert threading.active_count() <= before
-    gate.set()  # it comes back at last, and nobody listens
+    gate.set()  # it comes back at last, too late
     time.sleep(0.1)
     assert [record.result for record in server.kept(1)] == ["hung"]
     server.serve(VERSIONS["delay"])  # another version is another matter

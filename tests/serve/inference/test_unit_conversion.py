@@ -1,4 +1,4 @@
-"""R20, R21 at the request: what a caller says of its tensors is converted or refused; saying nothing costs nothing."""
+"""R20, R21 at the request: what a caller declares of its tensors is converted or refused; declaring nothing costs nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from holdfast.serve.protocol.oip import input_spec, model_metadata
 from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, read
-from tests.support.serving_world import CONTRACT, MODEL, row, sealed, tensors
+from tests.support.serving_world import CONTRACT, MODEL, packed, row, tensors
 
 
 def contract(**distance: Any) -> Contract:
@@ -33,7 +33,7 @@ def contract(**distance: Any) -> Contract:
 
 
 def plane_of(tmp_path: Path, champion: Contract, challenger: Contract | None = None) -> DataPlane:
-    files = {"old": sealed("half", champion)} | ({"new": sealed("tenth", challenger)} if challenger else {})
+    files = {"old": packed("half", champion)} | ({"new": packed("tenth", challenger)} if challenger else {})
     versions = {name: load(name, sha256_hex(data), data, created_at_us=1) for name, data in files.items()}
     share = 1_000_000 if challenger else 0
     plan = TrafficPlan(
@@ -52,12 +52,12 @@ def plane(tmp_path: Path) -> Iterator[DataPlane]:
     made.log.close()
 
 
-def ask(plane: DataPlane, distances: list[float | None], **said: object) -> HoldfastError | str:
-    """The name of who answered, or the refusal."""
+def ask(plane: DataPlane, distances: list[float | None], **reported: object) -> HoldfastError | str:
+    """The version that predicted, or the refusal."""
     body = tensors([row(distance=distance) for distance in distances])
     for tensor in body["inputs"]:
-        if tensor["name"] == "distance" and said:
-            tensor["parameters"] = said
+        if tensor["name"] == "distance" and reported:
+            tensor["parameters"] = reported
     [outcome] = plane.infer([InferenceCall(json.dumps(body).encode(), None, None, time.perf_counter())])
     return outcome[0].version if isinstance(outcome, tuple) else outcome
 
@@ -87,7 +87,7 @@ def test_the_range_is_of_the_converted_value(plane: DataPlane) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "code", "words"),
+    ("reported", "code", "words"),
     [
         (
             {"unit": "USD"},
@@ -107,9 +107,9 @@ def test_the_range_is_of_the_converted_value(plane: DataPlane) -> None:
     ],
 )
 def test_what_cannot_cross_is_refused(
-    plane: DataPlane, said: dict[str, object], code: str, words: str
+    plane: DataPlane, reported: dict[str, object], code: str, words: str
 ) -> None:
-    refused = ask(plane, [100.0], **said)
+    refused = ask(plane, [100.0], **reported)
     assert isinstance(refused, HoldfastError)
     assert refused.code == code
     assert words in refused.what
@@ -143,13 +143,13 @@ def test_a_challenger_whose_contract_has_another_unit_sees_its_own(tmp_path: Pat
     assert logged(tmp_path) == [[1609.344], [1609.344]]
 
 
-def test_a_challenger_whose_column_is_something_else_does_not_answer(tmp_path: Path) -> None:
+def test_a_challenger_whose_column_is_something_else_does_not_predict(tmp_path: Path) -> None:
     made = plane_of(tmp_path, contract(semantic="route_length"), contract(semantic="price", unit="USD"))
     assert ask(made, [1000.0]) == "old"
     made.log.close()
 
 
-def test_the_metadata_says_the_unit_and_semantic_of_each_input() -> None:
+def test_the_metadata_reports_the_unit_and_semantic_of_each_input() -> None:
     specs = [input_spec(column) for column in contract(semantic="route_length").request_columns]
     inputs = {each["name"]: each for each in json.loads(model_metadata(MODEL, ["1"], specs, {}))["inputs"]}
     assert inputs["distance"]["parameters"] == {"unit": "mi", "semantic": "route_length"}
@@ -157,7 +157,7 @@ def test_the_metadata_says_the_unit_and_semantic_of_each_input() -> None:
     assert "parameters" not in inputs["carrier"]
 
 
-def test_while_the_definitions_are_read_a_caller_is_told_to_come_again(plane: DataPlane) -> None:
+def test_while_the_definitions_are_read_a_caller_is_to_come_again(plane: DataPlane) -> None:
     """A second on the only thread that answers would be an outage that anybody could cause."""
     load_definitions.cache_clear()
     refused = ask(plane, [100.0], unit="ft")

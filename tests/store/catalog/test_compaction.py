@@ -112,7 +112,7 @@ def _pop_first(there: dict[str, int]) -> str:
 def test_a_batch_in_a_compacted_file_can_be_taken_out_alone(store: Store) -> None:
     for number in range(5):
         load(store, f"d{number}", 10, number)
-    cut = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=1)
+    snapshot = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=1)
     (result,) = compact(store, ["flights"], now_us=7)[:1]
     assert (result.files_before, result.files_after, result.rows_rewritten) == (5, 1, 50)
     (whole,) = live(store)
@@ -127,7 +127,7 @@ def test_a_batch_in_a_compacted_file_can_be_taken_out_alone(store: Store) -> Non
     assert (left.row_groups, left.rows) == ((0, 1, 3, 4), 40)
     assert read(store, version) == [n * 1_000_000 + row for n in (0, 1, 3, 4) for row in range(10)]
     assert len(read(store, version - 1)) == 50
-    assert len(read(store, cut.snapshot)) == 50
+    assert len(read(store, snapshot.snapshot)) == 50
     late = data_files.read(
         store.root, [left], ["id"], at_least=("at", pl.Series([3_000_000]).cast(pl.Datetime("us", "UTC"))[0])
     )
@@ -177,7 +177,7 @@ def test_keys_that_come_twice_are_found_in_compacted_files(store: Store) -> None
         assert duplicate_keys.repeated(store.root, duplicate_keys.live_files(connection)) == []
 
 
-def test_bounds_of_each_file_say_which_reach_a_moment(store: Store) -> None:
+def test_bounds_of_each_file_report_which_impact_a_timestamp(store: Store) -> None:
     """A large batch is several files in event order, and only those are read that reach back."""
     frame = pl.DataFrame({"at": pl.Series(range(100)).cast(pl.Datetime("us", "UTC"))})
     manifest = Manifest.of(BatchId("flights", "d1"), 0, "aa", "cc")

@@ -23,7 +23,7 @@ FEEDS = ("flights", "weather", "other")
 
 @dataclass
 class History:
-    """A random history, told to a ledger and kept beside it in plain sets."""
+    """A random history, reported to a ledger and kept next to it in plain sets."""
 
     connection: Connection
     rng: random.Random
@@ -48,7 +48,7 @@ class History:
 
     def step(self) -> None:
         self.rng.choice(
-            [self.load, self.load, self.remove, self.snapshot, self.train, self.roll_out, self.answer]
+            [self.load, self.load, self.remove, self.snapshot, self.train, self.roll_out, self.response]
         )()
 
     def advance(self) -> int:
@@ -137,7 +137,7 @@ class History:
         self.edge(node, Node(NodeKind.PLAN, str(plan)))
         self.edge(Node(NodeKind.VERSION, version), Node(NodeKind.PLAN, str(plan)))
 
-    def answer(self) -> None:
+    def response(self) -> None:
         quiet = [name for name in self.made if Node(NodeKind.PREDICTIONS, name) not in self.below]
         if not quiet:
             return
@@ -152,13 +152,13 @@ class History:
                      label=1.0, event_time_us=1, joined_at_us=1)  # fmt: skip
             self.edge(Node(NodeKind.PREDICTIONS, version), Node(NodeKind.LABELS, version))
 
-    def reach(self) -> dict[Node, set[Node]]:
-        reach = {node: {node, *below} for node, below in self.below.items()}
+    def impact(self) -> dict[Node, set[Node]]:
+        impact = {node: {node, *below} for node, below in self.below.items()}
         for middle in self.below:
             for node in self.below:
-                if middle in reach[node]:
-                    reach[node] |= reach[middle]
-        return reach
+                if middle in impact[node]:
+                    impact[node] |= impact[middle]
+        return impact
 
 
 def test_back_out_reaches_what_brute_force_reaches(
@@ -174,13 +174,13 @@ def test_back_out_reaches_what_brute_force_reaches(
             history = History(connection, rng)
             for _ in range(rng.randrange(5, 25)):
                 history.step()
-            reach = history.reach()
-            nodes += len(reach)
-            loads = sorted(each for each in reach if each.kind is NodeKind.BATCH)
+            impact = history.impact()
+            nodes += len(impact)
+            loads = sorted(each for each in impact if each.kind is NodeKind.BATCH)
             for node in rng.sample(loads, min(3, len(loads))):
-                assert set(lineage.down(connection, node).nodes) == reach[node]
-            for node in rng.sample(sorted(reach), min(2, len(reach))):
-                above = {other for other, below in reach.items() if node in below}
+                assert set(lineage.down(connection, node).nodes) == impact[node]
+            for node in rng.sample(sorted(impact), min(2, len(impact))):
+                above = {other for other, below in impact.items() if node in below}
                 assert set(lineage.up(connection, node).nodes) == above
             before.rollback()
     with capsys.disabled():
@@ -240,8 +240,8 @@ def test_what_a_batch_reached_is_found_without_looking_at_all_history(tmp_path: 
     with store.ledger.read() as connection:
         event.listen(connection, "before_cursor_execute", lambda *a: statements.append((a[2], a[3])))
         lineage.down(connection, load)
-        asked = list(dict.fromkeys(text for text, _ in statements))
+        requested = list(dict.fromkeys(text for text, _ in statements))
         given = dict(statements)
-        for text in asked:
+        for text in requested:
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", given[text]).all()
             assert not [row for row in plan if str(row[-1]).startswith("SCAN")], (text, plan)

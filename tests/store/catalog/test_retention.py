@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Store:
     for number in range(4):
         _load(store, f"d{number}", number)
         if number in (1, 3):
-            _cut(store)
+            _snapshot(store)
     compact(store, now_us=9)
     return store
 
@@ -64,7 +64,7 @@ def _load(store: Store, batch: str, at: int) -> None:
         insert_load(store, manifest, [written], low_us=at, high_us=at, now_us=at)
 
 
-def _cut(store: Store) -> str:
+def _snapshot(store: Store) -> str:
     return write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=5).snapshot
 
 

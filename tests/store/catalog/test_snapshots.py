@@ -1,4 +1,4 @@
-"""Cuts across the feeds of a group: half a delivery is in none of them (R8, R56), and other engines read the same."""
+"""Snapshots of the feeds of a group: half a delivery is in none of them (R8, R56), and other engines read the same."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def load(
         insert_load(store, manifest, [written], low_us=first, high_us=first + 9)
 
 
-def cut(store: Store, *feeds: str, now_us: int = 1, delay_days: int = 0) -> Snapshot:
+def snapshot(store: Store, *feeds: str, now_us: int = 1, delay_days: int = 0) -> Snapshot:
     return write(
         store,
         snapshots.create,
@@ -83,7 +83,7 @@ def test_a_delivery_that_is_not_whole_is_left_out(store: Store) -> None:
     for day in (2, 4):
         load(store, "weather", f"d{day}", day)
     load(store, "holidays", "all", 9)
-    made = cut(store, "flights", "weather", "holidays")
+    made = snapshot(store, "flights", "weather", "holidays")
     assert made.incomplete_loads == (("flights", "d3", 0), ("flights", "d5", 0))
     assert {table.table: table.rows for table in made.tables} == {
         "flights": 30,
@@ -91,20 +91,22 @@ def test_a_delivery_that_is_not_whole_is_left_out(store: Store) -> None:
         "holidays": 10,
     }
     assert days(store, made, "flights") == [1, 2, 4]
-    assert cut(store, "flights", "weather", "holidays") == made == read(store, snapshots.get, made.snapshot)
+    assert (
+        snapshot(store, "flights", "weather", "holidays") == made == read(store, snapshots.get, made.snapshot)
+    )
     load(store, "weather", "d5", 5)
-    later = cut(store, "flights", "weather", "holidays")
+    later = snapshot(store, "flights", "weather", "holidays")
     assert later.incomplete_loads == (("flights", "d3", 0),)
     assert (days(store, later, "flights"), days(store, later, "weather")) == ([1, 2, 4, 5], [2, 4, 5])
     assert days(store, made, "flights") == [1, 2, 4]
 
 
-def test_a_table_whose_every_row_waits_says_so(store: Store) -> None:
+def test_a_table_whose_every_row_waits_reports_it(store: Store) -> None:
     load(store, "flights", "d2", 2)
     load(store, "weather", "d1", 1)
     with pytest.raises(NotFoundError, match=r"HF410.*'flights' has no row.*1 of its batches wait"):
-        cut(store, "flights", "weather")
-    assert cut(store, "flights").incomplete_loads == ()
+        snapshot(store, "flights", "weather")
+    assert snapshot(store, "flights").incomplete_loads == ()
 
 
 def test_other_engines_read_exactly_the_rows_of_a_snapshot(store: Store) -> None:
@@ -113,9 +115,9 @@ def test_other_engines_read_exactly_the_rows_of_a_snapshot(store: Store) -> None
         load(store, "flights", f"d{day}", day)
     load(store, "weather", "d1", 1)
     load(store, "weather", "d2", 2)
-    before = cut(store, "flights", "weather")
+    before = snapshot(store, "flights", "weather")
     compact(store, now_us=7)
-    after = cut(store, "flights", "weather")
+    after = snapshot(store, "flights", "weather")
     assert before.snapshot != after.snapshot
     (partial,) = _entries(store, after, "flights")
     assert (partial.row_groups, partial.rows) == ((0, 1), 20)
@@ -129,17 +131,17 @@ def test_other_engines_read_exactly_the_rows_of_a_snapshot(store: Store) -> None
 
 
 def test_a_change_of_zone_is_published_and_a_column_of_two_kinds_is_not(store: Store) -> None:
-    """Instants are the same in every zone; words and numbers have no type of a Delta table in common."""
+    """Timestamps are the same in every zone; words and numbers have no type of a Delta table in common."""
     load(store, "flights", "d1", 1)
     load(store, "flights", "d2", 2, zone="Asia/Tokyo")
-    made = cut(store, "flights")
+    made = snapshot(store, "flights")
     place = delta.publish(store, made.snapshot)["flights"]
     times = pl.read_delta(str(place))["at"].sort()
     assert times.equals(
         data_files.read_rows(store, made.snapshot, "flights")["at"].dt.convert_time_zone("UTC")
     )
     load(store, "flights", "d3", 3, word=7.5)
-    made = cut(store, "flights")
+    made = snapshot(store, "flights")
     with pytest.raises(InputError, match=r"HF212.*word"):
         delta.publish(store, made.snapshot)
     with pytest.raises(InputError, match=r"HF212.*word"):
@@ -160,19 +162,21 @@ def _by_duckdb(table: Path) -> list[tuple[object, ...]]:
 
 
 def test_labels_that_come_due_make_a_new_snapshot_each_day(store: Store) -> None:
-    """Unchanged tables: one cut a day while a label may come due, and one for good when the last one is."""
+    """Unchanged tables: one snapshot a day while a label may come due, and one for good when the last one is."""
     load(store, "flights", "d1", 1)
-    cuts = [cut(store, "flights", now_us=int(day * DAY_US), delay_days=2) for day in (2, 2.9, 3, 4, 5, 400)]
-    names = [made.snapshot for made in cuts]
+    snapshots = [
+        snapshot(store, "flights", now_us=int(day * DAY_US), delay_days=2) for day in (2, 2.9, 3, 4, 5, 400)
+    ]
+    names = [made.snapshot for made in snapshots]
     assert names[0] == names[1]
     assert len({*names[1:4]}) == 3
     assert names[3] == names[4] == names[5]
-    assert [made.created_at_us // DAY_US for made in cuts] == [2, 2, 3, 4, 4, 4]
+    assert [made.created_at_us // DAY_US for made in snapshots] == [2, 2, 3, 4, 4, 4]
 
 
 def test_an_unknown_table_of_a_snapshot_is_not_read(store: Store) -> None:
     load(store, "flights", "d1", 1)
     load(store, "weather", "d1", 1)
-    made = cut(store, "flights")
+    made = snapshot(store, "flights")
     with pytest.raises(NotFoundError, match=r"HF303.*has no table 'weather'"):
         data_files.read_rows(store, made.snapshot, "weather")

@@ -38,9 +38,9 @@ def test_a_lease_that_is_renewed_is_never_taken(store: Store) -> None:
     for now_us in range(0, 1000, 60):
         with store.ledger.write() as connection:
             leases.renew(connection, mine, now_us=0)  # even with a clock that stands still
-        answer = _take(store, "b", now_us, seen)
-        assert isinstance(answer, Sighting)
-        seen = answer
+        response = _take(store, "b", now_us, seen)
+        assert isinstance(response, Sighting)
+        seen = response
 
 
 def test_a_lease_that_stands_still_is_taken_and_the_old_holder_fenced(store: Store) -> None:
@@ -99,8 +99,8 @@ def test_a_lease_is_waited_for_as_long_as_is_allowed_and_no_longer(store: Store)
     assert second.epoch == first.epoch + 1
 
 
-def test_whoever_was_stopped_before_the_ledger_answered_has_watched_nobody(store: Store) -> None:
-    """The lease that it then sees may have been renewed a moment ago."""
+def test_a_process_that_was_stopped_before_the_ledger_responded_has_observed_nothing(store: Store) -> None:
+    """The lease that it then sees may have been renewed a time ago."""
     _take(store, "a", 0)
     clock_us = iter((0, 1_000_000, 1_000_099))
     seen: Sighting | None = None
@@ -114,7 +114,7 @@ def test_whoever_was_stopped_before_the_ledger_answered_has_watched_nobody(store
     assert seen.since_us == 1_000_000
 
 
-def test_a_lease_of_nobody_is_asked_for_in_vain(store: Store) -> None:
+def test_a_lease_that_is_not_there_is_requested_in_vain(store: Store) -> None:
     with pytest.raises(ValueError, match="holder"):
         _take(store, "", 0)
 
@@ -128,21 +128,21 @@ def test_however_three_loops_interleave_only_the_newest_epoch_can_write(
     clock = dict.fromkeys("abc", 0)
     held: dict[str, Lease] = {}
     seen: dict[str, Sighting | None] = dict.fromkeys("abc")
-    for who, pause_us, renews in steps:
-        clock[who] += pause_us
-        if who in held and renews:
+    for holder, pause_us, renews in steps:
+        clock[holder] += pause_us
+        if holder in held and renews:
             try:
                 with store.ledger.write() as connection:
-                    leases.renew(connection, held[who], now_us=clock[who])
+                    leases.renew(connection, held[holder], now_us=clock[holder])
             except ConflictError:
-                del held[who]
+                del held[holder]
         else:
-            answer = _take(store, who, clock[who], seen[who])
-            if isinstance(answer, Lease):
-                held[who] = answer
-                seen[who] = None
+            response = _take(store, holder, clock[holder], seen[holder])
+            if isinstance(response, Lease):
+                held[holder] = response
+                seen[holder] = None
             else:
-                seen[who] = answer
+                seen[holder] = response
         writers = 0
         for lease in held.values():
             try:

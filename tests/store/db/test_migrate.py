@@ -143,7 +143,7 @@ def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) 
     assert set(_definitions(tmp_path / "ledger.db")) == {"addresses"}
 
 
-def test_a_ledger_that_cannot_be_reached_says_so(tmp_path: Path) -> None:
+def test_a_ledger_that_cannot_be_reached_reports_it(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").mkdir()
     with pytest.raises(UnavailableError, match="HF302"):
         Store.open(tmp_path)
@@ -190,7 +190,7 @@ def test_four_processes_may_open_a_new_ledger_on_postgresql(tmp_path: Path, post
 
 
 @pytest.mark.parametrize("url", ["postgresql://postgres@127.0.0.1:1/x", "postgres://nobody@127.0.0.1:1/x"])
-def test_a_postgresql_that_cannot_be_reached_says_so(tmp_path: Path, url: str) -> None:
+def test_a_postgresql_that_cannot_be_reached_reports_it(tmp_path: Path, url: str) -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(UnavailableError, match=r"HF302.*cannot be opened"):
         Store.open(tmp_path, url)

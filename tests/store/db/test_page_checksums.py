@@ -146,7 +146,7 @@ def test_damage_that_comes_while_it_is_read_never_gets_new_checksums(ledger: Pat
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-journal"])
-def test_a_foreign_log_beside_a_closed_file_is_not_replayed(ledger: Path, suffix: str) -> None:
+def test_a_foreign_log_next_to_a_closed_file_is_not_replayed(ledger: Path, suffix: str) -> None:
     ledger.with_name(ledger.name + suffix).write_bytes(b"\x37\x7f\x06\x82" + bytes(5_000))
     with pytest.raises(IntegrityError, match=f"{suffix} of 5004 bytes") as refused:
         Store.open(ledger.parent)
@@ -297,7 +297,7 @@ def program(root: Path, what: str) -> forking.Process:
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("moment", "has_checksums"),
+    ("timestamp", "has_checksums"),
     [
         ("opened", True),
         ("removed", False),
@@ -307,10 +307,10 @@ def program(root: Path, what: str) -> forking.Process:
         ("checksummed", True),
     ],
 )
-def test_a_kill_at_every_moment_leaves_no_checksums_or_right_ones(
-    ledger: Path, moment: str, has_checksums: bool
+def test_a_kill_at_every_timestamp_leaves_no_checksums_or_right_ones(
+    ledger: Path, timestamp: str, has_checksums: bool
 ) -> None:
-    child = program(ledger.parent, moment)
+    child = program(ledger.parent, timestamp)
     _, errors = child.communicate(timeout=600)
     assert child.returncode == -9, errors
     assert page_checksums.path_of(ledger).exists() == has_checksums

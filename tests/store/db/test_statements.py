@@ -1,4 +1,4 @@
-"""Statements that are put together once say what SQLAlchemy's own would: rows, and errors."""
+"""Statements that are put together once do what SQLAlchemy's own would: rows, and errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_rows_are_put_in_one_go(store: Store) -> None:
 def test_what_the_ledger_refuses_is_an_error_that_callers_know(
     store: Store, wrong: dict[str, object]
 ) -> None:
-    """Callers tell a lost race from a broken disk by the error's class, whoever raised it."""
+    """Callers distinguish a lost race from a broken disk by the error's class, wherever it was raised."""
     with store.ledger.write() as connection:
         NEW.put(connection, row("a"))
     with pytest.raises(IntegrityError), store.ledger.write() as connection:
@@ -67,7 +67,7 @@ def test_rows_name_their_columns_and_a_value_is_the_only_one(store: Store) -> No
             OF.value(connection, {"since": 1})
 
 
-def test_what_is_read_first_begins_the_one_moment_that_a_reader_sees(store: Store) -> None:
+def test_what_is_read_first_begins_the_one_timestamp_that_a_reader_sees(store: Store) -> None:
     with store.ledger.read() as reading:
         assert not OF.rows(reading, {"since": 0})
         with store.ledger.write() as writing:
@@ -77,7 +77,7 @@ def test_what_is_read_first_begins_the_one_moment_that_a_reader_sees(store: Stor
 
 
 def test_a_statement_that_fails_is_an_error_that_callers_know(store: Store) -> None:
-    """Readers tell a lost database by the error's class, whoever raised it."""
+    """Readers recognise a lost database by the error's class, wherever it was raised."""
     with store.ledger.write() as connection:
         connection.exec_driver_sql("ALTER TABLE contracts RENAME TO hidden")
     with store.ledger.read() as connection, pytest.raises(DBAPIError):
@@ -91,7 +91,7 @@ LATER = Prepared(
 )
 
 
-def test_a_change_says_how_many_rows_it_changed(store: Store) -> None:
+def test_a_change_reports_how_many_rows_it_changed(store: Store) -> None:
     with store.ledger.write() as connection:
         NEW.put(connection, row("a"), row("b", first_used_at_us=5))
         assert [LATER.change(connection, {"since": since}) for since in (2, 1, 10)] == [1, 2, 0]

@@ -1,4 +1,4 @@
-"""R92, R93: every contract that judged a row is kept, and a changed one is told, warned of or refused."""
+"""R92, R93: every contract that judged a row is kept, and a changed one is reported, warned of or refused."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def test_a_compatible_change_goes_on_and_is_reported(store: Store) -> None:
     with store.ledger.write() as connection:
         changing.record(connection, wider.contract, change, now_us=2)
         changing.record(connection, wider.contract, None, now_us=3)
-        (told,) = events.newest(connection, kind=changing.CHANGED)
+        (reported,) = events.newest(connection, kind=changing.CHANGED)
         assert [row.first_used_at_us for row in contracts.everything(connection)] == [1, 2]
-    assert (told.subject, "bound widened" in told.explanation) == ("pings", True)
+    assert (reported.subject, "bound widened" in reported.explanation) == ("pings", True)
 
 
 def test_a_change_that_senders_must_follow_goes_on_with_a_warning(store: Store) -> None:
@@ -86,8 +86,11 @@ def test_a_breaking_change_is_refused_until_a_person_accepts_it(store: Store) ->
     assert (change.accepted, [violation.level for violation in change.violations]) == (True, [Level.WARNING])
     assert change.violations[0].explanation == "v: bound narrowed (10.0 -> 9.0), accepted by an operator"
     with store.ledger.read() as connection:
-        (told,) = events.newest(connection, kind=contracts.ACCEPTED)
-    assert (told.actor, told.explanation.startswith("the sensor ends at 9; contract")) == ("ann", True)
+        (reported,) = events.newest(connection, kind=contracts.ACCEPTED)
+    assert (reported.actor, reported.explanation.startswith("the sensor ends at 9; contract")) == (
+        "ann",
+        True,
+    )
     with pytest.raises(RefusedError, match="HF210"):
         checked(store, feed(replace(V, high=8)))
 
@@ -103,8 +106,8 @@ MISREAD = {
 
 
 @pytest.mark.parametrize("changed", MISREAD.values(), ids=MISREAD)
-def test_nobody_accepts_that_live_rows_are_read_wrongly(store: Store, changed: Feed) -> None:
-    """HF210 says how many rows of which batches; once those are gone, the change can be accepted."""
+def test_no_person_accepts_that_live_rows_are_read_wrongly(store: Store, changed: Feed) -> None:
+    """HF210 reports how many rows of which batches; once those are gone, the change can be accepted."""
     wrong = r"HF210.*'pings' would read 1 live rows wrongly, those of one under contract [0-9a-f]{12}: "
     for _ in range(2):
         with pytest.raises(RefusedError, match=wrong) as refused:
@@ -149,8 +152,8 @@ def test_a_column_that_comes_back_with_another_meaning_is_held_against_every_liv
         checked(store, feed(replace(kept, unit="km")))
 
 
-def test_instants_and_missing_values_stay_right(store: Store) -> None:
-    """Another zone, fewer missing values, narrower bounds: a person may say that senders follow."""
+def test_timestamps_and_missing_values_stay_right(store: Store) -> None:
+    """Another zone, fewer missing values, narrower bounds: a person may declare that senders follow."""
     changed = feed(replace(V, high=9), tz="Asia/Tokyo")
     change = changing.accept(store, changed, reason="one clock", actor="ann", now_us=5)
     assert change.evolution
@@ -191,7 +194,7 @@ def test_nothing_to_accept_is_reported(store: Store) -> None:
         changing.accept(store, feed(V), reason="x", actor="ann", now_us=5)
 
 
-def test_a_contract_that_was_never_kept_is_compared_with_nothing_and_says_so(
+def test_a_contract_that_was_never_kept_is_compared_with_nothing_and_reports_it(
     tmp_path: Path, store: Store
 ) -> None:
     """Rows of an older Holdfast: its ledger has the hashes of contracts only."""

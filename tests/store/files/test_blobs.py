@@ -45,7 +45,7 @@ def test_an_altered_blob_is_never_returned_and_putting_it_again_repairs_it(
     assert blobs.get(store.root, digest) == b"model"
 
 
-def test_a_missing_blob_says_so(store: Store) -> None:
+def test_a_missing_blob_reports_it(store: Store) -> None:
     with pytest.raises(IntegrityError, match="is missing"):
         blobs.get(store.root, "0" * 64)
 

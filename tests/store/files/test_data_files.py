@@ -79,7 +79,7 @@ def _loaded(store: Store, *frames: pl.DataFrame) -> None:
 
 def test_files_of_an_older_contract_are_read_by_the_newer(store: Store) -> None:
     """A column that was added is null in the older rows, one that was renamed is two, another zone shows the same
-    instants: nothing of this is damage.
+    timestamps: nothing of this is damage.
     """
     tokyo = pl.col("at").dt.convert_time_zone("Asia/Tokyo")
     newer = FRAME.rename({"word": "text"}).with_columns(tokyo, pl.lit(2.5).alias("speed"))
@@ -110,7 +110,7 @@ def test_a_name_with_another_meaning_is_no_damage_either(store: Store) -> None:
         data_files.read_rows(store, 2, "flights", {"value": pl.String()})
 
 
-def test_the_footer_says_what_the_file_is(store: Store) -> None:
+def test_the_footer_reports_what_the_file_is(store: Store) -> None:
     _load(store)
     with store.ledger.read() as connection:
         (fact,) = data_files.entries(connection, "flights", 1)

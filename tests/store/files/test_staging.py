@@ -1,4 +1,4 @@
-"""Attempts: living work is told from what a dead loader left, and only what is whole is published."""
+"""Attempts: living work is reported from what a dead loader left, and only what is whole is published."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_marker_without_a_process_is_a_dead_attempt(store: Store) -> None:
     with staging.staged(store.root) as stage:
         left = _staged(stage)[1].path
         marker = store.root / staging.ATTEMPTS_DIRECTORY / stage.attempt
-    marker.touch()  # as kill -9 leaves it: there, and locked by nobody
+    marker.touch()  # as kill -9 leaves it: there, and locked by no process
     assert staging.sweep_dead_attempts(store) == [left]
     assert not marker.exists()
 

@@ -52,12 +52,12 @@ def test_the_lock_is_held_until_the_files_are_gone(store: Store, monkeypatch: py
         path.touch()
     unlink, seen = Path.unlink, []
 
-    def watched(path: Path, missing_ok: bool = False) -> None:
+    def observed(path: Path, missing_ok: bool = False) -> None:
         with file_locks.seized(marker) as free:
             seen.append((path.name, free))
         unlink(path, missing_ok=missing_ok)
 
-    monkeypatch.setattr(Path, "unlink", watched)
+    monkeypatch.setattr(Path, "unlink", observed)
     assert staging.sweep_dead_attempts(store) == ["rows/0123-00000.parquet"]
     assert seen == [("0123-00000.parquet", False), ("0123", False)]
 
@@ -71,7 +71,7 @@ def test_a_marker_that_is_held_keeps_its_files(store: Store) -> None:
 
 
 @pytest.mark.process
-def test_drafts_of_tables_are_swept_when_nobody_holds_them(store: Store) -> None:
+def test_drafts_of_tables_are_swept_when_no_process_holds_them(store: Store) -> None:
     draft = _draft(store)
     with held(draft):
         assert orphans.sweep(store) == []

@@ -1,4 +1,4 @@
-"""A number in the catalogue that decides which rows are read cannot change without being found (P3)."""
+"""A number in the catalog that decides which rows are read cannot change without being found (P3)."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_newest_by_role_and_state(store: Store) -> None:
         read(store, versions.get, "v9")
 
 
-def test_the_champion_is_what_the_newest_plan_says(store: Store) -> None:
+def test_the_champion_is_what_the_newest_plan_declares(store: Store) -> None:
     first, second = register(store, "a"), register(store, "b")
     assert read(store, versions.champion, "flights") is None
     for row in (first, second):
@@ -146,7 +146,7 @@ def test_verdicts_are_kept_and_the_newest_judgement_is_reported(store: Store) ->
         GateResult("baseline", Verdict.PASS, "ok", low=0.01),
     ]
     assert read(store, gate_results.newest, row.version) == []
-    for moment, results in ((1, unsure), (2, sure)):
+    for timestamp, results in ((1, unsure), (2, sure)):
         with store.ledger.write() as connection:
-            gate_results.append(connection, row.version, results, now_us=moment)
+            gate_results.append(connection, row.version, results, now_us=timestamp)
     assert read(store, gate_results.newest, row.version) == sure

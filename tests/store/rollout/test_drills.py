@@ -67,8 +67,12 @@ def test_how_it_ended_is_kept_and_reported(store: Store) -> None:
     )
     assert read(store, drills.unfinished, "m") == ()
     with store.ledger.read() as connection:
-        (told,) = events.newest(connection, kind="drill.ended")
-    assert (told.subject, told.actor, told.explanation) == (f"drill/{number}", "ann", "rollback: pass: seen")
+        (reported,) = events.newest(connection, kind="drill.ended")
+    assert (reported.subject, reported.actor, reported.explanation) == (
+        f"drill/{number}",
+        "ann",
+        "rollback: pass: seen",
+    )
 
 
 def test_what_is_tried_again_and_again_hides_nothing(store: Store) -> None:

@@ -69,7 +69,7 @@ def test_evidence_comes_back_as_it_was_written(store: Store) -> None:
         {"champion": "v1", "challenger": "v1", "share_ppm": 1},
         {"champion": "v1", "challenger": "v2", "share_ppm": 1_000_001},
         {"champion": "v1", "share_ppm": 1},
-        {"champion": "nobody"},
+        {"champion": "absent"},
     ],
 )
 def test_a_plan_that_means_nothing_is_refused(store: Store, wrong: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""Plans are read by what they say, a few rows each, however many there are."""
+"""Plans are read by their content, a few rows each, however many there are."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def put(connection: Connection, model: str, named: list[str | None]) -> list[int
 
 
 @given(named=st.lists(st.sampled_from([None, "c-a", "c-b", "c-c"]), max_size=14))
-def test_what_is_in_force_is_the_last_two_spells(connection: Connection, named: list[str | None]) -> None:
+def test_what_is_in_force_is_the_last_two_periods(connection: Connection, named: list[str | None]) -> None:
     model = f"m{next(COUNT)}"
     numbers = put(connection, model, named)
     put(connection, "other", ["c-c", "c-a"])
-    asked = [(number, each) for number, each in zip(numbers, named, strict=True) if each is not None]
-    spells = [next(spell) for _, spell in itertools.groupby(asked, key=lambda pair: pair[1])]
-    assert traffic_plans.in_force(connection, model, "serving_config") == tuple(reversed(spells[-2:]))
+    requested = [(number, each) for number, each in zip(numbers, named, strict=True) if each is not None]
+    periods = [next(period) for _, period in itertools.groupby(requested, key=lambda pair: pair[1])]
+    assert traffic_plans.in_force(connection, model, "serving_config") == tuple(reversed(periods[-2:]))
 
 
-def test_one_configuration_that_was_ever_named_is_found_without_reading_every_plan(
+def test_one_serving_config_that_was_ever_named_is_found_without_reading_every_plan(
     connection: Connection,
 ) -> None:
     first, *_ = put(connection, "old", ["c-a"] * 500)

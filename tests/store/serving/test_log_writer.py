@@ -18,7 +18,7 @@ from holdfast.store.serving.prediction_log import PredictionRecord, frame, read
 from tests.support import forking
 
 
-def answered(made: str) -> PredictionRecord:
+def responded(made: str) -> PredictionRecord:
     return PredictionRecord(made, 1, 1, b"12345678", "champion", "v", "", None, "ok", 1, [0.5], [["AA", 1.0]])
 
 
@@ -50,7 +50,7 @@ def test_rotation_keeps_every_record(tmp_path: Path) -> None:
     ids = []
     for _ in range(20):
         ids.append(writer.next_id())
-        assert writer.write([frame(answered(ids[-1]))])
+        assert writer.write([frame(responded(ids[-1]))])
     assert writer.durability().result(5)
     writer.close()
     assert len(segments(tmp_path)) > 1
@@ -58,7 +58,7 @@ def test_rotation_keeps_every_record(tmp_path: Path) -> None:
 
 
 def test_a_number_stays_taken_when_its_segment_was_removed(tmp_path: Path) -> None:
-    """Ids are never given twice, whoever makes room in the directory."""
+    """Ids are never given twice, whatever makes room in the directory."""
     given = set()
     for _ in range(3):
         writer = LogWriter(tmp_path, "s1", "m")
@@ -75,7 +75,7 @@ def test_a_number_stays_taken_when_its_segment_was_removed(tmp_path: Path) -> No
 def test_a_full_disk_drops_and_leaves_no_torn_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P10: predictions go on, drops are seen, and what follows the recovery is readable."""
     writer = LogWriter(tmp_path, "s1", "m")
-    assert writer.write([frame(answered("s1-1-1"))])
+    assert writer.write([frame(responded("s1-1-1"))])
     real = os.write
 
     def full(fd: int, data: bytes) -> int:
@@ -85,16 +85,16 @@ def test_a_full_disk_drops_and_leaves_no_torn_middle(tmp_path: Path, monkeypatch
         raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr(log_writer.os, "write", full)
-    assert not writer.write([frame(answered("s1-1-2"))])
+    assert not writer.write([frame(responded("s1-1-2"))])
     monkeypatch.undo()
-    assert writer.write([frame(answered("s1-1-3"))])
+    assert writer.write([frame(responded("s1-1-3"))])
     writer.close()
-    assert kept_in(tmp_path) == [answered("s1-1-1"), answered("s1-1-3")]
+    assert kept_in(tmp_path) == [responded("s1-1-1"), responded("s1-1-3")]
 
 
 def test_a_full_directory_takes_nothing_more(tmp_path: Path) -> None:
     writer = LogWriter(tmp_path, "s1", "m", segment_bytes=300, directory_bytes=900)
-    taken = [writer.write([frame(answered(f"s1-1-{number}"))]) for number in range(30)]
+    taken = [writer.write([frame(responded(f"s1-1-{number}"))]) for number in range(30)]
     writer.close()
     assert taken[0]
     assert not taken[-1]

@@ -55,16 +55,16 @@ def test_what_was_written_is_read_in_order(tmp_path: Path) -> None:
 
 
 @examples(60)
-@given(cut=st.integers(0, 400))
+@given(snapshot=st.integers(0, 400))
 def test_a_torn_tail_is_not_an_error_and_gives_the_whole_records(
-    tmp_path_factory: pytest.TempPathFactory, cut: int
+    tmp_path_factory: pytest.TempPathFactory, snapshot: int
 ) -> None:
     frames = [frame(prediction(number)) for number in range(5)]
     whole = b"".join(frames)
     path = tmp_path_factory.mktemp("log") / "00000001.log"
-    path.write_bytes(whole[: min(cut, len(whole))])
+    path.write_bytes(whole[: min(snapshot, len(whole))])
     ends = [sum(map(len, frames[:count])) for count in range(6)]
-    complete = max(index for index, end in enumerate(ends) if end <= min(cut, len(whole)))
+    complete = max(index for index, end in enumerate(ends) if end <= min(snapshot, len(whole)))
     assert read(path) == ([prediction(number) for number in range(complete)], ends[complete])
 
 
@@ -90,7 +90,7 @@ def test_no_flipped_bit_is_read_as_data(
 
 
 def test_records_before_the_damage_are_kept(tmp_path: Path) -> None:
-    """Also when the damaged record has a right checksum: what nobody can decode is damage like any other."""
+    """Also when the damaged record has a right checksum: what cannot be decoded is damage like any other."""
     strange = b"\x93\xa1Z\x01\x02"
     unknown = struct.pack("<II", len(strange), zlib.crc32(strange)) + strange
     path = tmp_path / "00000001.log"
@@ -104,7 +104,7 @@ def test_records_before_the_damage_are_kept(tmp_path: Path) -> None:
 
 
 def test_zeros_behind_the_end_are_a_torn_tail(tmp_path: Path) -> None:
-    """What a file system may leave after a power cut."""
+    """What a file system may leave after a power failure."""
     path = tmp_path / "00000001.log"
     path.write_bytes(frame(prediction(1)) + bytes(4096))
     assert read(path) == ([prediction(1)], len(frame(prediction(1))))

@@ -1,4 +1,4 @@
-"""CSV is taken apart without guessing: a line that is cut is a line apart, a file that is cut is refused."""
+"""CSV is parsed without guessing: a truncated line is quarantined, a truncated file is refused."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_whole_files_are_taken_apart(
         (b"id,at,id\n", "twice in its header: id"),
     ],
 )
-def test_a_file_that_was_cut_or_is_no_csv_is_refused(content: bytes, why: str) -> None:
+def test_a_file_that_was_truncated_or_is_no_csv_is_refused(content: bytes, why: str) -> None:
     with pytest.raises(UnreadableError, match=why):
         parser.read_csv(content)
 
@@ -63,21 +63,21 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_siz
 
 @examples(60)
 @given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=8), st.data())
-def test_what_was_written_is_read_and_no_cut_makes_up_a_value(
+def test_what_was_written_is_read_and_no_truncated_makes_up_a_value(
     rows: list[tuple[str, str, str]], data: st.DataObject
 ) -> None:
     written = (
         pl.DataFrame(rows, schema=["id", "at", "v"], orient="row").write_csv(quote_style="always").encode()
     )
     assert parser.read_csv(written).frame.rows() == rows
-    cut = data.draw(st.integers(len(b'"id","at","v"\n'), len(written)))
+    snapshot = data.draw(st.integers(len(b'"id","at","v"\n'), len(written)))
     try:
-        found = parser.read_csv(written[:cut])
+        found = parser.read_csv(written[:snapshot])
     except UnreadableError:
         return
     read = found.frame.rows()
     assert read[:-1] == rows[: max(len(read) - 1, 0)]
-    # Of the last value of all it cannot be told whether it is whole; every other one is.
+    # Of the last value of all it cannot be reported whether it is whole; every other one is.
     assert not read or read[-1][:2] == rows[len(read) - 1][:2]
 
 
@@ -96,6 +96,6 @@ def test_packed_files_are_unpacked_up_to_a_limit(packed: bytes) -> None:
 
 
 @pytest.mark.parametrize("packed", [gzip.compress(HEAD, mtime=0)[:-6], b"\x1f\x8bno"])
-def test_a_packed_file_that_was_cut_is_refused(packed: bytes) -> None:
+def test_a_packed_file_that_was_truncated_is_refused(packed: bytes) -> None:
     with pytest.raises(OSError, match=r"inflate|incorrect|Truncated"):
         unpacked(packed, 1000)

@@ -135,7 +135,7 @@ def test_names_that_are_not_the_contracts_stop_the_load(tmp_path: Path) -> None:
         parse(open_source(_json(tmp_path, b'{"id": 1, "v": 1, "at": ' + AT.encode() + b"}")), CONTRACT)
 
 
-def test_json_that_was_cut_is_refused(tmp_path: Path) -> None:
+def test_json_that_was_truncated_is_refused(tmp_path: Path) -> None:
     path = _json(tmp_path, _line(), _line(id="2"))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"HF201.*truncated in transit"):
@@ -335,7 +335,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_refused(
 def test_a_store_that_cannot_be_reached_is_reported(bucket: object, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
-        silent.listen()  # takes connections and says nothing
+        silent.listen()  # takes connections and reports nothing
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(UnavailableError, match=r"HF209.*within 2 seconds") as refused:
             open_source("s3://deliveries/one/", deadline_seconds=2)

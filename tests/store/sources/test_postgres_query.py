@@ -1,4 +1,4 @@
-"""A batch is read from PostgreSQL in one moment, exactly, and within a time (R1, R17, F10)."""
+"""A batch is read from PostgreSQL in one time, exactly, and within a time (R1, R17, F10)."""
 
 from __future__ import annotations
 
@@ -110,15 +110,15 @@ def test_what_the_ledger_keeps_of_a_query_has_no_secret(trips: str, monkeypatch:
         ("select id from trips where id = $1 and day = $2", "HF201", "parameters"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(trips: str, query: str, code: str, why: str) -> None:
+def test_what_cannot_be_queried_is_refused(trips: str, query: str, code: str, why: str) -> None:
     with pytest.raises(HoldfastError, match=f"{code}.*{why}"):
         _ask(trips, query)
 
 
-def test_a_larger_answer_than_the_limit_is_refused(trips: str) -> None:
-    asked = BatchQuery(trips, "select repeat('x', 1000) as t from generate_series(1, 2000)", "d1")
+def test_a_larger_response_than_the_limit_is_refused(trips: str) -> None:
+    requested = BatchQuery(trips, "select repeat('x', 1000) as t from generate_series(1, 2000)", "d1")
     with pytest.raises(InputError, match=r"HF201.*more than 1,000,000 bytes"):
-        open_source(asked, limit_bytes=1_000_000)
+        open_source(requested, limit_bytes=1_000_000)
 
 
 def test_a_stopped_server_is_waited_for_no_longer_than_is_allowed(trips: str, postgres_server: Any) -> None:

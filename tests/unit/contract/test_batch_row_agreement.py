@@ -1,4 +1,4 @@
-"""R45, R47: the batch and the row say the same about the same row. Hostile values, thousands of rows."""
+"""R45, R47: the batch and the row report the same about the same row. Hostile values, thousands of rows."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ WORDS = st.one_of(
     ),
     st.text(st.characters(codec="utf-8"), max_size=10),
 )
-MOMENTS = st.one_of(
+TIMESTAMPS = st.one_of(
     st.none(),
     st.datetimes(
         timezones=st.sampled_from([UTC, ZoneInfo(NEW_YORK), timezone(timedelta(hours=5, minutes=45))])
-    ).filter(lambda moment: not isinstance(read_timestamp(moment, UTC, local=False), str)),
+    ).filter(lambda timestamp: not isinstance(read_timestamp(timestamp, UTC, local=False), str)),
 )
 BY_TYPE = {
     pl.Float64: DOUBLES,
@@ -111,7 +111,7 @@ BY_TYPE = {
 
 
 def values_of(kind: pl.DataType) -> st.SearchStrategy[Any]:
-    return MOMENTS if isinstance(kind, pl.Datetime) else BY_TYPE[type(kind)]
+    return TIMESTAMPS if isinstance(kind, pl.Datetime) else BY_TYPE[type(kind)]
 
 
 SCHEMA = {column.name: dtype(column) for column in WIDE.columns}
@@ -169,8 +169,8 @@ EDGES = [
 def walls(first: int, last: int) -> st.SearchStrategy[datetime]:
     """Wall clock times without a zone: what a careless feed sends."""
     return st.datetimes(timezones=st.just(UTC)).map(
-        lambda moment: moment.replace(
-            year=first + moment.year % (last - first), day=1 + moment.day % 28, tzinfo=None
+        lambda timestamp: timestamp.replace(
+            year=first + timestamp.year % (last - first), day=1 + timestamp.day % 28, tzinfo=None
         )
     )
 
@@ -184,7 +184,7 @@ def near_a_change(wall: datetime) -> str:
 
 CLOCK = st.one_of(
     st.sampled_from(EDGES),
-    walls(1890, 2110).map(lambda moment: moment.isoformat(" ")),
+    walls(1890, 2110).map(lambda timestamp: timestamp.isoformat(" ")),
     walls(1967, 2037).map(near_a_change),
     st.datetimes(timezones=st.sampled_from(ZONES)).map(datetime.isoformat),
     st.text(st.characters(codec="utf-8"), max_size=12),
@@ -199,31 +199,31 @@ def read_both(contract: Contract, texts: list[str]) -> tuple[list[list[str]], li
     by_row = compile_row(contract, request=False)
     missing = ("", "NA")
     wanted = [list(by_row({"n": n, "at": None if text in missing else text})) for n, text in enumerate(texts)]
-    said: list[list[str]] = [[] for _ in texts]
+    reported: list[list[str]] = [[] for _ in texts]
     for n, reasons in verdict.quarantined.select("n", REASONS).iter_rows():
-        said[int(n)] = reasons
-    return said, wanted, verdict.valid
+        reported[int(n)] = reasons
+    return reported, wanted, verdict.valid
 
 
 @pytest.mark.parametrize("contract", [ZONED, LOCAL], ids=["zoned", "local"])
 @pytest.mark.parametrize("text", EDGES)
 def test_the_edges_of_time_read_the_same_from_text_and_row(contract: Contract, text: str) -> None:
-    said, wanted, _ = read_both(contract, [text])
-    assert said == wanted
+    reported, wanted, _ = read_both(contract, [text])
+    assert reported == wanted
 
 
 @examples(50)
 @given(st.lists(CLOCK, min_size=1, max_size=12))
 @example(EDGES)
 def test_timestamps_as_text_read_the_same_from_batch_and_row(texts: list[str]) -> None:
-    """R23: one rule for offsets, gaps and folds, and the same instant from both back ends."""
+    """R23: one rule for offsets, gaps and folds, and the same timestamp from both back ends."""
     for contract in (ZONED, LOCAL):
-        said, wanted, valid = read_both(contract, texts)
-        assert said == wanted
+        reported, wanted, valid = read_both(contract, texts)
+        assert reported == wanted
         zone, local = ZoneInfo(NEW_YORK), contract is LOCAL
-        instants = [
-            microseconds(moment)
+        timestamps = [
+            microseconds(timestamp)
             for text in texts
-            if isinstance(moment := read_timestamp(text, zone, local=local), datetime)
+            if isinstance(timestamp := read_timestamp(text, zone, local=local), datetime)
         ]
-        assert valid["at"].dt.epoch("us").to_list() == instants
+        assert valid["at"].dt.epoch("us").to_list() == timestamps

@@ -32,8 +32,8 @@ def test_every_column_type_policy_operator_and_method_is_on_the_page() -> None:
 
 
 def test_every_reason_that_rows_were_given_is_on_the_page() -> None:
-    told = {line[:12].strip() for line in (contract.__doc__ or "").splitlines() if line[11:12] == " "}
-    assert {"missing", "type", "rule", "unique", "unit", "semantic"} <= told
+    reported = {line[:12].strip() for line in (contract.__doc__ or "").splitlines() if line[11:12] == " "}
+    assert {"missing", "type", "rule", "unique", "unit", "semantic"} <= reported
     for word in (
         "missing",
         "not_exact",

@@ -1,4 +1,4 @@
-"""The generated reference says what the code says: whoever copies a default from it declares that default."""
+"""The generated reference shows what the code does: a default that is copied from it is that default."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def test_every_default_of_the_reference_is_the_default(
         for name, parameter in inspect.signature(each).parameters.items()
         if parameter.default is not inspect.Parameter.empty
     }
-    told = _defaults(printed)
-    assert told == real, page
+    reported = _defaults(printed)
+    assert reported == real, page
 
 
 def test_a_default_of_one_kind_is_written_so_that_it_can_be_read_back() -> None:

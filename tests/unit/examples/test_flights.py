@@ -1,4 +1,4 @@
-"""The living specification says what it promises."""
+"""The living specification reports what it promises."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def declared(name: str, monkeypatch: pytest.MonkeyPatch) -> Model:
 
 
 @pytest.mark.parametrize("name", ["model.py", "bad_push.py"])
-def test_somebody_vouches_for_golden_queries_of_both_kinds(
+def test_a_person_vouches_for_golden_queries_of_both_kinds(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R83. That real versions answer them rightly is shown by the demonstration, which no failed gate lets on."""

@@ -1,4 +1,4 @@
-"""Point-in-time aggregates against a brute force that looks only at rows known at the moment (R44, R45)."""
+"""Point-in-time aggregates against a brute force that looks only at rows known at the time (R44, R45)."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def frame_of(rows: list[Row]) -> pl.DataFrame:
     ).with_columns(pl.col("left").cast(pl.Datetime("us", "America/New_York")))
 
 
-def value_at(made: Aggregate, rows: list[Row], entity: str, moment: int) -> float | None:
-    """The aggregate at a grid moment, from the definition."""
+def value_at(made: Aggregate, rows: list[Row], entity: str, timestamp: int) -> float | None:
+    """The aggregate at a grid time, from the definition."""
     seen = sorted(
         (known + made.available_after_us, value)
         for at, known, value in rows
         if at == entity and known is not None and value is not None
-        if moment - made.window_us < known + made.available_after_us <= moment
+        if timestamp - made.window_us < known + made.available_after_us <= timestamp
     )
     if not seen:
         return None
@@ -55,16 +55,18 @@ def value_at(made: Aggregate, rows: list[Row], entity: str, moment: int) -> floa
 
 
 def read_at(made: Aggregate, rows: list[Row], entity: str | None, at: int | None) -> float | None:
-    """What a reader at `at` gets: the newest grid moment not after it that has a value, unless it is too
+    """What a reader at `at` gets: the newest grid time not after it that has a value, unless it is too
     old."""
     if entity is None or at is None:
         return None
-    moment = at // made.every_us * made.every_us
-    while at - moment <= made.window_us:
-        value = value_at(made, [row for row in rows if row[1] is not None and row[1] <= at], entity, moment)
+    timestamp = at // made.every_us * made.every_us
+    while at - timestamp <= made.window_us:
+        value = value_at(
+            made, [row for row in rows if row[1] is not None and row[1] <= at], entity, timestamp
+        )
         if value is not None:
             return value
-        moment -= made.every_us
+        timestamp -= made.every_us
     return None
 
 
@@ -75,9 +77,9 @@ def table_of(made: Aggregate, rows: pl.DataFrame) -> OnlineTable:
     return table
 
 
-# Steps of five minutes meet grid moments, window edges and read times exactly; odd microseconds miss them by
+# Steps of five minutes meet grid times, window edges and read times exactly; odd microseconds miss them by
 # one.
-moments = st.builds(
+timestamps = st.builds(
     lambda steps, off: START + steps * 5 * MINUTE + off,
     st.integers(-3, 40),
     st.sampled_from([0, 0, 0, -1, 1]),
@@ -85,13 +87,13 @@ moments = st.builds(
 known_rows = st.lists(
     st.tuples(
         st.sampled_from(["EWR", "JFK", "LGA", None, ""]),
-        st.one_of(moments, st.none()),
+        st.one_of(timestamps, st.none()),
         st.one_of(st.integers(-20, 200).map(lambda n: n / 4), st.none()),
     ),
     max_size=25,
 )
 readers = st.lists(
-    st.tuples(st.sampled_from(["EWR", "JFK", "???", None]), st.one_of(moments, st.none())), max_size=15
+    st.tuples(st.sampled_from(["EWR", "JFK", "???", None]), st.one_of(timestamps, st.none())), max_size=15
 )
 hows = st.sampled_from(["mean", "last", "count"])
 spans = st.sampled_from([("30min", "10min"), ("10min", "10min"), ("60min", "5min"), ("45min", "15min")])
@@ -121,7 +123,7 @@ def test_readers_get_what_was_known_and_nothing_else(
 
 @examples(50)
 @given(known_rows, hows, spans)
-def test_rows_are_the_definition_at_every_grid_moment(
+def test_rows_are_the_definition_at_every_grid_timestamp(
     rows: list[Row], how: str, span: tuple[str, str]
 ) -> None:
     made = aggregate(how, window=span[0], every=span[1])
@@ -129,16 +131,18 @@ def test_rows_are_the_definition_at_every_grid_moment(
         (entity, known): value for entity, known, value in aggregate_rows(made, frame_of(rows)).iter_rows()
     }
     for entity in ("EWR", "JFK", "LGA"):
-        for moment in range(START - 60 * MINUTE, START + 300 * MINUTE, made.every_us):
-            expected = value_at(made, rows, entity, moment)
-            assert got.pop((entity, moment), None) == (None if expected is None else pytest.approx(expected))
+        for timestamp in range(START - 60 * MINUTE, START + 300 * MINUTE, made.every_us):
+            expected = value_at(made, rows, entity, timestamp)
+            assert got.pop((entity, timestamp), None) == (
+                None if expected is None else pytest.approx(expected)
+            )
     assert not got
 
 
 @examples(50)
 @given(
     known_rows,
-    st.lists(st.tuples(st.just("EWR"), moments, st.floats(-1e6, 1e6)), min_size=1, max_size=8),
+    st.lists(st.tuples(st.just("EWR"), timestamps, st.floats(-1e6, 1e6)), min_size=1, max_size=8),
     hows,
 )
 def test_the_last_window_and_a_new_batch_give_what_all_rows_give(
@@ -189,13 +193,13 @@ def test_the_mean_of_finite_values_is_finite(values: list[float], mean: float) -
     assert aggregate_rows(aggregate(), apart)["value"].is_finite().all()
 
 
-def test_a_value_is_known_from_the_very_moment_on() -> None:
+def test_a_value_is_known_from_the_very_timestamp_on() -> None:
     made = aggregate("last")
     table = aggregate_rows(made, frame_of([("EWR", START, 5.0)]))
     assert table["known_at_us"].to_list() == [START + minutes * MINUTE for minutes in (10, 20, 30)]
     online = table_of(made, table)
     known = START + 10 * MINUTE  # five minutes until it reaches us, five more to the grid
-    stale = START + 60 * MINUTE  # the last moment of the grid with a value, and a window more
+    stale = START + 60 * MINUTE  # the last time of the grid with a value, and a window more
     reads = [known - 1, known, stale, stale + 1]
     served = [online.lookup("recent", "EWR", at, made.window_us) for at in reads]
     assert str(served) == "[nan, 5.0, 5.0, nan]"
@@ -221,7 +225,7 @@ def test_integer_entities_and_boolean_values() -> None:
     assert table_of(made, table).lookup("recent", entity_key(7), START + 12 * MINUTE, made.window_us) == 0.5
 
 
-def test_instants_of_another_unit_and_zone_are_the_same_instants() -> None:
+def test_timestamps_of_another_unit_and_zone_are_the_same_timestamps() -> None:
     rows = frame_of([("EWR", START, 1.0)])
     other = rows.with_columns(pl.col("left").dt.cast_time_unit("ms").dt.convert_time_zone("Asia/Tokyo"))
     assert aggregate_rows(aggregate(), rows).equals(aggregate_rows(aggregate(), other))

@@ -72,10 +72,10 @@ X = run(feature_graph(FITTED))
 Y = (X[:, 3] + X[:, 4] / 4 > 13).astype(int)
 
 
-def estimator(answer: Any, columns: int = X.shape[1], **names: str) -> onnx.ModelProto:
+def estimator(response: Any, columns: int = X.shape[1], **names: str) -> onnx.ModelProto:
     features = argument(Tensor(np.float32, ("N", columns)))
     return build(
-        {names.get("input", "features"): features}, {names.get("output", "probability"): answer(features)}
+        {names.get("input", "features"): features}, {names.get("output", "probability"): response(features)}
     )
 
 
@@ -121,7 +121,7 @@ def test_a_composed_model_is_its_estimator_on_the_features(estimate: Any, level:
     assert made.shape == (FRAME.height,)
 
 
-def test_lightgbm_behind_the_graph_answers_like_lightgbm() -> None:
+def test_lightgbm_behind_the_graph_predicts_like_lightgbm() -> None:
     booster = lightgbm.train(
         {"objective": "binary", "verbose": -1, "num_threads": 1}, lightgbm.Dataset(X, Y), 40
     )
@@ -136,7 +136,7 @@ def test_lightgbm_behind_the_graph_answers_like_lightgbm() -> None:
 
 
 @pytest.mark.parametrize("opset", [None, 15, 18])
-def test_scikit_learn_behind_the_graph_answers_like_scikit_learn(opset: int | None) -> None:
+def test_scikit_learn_behind_the_graph_predicts_like_scikit_learn(opset: int | None) -> None:
     learned = LogisticRegression(max_iter=2000).fit(X, Y)
     converted = convert_sklearn(
         learned,

@@ -35,8 +35,8 @@ def session(name: str, parts: tuple[DatetimePart, ...] = tuple(DatetimePart)) ->
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-def shown(name: str, instants: list[int]) -> list[list[float]]:
-    (made,) = session(name).run(None, {"at": np.array(instants, np.int64)})
+def shown(name: str, timestamps: list[int]) -> list[list[float]]:
+    (made,) = session(name).run(None, {"at": np.array(timestamps, np.int64)})
     return [list(column) for column in made.T]
 
 
@@ -47,36 +47,36 @@ def on_the_wall(name: str, at_us: int) -> list[float]:
 
 @examples(100)
 @given(st.sampled_from(ZONES), st.lists(st.integers(0, END_SECOND * SECOND - 1), min_size=1, max_size=30))
-def test_any_instant(name: str, instants: list[int]) -> None:
-    assert shown(name, instants) == [on_the_wall(name, at) for at in instants]
+def test_any_timestamp(name: str, timestamps: list[int]) -> None:
+    assert shown(name, timestamps) == [on_the_wall(name, at) for at in timestamps]
 
 
 @pytest.mark.parametrize("name", ZONES)
 def test_the_microsecond_before_and_after_every_change(name: str) -> None:
     starts = [start * SECOND for start in load_zone(name).starts_seconds[1:]]
-    instants = [start + off for start in starts for off in (-3600 * SECOND, -1, 0, 1, 3600 * SECOND)] + [0]
-    assert shown(name, instants) == [on_the_wall(name, at) for at in instants]
+    timestamps = [start + off for start in starts for off in (-3600 * SECOND, -1, 0, 1, 3600 * SECOND)] + [0]
+    assert shown(name, timestamps) == [on_the_wall(name, at) for at in timestamps]
 
 
 @pytest.mark.parametrize("name", ["America/New_York", "Asia/Tokyo"])
 def test_every_day_from_1970_to_2099(name: str) -> None:
-    instants = [day * 86_400 * SECOND + 18_000 * SECOND for day in range(0, END_SECOND // 86_400, 3)]
-    assert shown(name, instants) == [on_the_wall(name, at) for at in instants]
+    timestamps = [day * 86_400 * SECOND + 18_000 * SECOND for day in range(0, END_SECOND // 86_400, 3)]
+    assert shown(name, timestamps) == [on_the_wall(name, at) for at in timestamps]
 
 
-def test_instants_that_a_vectorised_comparison_of_halves_gets_wrong() -> None:
+def test_timestamps_that_a_vectorised_comparison_of_halves_gets_wrong() -> None:
     """Clip and Max of ONNX Runtime 1.31 on int64 take these for smaller than 0, four at a time but not
     one."""
-    instants = [2**31 + off for off in range(-4, 5)] + [
+    timestamps = [2**31 + off for off in range(-4, 5)] + [
         2**32 - 1,
         2**32,
         3 * 2**31,
         END_SECOND * SECOND - 2**31,
     ] * 3
-    assert shown("America/New_York", instants) == [on_the_wall("America/New_York", at) for at in instants]
+    assert shown("America/New_York", timestamps) == [on_the_wall("America/New_York", at) for at in timestamps]
 
 
-def test_instants_beyond_the_tables_are_missing_and_not_guessed() -> None:
+def test_timestamps_beyond_the_tables_are_missing_and_not_guessed() -> None:
     beyond = [MISSING_US, -1, END_SECOND * SECOND, 2**63 - 1]
     assert np.isnan(shown("America/New_York", beyond)).all()
     assert not np.isnan(shown("America/New_York", [0, END_SECOND * SECOND - 1])).any()

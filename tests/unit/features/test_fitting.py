@@ -119,7 +119,7 @@ def test_words_are_those_of_the_contract_or_of_the_snapshot() -> None:
     )
 
 
-def test_quantile_edges_cut_the_snapshot_evenly_and_equal_cuts_are_one() -> None:
+def test_quantile_edges_truncated_the_snapshot_evenly_and_equal_snapshots_are_one() -> None:
     spread = snapshot(*[float(n) for n in range(101)])
     made = only(Bucket("distance", quantiles=4), contract(), spread)
     assert made == FittedBucket("distance_bucket", "distance", None, (25.0, 50.0, 75.0))

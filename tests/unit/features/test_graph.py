@@ -107,7 +107,7 @@ SNAPSHOT = pl.DataFrame(
     pl.col("lands").cast(pl.Datetime("us", "Asia/Kolkata")),
 )
 MEDIAN, MEAN, FLOOR = 100.0, 100.0, 100.0  # of the snapshot's distance, seats, and positive distance
-CUTS = [0.0, 100.0, 200.0]
+SNAPSHOTS = [0.0, 100.0, 200.0]
 NAN = math.nan
 
 
@@ -155,7 +155,7 @@ def expected(row: dict[str, Any]) -> dict[str, float]:
         "wind_clip": wind if math.isnan(wind) else min(wind, 20),
         "seats_clip": min(max(seats, 10), 100),
         "wind_bucket": under(wind, [-5, 0, 12.5]),
-        "distance_bucket": under(distance, CUTS),
+        "distance_bucket": under(distance, SNAPSHOTS),
         "leaves_weekday": leaves.weekday(),
         "leaves_month": leaves.month,
         "lands_month": NAN if lands is None else lands.month,
@@ -172,7 +172,7 @@ def optional(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(st.none(), values)
 
 
-instants = st.datetimes(datetime(1970, 1, 2), datetime(2099, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001  # the strategy wants naive bounds
+timestamps = st.datetimes(datetime(1970, 1, 2), datetime(2099, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001  # the strategy wants naive bounds
 numbers = st.one_of(st.floats(-1e6, 1e6), st.sampled_from([0.0, -0.0, 12.5, 100.0, 200.0, 1e-300]))
 words = st.one_of(
     st.sampled_from(["UA", "AA", "U\0A", "UA\0", "\U0001f6eb", "", "EWR", "JFK"]), st.text(max_size=4)
@@ -186,8 +186,8 @@ rows_of_contract = st.lists(
             "wind": optional(numbers),
             "seats": optional(st.integers(0, 300)),
             "hub": optional(st.booleans()),
-            "leaves": instants,
-            "lands": optional(instants),
+            "leaves": timestamps,
+            "lands": optional(timestamps),
             "recent": optional(numbers),
         }
     ),
@@ -224,7 +224,7 @@ def test_names_stand_in_the_order_of_the_declaration_with_each_flag_behind_its_f
     assert FITTED.names[-1] == "recent"
 
 
-def test_texts_of_instants_are_the_instants() -> None:
+def test_texts_of_timestamps_are_the_timestamps() -> None:
     row = SNAPSHOT.row(0, named=True)
     as_text = {**row, "leaves": "2013-01-10T12:30:00Z", "lands": "2013-01-01T05:30:00.000+05:30"}
     as_count = {**row, "leaves": 1_357_821_000_000_000}

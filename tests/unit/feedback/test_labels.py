@@ -16,7 +16,7 @@ def test_an_id_reads_back_as_it_was_written(server, segment, number):
 
 
 @given(st.text(max_size=60))
-def test_no_text_is_more_than_one_key_of_an_answer(text):
+def test_no_text_is_more_than_one_key_of_a_response(text):
     found = parse_id(text)
     assert found is None or str(found) == text
 

@@ -81,7 +81,7 @@ def test_a_feed_that_expects_nothing_finds_nothing() -> None:
     assert _judged(Expectations(), _rows(DAY)) == []
 
 
-def test_another_number_of_rows_than_the_sender_says_is_no_batch() -> None:
+def test_another_number_of_rows_than_the_sender_declares_is_no_batch() -> None:
     (found,) = _judged(Expectations(), _rows(DAY), rows_expected=49)
     assert (found.check, found.level, found.observed, found.bound) == ("row_count", Level.CRITICAL, 48, 49)
     assert _judged(Expectations(), _rows(DAY), rows_expected=48) == []
@@ -241,7 +241,7 @@ def test_the_worst_level_decides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("delivered", "told"),
+    ("delivered", "reported"),
     [
         ({"dleay": "number"}, {"delay": "it is probably 'dleay' now"}),
         ({"wait": "number"}, {"delay": "it is probably 'wait' now"}),
@@ -252,12 +252,12 @@ def test_the_worst_level_decides() -> None:
         ({"delay": "number", "gate": "text"}, {"gate": "not in the contract"}),
     ],
 )
-def test_what_happened_to_the_columns_is_named(delivered: dict[str, str], told: dict[str, str]) -> None:
-    """R41: a column that was renamed is told with its likely new name."""
+def test_what_happened_to_the_columns_is_named(delivered: dict[str, str], reported: dict[str, str]) -> None:
+    """R41: a column that was renamed is reported with its likely new name."""
     columns = {"number": "number", "origin": "text", **delivered, "at": "time", "late": "boolean"}
     found = changed_columns(CONTRACT, columns)  # type: ignore[arg-type]  # a dictionary of literals
-    assert {each.subject for each in found} == set(told)
-    assert all(told[each.subject] in each.explanation for each in found)
+    assert {each.subject for each in found} == set(reported)
+    assert all(reported[each.subject] in each.explanation for each in found)
     assert {each.level for each in found} <= {Level.CRITICAL}
 
 

@@ -47,12 +47,12 @@ CONTRACT = Contract(
         lambda: Feed("f", CONTRACT, expects=Expectations(sequence="v")),
         lambda: Feed("f", CONTRACT, expects=Expectations(sequence="number")),
         lambda: Feed(
-            "f", CONTRACT, expects=Expectations(top_value_share=(TopValueShare("who", Limits(error=0.5)),))
+            "f", CONTRACT, expects=Expectations(top_value_share=(TopValueShare("absent", Limits(error=0.5)),))
         ),
         lambda: Feed("f", CONTRACT, expects=Expectations(early_labels="refuse")),
     ],
 )
-def test_an_expectation_that_cannot_mean_what_it_says_is_refused(declare: Callable[[], object]) -> None:
+def test_an_expectation_that_cannot_mean_what_it_declares_is_refused(declare: Callable[[], object]) -> None:
     with pytest.raises(InputError, match=r"HF10[69]"):
         declare()
 

@@ -26,7 +26,7 @@ def test_the_same_content_is_there_already() -> None:
     assert decide(BATCH, "aa", [load]) == AlreadyLoaded(load)
 
 
-def test_other_content_under_a_live_id_is_a_conflict_that_says_what_to_do() -> None:
+def test_other_content_under_a_live_id_is_a_conflict_that_reports_what_to_do() -> None:
     with pytest.raises(
         ConflictError, match=r"HF203.*flights/d1.*unchanged.*next: holdfast backout flights d1 "
     ):
@@ -52,18 +52,18 @@ def test_any_sequence_of_deliveries_leaves_the_first_and_only_the_first(digests:
     loads: list[Load] = []
     for digest in digests:
         try:
-            answer = decide(BATCH, digest, loads)
+            response = decide(BATCH, digest, loads)
         except ConflictError:
             assert digest != loads[0].digest
             continue
-        if isinstance(answer, Publish):
-            loads.append(_load(answer.epoch, digest, live=True))
+        if isinstance(response, Publish):
+            loads.append(_load(response.epoch, digest, live=True))
     assert [load.digest for load in loads] == [digests[0]]
 
 
 @given(st.binary(max_size=200), st.integers(0, 200))
-def test_a_digest_does_not_depend_on_how_the_bytes_came(data: bytes, cut: int) -> None:
-    assert content_digest([data[:cut], memoryview(data)[cut:]]) == content_digest([data])
+def test_a_digest_does_not_depend_on_how_the_bytes_came(data: bytes, snapshot: int) -> None:
+    assert content_digest([data[:snapshot], memoryview(data)[snapshot:]]) == content_digest([data])
 
 
 @pytest.mark.parametrize("name", ["", "../x", "A", "x/y", "x\n", "\N{GRINNING FACE}", "a" * 64])

@@ -52,20 +52,20 @@ def orders(day: int, rows: int = 200, **changed: Any) -> pl.DataFrame:
 PAST = [profile_batch(ORDERS, orders(day)) for day in range(30)]
 
 
-def told(rows: pl.DataFrame, past: int = 30) -> list[tuple[str, str, str]]:
+def reported(rows: pl.DataFrame, past: int = 30) -> list[tuple[str, str, str]]:
     found = check_profile(ORDERS, profile_batch(ORDERS, rows), PAST[:past])
     return [(violation.check, violation.subject, str(violation.level)) for violation in found]
 
 
 def test_ordinary_batches_break_nothing():
-    assert [told(orders(day)) for day in range(30, 130) if told(orders(day))] == []
+    assert [reported(orders(day)) for day in range(30, 130) if reported(orders(day))] == []
 
 
-def test_too_little_history_and_too_few_rows_say_nothing():
+def test_too_little_history_and_too_few_rows_report_nothing():
     broken = orders(31).with_columns(price=pl.col("price") * -1)
-    assert told(broken, past=FEWEST_BATCHES - 1) == []
-    assert told(broken.head(19)) == []
-    assert told(broken, past=FEWEST_BATCHES) != []
+    assert reported(broken, past=FEWEST_BATCHES - 1) == []
+    assert reported(broken.head(19)) == []
+    assert reported(broken, past=FEWEST_BATCHES) != []
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_too_little_history_and_too_few_rows_say_nothing():
     ],
 )
 def test_a_fault_is_named(changed, expected):
-    assert expected in told(orders(40).with_columns(**changed))
+    assert expected in reported(orders(40).with_columns(**changed))
 
 
 def test_a_new_slice_is_reported_at_once_and_a_rare_new_word_elsewhere_is_not():
@@ -91,15 +91,15 @@ def test_a_new_slice_is_reported_at_once_and_a_rare_new_word_elsewhere_is_not():
     new = orders(41).with_columns(
         country=pl.when(pl.int_range(pl.len()) < 2).then(pl.lit("IT")).otherwise("country")
     )
-    assert told(new) == [("new_slice", "country", "warning")]
+    assert reported(new) == [("new_slice", "country", "warning")]
 
 
 def test_integers_of_few_values_are_judged_as_a_mixture():
     rows = orders(42).with_columns(stars=pl.when(pl.int_range(pl.len()) % 5 > 0).then(1).otherwise("stars"))
-    assert ("mix", "stars", "error") in told(rows)
+    assert ("mix", "stars", "error") in reported(rows)
 
 
-def test_a_column_that_climbs_is_not_told_to_be_far():
+def test_a_column_that_climbs_is_not_reported_to_be_far():
     meter = Contract(
         Number("reading", unit="kWh"), Timestamp("at", tz="UTC"), Integer("id"), key="id", event_time="at"
     )
@@ -133,7 +133,7 @@ def test_a_column_with_other_bounds_has_no_past():
 @pytest.fixture(scope="module")
 def spring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("days")
-    drift_soak.cut_days(directory, date(2013, 2, 1), date(2013, 3, 18))
+    drift_soak.snapshot_days(directory, date(2013, 2, 1), date(2013, 3, 18))
     return directory
 
 

@@ -36,11 +36,11 @@ def test_days_and_versions_split_every_row_once():
 
 
 def test_only_the_newest_day_is_still_filling():
-    """R143: labels come late, and a day that may change says so."""
+    """R143: labels come late, and a day that may change reports it."""
     assert {day.day_us // DAY_US for day in quality_by_day(outcomes(400)) if day.filling} == {2}
 
 
-def test_too_little_says_nothing_rather_than_something():
+def test_too_little_reports_nothing_rather_than_something():
     few = outcomes(4)
     assert compute_quality(few).auc is None
     one = few.where(np.array([True, False, False, False]))
@@ -48,14 +48,14 @@ def test_too_little_says_nothing_rather_than_something():
     assert quality_by_day(few.where(np.zeros(4, dtype=bool))) == ()
 
 
-def test_coverage_is_the_share_of_answers_that_have_a_label():
+def test_coverage_is_the_share_of_responses_that_have_a_label():
     some = outcomes(100, versions=("v1",))
     first, silent = quality_by_version(some, {"v1": 400, "v9": 50})
     assert (first.version, first.coverage, first.predictions) == ("v1", 0.25, 400)
     assert (silent.coverage, silent.quality.rows) == (0.0, 0)
 
 
-def test_a_sure_and_wrong_answer_costs_much_but_not_everything():
+def test_a_sure_and_wrong_response_costs_much_but_not_everything():
     sure = Outcomes(
         np.array(["v"] * 2), np.zeros(2, dtype=np.int64), np.array([1.0, 0.0]), np.array([0.0, 1.0])
     )

@@ -1,4 +1,4 @@
-"""What callers ask against what taught (R50, R51)."""
+"""What callers request against what was trained on (R50, R51)."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import polars as pl
 from holdfast.monitor.traffic_comparison import FEWEST_ROWS, compare_slices, estimate_label_share
 
 
-def test_a_slice_is_uncovered_only_when_enough_answers_had_it():
-    asked = pl.DataFrame(
+def test_a_slice_is_uncovered_only_when_enough_responses_had_it():
+    requested = pl.DataFrame(
         {"site": ["new"] * FEWEST_ROWS + ["odd"] * (FEWEST_ROWS - 1) + ["old"] * 100 + [None] * 30}
     )
-    found = {each.value: each for each in compare_slices(asked, {"site": {"old": 5, "gone": 7}})}
+    found = {each.value: each for each in compare_slices(requested, {"site": {"old": 5, "gone": 7}})}
     assert {value: each.covered for value, each in found.items()} == {
         "new": False,
         "odd": True,
         "old": True,
         "(missing)": False,
     }
-    assert compare_slices(asked, {"other": {"old": 5}}) == ()
+    assert compare_slices(requested, {"other": {"old": 5}}) == ()
     rare = pl.DataFrame({"site": ["new"] * 30 + ["old"] * 9_970})
     assert all(each.covered for each in compare_slices(rare, {"site": {"old": 1}}))
 
 
-def test_too_few_answers_or_nothing_to_compare_with_say_nothing():
+def test_too_few_responses_or_nothing_to_compare_with_report_nothing():
     nothing = (np.array([]), np.array([]))
     assert estimate_label_share(np.full(49, 0.5), 0.5, nothing, []) is None
     assert estimate_label_share(np.full(60, 0.5), None, nothing, []) is None

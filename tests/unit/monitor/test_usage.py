@@ -33,7 +33,7 @@ def test_errors_are_split_by_kind_and_version():
 
 
 def test_silence_is_a_failure_and_no_data_is_not_success():
-    """R140: zero traffic is told."""
+    """R140: zero traffic is reported."""
     assert seen([]).verdict is Verdict.INCONCLUSIVE
     assert seen([row(minute=1)]).verdict is Verdict.FAIL
     assert "8 min" in seen([row(minute=1)]).explanation

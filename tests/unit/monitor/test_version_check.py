@@ -11,7 +11,7 @@ ALL = dataclasses.replace(ALONE, challenger="v2", share_ppm=1_000_000)
 
 
 @pytest.mark.parametrize(
-    ("plan", "answered", "verdict"),
+    ("plan", "responded", "verdict"),
     [
         (ALONE, "v1", Verdict.PASS),
         (ALONE, "v0", Verdict.FAIL),
@@ -23,9 +23,9 @@ ALL = dataclasses.replace(ALONE, challenger="v2", share_ppm=1_000_000)
         (ALONE, None, Verdict.FAIL),
     ],
 )
-def test_the_answer_is_compared_with_the_plan(plan, answered, verdict):
+def test_the_response_is_compared_with_the_plan(plan, responded, verdict):
     """R131, R132: declared against observed, by a request that was answered."""
-    assert check_server(plan, Observation(7, answered), plan_age_us=SETTLING_US * 9).verdict is verdict
+    assert check_server(plan, Observation(7, responded), plan_age_us=SETTLING_US * 9).verdict is verdict
 
 
 def test_the_right_version_under_an_older_plan_is_not_a_pass():
@@ -36,13 +36,13 @@ def test_the_right_version_under_an_older_plan_is_not_a_pass():
     assert "plan 6" in late.explanation
 
 
-def test_no_answer_is_an_error_and_no_plan_is_inconclusive():
+def test_no_response_is_an_error_and_no_plan_is_inconclusive():
     silent = Observation(None, None, "it refuses", is_reachable=False)
     assert check_server(ALONE, silent, plan_age_us=0).verdict is Verdict.ERROR
     assert check_server(None, Observation(1, "v1"), plan_age_us=0).verdict is Verdict.INCONCLUSIVE
 
 
-def test_a_server_that_is_there_and_answers_no_request_is_not_silent():
+def test_a_server_that_is_there_and_responds_to_no_request_is_not_silent():
     """R132: a version that every request fails with must not be taken for a server that is away."""
     refusing = Observation(7, None, "answered /infer with status 503")
     assert check_server(ALONE, refusing, plan_age_us=SETTLING_US).verdict is Verdict.INCONCLUSIVE

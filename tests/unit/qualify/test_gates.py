@@ -120,14 +120,14 @@ def test_every_kind_of_column_has_its_tensor() -> None:
         (replace(GOOD, outputs=(PROBABILITY, PROBABILITY)), "the outputs are probability"),
     ],
 )
-def test_signature_tells_every_difference(trial: LoadReport, words: str) -> None:
+def test_signature_reports_every_difference(trial: LoadReport, words: str) -> None:
     result = check_signature(trial, endpoint_signature(CONTRACT, []))
     assert result.verdict is Verdict.FAIL
     assert words in result.explanation
     assert result.observed == 1
 
 
-def test_a_changed_contract_is_told_the_way_out() -> None:
+def test_a_changed_contract_shows_the_way_out() -> None:
     result = check_signature(made_for(changed("distance", unit="km")), endpoint_signature(CONTRACT, []))
     assert result.verdict is Verdict.FAIL
     assert "distance: unit changed (mi -> km), breaking" in result.explanation
@@ -174,8 +174,8 @@ def test_golden_bounds_are_inclusive_and_nan_is_wrong() -> None:
         GoldenQuery("high", {}, value=0.75, tolerance=0.05),
     )
     assert check_golden(GOOD, queries).verdict is Verdict.PASS
-    for answers in ((0.2 - 1e-9, 0.8), (0.2, 0.81), (float("nan"), 0.8)):
-        result = check_golden(replace(GOOD, golden=answers), queries)
+    for responses in ((0.2 - 1e-9, 0.8), (0.2, 0.81), (float("nan"), 0.8)):
+        result = check_golden(replace(GOOD, golden=responses), queries)
         assert (result.verdict, result.observed) == (Verdict.FAIL, 1.0)
     assert check_golden(replace(GOOD, golden=()), queries).verdict is Verdict.ERROR
     assert check_golden(DIED, queries).verdict is Verdict.INCONCLUSIVE
@@ -193,21 +193,21 @@ def test_golden_bounds_are_inclusive_and_nan_is_wrong() -> None:
         {"value": float("nan"), "tolerance": 0.1},
     ],
 )
-def test_a_golden_query_without_a_right_answer_is_refused(given_: dict[str, float]) -> None:
+def test_a_golden_query_without_a_right_response_is_refused(given_: dict[str, float]) -> None:
     with pytest.raises(InputError, match="golden query 'q'"):
         GoldenQuery("q", {}, **given_)
 
 
 def pair(strength: float, other: float, rows: int = 4000) -> HoldoutPair:
-    """Answers that follow the label's cause with `strength`, beside others that do with `other`."""
+    """Answers that follow the label's cause with `strength`, next to others that do with `other`."""
     random = np.random.default_rng(3)
     cause = random.normal(size=rows)
     labels = random.random(rows) < 1 / (1 + np.exp(-2 * cause))
 
-    def answer(how: float) -> np.ndarray:
+    def response(how: float) -> np.ndarray:
         return 1 / (1 + np.exp(-(how * cause + random.normal(size=rows))))
 
-    return HoldoutPair(answer(strength), answer(other), labels)
+    return HoldoutPair(response(strength), response(other), labels)
 
 
 def test_baseline_and_champion_know_better_equal_and_worse() -> None:
@@ -222,7 +222,7 @@ def test_baseline_and_champion_know_better_equal_and_worse() -> None:
     assert check_champion(worse, gates).verdict is Verdict.FAIL
 
 
-def test_the_same_answers_are_no_worse_and_no_better() -> None:
+def test_the_same_responses_are_no_worse_and_no_better() -> None:
     same = pair(1.0, 1.0)
     same = HoldoutPair(same.candidate, same.candidate, same.labels)
     assert check_champion(same, Gates()).verdict is Verdict.PASS
@@ -241,9 +241,9 @@ def test_no_data_is_inconclusive_and_no_probability_fails(gate: object) -> None:
     assert gate(good, Gates(labelled_rows=601)).verdict is Verdict.INCONCLUSIVE
     assert gate(good, Gates(of_each_class=599)).verdict is Verdict.INCONCLUSIVE
     for wrong in (np.nan, 1.01, -0.01, np.inf):
-        answers = good.candidate.copy()
-        answers[5] = wrong
-        result = gate(replace(good, candidate=answers), Gates())
+        responses = good.candidate.copy()
+        responses[5] = wrong
+        result = gate(replace(good, candidate=responses), Gates())
         assert result.verdict is Verdict.FAIL
         assert "1 of 600 predictions" in result.explanation
 

@@ -46,7 +46,7 @@ def test_little_traffic_is_looked_at_for_as_long_as_the_step_takes() -> None:
 
 
 @pytest.mark.parametrize("per_minute", [100_000, 5_000_000])
-def test_much_traffic_is_answered_for_in_its_own_minutes(per_minute: int) -> None:
+def test_much_traffic_is_calculated_in_its_own_minutes(per_minute: int) -> None:
     """And at once: windows are as short as the traffic is dense, so what they cost does not grow with it."""
     began = time.process_time()
     for step in (0, 3):

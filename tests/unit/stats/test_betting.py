@@ -56,7 +56,7 @@ def test_a_tolerated_loss_is_not_accused() -> None:
     assert len(minutes_to_alarm(0.79, 0.80, runs=100, margin=0.01)) <= 5
 
 
-def test_a_loss_of_a_tenth_is_found_when_answers_are_just_right_or_wrong() -> None:
+def test_a_loss_of_a_tenth_is_found_when_responses_are_just_right_or_wrong() -> None:
     """Right or wrong is the noisiest score that there is: standard deviation 0.4."""
     alarms = minutes_to_alarm(0.70, 0.80, runs=60)
     assert len(alarms) >= 57

@@ -1,4 +1,4 @@
-"""Control charts: their run lengths are what they say. The large counts are `tests/soak/control_charts.py`."""
+"""Control charts: their run lengths are what is declared. The large counts are `tests/soak/control_charts.py`."""
 
 from __future__ import annotations
 

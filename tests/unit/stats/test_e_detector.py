@@ -1,4 +1,4 @@
-"""The watch after a promotion: its mean time to a false alarm, and how soon it tells."""
+"""The watch after a promotion: its mean time to a false alarm, and how soon it reports."""
 
 from __future__ import annotations
 
@@ -39,31 +39,31 @@ def test_the_mean_time_to_a_false_alarm_is_at_least_the_run_length() -> None:
 def test_a_rise_after_days_of_peace_is_reported_as_soon_as_on_the_first() -> None:
     """This is what a test of one hypothesis cannot do: it has first to win back what it lost."""
     rng = np.random.default_rng(2)
-    watch, test = Detector.begin(0.03, 43_200.0), LevelTest.begin(0.03)
+    observe, test = Detector.begin(0.03, 43_200.0), LevelTest.begin(0.03)
     for _ in range(3000):
         bad = int(rng.binomial(50, 0.02))
-        watch, test = watch.fold_counts(units=50, bad=bad), test.fold_counts(units=50, bad=bad)
-    assert not watch.alarm
+        observe, test = observe.fold_counts(units=50, bad=bad), test.fold_counts(units=50, bad=bad)
+    assert not observe.alarm
     windows = 0
-    while not watch.alarm:
+    while not observe.alarm:
         windows += 1
         bad = int(rng.binomial(50, 0.10))
-        watch, test = watch.fold_counts(units=50, bad=bad), test.fold_counts(units=50, bad=bad)
+        observe, test = observe.fold_counts(units=50, bad=bad), test.fold_counts(units=50, bad=bad)
     assert windows <= 12
     assert test.log_e < math.log(43_200.0)
 
 
 @given(st.lists(st.lists(st.floats(0, 1), max_size=6), max_size=8))
 @examples(50)
-def test_the_value_is_what_the_recursion_says(windows: list[list[float]]) -> None:
-    watch, sums = Detector.begin(0.2, 50.0), np.zeros(STAKES.size)
+def test_the_value_is_what_the_recursion_gives(windows: list[list[float]]) -> None:
+    observe, sums = Detector.begin(0.2, 50.0), np.zeros(STAKES.size)
     for losses in windows:
-        watch = watch.fold_losses(losses)
+        observe = observe.fold_losses(losses)
         factor = np.prod([1.0 - STAKES + STAKES * loss / 0.2 for loss in losses], axis=0) if losses else 1.0
         sums = (1.0 + sums) * factor
-    assert math.exp(watch.log_m) == pytest.approx(float(sums.mean()), rel=1e-9)
-    assert msgspec.convert(msgspec.to_builtins(watch), Detector) == watch
-    assert watch.windows == len(windows)
+    assert math.exp(observe.log_m) == pytest.approx(float(sums.mean()), rel=1e-9)
+    assert msgspec.convert(msgspec.to_builtins(observe), Detector) == observe
+    assert observe.windows == len(windows)
 
 
 @pytest.mark.parametrize(

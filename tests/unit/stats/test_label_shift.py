@@ -36,7 +36,7 @@ def test_the_true_share_is_found_also_from_an_overconfident_classifier(share: fl
     assert share == 0.5 or abs(found.share - labels.mean()) < abs(raw - labels.mean())
 
 
-def test_a_classifier_that_tells_nothing_has_no_check():
+def test_a_classifier_that_reports_nothing_has_no_check():
     draw = np.random.default_rng(4)
     known, labels = draw.random(1_000), draw.random(1_000) < 0.3
     assert prior_by_confusion(draw.random(100), known, labels, 0.5) is None
@@ -51,7 +51,7 @@ def test_a_classifier_that_tells_nothing_has_no_check():
         lambda: prior_shift(np.full(60, 0.5), np.full(300, 0.5), np.zeros(300, bool)),
     ],
 )
-def test_too_little_to_say_anything_is_refused(wrong):
+def test_too_little_to_report_anything_is_refused(wrong):
     with pytest.raises(InputError, match="HF401"):
         wrong()
 
@@ -68,7 +68,7 @@ def test_divergences_grow_with_the_distance_and_stay_finite():
     assert jensen_shannon([50, 50], [50, 50]) == 0.0
 
 
-def test_the_interval_holds_the_true_share_about_as_often_as_it_says():
+def test_the_interval_holds_the_true_share_about_as_often_as_it_claims():
     held = 0
     for seed in range(200):
         scores, _ = drawn(0.3, 300, seed)
@@ -80,7 +80,7 @@ def test_the_interval_holds_the_true_share_about_as_often_as_it_says():
 
 
 def test_the_interval_ends_where_shares_end():
-    """Rows that all look alike say nothing of the least share, or nothing of the greatest."""
+    """Rows that all look alike bound neither the least share, or not the greatest."""
     low, high = prior_interval(np.full(50, 0.999), 0.5, prior_by_em(np.full(50, 0.999), 0.5))
     assert high > 0.999
     assert low > 0.8

@@ -1,4 +1,4 @@
-"""The power that is foretold is the power that the tests have."""
+"""The predicted power is the power that the tests have."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_targets_of_a_canary_with_120_units_a_minute() -> None:
     assert fivefold.share_within(60) >= 0.99
 
 
-def test_what_is_foretold_is_what_the_tests_do() -> None:
+def test_what_is_predicted_is_what_the_tests_do() -> None:
     """60 runs of each test itself, against the many that are simulated at once."""
     rng = np.random.default_rng(3)
     found, scored = [], []
@@ -54,7 +54,7 @@ def test_what_is_foretold_is_what_the_tests_do() -> None:
     assert 0.1 < lost.share_within(8) < 0.9
 
 
-def test_the_same_seed_tells_the_same_and_fractions_of_units_count() -> None:
+def test_the_same_seed_reports_the_same_and_fractions_of_units_count() -> None:
     plan, rates = Simulation(1.0, BOUND, windows=40, seed=5, runs=400), {"base_rate": 0.05, "risk_ratio": 4.0}
     one = bad_units(plan, challenger_units=2.5, champion_units=22.5, **rates)
     assert one == bad_units(plan, challenger_units=2.5, champion_units=22.5, **rates)

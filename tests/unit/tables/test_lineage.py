@@ -36,12 +36,12 @@ def random_graph(rng: random.Random) -> dict[Node, list[Node]]:
 
 def reachable(graph: dict[Node, list[Node]]) -> dict[Node, set[Node]]:
     """Every node's closure by Warshall's algorithm: O(n^3), and nothing in it knows of kinds or queues."""
-    reach = {node: {node, *below} for node, below in graph.items()}
+    impact = {node: {node, *below} for node, below in graph.items()}
     for middle in graph:
         for node in graph:
-            if middle in reach[node]:
-                reach[node] |= reach[middle]
-    return reach
+            if middle in impact[node]:
+                impact[node] |= impact[middle]
+    return impact
 
 
 def test_closures_equal_brute_force(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,35 +50,35 @@ def test_closures_equal_brute_force(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(GRAPHS):
         graph = random_graph(rng)
         above = {node: [parent for parent, below in graph.items() if node in below] for node in graph}
-        reach = reachable(graph)
+        impact = reachable(graph)
         start = rng.sample(list(graph), rng.randrange(1, 4))
         down = walk(start, lambda node, of=graph: of[node])
-        wanted = set().union(*(reach[node] for node in start))
+        wanted = set().union(*(impact[node] for node in start))
         assert set(down.nodes) == wanted
         assert len(down.nodes) == len(wanted)
         assert set(down.edges) == {Edge(p, c) for p in wanted for c in graph[p]}
         up = walk(start, lambda node, of=above: of[node], up=True)
-        assert set(up.nodes) == {node for node in graph if reach[node] & set(start)}
+        assert set(up.nodes) == {node for node in graph if impact[node] & set(start)}
         assert set(up.edges) == {Edge(p, c) for c in up.nodes for p in above[c]}
     with capsys.disabled():
         print(f" {GRAPHS} graphs, seed {SEED}", end="")
 
 
-def test_each_node_is_asked_once() -> None:
+def test_each_node_is_visited_once() -> None:
     """What a batch touched costs what it touched."""
-    asked: list[Node] = []
+    requested: list[Node] = []
     layers = [
         [Node(kind, f"{kind}{n}") for n in range(20)]
         for kind in (NodeKind.BATCH, NodeKind.SNAPSHOT, NodeKind.VERSION)
     ]
 
     def below(node: Node) -> list[Node]:
-        asked.append(node)
+        requested.append(node)
         place = next(n for n, layer in enumerate(layers) if node in layer)
         return layers[place + 1] if place + 1 < len(layers) else []
 
     walk(layers[0][:1], below)
-    assert len(asked) == len(set(asked)) == 41
+    assert len(requested) == len(set(requested)) == 41
 
 
 def test_a_tree_unfolds_what_stands_twice_only_once() -> None:

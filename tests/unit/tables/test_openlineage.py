@@ -1,4 +1,4 @@
-"""Run events are what the specification says, for our own schema of it and for the official client's classes."""
+"""Run events are what the specification reports, for our own schema of it and for the official client's classes."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ RUN_EVENT: dict[str, Any] = {
     },
     "additionalProperties": False,
 }
-"""The parts of OpenLineage 2-0-2 that we use, with nothing else let through."""
+"""The parts of OpenLineage 2-0-2 that we use, with nothing else accepted."""
 
 
 @pytest.mark.parametrize("facts", FACTS, ids=lambda each: type(each).__name__)
@@ -154,7 +154,7 @@ def test_events_are_valid_and_their_runs_complete(facts: Facts) -> None:
         jsonschema.Draft202012Validator(RUN_EVENT).validate(event)
     assert [event["eventType"] for event in events] == ["START", "COMPLETE"]
     assert len({event["run"]["runId"] for event in events}) == 1
-    assert canonical_json(events) == canonical_json(run_events(facts))  # told twice it is the same run
+    assert canonical_json(events) == canonical_json(run_events(facts))  # reported twice it is the same run
 
 
 @pytest.mark.parametrize("facts", FACTS, ids=lambda each: type(each).__name__)
@@ -188,6 +188,6 @@ def _fits_the_client(content: dict[str, Any]) -> None:
     kind(**own)
 
 
-def test_different_deeds_are_different_runs() -> None:
+def test_different_operations_are_different_runs() -> None:
     runs = [run_events(facts)[0]["run"]["runId"] for facts in FACTS]
     assert len(set(runs)) == len(FACTS)

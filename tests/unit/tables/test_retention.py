@@ -21,22 +21,22 @@ def stores(draw: st.DrawFn) -> tuple[list[FileLifetime], list[ReadableSnapshot]]
         files.append(
             FileLifetime(f"f{number}", draw(st.sampled_from("ab")), 10, added, removed, removed_at_us)
         )
-    cuts = []
+    snapshots = []
     for number in range(draw(st.integers(0, 6))):
         version = draw(st.integers(1, 12))
         tables = draw(st.sampled_from([frozenset("a"), frozenset("ab")]))
         needed = draw(st.sampled_from([(), (), ("v1",)]))
-        cuts.append(ReadableSnapshot(f"s{number}", version, 80 * version + number, tables, needed))
-    return files, cuts
+        snapshots.append(ReadableSnapshot(f"s{number}", version, 80 * version + number, tables, needed))
+    return files, snapshots
 
 
-def _reads(cut: ReadableSnapshot, files: list[FileLifetime]) -> set[str]:
-    """What reading the snapshot opens, said again in other words."""
+def _reads(snapshot: ReadableSnapshot, files: list[FileLifetime]) -> set[str]:
+    """What reading the snapshot opens, reported again in other words."""
     return {
         file.path
         for file in files
-        if file.table in cut.tables
-        and cut.table_version in range(file.added_version, file.removed_version or 99)
+        if file.table in snapshot.tables
+        and snapshot.table_version in range(file.added_version, file.removed_version or 99)
     }
 
 
@@ -44,19 +44,31 @@ def _reads(cut: ReadableSnapshot, files: list[FileLifetime]) -> set[str]:
 def test_nothing_that_is_needed_goes_and_everything_else_does(
     store: tuple[list[FileLifetime], list[ReadableSnapshot]], newest: int
 ) -> None:
-    files, cuts = store
-    shown = plan_vacuum(files, cuts, now_us=NOW_US, keep_us=KEEP_US, keep_last=newest)
+    files, snapshots = store
+    shown = plan_vacuum(files, snapshots, now_us=NOW_US, keep_us=KEEP_US, keep_last=newest)
     gone = {file.path for file in shown.files}
-    ages = sorted(((cut.created_at_us, cut.table_version, cut.snapshot) for cut in cuts), reverse=True)
+    ages = sorted(
+        ((snapshot.created_at_us, snapshot.table_version, snapshot.snapshot) for snapshot in snapshots),
+        reverse=True,
+    )
     youngest = {name for *_, name in ages[:newest]}
-    for cut in cuts:
-        must = bool(cut.needed_by) or cut.snapshot in youngest or cut.created_at_us > NOW_US - KEEP_US
-        assert (cut.snapshot in shown.pinned) == must
+    for snapshot in snapshots:
+        must = (
+            bool(snapshot.needed_by)
+            or snapshot.snapshot in youngest
+            or snapshot.created_at_us > NOW_US - KEEP_US
+        )
+        assert (snapshot.snapshot in shown.pinned) == must
         if must:
-            assert not _reads(cut, files) & gone
-        assert (cut.snapshot in shown.snapshots) == bool(_reads(cut, files) & gone)
-    needed = {path for cut in cuts if cut.snapshot in shown.pinned for path in _reads(cut, files)}
+            assert not _reads(snapshot, files) & gone
+        assert (snapshot.snapshot in shown.snapshots) == bool(_reads(snapshot, files) & gone)
+    needed = {
+        path
+        for snapshot in snapshots
+        if snapshot.snapshot in shown.pinned
+        for path in _reads(snapshot, files)
+    }
     for file in files:
         young = file.removed_at_us is None or file.removed_at_us > NOW_US - KEEP_US
         assert (file.path in gone) == (not young and file.path not in needed)
-    assert shown == plan_vacuum(files[::-1], cuts, now_us=NOW_US, keep_us=KEEP_US, keep_last=newest)
+    assert shown == plan_vacuum(files[::-1], snapshots, now_us=NOW_US, keep_us=KEEP_US, keep_last=newest)

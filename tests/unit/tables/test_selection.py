@@ -1,4 +1,4 @@
-"""Selections: which rows teach, counted, and the same ones every time (R28-R31, R39, R43, R50, R54)."""
+"""Selections: which rows are trained on, counted, and the same ones every time (R28-R31, R39, R43, R50, R54)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def chosen(
     given = rows() if frame is None else frame
     return select_rows(
         given, selection, seed, columns=COLUMNS, key=CONTRACT.key, slices=CONTRACT.slices, **more
-    )  # type: ignore[arg-type]  # only `struck` is given so
+    )  # type: ignore[arg-type]  # only `rejected` is given so
 
 
 def test_a_selection_of_nothing_changes_nothing():
@@ -133,12 +133,12 @@ def test_a_quota_counts_values_that_no_row_has():
     with pytest.raises(InputError, match="site=west has 0 rows; its quota is 50") as refused:
         chosen(Selection(quotas=(Quota("site", 50),)))
     assert refused.value.code == "HF401"
-    told = chosen(Selection(quotas=(Quota("site", 500, otherwise="warn"),)))
-    assert told.warnings == (
+    reported = chosen(Selection(quotas=(Quota("site", 500, otherwise="warn"),)))
+    assert reported.warnings == (
         "site=south has 400 rows; its quota is 500",
         "site=west has 0 rows; its quota is 500",
     )
-    assert told.frame.height == 1000
+    assert reported.frame.height == 1000
 
 
 def test_weights_multiply_and_have_the_mean_one():
@@ -166,9 +166,9 @@ def test_the_discard_budget_holds_overall_and_in_each_slice():
     assert refused.value.code == "HF405"
     with pytest.raises(RefusedError, match="900 rows are left; the minimum is 950"):
         chosen(Selection(filters=(robots,), discard=(DiscardBudget(1.0, at_least_rows=950),)))
-    struck = rows(200).with_columns(id=pl.col("id") + 5000)
+    rejected = rows(200).with_columns(id=pl.col("id") + 5000)
     with pytest.raises(RefusedError, match=r"200 of 1,200 rows \(16.7%\)"):
-        chosen(Selection(discard=(DiscardBudget(0.1),)), rejected=struck)
+        chosen(Selection(discard=(DiscardBudget(0.1),)), rejected=rejected)
 
 
 def test_a_selection_that_leaves_nothing_is_refused():

@@ -53,7 +53,7 @@ def facts(seed: int, rows: int = 2000, scale: float = 1.0, late: float = 0.2, un
     )
 
 
-def test_two_cuts_of_the_same_law_have_not_moved():
+def test_two_snapshots_of_the_same_law_have_not_moved():
     (change,) = compare_tables([facts(1)], [facts(2)])
     assert change.moved == ()
     assert (change.rows_before, change.rows_after, change.loads_added, change.loads_removed) == (

@@ -1,4 +1,4 @@
-"""A cut is named by what it cuts (R4)."""
+"""A snapshot is named by what it holds (R4)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from hypothesis import strategies as st
 from holdfast.tables import GroupLoad, Snapshot, SnapshotTable, find_incomplete_loads, snapshot_name
 from tests.support.profile import examples
 
-CUTS = (SnapshotTable("flights", 10, 2), SnapshotTable("weather", 5, 1))
+SNAPSHOTS = (SnapshotTable("flights", 10, 2), SnapshotTable("weather", 5, 1))
 
 
 def test_the_same_snapshot_has_the_same_name_and_another_has_another() -> None:
-    name = snapshot_name(7, "cc", CUTS)
-    assert name == snapshot_name(7, "cc", list(CUTS))
+    name = snapshot_name(7, "cc", SNAPSHOTS)
+    assert name == snapshot_name(7, "cc", list(SNAPSHOTS))
     others = [
-        snapshot_name(8, "cc", CUTS),
-        snapshot_name(7, "cd", CUTS),
-        snapshot_name(7, "cc", CUTS[:1]),
-        snapshot_name(7, "cc", CUTS[::-1]),
+        snapshot_name(8, "cc", SNAPSHOTS),
+        snapshot_name(7, "cd", SNAPSHOTS),
+        snapshot_name(7, "cc", SNAPSHOTS[:1]),
+        snapshot_name(7, "cc", SNAPSHOTS[::-1]),
     ]
     assert len({name, *others}) == 5
     assert len(name) <= 32
 
 
 def test_a_snapshot_counts_the_rows_of_all_its_tables() -> None:
-    assert Snapshot("s7-1", 7, "cc", 1, CUTS).rows == 15
+    assert Snapshot("s7-1", 7, "cc", 1, SNAPSHOTS).rows == 15
 
 
 def _came(*ids: str) -> dict[str, list[GroupLoad]]:
@@ -64,7 +64,7 @@ def test_what_is_loaded_again_after_a_backout_waits_for_the_rest_of_its_group() 
     assert find_incomplete_loads(again | _came("b1", "b3", "b2")) == ()
 
 
-def test_feeds_that_name_their_deliveries_otherwise_are_told_by_time() -> None:
+def test_feeds_that_name_their_deliveries_otherwise_are_matched_by_time() -> None:
     mine = [GroupLoad("jan", 0, 0, 9, 0), GroupLoad("feb", 0, 10, 19, 1)]
     weeks = [GroupLoad("w1", 0, 0, 5, 2), GroupLoad("w2", 0, 6, 12, 3)]
     assert find_incomplete_loads({"a": mine, "b": weeks[:1]}) == (("a", "feb", 0),)
@@ -72,7 +72,7 @@ def test_feeds_that_name_their_deliveries_otherwise_are_told_by_time() -> None:
 
 
 def test_one_id_in_common_holds_no_history_back() -> None:
-    """Ten batches that had been in every cut; a delivery under one id in both feeds; and on as before."""
+    """Ten batches that had been in every snapshot; a delivery under one id in both feeds; and on as before."""
     history = [f"{feed}{day}={feed}{day}" for day in range(1, 6) for feed in "ab"]
     assert _held(*history) == []
     assert _held(*history, "a6=fix") == ["a:fix"]
@@ -103,7 +103,7 @@ DELIVERY = st.tuples(st.sampled_from("abc"), st.sampled_from("uvwxyz"), st.integ
 def test_one_more_delivery_takes_nothing_out_of_the_next_snapshot(
     found: list[tuple[str, str, int, int]],
 ) -> None:
-    """However deliveries are named, overlap and come: what was in a cut of all feeds is in every later one."""
+    """However deliveries are named, overlap and come: what was in a snapshot of all feeds is in every later one."""
     group: dict[str, list[GroupLoad]] = {
         feed: [GroupLoad("first", 0, at, at, at)] for at, feed in enumerate("abc")
     }
@@ -134,11 +134,11 @@ def test_histories_that_begin_at_different_times_hold_nothing_back(a: int, b: in
     assert _held(*newest) == ["a:d10", "b:d10"]
 
 
-def test_the_name_says_what_is_left_out_and_of_which_day() -> None:
+def test_the_name_reports_what_is_left_out_and_of_which_day() -> None:
     names = {
-        snapshot_name(7, "cc", CUTS),
-        snapshot_name(7, "cc", CUTS, incomplete_loads=[("a", "d1", 0)]),
-        snapshot_name(7, "cc", CUTS, day=3),
-        snapshot_name(7, "cc", CUTS, day=4),
+        snapshot_name(7, "cc", SNAPSHOTS),
+        snapshot_name(7, "cc", SNAPSHOTS, incomplete_loads=[("a", "d1", 0)]),
+        snapshot_name(7, "cc", SNAPSHOTS, day=3),
+        snapshot_name(7, "cc", SNAPSHOTS, day=4),
     }
     assert len(names) == 4

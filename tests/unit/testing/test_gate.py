@@ -102,23 +102,23 @@ def test_our_gates_keep_every_law(law: Law) -> None:
     law()
 
 
-def _says(verdict: Verdict, **changed: object) -> Callable[[], GateResult]:
+def _reports(verdict: Verdict, **changed: object) -> Callable[[], GateResult]:
     return lambda: replace(GateResult("planted", verdict, "because 3 is above 2", observed=3.0), **changed)  # type: ignore[arg-type]
 
 
-GOOD_CASES = GateCases(_says(Verdict.PASS), _says(Verdict.FAIL), _says(Verdict.INCONCLUSIVE))
+GOOD_CASES = GateCases(_reports(Verdict.PASS), _reports(Verdict.FAIL), _reports(Verdict.INCONCLUSIVE))
 COUNT = count()
 PLANTED = {
-    "good evidence passes": replace(GOOD_CASES, passing=_says(Verdict.INCONCLUSIVE)),
-    "bad evidence fails": replace(GOOD_CASES, failing=_says(Verdict.PASS)),
-    "too little evidence is no success": replace(GOOD_CASES, too_little=_says(Verdict.PASS)),
-    "every result names the gate": replace(GOOD_CASES, failing=_says(Verdict.FAIL, gate="other")),
+    "good evidence passes": replace(GOOD_CASES, passing=_reports(Verdict.INCONCLUSIVE)),
+    "bad evidence fails": replace(GOOD_CASES, failing=_reports(Verdict.PASS)),
+    "too little evidence is no success": replace(GOOD_CASES, too_little=_reports(Verdict.PASS)),
+    "every result names the gate": replace(GOOD_CASES, failing=_reports(Verdict.FAIL, gate="other")),
     "the same evidence gives the same result": replace(
         GOOD_CASES, passing=lambda: GateResult("planted", Verdict.PASS, "x", observed=float(next(COUNT)))
     ),
-    "a verdict is explained on one line": replace(GOOD_CASES, failing=_says(Verdict.FAIL, explanation="")),
-    "numbers are finite and in order": replace(GOOD_CASES, passing=_says(Verdict.PASS, low=4.0, high=5.0)),
-    "a result is JSON": replace(GOOD_CASES, passing=_says(Verdict.PASS, bound=math.nan)),
+    "a verdict is explained on one line": replace(GOOD_CASES, failing=_reports(Verdict.FAIL, explanation="")),
+    "numbers are finite and in order": replace(GOOD_CASES, passing=_reports(Verdict.PASS, low=4.0, high=5.0)),
+    "a result is JSON": replace(GOOD_CASES, passing=_reports(Verdict.PASS, bound=math.nan)),
 }
 
 

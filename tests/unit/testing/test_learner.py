@@ -33,7 +33,7 @@ def test_our_learners_keep_every_law(law: Law) -> None:
 
 @dataclass
 class Planted:
-    """A good learner with one fault: what it says, what it fits, and what it does to the graph."""
+    """A good learner with one fault: what it reports, what it fits, and what it does to the graph."""
 
     base: Any = field(default_factory=LogisticRegression)
     named: str = "planted"
@@ -111,7 +111,7 @@ def _write(x, y, names, weights):
     return x, y, names, weights
 
 
-def _mended(x, y, names, weights):
+def _repaired(x, y, names, weights):
     """Accepts anything, by making it fit."""
     x = np.nan_to_num(x, posinf=0.0)
     rows = max(len(x), 60)
@@ -130,8 +130,8 @@ PLANTED = {
     "learns what the rows show": Planted(after=_output("constant")),
     "weights count": Planted(before=lambda x, y, names, weights: (x, y, names, None)),
     "leaves its arguments alone": Planted(before=_write),
-    "refuses rows that cannot train": Planted(before=_mended),
-    "refuses weights that cannot train": Planted(before=_mended),
+    "refuses rows that cannot train": Planted(before=_repaired),
+    "refuses weights that cannot train": Planted(before=_repaired),
 }
 
 

@@ -44,7 +44,7 @@ def graph() -> onnx.ModelProto:
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def test_what_was_sealed_is_read_back() -> None:
+def test_what_was_packed_is_read_back() -> None:
     data = pack_version(graph(), ABOUT)
     opened, about = open_version(data)
     assert about == ABOUT
@@ -53,7 +53,7 @@ def test_what_was_sealed_is_read_back() -> None:
     onnx.checker.check_model(opened)
 
 
-def test_sealing_leaves_the_graph_as_it_was() -> None:
+def test_packing_leaves_the_graph_as_it_was() -> None:
     one = graph()
     pack_version(one, ABOUT)
     assert one == graph()
@@ -127,14 +127,14 @@ def test_anything_else_is_refused(data: bytes, words: str) -> None:
     assert refused.value.code == "HF301"
 
 
-SEALED = pack_version(graph(), ABOUT)
+PACKED = pack_version(graph(), ABOUT)
 
 
-@given(st.integers(0, len(SEALED) - 1), st.integers(1, 255), st.booleans())
+@given(st.integers(0, len(PACKED) - 1), st.integers(1, 255), st.booleans())
 @examples(150)
-def test_damage_is_refused_or_harmless_to_the_reader(at: int, change: int, cut: bool) -> None:
+def test_damage_is_refused_or_harmless_to_the_reader(at: int, change: int, snapshot: bool) -> None:
     """Whatever was done to the bytes, reading ends in metadata or in HF301, never in another exception."""
-    damaged = SEALED[:at] if cut else SEALED[:at] + bytes([SEALED[at] ^ change]) + SEALED[at + 1 :]
+    damaged = PACKED[:at] if snapshot else PACKED[:at] + bytes([PACKED[at] ^ change]) + PACKED[at + 1 :]
     try:
         open_version(damaged)
     except IntegrityError as error:

@@ -21,8 +21,8 @@ HOUR = timedelta(hours=1)
 
 
 def frame(minutes: list[int]) -> pl.DataFrame:
-    instants = [(START + timedelta(minutes=m)).astimezone(ZoneInfo("UTC")) for m in minutes]
-    column = pl.Series("at", instants, dtype=pl.Datetime("us", "UTC")).dt.convert_time_zone(
+    timestamps = [(START + timedelta(minutes=m)).astimezone(ZoneInfo("UTC")) for m in minutes]
+    column = pl.Series("at", timestamps, dtype=pl.Datetime("us", "UTC")).dt.convert_time_zone(
         "America/New_York"
     )
     return pl.DataFrame({"at": column, "row": range(len(minutes))})
@@ -32,7 +32,7 @@ def micros(rows: pl.DataFrame) -> list[int]:
     return sorted(rows["at"].dt.epoch("us"))
 
 
-def moment(us: int) -> datetime:
+def timestamp(us: int) -> datetime:
     return EPOCH + timedelta(microseconds=us)
 
 
@@ -56,7 +56,7 @@ def test_whole_days_begin_at_local_midnight_also_when_the_clock_was_moved() -> N
     """10 March 2013 has 23 hours in New York."""
     hours = frame([60 * h for h in range(24 * 9 + 23 + 10)])  # to 11 March, 10 in the morning
     split = time_split(hours, "at", timedelta(days=2))
-    assert moment(split.split_at_us) == datetime(2013, 3, 10, 5, tzinfo=UTC)
+    assert timestamp(split.split_at_us) == datetime(2013, 3, 10, 5, tzinfo=UTC)
 
 
 @given(
@@ -74,21 +74,25 @@ def test_whole_days_begin_at_local_midnight_also_when_the_clock_was_moved() -> N
 @example("Pacific/Apia", datetime(2012, 1, 2, 12, tzinfo=UTC), 4)  # the day has no hour at all
 @examples(60)
 def test_a_held_out_day_is_whole_in_every_zone(name: str, newest: datetime, days: int) -> None:
-    """The cut is the first instant of a day, whatever the clocks did there."""
+    """The split is the first time of a day, whatever the clocks did there."""
     zone = ZoneInfo(name)
-    instants = [newest - HOUR * number for number in range(24 * (days + 3))]
-    column = pl.Series("at", instants, dtype=pl.Datetime("us", "UTC")).dt.convert_time_zone(name)
+    timestamps = [newest - HOUR * number for number in range(24 * (days + 3))]
+    column = pl.Series("at", timestamps, dtype=pl.Datetime("us", "UTC")).dt.convert_time_zone(name)
     split = time_split(pl.DataFrame({"at": column}), "at", timedelta(days=days))
     day = newest.astimezone(zone).date() - timedelta(days=days - 1)
-    cut = moment(split.split_at_us)
-    assert (cut - timedelta(microseconds=1)).astimezone(zone).date() < day <= cut.astimezone(zone).date()
-    assert split.train.height + split.holdout.height == len(instants)
+    snapshot = timestamp(split.split_at_us)
+    assert (
+        (snapshot - timedelta(microseconds=1)).astimezone(zone).date()
+        < day
+        <= snapshot.astimezone(zone).date()
+    )
+    assert split.train.height + split.holdout.height == len(timestamps)
     assert micros(split.train)[-1] < split.split_at_us <= micros(split.holdout)[0]
 
 
 @given(st.integers(0, 30), st.sampled_from([timedelta(hours=5), timedelta(days=2)]))
 @examples(30)
-def test_no_label_that_was_unknown_at_the_cut_is_trained_on(delay_hours: int, holdout: timedelta) -> None:
+def test_no_label_that_was_unknown_at_the_split_is_trained_on(delay_hours: int, holdout: timedelta) -> None:
     """R55, R65: what became known during the held-out days is in neither part."""
     rows = frame([60 * h for h in range(24 * 9)])
     delay = HOUR * delay_hours
@@ -96,10 +100,10 @@ def test_no_label_that_was_unknown_at_the_cut_is_trained_on(delay_hours: int, ho
     assert split.split_at_us == free.split_at_us
     assert split.holdout.equals(free.holdout)
     assert split.embargoed == delay_hours == free.train.height - split.train.height
-    assert moment(micros(split.train)[-1]) + delay < moment(split.split_at_us)
+    assert timestamp(micros(split.train)[-1]) + delay < timestamp(split.split_at_us)
 
 
-def test_unusable_splits_say_why() -> None:
+def test_unusable_splits_report_why() -> None:
     rows = frame([0, 60, 120])
     with pytest.raises(InputError, match="no row is left to train on"):
         time_split(rows, "at", timedelta(days=14))

@@ -34,7 +34,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """The project of `holdfast init`, its example in two batches, and a version that learnt from both."""
+    """The project of `holdfast init`, its example in two batches, and a version that was trained on both."""
     directory = tmp_path_factory.mktemp("parcels")
     shell = Shell(directory)
     shell("init", "--name", "parcels")
@@ -49,7 +49,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 
 def test_a_plan_is_shown_and_then_done(shell: Shell) -> None:
-    """R6, R7, R10, R11: the same steps, first in words, then in deed; twice says so."""
+    """R6, R7, R10, R11: the same steps, first shown, then done; the second time reports it."""
     trained = shell.json("lineage", "rows/second")
     versions = [node["name"] for node in trained["nodes"] if node["kind"] == "version"]
     assert len(versions) == 2  # the candidate and its heuristic
@@ -104,7 +104,7 @@ def test_the_corrected_batch_is_loaded_under_the_same_id_and_built_again(shell: 
 
 
 def test_a_feed_that_is_no_longer_declared_can_be_backed_out(tmp_path: Path) -> None:
-    """R6: the ledger knows the batch, whatever the model declares by now; a name that nobody ever used is told."""
+    """R6: the ledger knows the batch, whatever the model declares by now; a name that was never used is reported."""
     shell = Shell(tmp_path)
     shell("init", "--name", "parcels")
     shell("ingest", "rows", str(tmp_path / "parcels.csv"), "--batch", "first")

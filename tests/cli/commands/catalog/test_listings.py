@@ -1,4 +1,4 @@
-"""What a person looks up before he names it: loaded batches, snapshots, and short names of what Holdfast named."""
+"""What a person looks up before naming it: loaded batches, snapshots, and short names of what Holdfast named."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def deliver(run: Run, *days: int) -> None:
     for day in days:
         lines = [f"{10 * day + row},2026-01-0{day}T0{row}:30:00Z,{row},x,true" for row in range(5)]
         Path(f"day-{day}.csv").write_text("\n".join(["id,at,size,place,late", *lines]) + "\n")
-        status, told = run("ingest", "departures", f"day-{day}.csv")
-        assert status == 0, told
+        status, reported = run("ingest", "departures", f"day-{day}.csv")
+        assert status == 0, reported
 
 
 def test_loaded_batches_and_snapshots_are_listed_the_newest_first(run: Run) -> None:
@@ -64,14 +64,14 @@ def test_loaded_batches_and_snapshots_are_listed_the_newest_first(run: Run) -> N
     assert [each["batch"] for each in found["batches"]] == ["day-3", "day-2"]
     assert [found["batches"][0]["rows_loaded"], found["older"]] == [5, 1]
     assert run("feeds", "--batches")[1]["batches"] == run("feeds", "departures", "--batches")[1]["batches"]
-    _, cuts = run("snapshot", "list")
-    assert [(each["snapshot"], each["rows"], each["tainted"]) for each in cuts["snapshots"]] == [
+    _, snapshots = run("snapshot", "list")
+    assert [(each["snapshot"], each["rows"], each["tainted"]) for each in snapshots["snapshots"]] == [
         (second, 15, False),
         (first, 10, False),
     ]
 
 
-def test_what_is_not_there_is_answered_with_the_command_that_lists_it(run: Run) -> None:
+def test_what_is_not_there_is_refused_with_the_command_that_lists_it(run: Run) -> None:
     deliver(run, 1)
     assert (
         "holdfast feeds departures --batches"

@@ -37,7 +37,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """A project with a version that serves, and its heuristic beside it."""
+    """A project with a version that serves, and its heuristic next to it."""
     directory = tmp_path_factory.mktemp("parcels")
     shell = Shell(directory)
     shell("init", "--name", "parcels")
@@ -64,8 +64,8 @@ def test_every_drill_but_the_one_that_needs_a_server_passes(shell: Shell) -> Non
         shell("drill")
     with pytest.raises(InputError, match="unknown drill: 'nothing'"):
         shell("drill", "nothing")
-    told: dict[str, Any] = json.loads(shell("drill", "--all", "--valid-for", "3d", "--json", status=1))
-    found = {each["kind"]: each for each in told["drills"]}
+    reported: dict[str, Any] = json.loads(shell("drill", "--all", "--valid-for", "3d", "--json", status=1))
+    found = {each["kind"]: each for each in reported["drills"]}
     verdicts = {kind: each["verdict"] for kind, each in found.items()}
     assert verdicts == {
         "rollback": "inconclusive",

@@ -16,14 +16,14 @@ from holdfast.cli import app
 
 
 @dataclass(frozen=True)
-class Said:
+class Reported:
     """What a command printed."""
 
     stdout: str
     stderr: str
 
 
-Run = Callable[..., Said]
+Run = Callable[..., Reported]
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Runs a command in a project that `init` wrote."""
     monkeypatch.chdir(tmp_path)
 
-    def command(*arguments: str, expect: int = 0) -> Said:
+    def command(*arguments: str, expect: int = 0) -> Reported:
         monkeypatch.setattr("sys.argv", ["holdfast", *arguments])
         with pytest.raises(SystemExit) as left:
             app.main()
-        done = Said(*capsys.readouterr())
+        done = Reported(*capsys.readouterr())
         assert (left.value.code or 0) == expect, f"{arguments}: {done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
         return done
@@ -53,7 +53,7 @@ def edit(path: Path, old: str, new: str, *, to: str | None = None) -> None:
 WEIGHT = 'Number("weight_kg", unit="1", low=0)'
 
 
-def test_diff_tells_what_breaks_and_fails_a_build(run: Run, tmp_path: Path) -> None:
+def test_diff_reports_what_breaks_and_fails_a_build(run: Run, tmp_path: Path) -> None:
     edit(tmp_path / "model.py", WEIGHT, 'Number("weight_kg", unit="g", low=0)', to="grams.py")
     edit(tmp_path / "model.py", WEIGHT, 'Number("weight_kg", unit="1")', to="wider.py")
     assert "no change" in run("contract", "diff", "model.py").stdout
@@ -92,16 +92,16 @@ def test_a_feed_whose_contract_breaks_is_refused_accepted_and_reported(run: Run,
     assert "no change" in run("contract", "diff", "rows").stdout
 
 
-def test_another_unit_is_not_accepted_beside_rows_of_the_old_one(run: Run, tmp_path: Path) -> None:
+def test_another_unit_is_not_accepted_next_to_rows_of_the_old_one(run: Run, tmp_path: Path) -> None:
     """Once what was loaded under the wrong unit is backed out, the right one can come, and the same file with it."""
     run("ingest", "rows", "parcels.csv", "--batch", "one")
     edit(tmp_path / "model.py", WEIGHT, 'Number("weight_kg", unit="g", low=0)')
     refused = run("contract", "accept", "rows", "--reason", "it was grams", expect=5).stderr
-    said = " ".join(refused.split())
-    assert "HF210" in said
-    assert "live rows wrongly, those of one under contract" in said
-    assert "unit changed (1 -> g)" in said
-    assert "holdfast backout rows one" in said
+    reported = " ".join(refused.split())
+    assert "HF210" in reported
+    assert "live rows wrongly, those of one under contract" in reported
+    assert "unit changed (1 -> g)" in reported
+    assert "holdfast backout rows one" in reported
     run("backout", "rows", "one", "--apply", "--reason", "it was grams all along")
     run("contract", "accept", "rows", "--reason", "it was grams all along")
     run("ingest", "rows", "parcels.csv", "--batch", "one")

@@ -37,15 +37,15 @@ def test_the_table_of_feeds_is_read_in_eighty_columns(
         monkeypatch.setattr("sys.argv", ["holdfast", *arguments])
         with pytest.raises(SystemExit):
             app.main()
-        told = capsys.readouterr().out
-    shown = [line.split() for line in told.splitlines()]
-    assert all(len(line) <= 80 for line in told.splitlines()[:4])
+        reported = capsys.readouterr().out
+    shown = [line.split() for line in reported.splitlines()]
+    assert all(len(line) <= 80 for line in reported.splitlines()[:4])
     assert shown[1] == ["feed", "state", "batches", "rows", "bad", "rows", "newest", "event"]
     assert shown[2] == ["arrivals", "no", "batch", "0", "0", "0", "-"]
     assert shown[3] == ["departures", "suspect", "1", "4", "1", "2026-01-02", "04:30Z"]
-    assert "overdue departures: its next batch, by " in told
+    assert "overdue departures: its next batch, by " in reported
     monkeypatch.setattr("sys.argv", ["holdfast", "quarantine", "departures", "d"])
     with pytest.raises(SystemExit):
         app.main()
-    assert "size=99" in capsys.readouterr().out, "the value that was refused, beside its reason"
-    assert "violations departures: 1 error; next: holdfast feeds departures" in told
+    assert "size=99" in capsys.readouterr().out, "the value that was refused, next to its reason"
+    assert "violations departures: 1 error; next: holdfast feeds departures" in reported

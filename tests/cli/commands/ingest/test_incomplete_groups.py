@@ -1,4 +1,4 @@
-"""A delivery of a group that never becomes whole: shown, let in by a person, and whole again when the rest comes (R8, R56).
+"""A delivery of a group that never becomes whole: shown, admitted by a person, and whole again when the rest comes (R8, R56).
 
 The commands run in this process; that each starts as a process of its own is shown by test_new_user.py.
 """
@@ -60,9 +60,9 @@ def deliver(run: Run, tmp_path: Path) -> Callable[[str, int], None]:
     """Loads a day of a feed."""
 
     def load(feed: str, day: int) -> None:
-        late, said = (",late", ",true") if feed == "rows" else ("", "")
-        moment = f"2026-01-{day:02}T0"
-        lines = [f"{day}{hour},{moment}{hour}:00:00Z,{day + hour / 10},x{said}" for hour in range(5)]
+        late, reported = (",late", ",true") if feed == "rows" else ("", "")
+        timestamp = f"2026-01-{day:02}T0"
+        lines = [f"{day}{hour},{timestamp}{hour}:00:00Z,{day + hour / 10},x{reported}" for hour in range(5)]
         path = tmp_path / f"{feed}{day}.csv"
         path.write_text("\n".join([f"id,at,size,place{late}", *lines]) + "\n")
         run("ingest", feed, str(path), "--batch", f"d{day}")
@@ -74,7 +74,7 @@ def states(run: Run) -> dict[str, tuple[list[str], list[str]]]:
     return {each["feed"]: (each["waiting"], each["alone"]) for each in run("feeds")["feeds"]}
 
 
-def cut_rows(project: Project) -> tuple[dict[str, int], tuple[LoadKey, ...]]:
+def snapshot_rows(project: Project) -> tuple[dict[str, int], tuple[LoadKey, ...]]:
     found = project.snapshot(project.store())
     return {table.table: table.rows for table in found.tables}, found.incomplete_loads
 
@@ -88,21 +88,21 @@ def test_a_batch_that_nothing_will_complete_is_admitted_by_a_person(
         if day != 3:
             deliver("air", day)
     assert states(run) == {"air": ([], []), "rows": (["d3"], [])}
-    assert cut_rows(project) == ({"air": 15, "rows": 15}, (("rows", "d3", 0),))
+    assert snapshot_rows(project) == ({"air": 15, "rows": 15}, (("rows", "d3", 0),))
     assert "waits for no other feed" in run("accept", "rows", "d4", "--incomplete", "--reason", "x", expect=3)
     assert "requires a reason" in run("accept", "rows", "d3", "--incomplete", "--reason", " ", expect=2)
     done = run("accept", "rows", "d3", "--incomplete", "--reason", "the mast was down")
     assert done == {"batch": "rows/d3", "without": ["air"]}
     assert states(run) == {"air": ([], []), "rows": ([], ["d3"])}
-    assert cut_rows(project) == ({"air": 15, "rows": 20}, ())
+    assert snapshot_rows(project) == ({"air": 15, "rows": 20}, ())
     store = project.store()
     with store.ledger.read() as connection:
-        (told,) = events.newest(connection, kind=ACCEPTED_INCOMPLETE)
-    assert (told.subject, told.explanation) == ("rows/d3", "the mast was down; accepted without air")
+        (reported,) = events.newest(connection, kind=ACCEPTED_INCOMPLETE)
+    assert (reported.subject, reported.explanation) == ("rows/d3", "the mast was down; accepted without air")
     deliver("air", 3)
     assert states(run) == {"air": ([], []), "rows": ([], [])}
-    assert cut_rows(project) == ({"air": 20, "rows": 20}, ())
-    # Both go together, and what was said of the one that is gone is not said of the one that comes in its place.
+    assert snapshot_rows(project) == ({"air": 20, "rows": 20}, ())
+    # Both go together, and what was reported of the one that is gone is not reported of the one that comes in its place.
     run("backout", "air", "d3", "--apply", "--reason", "broken mast")
     deliver("rows", 3)
     assert states(run) == {"air": ([], []), "rows": (["d3"], [])}

@@ -54,7 +54,7 @@ def _process(directory: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project of `holdfast init`, its example in four batches, and a version that learnt from the first three."""
+    """The project of `holdfast init`, its example in four batches, and a version that was trained on the first three."""
     directory = tmp_path_factory.mktemp("parcels")
     shell = Shell(directory)
     shell("init", "--name", "parcels")
@@ -78,22 +78,22 @@ def shell(trained: Path, tmp_path: Path) -> Shell:
 def test_what_a_vacuum_shows_is_what_it_does_and_nothing_pinned_goes(shell: Shell) -> None:
     """R8: the version's snapshot is read, row for row, after a compaction and a vacuum that keeps as little as it can."""
     store = Store.open(shell.root)
-    (cut,) = {each.snapshot for each in _versions(store)}
-    before = data_files.read_rows(store, cut, "rows")
+    (snapshot,) = {each.snapshot for each in _versions(store)}
+    before = data_files.read_rows(store, snapshot, "rows")
     put_together = shell.json("compact")["tables"]
     assert {each["table"]: each["files_after"] for each in put_together}["rows"] == 1
-    asked = ("--keep", "0s", "--keep-last", "0")
-    shown = shell.json("vacuum", *asked)
-    assert (shown["applied"], list(shown["pinned"])) == (False, [cut])
+    requested = ("--keep", "0s", "--keep-last", "0")
+    shown = shell.json("vacuum", *requested)
+    assert (shown["applied"], list(shown["pinned"])) == (False, [snapshot])
     assert all((shell.root / path).exists() for path in shown["files"])
-    done = shell.json("vacuum", *asked, "--apply")
+    done = shell.json("vacuum", *requested, "--apply")
     assert done["files"] == shown["files"]
     assert (
         len(done["files"]) >= 1
     )  # part 3 is in no snapshot; its single file goes, those of the snapshot stay
     assert not any((shell.root / path).exists() for path in done["files"])
-    assert data_files.read_rows(store, cut, "rows").equals(before)
-    assert shell.json("vacuum", *asked)["files"] == []
+    assert data_files.read_rows(store, snapshot, "rows").equals(before)
+    assert shell.json("vacuum", *requested)["files"] == []
     assert shell.json("verify")["clean"]
 
 
@@ -102,7 +102,7 @@ def _versions(store: Store) -> list[Any]:
         return list(connection.execute(select(schema.versions)))
 
 
-def test_a_reader_whose_rows_are_vacuumed_is_told_of_the_vacuum(
+def test_a_reader_whose_rows_are_vacuumed_is_informed_of_the_vacuum(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R8: it has looked its files up, and a vacuum comes before it opens them."""
@@ -171,10 +171,10 @@ def test_a_backup_goes_neither_into_the_store_nor_onto_a_disk_without_room(
     if "mount" in ran.stderr and "HF" not in ran.stderr:
         pytest.skip("nothing can be mounted here")
     assert ran.returncode == 7
-    said = " ".join((ran.stderr + ran.stdout).split())
-    assert "HF306" in said
-    assert "No space left" in said
-    assert "Traceback" not in said
+    reported = " ".join((ran.stderr + ran.stdout).split())
+    assert "HF306" in reported
+    assert "No space left" in reported
+    assert "Traceback" not in reported
 
 
 def test_a_lost_ledger_is_made_again_and_the_model_trains_on(shell: Shell) -> None:
@@ -198,7 +198,7 @@ def test_a_lost_ledger_is_made_again_and_the_model_trains_on(shell: Shell) -> No
     assert shell.rows() == rows
 
 
-def test_verify_repair_repairs_from_a_backup_and_says_what_it_cannot(shell: Shell, tmp_path: Path) -> None:
+def test_verify_repair_repairs_from_a_backup_and_reports_what_it_cannot(shell: Shell, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     shell("backup", str(kept))
     victim = sorted((shell.root / "rows").iterdir())[0]

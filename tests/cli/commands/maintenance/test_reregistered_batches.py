@@ -1,4 +1,4 @@
-"""What a person is told and can do after a ledger was made again: accept what came back, and never back out for it (R5)."""
+"""What a person is reported and can do after a ledger was made again: accept what came back, and never back out for it (R5)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in a project of one feed in this process, and gives all that it says."""
+    """Runs a command in a project of one feed in this process, and gives all that it reports."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.py").write_text(MODEL)
 
@@ -55,10 +55,10 @@ def test_what_came_back_is_accepted_together_and_never_backed_out_for_it(run: Ru
     for path in tmp_path.rglob("ledger.db*"):
         path.unlink()
     run("repair-ledger")
-    told = run("feeds")
-    assert "3 loads; their violations are unknown" in told
-    assert "holdfast accept rows --all --reason WHY" in told
-    assert "backout" not in told
+    reported = run("feeds")
+    assert "3 loads; their violations are unknown" in reported
+    assert "holdfast accept rows --all --reason WHY" in reported
+    assert "backout" not in reported
     run("backout", "rows", "d1", "--reason", "the van was stolen", "--apply")
     assert "2 loads; their violations" in run("feeds")
     assert "one batch, or --all" in run("accept", "rows", "d2", "--all", "--reason", "x", expect=2)

@@ -127,8 +127,8 @@ def test_a_stopped_postgresql_does_not_keep_a_rollback_waiting(
         assert (document["by"], document["done"]) == ("servers", True)
         assert time.monotonic() - began < 30
         assert "did not answer within 1 s" in document["why"]
-        answers = {served.infer(unit=f"u{number}")[1]["model_version"] for number in range(60)}
-        assert answers == {world.names["tenth"]}
+        responses = {served.infer(unit=f"u{number}")[1]["model_version"] for number in range(60)}
+        assert responses == {world.names["tenth"]}
     finally:
         for number in stopped:
             os.kill(number, signal.SIGCONT)
@@ -199,9 +199,9 @@ def test_the_ledger_learns_of_an_abort_in_every_state(
     assert plan.champion == good
     assert bad not in plan.versions()
     with world.store.ledger.read() as connection:
-        told = events.newest(connection, limit=1)[0]
+        reported = events.newest(connection, limit=1)[0]
     if Event.ROLLBACK not in events_before:
-        assert (told.actor, row.actor) == ("bea", "bea")
+        assert (reported.actor, row.actor) == ("bea", "bea")
     assert abort_sync.carry(world.store, rollout_world.MODEL, world.lease, now_us=world.tick()) == []
 
 
@@ -231,7 +231,7 @@ def test_an_abort_of_before_does_not_roll_back_what_was_proved_since(tmp_path: P
     aborts.add(directory, Abort(again, plan.plan_id, world.row().rollout_id, "bad", "bea", world.tick()))
     world.promote(again)
     world.begin(third)
-    world.champion_answers()
+    world.champion_responses()
     world.reconcile()
     plan = world.plan()
     assert plan is not None
@@ -249,14 +249,14 @@ def fallback_of(world: rollout_world.World, tainted: str, warm: str) -> str | No
 
 
 def test_a_champion_that_was_aborted_during_a_canary_is_no_fallback(tmp_path: Path) -> None:
-    """Its promotion stands in the ledger, and what a person took back does not come back by the system."""
+    """Its promotion stands in the ledger, and what a person rolled back does not return by the system."""
     world = rollout_world.World.open(tmp_path)
     first, bad, third = (world.add_version() for _ in range(3))
     world.promote(first)
     world.promote(bad)
     promotion = world.row().rollout_id
     world.begin(third)
-    world.champion_answers()
+    world.champion_responses()
     world.reconcile()
     plan = world.plan()
     assert plan is not None
@@ -273,7 +273,7 @@ def test_a_champion_that_was_aborted_during_a_canary_is_no_fallback(tmp_path: Pa
     world.probe()
     world.reconcile()
     assert world.row().state is State.ROLLED_BACK
-    world.begin(bad)  # a push that has given it nothing yet says nothing for it
+    world.begin(bad)  # a push that has given it nothing yet reports nothing for it
     assert fallback_of(world, first, heuristic) == heuristic
 
 

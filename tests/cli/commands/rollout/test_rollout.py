@@ -55,7 +55,7 @@ class Shell:
 
 
 @pytest.fixture
-def story(tmp_path):
+def history(tmp_path):
     """A model whose first version was promoted a while ago."""
     (tmp_path / "model.py").write_text(DECLARED)
     made = Pushes.open(tmp_path / ".holdfast", tmp_path / "log")
@@ -65,18 +65,18 @@ def story(tmp_path):
 
 
 @pytest.fixture
-def shell(tmp_path, story):
+def shell(tmp_path, history):
     return Shell(tmp_path)
 
 
-def test_a_rollout_is_shown_held_and_resumed(story, shell):
+def test_a_rollout_is_shown_held_and_resumed(history, shell):
     assert shell.json("rollout", "status") == {"progress": None}
     with pytest.raises(NotFoundError, match="no rollout"):
         shell("rollout", "pause")
-    story.minutes(1)
-    story.world.begin(story.version())
-    story.step()
-    story.minutes(1)
+    history.minutes(1)
+    history.world.begin(history.version())
+    history.step()
+    history.minutes(1)
     shown = shell.json("rollout", "status")["progress"]
     assert (shown["state"], shown["share_ppm"], shown["bake_until_us"]) == ("canary", 100_000, None)
     errors = shown["metrics"][0]
@@ -89,15 +89,15 @@ def test_a_rollout_is_shown_held_and_resumed(story, shell):
     assert "paused by" in shell("rollout", "status")
     assert ": tea" in shell("rollout", "pause", "--reason", "tea")
     assert ": tea" in shell("rollout", "pause")  # no reason is no other one
-    assert ": tea" in story.told("rollout.paused")[0]
+    assert ": tea" in history.reported("rollout.paused")[0]
     assert shell.json("rollout", "resume")["state"] == "canary"
 
 
-def test_an_edit_of_the_policy_is_shown_with_both_error_rates(story, shell):
+def test_an_edit_of_the_policy_is_shown_with_both_error_rates(history, shell):
     """R116: what it costs and what it buys, with the traffic that the model has."""
-    story.world.now_us = time.time_ns() // 1000 - 30 * 60_000_000
-    story.minutes(3, lambda _, number: {"failed": number % 50 == 0})
-    number = story.world.row().rollout_id
+    history.world.now_us = time.time_ns() // 1000 - 30 * 60_000_000
+    history.minutes(3, lambda _, number: {"failed": number % 50 == 0})
+    number = history.world.row().rollout_id
     found = shell.json("policy", "--against", str(number))
     changed = {each["field"]: (each["before"], each["after"]) for each in found["changes"]}
     assert changed["alpha"] == ("0.01", "0.05")
@@ -111,7 +111,7 @@ def test_an_edit_of_the_policy_is_shown_with_both_error_rates(story, shell):
     assert "half found" in words
 
 
-def test_a_policy_without_traffic_says_what_is_unknown(story, shell):
+def test_a_policy_without_traffic_reports_what_is_unknown(history, shell):
     assert "what it would find is unknown" in shell("policy")
 
 
@@ -124,13 +124,13 @@ def test_a_policy_before_any_rollout_is_shown_alone(tmp_path):
     assert Shell(tmp_path).json("policy")["policy"]["steps"] == "[10.0, 50.0, 100.0]"
 
 
-def test_pushes_are_listed_and_labelled_later(story, shell):
-    story.promote()
-    number = story.world.row().rollout_id
+def test_pushes_are_listed_and_labelled_later(history, shell):
+    history.promote()
+    number = history.world.row().rollout_id
     with pytest.raises(RefusedError, match="is not over"):
         shell("rollout", "label", str(number), "bad", "--reason", "refunds")
-    story.world.rollback()
-    assert story.world.row().state is State.ROLLING_BACK
+    history.world.rollback()
+    assert history.world.row().state is State.ROLLING_BACK
     assert shell.json("rollout", "label", str(number), "bad", "--reason", "refunds")["push"] == "escaped"
     listed = shell.json("rollout", "history")
     assert [each["outcome"] for each in listed["pushes"]] == ["escaped", "censored"]
@@ -140,14 +140,14 @@ def test_pushes_are_listed_and_labelled_later(story, shell):
     assert "in all 2: 0 good, 0 bad, 1 escaped, 1 censored, 0 open" in words
 
 
-def test_a_probe_of_an_older_plan_confirms_nothing(story, shell):
-    """R131: what was answered under the plan before says nothing about the one that a rollback just wrote."""
-    story.promote()
-    story.world.probe()
+def test_a_probe_of_an_older_plan_confirms_nothing(history, shell):
+    """R131: what was answered under the plan before reports nothing about the one that a rollback just wrote."""
+    history.promote()
+    history.world.probe()
     (before,) = [each for each in shell.json("status")["servers"] if each["server"] == "srv"]
     assert before["verdict"] == "pass"
-    story.world.rollback()
+    history.world.rollback()
     (after,) = [each for each in shell.json("status")["servers"] if each["server"] == "srv"]
-    plan = story.world.plan().plan_id
+    plan = history.world.plan().plan_id
     assert (after["verdict"], after["plan_id"]) == ("inconclusive", plan - 1)
     assert after["explanation"].startswith(f"Plan {plan} is newer than this probe")

@@ -1,4 +1,4 @@
-"""A binary is tried, pushed, followed by `holdfast up` without a failed request, and taken back (R115, R119)."""
+"""A runtime is tried, pushed, followed by `holdfast up` without a failed request, and rolled back (R115, R119)."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Load:
     """Clients that ask without a pause, over kept connections and fresh ones; what failed is in `failed`."""
 
     def __init__(self, port: int) -> None:
-        self.answered = 0
+        self.responded = 0
         self.failed: list[object] = []
         self._port = port
         self._ended = threading.Event()
@@ -132,15 +132,15 @@ class Load:
                 connection.request(
                     "POST", f"/v2/models/{MODEL}/infer", PROBE, {"Content-Type": "application/json"}
                 )
-                answer = connection.getresponse()
-                answer.read()
+                response = connection.getresponse()
+                response.read()
             except (OSError, http.client.HTTPException) as error:
                 self.failed.append(error)
                 connection.close()
                 continue
-            self.answered += 1
-            if answer.status != 200:
-                self.failed.append(answer.status)
+            self.responded += 1
+            if response.status != 200:
+                self.failed.append(response.status)
             if not kept:
                 connection.close()
             time.sleep(0.02)
@@ -165,7 +165,7 @@ def test_a_runtime_takes_over_under_load_is_rolled_back_and_stays_out_when_it_fa
         assert (back["done"], back["runtime"], back["rollout"]) == (True, before, None)
         wait_until(lambda: status(port)["runtime"] == before)
     assert not load.failed
-    assert load.answered > 100
+    assert load.responded > 100
     listed = {each["runtime"]: each for each in command("runtime list")["runtimes"]}
     assert listed[before]["in_force"]
     assert listed[green]["servers"] == []
@@ -176,9 +176,9 @@ def test_a_runtime_takes_over_under_load_is_rolled_back_and_stays_out_when_it_fa
     late = command("runtime register", "--", *build("late", "--when-ready"))["runtime"]
     with Load(port) as load:
         command("runtime use", late, "--no-wait")
-        wait_until(lambda: bool(_told(world)))
+        wait_until(lambda: bool(_reported(world)))
     assert not load.failed
-    assert _told(world) == [f"{late}: serve ended with status 3"]
+    assert _reported(world) == [f"{late}: serve ended with status 3"]
     assert status(port)["runtime"] == before
     assert {each["runtime"]: each["in_force"] for each in command("runtime list")["runtimes"]}[before]
 
@@ -186,7 +186,7 @@ def test_a_runtime_takes_over_under_load_is_rolled_back_and_stays_out_when_it_fa
 def test_version_serving_config_and_runtime_go_back_together_and_each_apart(
     world: World, command: Command, port: int
 ) -> None:
-    """R119: what was pushed since the rollout began goes back with it by default, in one plan for all servers to obey."""
+    """R119: what was pushed since the rollout began goes back with it by default, in one plan that all servers follow."""
     good, bad, usual = qualified(world, "half"), qualified(world, "tenth"), ConnectionLimits().id
     before = status(port)["runtime"]
     green = command("runtime register", "--", *build("green"))["runtime"]
@@ -195,11 +195,11 @@ def test_version_serving_config_and_runtime_go_back_together_and_each_apart(
         for each in (good, bad):  # trials are another test's
             runtimes.judge(connection, CompatibilityResult(each, green, usual, Verdict.PASS, "the same", 1))
 
-    def serves(version: str, binary: str, limits: str) -> bool:
+    def serves(version: str, runtime: str, limits: str) -> bool:
         found = status(port)
         return (found.get("intended"), found.get("runtime"), found.get("serving_config")) == (
             version,
-            binary,
+            runtime,
             limits,
         )
 
@@ -255,7 +255,7 @@ def test_version_serving_config_and_runtime_go_back_together_and_each_apart(
     )
     assert serves(good, before, second)
     plan = back["plan"]
-    # Asking again writes nothing.
+    # Requesting again writes nothing.
     assert command("rollback", "--version", bad)["plan"] == plan
 
 
@@ -287,7 +287,7 @@ def _is_rolled_back(world: World) -> bool:
     return read(world.store, rollouts.newest, MODEL).state is State.ROLLED_BACK
 
 
-def _told(world: World) -> list[str]:
+def _reported(world: World) -> list[str]:
     with world.store.ledger.read() as connection:
         found = events.newest(connection, subject=MODEL, kind="runtime.failed", limit=5)
     return [each.explanation for each in found]

@@ -1,4 +1,4 @@
-"""A configuration is followed without a restart, and taken back alone or together with a version (R115, R119)."""
+"""A serving config is followed without a restart, and rolled back alone or together with a version (R115, R119)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_version_and_serving_config_go_back_together_or_apart(
     _confirm(world)
     second = _push_both(world, served, command, 65)
     assert second != first
-    # So soon after a rollback the next one has to name what it takes back.
+    # So soon after a rollback the next one has to name what it rolls back.
     done = command("rollback", "--version", world.names["half"])
     assert (done["done"], done["challenger"]) == (True, world.names["half"])
     found = served.wait(lambda status: status["intended"] == world.names["tenth"])
@@ -94,7 +94,7 @@ def test_version_and_serving_config_go_back_together_or_apart(
 
 
 def _push_both(world: World, served: Served, command: Command, connections: int) -> str:
-    """'half' is promoted, and then a configuration is pushed; its id."""
+    """'half' is promoted, and then a serving config is pushed; its id."""
     _promote(world)
     served.wait(lambda status: status["intended"] == world.names["half"])
     return str(command("serving-config", "set", f"connections={connections}")["serving_config"])

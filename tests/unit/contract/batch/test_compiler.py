@@ -89,7 +89,7 @@ def test_the_first_valid_row_of_a_key_is_kept_and_later_ones_are_not() -> None:
     ]
 
 
-def test_keys_are_told_apart_by_value_not_by_hash_order() -> None:
+def test_keys_are_distinguished_by_value_not_by_hash_order() -> None:
     swapped = Contract(Text("a"), Text("b"), Timestamp("at", tz="UTC"), key=("a", "b"), event_time="at")
     frame = pl.DataFrame({"a": ["x", "y", "x"], "b": ["y", "x", "x"], "at": [NOON] * 3}).cast(
         {"at": pl.Datetime("us", "UTC")}
@@ -98,7 +98,7 @@ def test_keys_are_told_apart_by_value_not_by_hash_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reported"),
     [
         (lambda frame: frame.drop("late", "at"), "missing: at, late"),
         (lambda frame: frame.with_columns(gate=pl.lit("A1")), "not in the contract: gate"),
@@ -116,12 +116,12 @@ def test_keys_are_told_apart_by_value_not_by_hash_order() -> None:
         (lambda frame: frame.with_columns(pl.col("at").dt.cast_time_unit("ns")), "time_unit='us'"),
     ],
 )
-def test_other_columns_stop_the_batch_and_are_named(change: Any, said: str) -> None:
+def test_other_columns_stop_the_batch_and_are_named(change: Any, reported: str) -> None:
     """R41, R42: nothing is coerced in silence; a naive column is refused like any other type (R23)."""
     with pytest.raises(InputError) as caught:
         check(change(batch(("UA", 1, NOON, 10.0, True))))
     assert caught.value.code == "HF202"
-    assert said in caught.value.what
+    assert reported in caught.value.what
 
 
 def test_more_rules_than_bits_of_one_mask() -> None:
@@ -146,7 +146,7 @@ def test_more_rules_than_bits_of_one_mask() -> None:
     assert verdict.quarantined[REASONS].to_list() == [list(by_row(row)) for row in rows[:3]]
 
 
-def test_an_instant_that_no_datetime_can_hold_is_out_of_range() -> None:
+def test_an_timestamp_that_no_datetime_can_hold_is_out_of_range() -> None:
     far = pl.Series("at", [2**62, 0, -(2**62)]).cast(pl.Datetime("us", "UTC"))
     plain = Contract(Integer("n"), Timestamp("at", tz="UTC"), key="n", event_time="at")
     verdict = compile_batch(plain)(pl.DataFrame({"n": [1, 2, 3], "at": far}))

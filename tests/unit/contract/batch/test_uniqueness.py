@@ -18,12 +18,12 @@ LIMITS = [-(2**63), 2**63 - 1, 0]
 
 def by_hand(keys: list[object], bad: list[bool]) -> list[bool]:
     seen: set[object] = set()
-    told = []
+    reported = []
     for key, wrong in zip(keys, bad, strict=True):
-        told.append(not wrong and key in seen)
+        reported.append(not wrong and key in seen)
         if not wrong:
             seen.add(key)
-    return told
+    return reported
 
 
 def holds(keys: list[int], bad: list[bool]) -> None:
@@ -37,8 +37,8 @@ def holds(keys: list[int], bad: list[bool]) -> None:
         frames.append(pl.DataFrame({"k": [start + timedelta(seconds=key) for key in keys]}))
     for frame in frames if keys else frames[:1]:
         found = find_repeats(frame, ("k",), wrong)
-        told = [False] * len(keys) if found is None else found.to_list()
-        assert told == by_hand(list(keys), bad)
+        reported = [False] * len(keys) if found is None else found.to_list()
+        assert reported == by_hand(list(keys), bad)
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""R92, R93: what a change of a contract breaks is told, and what is called compatible breaks nothing."""
+"""R92, R93: what a change of a contract breaks is reported, and what is called compatible breaks nothing."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ MEANINGS = [
 def test_what_gives_the_same_value_another_meaning_is_breaking_for_everybody(
     old: Column, new: Column, what: Difference
 ) -> None:
-    """R20 to R23: no row shows it, so it can only be told from the contracts."""
+    """R20 to R23: no row shows it, so it can only be reported from the contracts."""
     evolution = compare(contract(old), contract(new))
     assert what in {change.what for change in evolution.changes}
     assert {evolution.at(boundary) for boundary in Boundary} == {Compatibility.BREAKING}
@@ -127,14 +127,14 @@ def test_what_gives_the_same_value_another_meaning_is_breaking_for_everybody(
 def test_what_several_changes_mean_is_reported_once() -> None:
     old = [Number(name, unit="1", high=10) for name in "ab"]
     changes = compare(contract(*old), contract(*(replace(each, high=9) for each in old))).changes
-    told = describe_changes(changes)
-    assert told.startswith("a: bound narrowed (10.0 -> 9.0), b: bound narrowed (10.0 -> 9.0), breaking: ")
-    assert told.count(changes[0].why) == 1
+    reported = describe_changes(changes)
+    assert reported.startswith("a: bound narrowed (10.0 -> 9.0), b: bound narrowed (10.0 -> 9.0), breaking: ")
+    assert reported.count(changes[0].why) == 1
     assert describe_changes(()) == ""
 
 
 def test_a_renamed_column_is_found_and_its_way_named() -> None:
-    """R54: in one step it leaves rows, callers and models behind; the steps that do not are said."""
+    """R54: in one step it leaves rows, callers and models behind; the steps that do not are reported."""
     evolution = compare(contract(V), contract(replace(V, name="miles")))
     (change,) = evolution.changes
     assert (change.what, change.before, change.after) == (Difference.RENAMED, "v", "miles")
@@ -180,7 +180,7 @@ def test_the_whole_row() -> None:
     assert compare(contract(V, n), contract(n, V)).kind is Compatibility.COMPATIBLE
 
 
-def test_every_change_has_a_rule_and_says_why() -> None:
+def test_every_change_has_a_rule_and_reports_why() -> None:
     assert all(difference.effect.why for difference in Difference)
 
 

@@ -1,4 +1,4 @@
-"""A contract is suggested from rows with its evidence, holds for them, and says what rows cannot show (R92)."""
+"""A contract is suggested from rows with its evidence, holds for them, and reports what rows cannot show (R92)."""
 
 from __future__ import annotations
 

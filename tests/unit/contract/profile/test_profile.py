@@ -129,7 +129,7 @@ def test_many_rows_and_few_are_counted_alike():
     whole = profile_batch(CONTRACT, frame(rows))
     parts = [profile_batch(CONTRACT, frame(rows[low : low + 100])) for low in range(0, 3000, 100)]
     merged = merge(parts)
-    # The steps between the parts are nobody's.
+    # The steps between the parts belong to none.
     at, pieces = whole.columns["at"], merged.columns["at"]
     assert isinstance(at, TimestampProfile)
     assert isinstance(pieces, TimestampProfile)

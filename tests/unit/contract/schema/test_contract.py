@@ -1,4 +1,4 @@
-"""A declaration means what it says or is refused; its JSON and hash carry every fact of it."""
+"""A declaration means what it reports or is refused; its JSON and hash carry every fact of it."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_json_that_is_no_contract_is_refused(text: str) -> None:
     assert caught.value.code == "HF108"
 
 
-def test_json_is_plain_and_says_the_units_of_its_durations() -> None:
+def test_json_is_plain_and_reports_the_units_of_its_durations() -> None:
     value = json.loads(everything().to_json())
     assert value["columns"][-1] == {
         "type": "label",

@@ -1,4 +1,4 @@
-"""Rules over whole rows: built without traps, told apart by kind and unit, the same for a batch and a row."""
+"""Rules over whole rows: built without traps, distinguished by kind and unit, the same for a batch and a row."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def both(made: Contract, *rows: dict[str, Any]) -> list[list[str]]:
     """The reasons of each row, from the row check and from the batch check, which must agree."""
     by_row = [list(compile_row(made, request=False)(row)) for row in rows]
     verdict = compile_batch(made)(pl.DataFrame(rows, schema=dtypes(made), orient="row"))
-    told = iter(verdict.quarantined[REASONS].to_list())
-    assert [next(told) if reasons else [] for reasons in by_row] == by_row
+    reported = iter(verdict.quarantined[REASONS].to_list())
+    assert [next(reported) if reasons else [] for reasons in by_row] == by_row
     assert verdict.valid.height == sum(not reasons for reasons in by_row)
     return by_row
 
@@ -130,8 +130,8 @@ HOLDS: dict[str, tuple[Expression, dict[str, Any], bool | None]] = {
         {},
         True,
     ),
-    "instant in text": (col("departed") < "2013-03-10T12:00:00.000001Z", {}, True),
-    "one of instants": (col("departed").is_in([NOON, NOON + timedelta(days=1)]), {}, True),
+    "timestamp in text": (col("departed") < "2013-03-10T12:00:00.000001Z", {}, True),
+    "one of timestamps": (col("departed").is_in([NOON, NOON + timedelta(days=1)]), {}, True),
     "a label": (col("late") == True, {"late": None}, None),  # noqa: E712 - it builds an expression
     "from a constant": (5 - col("hours") == 2, {}, True),
 }
@@ -232,7 +232,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: Rule("r", col("arrived") - col("departed") < 5),
         "divide a duration by a timedelta to have a number",
     ),
-    "sum of instants": (
+    "sum of timestamps": (
         lambda: Rule("r", col("arrived") + col("departed") > 0),
         r"timestamp \+ timestamp is undefined",
     ),
@@ -269,11 +269,13 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("declare", "said"), WRONG.values(), ids=WRONG.keys())
-def test_a_rule_that_cannot_mean_what_it_says_is_refused(declare: Callable[[], Any], said: str) -> None:
-    with pytest.raises(InputError, match=said) as caught:
+@pytest.mark.parametrize(("declare", "reported"), WRONG.values(), ids=WRONG.keys())
+def test_a_rule_that_cannot_mean_what_it_declares_is_refused(
+    declare: Callable[[], Any], reported: str
+) -> None:
+    with pytest.raises(InputError, match=reported) as caught:
         contract(declare())
-    assert caught.value.code == ("HF109" if said == "cannot name a rule" else "HF104")
+    assert caught.value.code == ("HF109" if reported == "cannot name a rule" else "HF104")
 
 
 def test_what_is_unique_twice_or_nothing_is_refused() -> None:

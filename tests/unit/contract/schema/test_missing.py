@@ -51,11 +51,11 @@ def test_a_column_without_any_value_has_no_median() -> None:
     assert caught.value.code == "HF401"
 
 
-def test_only_the_columns_asked_for_are_fitted() -> None:
+def test_only_the_columns_requested_are_fitted() -> None:
     assert fill_values({name: POLICIES[name] for name in ("constant", "kept")}, frame()) == {"constant": 7.0}
 
 
-def test_values_that_are_not_finite_do_not_reach_a_constant() -> None:
+def test_values_that_are_not_finite_do_not_impact_a_constant() -> None:
     hostile = frame(
         median=[float("nan"), float("inf"), 3.0, None], mean=[float("-inf"), 5.0, None, None], whole=[1] * 4
     )

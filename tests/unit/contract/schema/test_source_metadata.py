@@ -1,4 +1,4 @@
-"""R20, R21: what a source says of its columns is converted or refused, and never silently taken for something else."""
+"""R20, R21: what a source reports of its columns is converted or refused, and never silently taken for something else."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_header_states_the_unit_of_its_column() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("facts", "reported"),
     [
         (
             {"distance": ColumnFacts(unit="USD")},
@@ -174,10 +174,10 @@ def test_a_header_states_the_unit_of_its_column() -> None:
     ],
 )
 def test_what_cannot_cross_the_border_is_refused_with_both_sides(
-    facts: dict[str, ColumnFacts], said: str
+    facts: dict[str, ColumnFacts], reported: str
 ) -> None:
     """The zip code that became a cost: a renamed column is refused, whatever its values look like."""
-    with pytest.raises(InputError, match=rf"HF202: column {said}.*no row was read"):
+    with pytest.raises(InputError, match=rf"HF202: column {reported}.*no row was read"):
         from_frame(FLIGHTS, pl.DataFrame([ROW]), facts)
 
 
@@ -190,7 +190,7 @@ def test_every_misfit_of_a_delivery_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "facts", "said"),
+    ("header", "facts", "reported"),
     [
         (
             "distance [km]",
@@ -201,9 +201,11 @@ def test_every_misfit_of_a_delivery_is_named_at_once() -> None:
         ("speed [km]", {}, "missing: distance.*not in the contract: speed"),
     ],
 )
-def test_a_header_that_contradicts_is_refused(header: str, facts: dict[str, ColumnFacts], said: str) -> None:
+def test_a_header_that_contradicts_is_refused(
+    header: str, facts: dict[str, ColumnFacts], reported: str
+) -> None:
     names = ["id", "at", header, "temp", "minutes", "cost", "place"]
-    with pytest.raises(InputError, match=f"HF202.*{said}"):
+    with pytest.raises(InputError, match=f"HF202.*{reported}"):
         from_text(FLIGHTS, pl.DataFrame([["1"] * 7], schema=names, orient="row"), facts=facts)
 
 

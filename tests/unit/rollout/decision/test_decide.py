@@ -67,9 +67,9 @@ def evidence(
 
 
 def seen(
-    answered: str | None, plan: int | None = 7, verdict: Verdict = Verdict.PASS, server: str = "s1"
+    responded: str | None, plan: int | None = 7, verdict: Verdict = Verdict.PASS, server: str = "s1"
 ) -> ProbeSeen:
-    return ProbeSeen(server, plan, answered, verdict)
+    return ProbeSeen(server, plan, responded, verdict)
 
 
 def test_enough_evidence_without_harm_advances_one_step() -> None:
@@ -148,7 +148,7 @@ def alone(
         (alone(score=0.2), "quality"),
     ],
 )
-def test_harm_is_found_when_nobody_is_left_to_compare_with(
+def test_harm_is_found_when_no_version_is_left_to_compare_with(
     state: State, step: int, known: tuple[MetricState, ...], metric: str
 ) -> None:
     """R117 at 100 %: the challenger is held to what the champion showed before."""
@@ -189,7 +189,7 @@ def test_the_last_step_leads_to_verifying_not_to_success() -> None:
     assert isinstance(decision, Complete)
 
 
-def test_a_first_version_has_nobody_to_be_compared_with() -> None:
+def test_a_first_version_has_no_version_to_be_compared_with() -> None:
     first = replace(RUNNING, champion=None, returns_to=None, state=State.PENDING)
     assert isinstance(decide(first, [], [], 1), Complete)
 
@@ -204,7 +204,7 @@ def test_a_canary_starts_when_the_bound_on_latency_is_frozen() -> None:
 
 
 @pytest.mark.parametrize(("state", "version"), [(State.VERIFYING, "v2"), (State.ROLLING_BACK, "v1")])
-def test_only_an_answer_by_the_right_version_under_the_newest_plan_confirms(
+def test_only_a_response_by_the_right_version_under_the_newest_plan_confirms(
     state: State, version: str
 ) -> None:
     """R131: declared is not observed."""
@@ -226,7 +226,7 @@ def test_only_an_answer_by_the_right_version_under_the_newest_plan_confirms(
 @pytest.mark.parametrize(
     "probes", [[], [seen("v1", plan=6)], [seen(None, None, Verdict.ERROR)], [seen(None, 7, Verdict.FAIL)]]
 )
-def test_a_version_that_no_server_is_seen_to_answer_with_is_rolled_back(probes: list[ProbeSeen]) -> None:
+def test_a_version_that_no_server_is_seen_to_respond_with_is_rolled_back(probes: list[ProbeSeen]) -> None:
     """Servers that disobey, that answer their status and no request, and that have died of it."""
     verifying = replace(RUNNING, state=State.VERIFYING)
     limit_us = POLICY.convergence_timeout_us
@@ -251,7 +251,7 @@ def test_a_first_version_without_anything_to_return_to_waits_on() -> None:
     st.integers(0, 2 * HOUR_US),
 )
 @examples(75)
-def test_every_decision_is_legal_and_says_why(
+def test_every_decision_is_legal_and_reports_why(
     state: State, champion: str | None, step: int, units: int, bad: int, probes: list[ProbeSeen], now_us: int
 ) -> None:
     policy = replace(POLICY, shadow=Shadow()) if state is State.SHADOWING else POLICY
@@ -265,7 +265,7 @@ def test_every_decision_is_legal_and_says_why(
 
 
 PENDING = replace(RUNNING, state=State.PENDING)
-ASKING = replace(POLICY, replay_requests=100, max_drill_age=timedelta(days=7))
+REQUESTING = replace(POLICY, replay_requests=100, max_drill_age=timedelta(days=7))
 READY = Readiness(Verdict.PASS, 100, Standing(DrillKind.ROLLBACK, True, 1, "rollback is ready"))
 
 
@@ -287,12 +287,12 @@ READY = Readiness(Verdict.PASS, 100, Standing(DrillKind.ROLLBACK, True, 1, "roll
 )
 def test_what_a_policy_asks_for_before_anything_begins(ready: Readiness, kind: type, words: str) -> None:
     """R120, R133: and what is not there in time ends the rollout before anybody is touched."""
-    pending = replace(PENDING, policy=ASKING, ready=ready)
-    decision = decide(pending, begin(ASKING, 0.02), [], 1)
+    pending = replace(PENDING, policy=REQUESTING, ready=ready)
+    decision = decide(pending, begin(REQUESTING, 0.02), [], 1)
     assert isinstance(decision, kind)
     assert words in decision.reason
     if isinstance(decision, Wait):
-        late = decide(pending, begin(ASKING, 0.02), [], HOUR_US + 1)
+        late = decide(pending, begin(REQUESTING, 0.02), [], HOUR_US + 1)
         assert isinstance(late, RollBack)
         assert late.verdict is Verdict.INCONCLUSIVE
 
@@ -358,7 +358,7 @@ def test_a_held_canary_waits_for_a_person_and_for_harm_only(
     assert isinstance(decision, kind)
 
 
-def test_a_step_lasts_as_long_as_the_policy_says_however_clear_its_evidence_is() -> None:
+def test_a_step_lasts_as_long_as_the_policy_declares_however_clear_its_evidence_is() -> None:
     slow = replace(RUNNING, policy=replace(POLICY, min_step_duration=timedelta(hours=2)))
     waiting = decide(slow, evidence(), [], 2 * HOUR_US - 1)  # longer than its patience: that is for evidence
     assert isinstance(waiting, Wait)
@@ -375,7 +375,7 @@ def test_everything_is_given_after_enough_labels_in_all() -> None:
     for steps, step, following in (((1, 5, 25, 50, 100), 3, Advance), ((1, 50), 1, Complete)):
         last = replace(early, policy=replace(policy, steps=steps), step=step)
         waiting = decide(last, evidence(labelled=49), [], 1)
-        assert isinstance(waiting, Wait), "nobody gets everything from a version without labels"
+        assert isinstance(waiting, Wait), "no caller gets everything from a version without labels"
         assert "49 of 50 labelled units in all" in waiting.reason
         assert isinstance(decide(last, evidence(labelled=50), [], 1), following)
         assert isinstance(decide(last, evidence(labelled=49), [], HOUR_US + 1), RollBack)
@@ -413,8 +413,8 @@ def test_labels_of_the_shadow_that_come_when_it_has_traffic_send_it_back(state: 
     copies = shadow.begin(policy, 0.02)
     waits = state is not State.CANARY
     assert isinstance(decide(running, (*copies, *evidence()), [], 1), Wait if waits else Advance)
-    told = [shadow.LabelledPair(bytes([at]), 0.5, 0.9) for at in range(60)]
-    decision = decide(running, (*shadow.fold_labelled(copies, told), *evidence()), [], 1)
+    reported = [shadow.LabelledPair(bytes([at]), 0.5, 0.9) for at in range(60)]
+    decision = decide(running, (*shadow.fold_labelled(copies, reported), *evidence()), [], 1)
     assert isinstance(decision, RollBack)
     assert decision.verdict is Verdict.FAIL
     assert "harm in shadow: mean score 0.5000 of 60 units, champion 0.9000" in decision.reason

@@ -88,7 +88,7 @@ def test_a_tainted_version_serves_only_as_a_last_resort(
 def test_damaged_files_are_passed_over_one_by_one(
     versions: list[Candidate], warm: str | None, damaged: set[str]
 ) -> None:
-    """Asked again with each damaged version that it chose, it finds what it finds when all are known at once."""
+    """Requested again with each damaged version that it chose, it finds what it finds when all are known at once."""
     unfit: set[str] = set()
     while (found := fallback(versions, None, warm, set(), unfit).version) in damaged - unfit:
         unfit.add(found)

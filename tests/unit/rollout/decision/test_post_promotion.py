@@ -53,7 +53,7 @@ def promoted(champion_bad: int = 40) -> tuple[MetricState, ...]:
     return begin_bake(freeze_levels(states, POLICY), POLICY)
 
 
-def watched(
+def observed(
     states: tuple[MetricState, ...], *, minutes: int, units: int = 20, failing: int = 0, score: float = 0.8
 ) -> tuple[MetricState, ...]:
     for minute in range(minutes):
@@ -78,11 +78,11 @@ def decided(states: tuple[MetricState, ...], *, over: bool) -> RollBack | EndBak
         (promoted(), False, Wait, "baking, no harm"),
         (promoted(), True, EndBake, "inconclusive: 0 of 50 units for errors"),
         ((), True, EndBake, "no prediction at all"),
-        (watched(promoted(), minutes=10), False, Wait, "no harm"),
-        (watched(promoted(), minutes=10), True, EndBake, "no harm in a bake time of 72 h (errors"),
-        (watched(promoted(), minutes=10, failing=10), False, RollBack, "harm to errors"),
-        (watched(promoted(), minutes=10, failing=10), True, RollBack, "harm to errors"),
-        (watched(promoted(), minutes=20, score=0.2), False, RollBack, "harm to quality"),
+        (observed(promoted(), minutes=10), False, Wait, "no harm"),
+        (observed(promoted(), minutes=10), True, EndBake, "no harm in a bake time of 72 h (errors"),
+        (observed(promoted(), minutes=10, failing=10), False, RollBack, "harm to errors"),
+        (observed(promoted(), minutes=10, failing=10), True, RollBack, "harm to errors"),
+        (observed(promoted(), minutes=20, score=0.2), False, RollBack, "harm to quality"),
     ],
 )
 def test_what_ends_a_bake_time(states: tuple[MetricState, ...], over: bool, kind: type, words: str) -> None:
@@ -109,8 +109,8 @@ def test_a_detector_finds_after_a_week_what_it_finds_after_an_hour() -> None:
                 return minute
         return 60
 
-    early = minutes_to_harm(watched(promoted(), minutes=30))
-    late = minutes_to_harm(watched(promoted(), minutes=600))
+    early = minutes_to_harm(observed(promoted(), minutes=30))
+    late = minutes_to_harm(observed(promoted(), minutes=600))
     assert late <= early + 2
     assert late < 30
 
@@ -138,7 +138,7 @@ def graded(champion: float, later: float, policy: Canary = POLICY) -> tuple[Metr
     return states
 
 
-def test_a_world_that_got_harder_is_reported_and_nobody_is_rolled_back_for_it() -> None:
+def test_a_world_that_got_harder_is_reported_and_no_version_is_rolled_back_for_it() -> None:
     states = graded(0.9, 0.84)
     assert isinstance(decided(states, over=False), Wait)
     decision = decided(states, over=True)
@@ -171,7 +171,7 @@ def test_a_minute_is_one_window_however_many_labels_come_in_it_and_stays_small()
 @given(st.integers(0, 30), st.integers(0, 20), st.booleans())
 @examples(40)
 def test_good_needs_its_units_and_never_goes_with_harm(minutes: int, failing: int, over: bool) -> None:
-    states = watched(promoted(), minutes=minutes, failing=failing)
+    states = observed(promoted(), minutes=minutes, failing=failing)
     decision = decided(states, over=over)
     if isinstance(decision, EndBake) and decision.outcome is PushOutcome.GOOD:
         assert over
@@ -214,18 +214,18 @@ def test_a_rate_that_changed_is_no_harm_and_never_good() -> None:
     rate = begin_rate(POLICY, 0)
     assert rate is not None
     changed = replace(rate, challenger_units=10, champion_units=900, log_e=rate.log_bound)
-    decision = decided((*watched(promoted(), minutes=10), changed), over=True)
+    decision = decided((*observed(promoted(), minutes=10), changed), over=True)
     assert isinstance(decision, EndBake)
     assert decision.outcome is PushOutcome.CENSORED
     assert "the rate of requests has changed" in decision.reason
-    assert isinstance(decided((*watched(promoted(), minutes=10), changed), over=False), Wait)
+    assert isinstance(decided((*observed(promoted(), minutes=10), changed), over=False), Wait)
     assert begin_rate(Canary(rate_margin=None), 0) is None
 
 
 def test_labels_of_the_shadow_that_come_after_the_promotion_take_it_back() -> None:
     policy = replace(POLICY, shadow=Shadow(units=10))
-    told = [shadow.LabelledPair(bytes([at]), 0.5, 0.9) for at in range(60)]
-    copies = shadow.fold_labelled(shadow.begin(policy, 0.02), told)
+    reported = [shadow.LabelledPair(bytes([at]), 0.5, 0.9) for at in range(60)]
+    copies = shadow.fold_labelled(shadow.begin(policy, 0.02), reported)
     decision = decide_bake((*copies, *promoted()), policy, promoted_us=0, until_us=HOUR_US, now_us=5)
     assert isinstance(decision, RollBack)
     assert "harm in shadow" in decision.reason

@@ -33,12 +33,12 @@ from holdfast.rollout.decision.webhooks import MAX_RESPONSE_BYTES, understood, u
         ({"name": "No Name"}, "cannot name"),
     ],
 )
-def test_what_cannot_mean_what_it_says_is_refused(given_: dict[str, Any], words: str) -> None:
+def test_what_cannot_mean_what_it_declares_is_refused(given_: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Hook(**{"name": "freeze", "url": "https://ops.example/x", **given_})
 
 
-def test_a_rollback_is_never_asked_about() -> None:
+def test_a_rollback_is_never_sent_for_consent() -> None:
     """R117: nothing outside stops a rollback."""
     assert Event.ROLLBACK not in Hook("freeze", "https://ops.example", veto=True).consent_events
     assert "rolled_back" in Hook("pager", "https://ops.example").notified_states
@@ -46,7 +46,7 @@ def test_a_rollback_is_never_asked_about() -> None:
     assert upheld(harmful, ["hook x: refuses"], Canary(), waited_us=0) is harmful
 
 
-def test_one_hook_may_be_asked_and_reported() -> None:
+def test_one_hook_may_consent_and_be_notified() -> None:
     hook = Hook("freeze", "https://ops.example", on=("start", "rolled_back"), veto=True, secret="${env:KEY}")
     assert hook.consent_events == (Event.START,)
     assert hook.notified_states == ("rolled_back",)
@@ -56,7 +56,9 @@ def test_one_hook_may_be_asked_and_reported() -> None:
 def test_patience_ends_the_wait_for_a_hook() -> None:
     step = Advance(1, 50_000, "no harm", ())
     policy = Canary(timeout="1h")
-    assert isinstance(upheld(step, ["hook x: it was not asked yet"], policy, waited_us=3_599_000_000), Wait)
+    assert isinstance(
+        upheld(step, ["hook x: it was not requested yet"], policy, waited_us=3_599_000_000), Wait
+    )
     ended = upheld(step, ["hook x: refuses: freeze"], policy, waited_us=3_601_000_000)
     assert isinstance(ended, RollBack)
     assert ended.verdict is Verdict.INCONCLUSIVE
@@ -81,9 +83,9 @@ def test_patience_ends_the_wait_for_a_hook() -> None:
     ],
 )
 def test_nonsense_is_no_consent(status: int, body: bytes, words: str) -> None:
-    answer = understood(status, body)
-    assert answer.verdict is Verdict.INCONCLUSIVE
-    assert words in answer.explanation
+    response = understood(status, body)
+    assert response.verdict is Verdict.INCONCLUSIVE
+    assert words in response.explanation
 
 
 @given(st.integers(100, 599), st.binary(max_size=64))
@@ -93,6 +95,6 @@ def test_only_a_clear_yes_is_consent(status: int, body: bytes) -> None:
         assert b"true" in body
 
 
-def test_what_it_says_is_cut_and_kept_as_text() -> None:
+def test_its_message_is_truncated_and_kept_as_text() -> None:
     assert len(understood(200, b'{"allow": false, "reason": "' + b"x" * 9000 + b'"}').explanation) == 500
     assert understood(201, b'{"allow": true, "reason": 7}').explanation == "it consents"

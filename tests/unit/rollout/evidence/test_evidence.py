@@ -53,7 +53,7 @@ def test_a_step_counts_from_its_start() -> None:
 
 
 def test_one_unit_that_comes_back_is_one_unit_of_the_step() -> None:
-    """What a step asks for is different units, not visits; what is remembered for it stays bounded."""
+    """What a step requests is different units, not visits; what is remembered for it stays bounded."""
     states = begin(POLICY, 0.02)
     for _ in range(200):
         states = fold_requests(states, [RequestOutcome(b"same", Arm.CHALLENGER, False, 1.0)])
@@ -109,7 +109,7 @@ def test_latency_is_counted_over_the_frozen_bound() -> None:
     assert (latency.challenger_units, latency.challenger_total) == (10, 3.0)
 
 
-def test_answers_of_the_fallback_are_no_evidence_about_either_version() -> None:
+def test_responses_of_the_fallback_are_no_evidence_about_either_version() -> None:
     states = fold_requests(begin(POLICY, 0.02), [RequestOutcome(b"u", Arm.FALLBACK, True, 1.0)])
     assert all(state.challenger_units == state.champion_units == 0 for state in states)
 

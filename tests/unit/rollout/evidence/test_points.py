@@ -21,19 +21,19 @@ def test_points_are_few_in_order_and_have_both_ends(pauses: list[int]) -> None:
         now += pause
         state = record_point(replace(state, log_e=float(number)), now * SECOND_US)
     points = points_of(state)
-    moments = [at_us for at_us, _ in points]
+    timestamps = [at_us for at_us, _ in points]
     assert len(points) <= POINTS
-    assert moments == sorted(moments)
+    assert timestamps == sorted(timestamps)
     assert points[-1] == (now * SECOND_US, float(len(pauses) - 1))
-    assert moments[0] <= (1_000 + pauses[0] + 1) * SECOND_US
+    assert timestamps[0] <= (1_000 + pauses[0] + 1) * SECOND_US
 
 
 def test_a_long_rollout_keeps_its_whole_length() -> None:
     state = begin(Canary(), 0.02)[0]
     for minute in range(3 * 24 * 60):
         state = record_point(state, minute * 60 * SECOND_US)
-    moments = [at_us for at_us, _ in points_of(state)]
-    gaps = [late - early for early, late in pairwise(moments)]
-    assert moments[0] == 0
-    assert len(moments) > POINTS / 3
+    timestamps = [at_us for at_us, _ in points_of(state)]
+    gaps = [late - early for early, late in pairwise(timestamps)]
+    assert timestamps[0] == 0
+    assert len(timestamps) > POINTS / 3
     assert max(gaps[:-1]) < 3 * 86_400 * SECOND_US / 20

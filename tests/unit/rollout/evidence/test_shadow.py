@@ -61,7 +61,7 @@ def verdicts(states: tuple[MetricState, ...]) -> dict[str, Verdict]:
 
 
 @pytest.mark.simulated
-def test_an_equal_challenger_is_taken_for_a_bad_one_at_most_as_often_as_alpha_says() -> None:
+def test_an_equal_challenger_is_taken_for_a_bad_one_at_most_as_often_as_alpha_allows() -> None:
     """A/A, 1,000 seeded runs of 1,000 pairs, looked at after every 200: disagreement just as often as tolerated, failures
     and slowness as likely on either side, and scores of equal mean."""
     random = np.random.default_rng(20)
@@ -257,7 +257,7 @@ def test_memory_is_bounded() -> None:
     st.integers(1, 10),
 )
 @examples(60)
-def test_counts_are_those_of_the_units_however_the_log_is_cut(
+def test_counts_are_those_of_the_units_however_the_log_is_truncated(
     drawn: list[tuple[int, float, float, str]], size: int
 ) -> None:
     """Each unit's first window decides, and nothing is counted twice."""
@@ -278,11 +278,11 @@ def test_a_policy_without_a_shadow_has_no_shadow_to_begin() -> None:
 
 
 def test_a_unit_whose_labels_come_again_and_again_counts_once() -> None:
-    """A caller that asks for the same flights each cycle shows each of them once, not once a cycle."""
+    """A caller that requests the same flights each cycle shows each of them once, not once a cycle."""
     states = begin(Canary(shadow=Shadow(units=10)), None)
     for cycle in range(30):
-        told = [LabelledPair(bytes([at]), 0.4 + cycle / 100, 0.9) for at in range(5)]
-        states = fold_labelled(states, told)
+        reported = [LabelledPair(bytes([at]), 0.4 + cycle / 100, 0.9) for at in range(5)]
+        states = fold_labelled(states, reported)
     quality = next(state for state in states if state.metric == SHADOW_QUALITY)
     assert quality.challenger_units == 5
     assert not quality.is_harmful

@@ -102,14 +102,14 @@ def test_slow_units_of_one_slice_are_seen_and_latency_may_be_left_out() -> None:
     assert {each.metric for each in rank_slices(evidence_of(silent), 1.0)} == {"errors"}
 
 
-def test_the_guard_goes_on_at_everything_and_in_the_watch() -> None:
+def test_the_guard_goes_on_at_everything_and_in_the_observe() -> None:
     state = guard()
     for minute in range(20):
         state = fold(state, traffic(10_000 * minute, "YV", 20), minute)
     (alone,) = freeze_levels([state], POLICY)
     assert freeze_levels([alone], POLICY) == (alone,)
-    (watched,) = begin_bake([alone], POLICY)
-    for before in (alone, watched):
+    (observed,) = begin_bake([alone], POLICY)
+    for before in (alone, observed):
         after = before
         for minute in range(30, 40):
             window = [request(10**6 + 100 * minute + n, CHALLENGER, "YV", failed=n < 20) for n in range(20)]
@@ -162,7 +162,7 @@ def test_slices_alike_in_both_arms_raise_no_alarm(seed: int) -> None:
 
 
 def test_a_slice_that_first_comes_at_100_percent_does_not_stop_the_promotion() -> None:
-    """Nobody compared it, so nothing is held against it; the others are watched all the same."""
+    """It was not compared, so nothing is held against it; the others are judged all the same."""
     state = fold(guard(), traffic(0, "AA", 300))
     (state,) = freeze_levels([state], POLICY)
     state = fold(state, [request(9_000, CHALLENGER, "ZZ")], 1)

@@ -37,13 +37,13 @@ def dumped(seed: int, *, loss: float) -> MetricState:
     quick = rng.random(at_us.size) < scores  # good news comes first
     state = quality()
     for joined in (quick, ~quick):
-        answers = [
+        responses = [
             LabelledPrediction(
                 f"{at}", int(at_us[at]), Arm.CHALLENGER if ours[at] else Arm.CHAMPION, b"%d" % at, float(scores[at])
             )
             for at in np.flatnonzero(joined)
         ]  # fmt: skip
-        for each in stratified(answers, [changed_at_us]):
+        for each in stratified(responses, [changed_at_us]):
             state = fold_scores(state, each.challenger, each.champion, since_us=each.since_us)
     return state
 
@@ -76,7 +76,7 @@ def test_few_scores_wait_and_those_of_the_oldest_strata_go_first() -> None:
     assert min(waiting) > 20 * STRATUM_US
 
 
-def test_late_labels_of_the_champion_are_not_compared_with_answers_given_at_100_percent() -> None:
+def test_late_labels_of_the_champion_are_not_compared_with_responses_given_at_100_percent() -> None:
     (state,) = freeze_levels([fold_scores(quality(), [0.8] * 300, [0.8] * 300)], POLICY)
     state = fold_scores(state, [], [1.0] * 200, since_us=STRATUM_US)
     before = state.log_e
@@ -86,6 +86,6 @@ def test_late_labels_of_the_champion_are_not_compared_with_answers_given_at_100_
 
 
 def test_a_unit_counts_as_one_in_each_stratum() -> None:
-    told = [LabelledPrediction(f"{at}", at, Arm.CHAMPION, b"same", at / 4) for at in range(4)]
-    (stratum,) = stratified(told, [])
+    reported = [LabelledPrediction(f"{at}", at, Arm.CHAMPION, b"same", at / 4) for at in range(4)]
+    (stratum,) = stratified(reported, [])
     assert stratum.champion == (0.375,)

@@ -58,10 +58,10 @@ aborts = st.builds(
 
 @examples(200)
 @given(plans(), st.lists(aborts, max_size=3), st.sets(st.sampled_from(VERSIONS)))
-def test_no_version_that_must_not_answer_has_any_part_in_what_is_served(
+def test_no_version_that_must_not_serve_has_any_part_in_what_is_served(
     plan: TrafficPlan, given_aborts: list[Abort], unfit: set[str]
 ) -> None:
-    """R122: neither as an arm nor as one that stands in; who takes a champion's place was accepted by `fit`."""
+    """R122: neither as an arm nor as a fallback version; what takes a champion's place was accepted by `fit`."""
     forbidden = banned(given_aborts, plan)
     served = permitted(plan, forbidden, lambda version, _: version not in unfit)
     if served is None:
@@ -95,7 +95,7 @@ def test_an_older_desired_state_never_comes_back(abort: Abort, sequence: list[Tr
 
 @given(aborts, plans())
 def test_what_stands_is_stood_by_again(abort: Abort, plan: TrafficPlan) -> None:
-    """Asked twice, the same: what `permitted` made is permitted as it is."""
+    """Requested twice, the same: what `permitted` made is permitted as it is."""
     served = permitted(plan, banned([abort], plan), lambda _, __: True)
     if served is not None and not is_pushed_anew(abort, plan):
         assert permitted(served, {abort.version}, lambda _, __: True) == served
@@ -121,7 +121,7 @@ def test_a_rollback_takes_the_traffic_from_what_is_on_its_way() -> None:
     assert target(replace(promoted, challenger="v3", share_ppm=5), UnderWay(2, "v3")) == "v3"
 
 
-def test_who_has_just_got_the_traffic_back_is_rolled_back_by_name_only() -> None:
+def test_a_version_that_just_got_the_traffic_back_is_rolled_back_by_name_only() -> None:
     """R118."""
     plan = TrafficPlan("m", 4, "v2", None, 0, "v1", "h1", 1)
 

@@ -1,4 +1,4 @@
-"""R112: the split is sticky, grows without moving anybody back, and is what was asked for."""
+"""R112: the split is sticky, grows without moving anybody back, and is what was requested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ SHARE = st.integers(0, 1_000_000)
 
 
 @given(st.binary(max_size=64), st.binary(max_size=16), SHARE, SHARE)
-def test_who_is_in_stays_in_when_the_share_grows(unit: bytes, salt: bytes, one: int, other: int) -> None:
+def test_a_unit_that_is_in_stays_in_when_the_share_grows(
+    unit: bytes, salt: bytes, one: int, other: int
+) -> None:
     small, large = sorted((one, other))
     assert arm_of(unit, salt, small) is arm_of(unit, salt, small)
     if arm_of(unit, salt, small) is Arm.CHALLENGER:
@@ -27,7 +29,7 @@ def test_who_is_in_stays_in_when_the_share_grows(unit: bytes, salt: bytes, one: 
 
 
 @pytest.mark.parametrize("share_ppm", [10_000, 50_000, 250_000, 500_000])
-def test_the_realised_share_is_the_one_asked_for(share_ppm: int) -> None:
+def test_the_realised_share_is_the_one_requested(share_ppm: int) -> None:
     """Within 4.5 standard deviations of a binomial of 40,000 units."""
     salt = salt_of("flight-delay", 3)
     units = 40_000
@@ -37,7 +39,7 @@ def test_the_realised_share_is_the_one_asked_for(share_ppm: int) -> None:
 
 
 def test_each_rollout_draws_anew() -> None:
-    """Those who had the challenger in one rollout have it in the next about as often as everybody else."""
+    """Units that had the challenger in one rollout have it in the next about as often as all others."""
     first, second = salt_of("m", 1), salt_of("m", 2)
     units = [str(unit).encode() for unit in range(20_000)]
     chosen = [unit for unit in units if arm_of(unit, first, 200_000) is Arm.CHALLENGER]

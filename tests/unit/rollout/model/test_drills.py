@@ -33,7 +33,7 @@ def test_a_pass_is_believed_until_it_expires() -> None:
     assert (after.ready, "too long ago" in after.explanation) == (False, True)
 
 
-def test_who_asks_may_be_stricter_than_who_drilled_and_never_less_strict() -> None:
+def test_a_policy_may_be_stricter_than_the_drill_and_never_less_strict() -> None:
     """R120: a policy accepts nothing that the page calls not ready."""
     passed = [drill(1, Verdict.PASS, at_us=5)]
     assert ready(passed, BACK, 4 + DAY_US, within_us=7 * DAY_US).until_us == 5 + DAY_US
@@ -43,7 +43,7 @@ def test_who_asks_may_be_stricter_than_who_drilled_and_never_less_strict() -> No
     assert (strict.ready, strict.explanation) == (False, "rollback was drilled too long ago, 2.0 h")
 
 
-def test_a_later_failure_ends_what_a_pass_showed_and_an_error_says_nothing() -> None:
+def test_a_later_failure_ends_what_a_pass_showed_and_an_error_reports_nothing() -> None:
     passed, failed, odd = (
         drill(1, Verdict.PASS, at_us=1),
         drill(2, Verdict.FAIL, at_us=2),
@@ -60,8 +60,8 @@ def test_a_later_failure_ends_what_a_pass_showed_and_an_error_says_nothing() -> 
     st.randoms(use_true_random=False),
     st.integers(0, 10**13),
 )
-def test_the_order_of_rows_does_not_matter(told: list[tuple[Verdict, int]], chance, now_us: int) -> None:
-    rows = [drill(number, verdict, at_us=at_us) for number, (verdict, at_us) in enumerate(told)]
+def test_the_order_of_rows_does_not_matter(reported: list[tuple[Verdict, int]], chance, now_us: int) -> None:
+    rows = [drill(number, verdict, at_us=at_us) for number, (verdict, at_us) in enumerate(reported)]
     mixed = chance.sample(rows, len(rows))
     assert ready(rows, BACK, now_us) == ready(mixed, BACK, now_us)
     assert due(Drills(), rows, now_us) == due(Drills(), mixed, now_us)

@@ -1,4 +1,4 @@
-"""The policy says what it means, or is refused."""
+"""The policy reports what it means, or is refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_alpha_is_shared_by_the_metrics_and_by_the_level_that_is_frozen() -> Non
 
 
 def test_each_stage_that_judges_a_version_errs_with_alpha_for_itself() -> None:
-    """What a person is told is the sum over all that may send a good version back."""
+    """What a person is reported is the sum over all that may send a good version back."""
     assert Canary(bake=timedelta(0)).false_alarm == pytest.approx(0.01)
     assert Canary().false_alarm == pytest.approx(0.02)
     everything = Canary(alpha=0.02, shadow=Shadow(), replay_requests=100)

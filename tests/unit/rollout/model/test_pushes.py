@@ -57,6 +57,6 @@ def test_no_transition_makes_a_push_good() -> None:
             assert label is not OPEN
 
 
-def test_a_promotion_that_nobody_watches_is_censored() -> None:
+def test_a_promotion_that_is_not_observed_is_censored() -> None:
     assert outcome_of(PROMOTED, Canary(bake="0s"))[0] is CENSORED
     assert replaced(9, 7_200_000_000, Canary())[0] is CENSORED

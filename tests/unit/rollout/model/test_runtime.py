@@ -18,18 +18,18 @@ def test_equal_facts_have_one_id_and_come_back_from_their_document() -> None:
 
 
 @pytest.mark.parametrize("document", ["", "[]", "{}", '{"numpy": 2}', '{"numpy": "' + "9" * 201 + '"}'])
-def test_what_says_no_facts_is_refused(document: str) -> None:
+def test_what_reports_no_facts_is_refused(document: str) -> None:
     with pytest.raises(InputError, match="HF108"):
         Runtime.from_json(document)
 
 
-def test_answers_that_are_fewer_or_no_numbers_are_infinitely_far_away() -> None:
+def test_responses_that_are_fewer_or_no_numbers_are_infinitely_far_away() -> None:
     assert furthest([], []) == 0.0
     assert furthest([0.1], []) == float("inf")
     assert furthest([0.1, 0.2], [0.1, float("nan")]) == float("inf")
 
 
-def test_this_process_says_its_releases_and_its_builds_name() -> None:
+def test_this_process_reports_its_releases_and_its_builds_name() -> None:
     found = runtimes.here("blue")
     assert {*runtimes.MADE_OF, "python", "machine", "build"} == set(found.facts)
     assert found.facts["build"] == "blue"

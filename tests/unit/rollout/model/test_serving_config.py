@@ -1,4 +1,4 @@
-"""A configuration is known by what it says, and one with which nobody could be served is refused."""
+"""A serving config is known by its content, and one with which no caller could be served is refused."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_bad_pushes_come_back_and_a_good_one_is_promoted(tmp_path: Path) -> None
         extent=extent,
         faults=faults,
         labelled=300,
-        rate=1_000.0,
+        rate=400.0,
         latency_slack="4ms",
     )
     assert found["right"], found["pushes"]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from holdfast.control import loop
+from holdfast.control.evaluation import eligibility
 from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.probing import convergence
 from holdfast.control.rollout import drill_traffic
@@ -19,7 +20,6 @@ from holdfast.errors import ConflictError, RefusedError
 from holdfast.records import TrafficPlan, Verdict
 from holdfast.rollout.model.drills import DrillKind, DrillResult
 from holdfast.store import Store
-from holdfast.store.backout import taints
 from holdfast.store.db import events, leases
 from holdfast.store.db.leases import Lease
 from holdfast.store.db.ledger import Transaction
@@ -202,11 +202,11 @@ def _before(connection: Transaction, model: str, *, live: bool) -> tuple[Traffic
             state="no plan was written",
             next_command="holdfast status",
         )
-    tainted = taints.versions_of(connection, model)
+    barred = eligibility.barred_versions(connection, model)
     others = [each for each in (plan.previous, plan.fallback) if each is not None]
-    target = next((each for each in others if each not in tainted), None)
+    target = next((each for each in others if each not in barred), None)
     if target is None:
-        why = f"{', '.join(others)} is tainted" if others else "no other version is loaded"
+        why = f"{', '.join(others)} is tainted or did harm" if others else "no other version is loaded"
         raise RefusedError(
             "HF404",
             f"no version to return to from {plan.champion}: {why}",

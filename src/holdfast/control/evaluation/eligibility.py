@@ -8,9 +8,11 @@ from typing import Final
 from holdfast.contract.evolution.compatibility import Boundary, Compatibility, worst
 from holdfast.contract.evolution.diff import compare
 from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.rollout import PushOutcome
 from holdfast.rollout.decision import fallback as rule
 from holdfast.rollout.decision.fallback import WITHOUT_TRAFFIC, Candidate, Choice
 from holdfast.store import Store
+from holdfast.store.backout import taints
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.feeds import contracts
@@ -70,6 +72,7 @@ def candidates(connection: Transaction, model: str) -> list[Candidate]:
         if row.state not in WITHOUT_TRAFFIC:
             last.setdefault(row.challenger, row)
     withdrawn = {version for version, row in last.items() if is_withdrawn(connection, row)}
+    harmful = harmful_versions(connection, model)
     return [
         Candidate(
             version=row.version,
@@ -77,9 +80,29 @@ def candidates(connection: Transaction, model: str) -> list[Candidate]:
             state=row.state,
             last=last[row.version].state if row.version in last else None,
             is_withdrawn=row.version in withdrawn,
+            is_harmful=row.version in harmful,
         )
         for row in versions.of_model(connection, model)
     ]
+
+
+def harmful_versions(connection: Transaction, model: str) -> frozenset[str]:
+    """Return the versions of `model` whose newest push showed harm: no rollback returns to them (R118).
+
+    A push that ended before it had traffic counts only if it showed harm.
+    """
+    outcomes = {push.rollout_id: push.outcome for push in rollouts.pushes_of(connection, model)}
+    harmful: dict[str, bool] = {}
+    for row in rollouts.of_model(connection, model):
+        is_harmful = outcomes.get(row.rollout_id) in (PushOutcome.BAD, PushOutcome.ESCAPED)
+        if is_harmful or row.state not in WITHOUT_TRAFFIC:
+            harmful.setdefault(row.challenger, is_harmful)
+    return frozenset(version for version, is_harmful in harmful.items() if is_harmful)
+
+
+def barred_versions(connection: Transaction, model: str) -> frozenset[str]:
+    """Return the versions of `model` that no rollback and no drill returns to: tainted ones, and those that did harm."""
+    return harmful_versions(connection, model) | taints.versions_of(connection, model)
 
 
 def withdraw(connection: Transaction, row: RolloutRow, *, reason: str, actor: str, now_us: int) -> None:

@@ -193,7 +193,8 @@ def _replace_fallbacks(
 ) -> None:
     plan = traffic_plans.newest(connection, step.model)
     assert plan is not None, "it names a fallback, so there is a plan"
-    previous = None if plan.previous in tainted else plan.previous
+    barred = {*tainted, *eligibility.harmful_versions(connection, step.model)}
+    previous = None if plan.previous in barred else plan.previous
     # Serving config and runtime stay: a plan that names none changes neither.
     after = replace(plan, previous=previous, fallback=step.fallback, serving_config=None, runtime=None)
     traffic_plans.append(connection, after, now_us=now_us)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.records import Verdict
@@ -16,7 +16,7 @@ from holdfast.store.backout import taints
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.models import gate_results
-from holdfast.store.rollout import evidence, rollouts
+from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import PushRow, RolloutRow
 from holdfast.store.telemetry import outcomes
 
@@ -130,6 +130,8 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
             rollout, row.model, outcome, why, actor, now_us, before.requests, before.bake_until_us
         )
         rollouts.put_push(connection, after)
+        if not good:
+            _unload(connection, row, now_us)
         events.append(
             connection,
             at_us=now_us,
@@ -140,6 +142,14 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
             f"{actor} labels it {outcome}: {why}",
         )
     return after
+
+
+def _unload(connection: Transaction, row: RolloutRow, now_us: int) -> None:
+    """Let no server keep the version of a bad push for a rollback without the ledger."""
+    plan = traffic_plans.newest(connection, row.model)
+    if plan is not None and plan.previous == row.challenger:
+        after = replace(plan, previous=None, serving_config=None, runtime=None)
+        traffic_plans.append(connection, after, now_us=now_us)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, assert_never
 
 from holdfast.control.collect.log_summary import refuse_unguarded
+from holdfast.control.evaluation import eligibility
 from holdfast.control.rollout import compatibility, pushes, webhooks
 from holdfast.control.rollout.traffic import traffic_of
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
@@ -302,8 +303,8 @@ def _can_drill(connection: Transaction, model: str) -> bool:
     """Return True if there is a clean version besides the champion that a drill could return to."""
     plan = traffic_plans.newest(connection, model)
     others = () if plan is None else (plan.previous, plan.fallback)
-    tainted = taints.versions_of(connection, model)
-    return any(each is not None and each not in tainted for each in others)
+    barred = eligibility.barred_versions(connection, model)
+    return any(each is not None and each not in barred for each in others)
 
 
 def _first_evidence(store: Store, row: RolloutRow, now_us: int) -> tuple[MetricState, ...]:

@@ -4,7 +4,8 @@ The fallback and the version before the champion stay those that servers have lo
 a rollback without the ledger returns to them. A newer heuristic becomes the fallback together with a version that gets all
 traffic, because a probe then confirms the plan that names both.
 
-A tainted version, made from rows that were backed out, gets no traffic: its fallback version gets it.
+A tainted version, made from rows that were backed out, gets no traffic: its fallback version gets it. A version that did harm
+stays loaded for no rollback (R118).
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def traffic_of(
     newest = traffic_plans.newest(connection, row.model)
     tainted = taints.versions_of(connection, row.model)
     warm = None if newest is None else _clean(newest.fallback, tainted)
-    behind = None if newest is None else _clean(newest.previous, {*tainted, row.challenger})
+    barred = eligibility.barred_versions(connection, row.model)
+    behind = None if newest is None else _clean(newest.previous, {*barred, row.challenger})
     match following:
         case State.SHADOWING:
             return _shadowed(row, behind, warm)
@@ -50,7 +52,7 @@ def traffic_of(
             # Not the champion yet: the champion serves what it cannot, and that counts against it.
             return _shared(row, EVERYTHING_PPM, behind, fallback)
         case State.PROMOTED if row.champion is not None:
-            previous = _clean(row.champion, tainted)
+            previous = _clean(row.champion, barred)
             return replace(_plan(row, row.challenger), previous=previous, fallback=warm)
         case State.CANCELLED if row.state is State.SHADOWING:
             assert newest is not None, "copies are made, so there is a plan"
@@ -100,8 +102,9 @@ def _returned(
         fallback = _clean(before.plan.fallback, tainted) or warm
     preferred = row.champion or fallback
     if row.state is State.PROMOTED:
-        # Callers follow the new contract by now: a version that breaks them must not serve them.
-        tainted = {*tainted, *eligibility.breaking_callers_of(connection, row.challenger)}
+        # Callers follow the new contract by now: a version that breaks them must not serve them. Nor may one that did harm.
+        breaking = eligibility.breaking_callers_of(connection, row.challenger)
+        tainted = {*tainted, *breaking, *eligibility.harmful_versions(connection, row.model)}
         fallback = _clean(fallback, tainted)
     choice = eligibility.fallback(
         connection, store, row.model, preferred, warm=fallback, tainted=tainted, unfit=(row.challenger,)
@@ -117,8 +120,8 @@ def _returned(
     if choice.is_last_resort and row.state is State.PROMOTED:
         raise RefusedError(
             "HF406",
-            f"{preferred}, which was before {row.challenger}, is tainted or breaks callers, and {row.model!r} has no "
-            "clean version to return to",
+            f"{preferred}, which was before {row.challenger}, is tainted, did harm or breaks callers, and {row.model!r} "
+            "has no clean version to return to",
             state="the rollout is unchanged",
             next_command="holdfast train, then holdfast rollout start",
         )

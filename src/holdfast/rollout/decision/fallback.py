@@ -1,8 +1,9 @@
 """Choose the version that serves in place of one that must not. This module alone holds the rule.
 
-The preferred version serves if it is clean. Else the newest qualified version that was promoted and not rolled back; else the
-newest qualified version that was not rolled back; else a heuristic, best the one that servers have loaded. Where none is
-left, the preferred version serves as a last resort.
+The preferred version serves if it is clean and was not rolled back. Else the newest qualified version that was promoted and
+not rolled back; else the preferred version, if it was rolled back without harm; else the newest qualified version that was
+not rolled back; else a heuristic, best the one that servers have loaded. A version whose newest push showed harm is never
+chosen (R118). Where none is left, the preferred version serves as a last resort.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Candidate:
         The state of its newest rollout that had traffic; None without one.
     is_withdrawn
         True if what that rollout promoted was rolled back by a plan alone.
+    is_harmful
+        True if its newest push is labelled bad or escaped, in shadow and replay too.
     """
 
     version: str
@@ -40,6 +43,7 @@ class Candidate:
     state: str
     last: State | None = None
     is_withdrawn: bool = False
+    is_harmful: bool = False
 
     @property
     def is_promoted(self) -> bool:
@@ -76,7 +80,7 @@ def fallback(
     versions
         Every version of the model, the newest first.
     preferred
-        The version that serves if it is clean, such as the champion of a rollout that ends.
+        The version that serves if it is clean and was not rolled back, such as the champion of a rollout that ends.
     warm
         The heuristic that servers have loaded.
     tainted
@@ -90,8 +94,10 @@ def fallback(
     >>> fallback(known, "v4", None, tainted={"v2", "v3", "v4"})
     Choice(version='v4', is_last_resort=True)
     """
-    if preferred is not None and preferred not in tainted:
-        return Choice(preferred)
+    clean = None if preferred in tainted else preferred
+    known = next((each for each in versions if each.version == clean), None)
+    if clean is not None and (known is None or not known.is_rolled_back):
+        return Choice(clean)
     able = [
         each
         for each in versions
@@ -99,9 +105,11 @@ def fallback(
         and each.state == "qualified"
         and each.version not in tainted
         and each.version not in unfit
+        and not each.is_harmful
     ]
     for each in (
         *(each for each in able if each.is_promoted),
+        *([known] if known is not None and not known.is_harmful else []),
         *(each for each in able if not each.is_rolled_back),
     ):
         return Choice(each.version)

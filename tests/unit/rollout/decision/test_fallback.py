@@ -21,7 +21,8 @@ def models(draw: st.DrawFn) -> list[Candidate]:
             is_heuristic=draw(st.booleans()),
             state=draw(st.sampled_from(["registered", "qualified", "qualified", "refused"])),
             last=draw(st.none() | st.sampled_from(WITH_TRAFFIC)),
-            is_withdrawn=draw(st.booleans()),
+            is_withdrawn=draw(st.integers(0, 3)) == 0,
+            is_harmful=draw(st.integers(0, 3)) == 0,
         )
         for name in NAMES[draw(st.integers(0, 4)) :]
     ]
@@ -31,23 +32,31 @@ SETS = st.sets(st.sampled_from([*NAMES, "h0"]))
 ANY = st.none() | st.sampled_from([*NAMES, "h0"])
 
 
-def searched(versions: list[Candidate], warm: str | None, tainted: set[str], unfit: set[str]) -> str | None:
-    """The rule as it was first written: in two passes, then the heuristics."""
+def searched(
+    versions: list[Candidate], preferred: str | None, warm: str | None, tainted: set[str], unfit: set[str]
+) -> str | None:
+    """The rule as it was first written: in passes, then the heuristics."""
     last = {each.version: each for each in versions if each.last is not None}
     withdrawn = {name for name, each in last.items() if each.is_withdrawn}
     promoted = {name for name, each in last.items() if each.last is State.PROMOTED} - withdrawn
     ended = {name for name, each in last.items() if each.last in (State.ROLLING_BACK, State.ROLLED_BACK)}
+    harmful = {each.version for each in versions if each.is_harmful}
     known = [each for each in versions if each.version not in tainted]
     able = [
         each
         for each in known
-        if not each.is_heuristic and each.state == "qualified" and each.version not in unfit
+        if not each.is_heuristic and each.state == "qualified" and each.version not in unfit | harmful
     ]
-    for each in (
-        *(each for each in able if each.version in promoted),
-        *(each for each in able if each.version not in ended | withdrawn),
-    ):
-        return each.version
+    if preferred is not None and preferred not in tainted | ended | withdrawn:
+        return preferred
+    for each in able:
+        if each.version in promoted:
+            return each.version
+    if preferred is not None and preferred not in tainted | harmful:
+        return preferred
+    for each in able:
+        if each.version not in ended | withdrawn:
+            return each.version
     if warm is not None and warm not in tainted:
         return warm
     for each in known:
@@ -57,16 +66,13 @@ def searched(versions: list[Candidate], warm: str | None, tainted: set[str], unf
 
 
 @given(models(), ANY, ANY, SETS, SETS)
-@examples(200)
+@examples(400)
 def test_the_rule_finds_what_a_search_finds(
     versions: list[Candidate], preferred: str | None, warm: str | None, tainted: set[str], unfit: set[str]
 ) -> None:
     choice = fallback(versions, preferred, warm, tainted, unfit)
-    if preferred is not None and preferred not in tainted:
-        assert choice == Choice(preferred)
-    else:
-        found = searched(versions, warm, tainted, unfit)
-        assert choice == (Choice(found) if found else Choice(preferred, is_last_resort=preferred is not None))
+    found = searched(versions, preferred, warm, tainted, unfit)
+    assert choice == (Choice(found) if found else Choice(preferred, is_last_resort=preferred is not None))
 
 
 @given(models(), ANY, ANY, SETS, SETS)
@@ -75,12 +81,24 @@ def test_a_tainted_version_serves_only_as_a_last_resort(
     versions: list[Candidate], preferred: str | None, warm: str | None, tainted: set[str], unfit: set[str]
 ) -> None:
     choice = fallback(versions, preferred, warm, tainted, unfit)
-    assert (choice.version in tainted) == choice.is_last_resort
+    assert choice.version not in tainted or choice.is_last_resort
     if choice.is_last_resort:
         assert choice.version == preferred
         assert heuristic(versions, warm, tainted) is None
     if choice.version is None:
         assert preferred is None
+
+
+@given(models(), ANY, ANY, SETS)
+@examples(200)
+def test_a_version_that_did_harm_and_was_rolled_back_serves_only_as_a_last_resort(
+    versions: list[Candidate], preferred: str | None, warm: str | None, tainted: set[str]
+) -> None:
+    choice = fallback(versions, preferred, warm, tainted)
+    ended = {
+        each.version for each in versions if each.is_harmful and each.is_rolled_back and not each.is_heuristic
+    }
+    assert choice.version not in ended - {warm} or choice.is_last_resort
 
 
 @given(models(), ANY, SETS)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 
 from holdfast.control.drills import bad_push, live, on_copy, runner
 from holdfast.control.drills import live as drill_live
@@ -20,13 +21,13 @@ from holdfast.control.probing import convergence
 from holdfast.control.rollout import reconcile as rollout
 from holdfast.errors import ConflictError
 from holdfast.records import Verdict
-from holdfast.rollout import Canary
+from holdfast.rollout import Canary, Hook
 from holdfast.rollout.decision.decisions import RollBack, Wait
 from holdfast.rollout.model.drills import DrillKind, Drills
 from holdfast.store import Store
-from holdfast.store.db import leases
+from holdfast.store.db import leases, schema
 from holdfast.store.models import runtimes
-from holdfast.store.rollout import drills, traffic_plans
+from holdfast.store.rollout import drills, traffic_plans, webhooks
 from holdfast.store.serving import servers
 from tests.support.queries import read
 from tests.support.waiting import wait_until
@@ -311,7 +312,19 @@ def test_a_server_that_cannot_start_fails_the_drill(workspace: Workspace) -> Non
 def test_a_bad_push_is_rolled_back_in_a_copy(
     world, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever binary is in force. And when the evidence is not looked at, the drill reports it."""
+    """Whichever binary is in force, and however much was requested. And when the evidence is not looked at, it reports that.
+
+    The copy used to keep how far the log of the original was read: what its own server logged was never read.
+    """
+    with world.store.ledger.write() as connection:
+        named_s1 = servers.Server("s1", MODEL, "http://127.0.0.1:9", world.store.root / "logs" / "s1", 1)
+        servers.announce(connection, named_s1)
+        position = {"predictions": 1_000_000, "feedback": 0, "rejected_labels": 0}
+        connection.execute(
+            insert(schema.log_positions).values(server="s1", segment=1, collected_bytes=5_421_529, **position)
+        )
+        veto = Hook("freeze", "http://127.0.0.1:9/freeze", on=("start",), veto=True)
+        webhooks.declare(connection, MODEL, [veto], now_us=now_us())
     with world.store.ledger.write() as connection:
         named = runtimes.register(connection, runtimes.here("green"), ["env"], now_us=now_us())
         connection.exec_driver_sql(f"UPDATE traffic_plans SET runtime = '{named}'")
@@ -342,3 +355,16 @@ def test_what_is_due_is_drilled_by_the_loop(world, workspace: Workspace) -> None
     found = read(world.store, drills.of_model, MODEL)
     assert [(each.kind, each.verdict) for each in found] == [(DrillKind.STALE_LEADER, Verdict.PASS)]
     assert json.loads(json.dumps(dict(found[0].evidence)))["refused"]
+
+
+@pytest.mark.process
+def test_a_write_ahead_log_that_disappears_meanwhile_fails_no_drill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite removes it when the server's last connection closes, between the listing and the write."""
+    (tmp_path / "ledger.db").write_bytes(b"x" * 8192)
+    listed = [tmp_path / "ledger.db-wal", tmp_path / "ledger.db"]
+    monkeypatch.setattr(Path, "glob", lambda _, __: iter(listed))
+    on_copy._destroy(tmp_path)
+    assert (tmp_path / "ledger.db").read_bytes() == b"\xff" * 8192
+    assert on_copy.no_room(tmp_path, listed) is None

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from holdfast.control.drills import runner
+from holdfast.control.drills.live import Workspace
+from holdfast.control.reports.progress import progress
 from holdfast.control.rollout import reconcile
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
+from holdfast.records import Verdict
 from holdfast.rollout import State
 from holdfast.rollout.model.abort import REPEATED_US
+from holdfast.rollout.model.drills import DrillKind, DrillResult
 from holdfast.store.db import events, leases
 from holdfast.store.durability import failpoints
-from holdfast.store.rollout import rollouts
+from holdfast.store.rollout import drills, rollouts
 from tests.support import rollout_world
 from tests.support.queries import read
 
@@ -295,6 +300,28 @@ def test_a_drill_is_not_required_where_none_can_pass(served: World) -> None:
     with served.store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE traffic_plans SET fallback = NULL")
     assert served.reconcile() == ["Start"]
+
+
+def test_a_rollout_that_waits_for_a_drill_can_be_drilled(served: World) -> None:
+    """R120: the drill used to refuse what the rollout waited for; and the status says what that is."""
+    served.champion_responses()
+    model = served.model
+    model.rollout = dataclasses.replace(rollout_world.POLICY, max_drill_age=timedelta(hours=1))
+    reconcile.begin(served.store, model, served.add_version(), actor="ann", now_us=served.tick())
+    assert served.reconcile() == []
+    with served.store.ledger.read() as connection:
+        found = progress(connection, "m", served.now_us)
+    assert found is not None
+    assert "the policy requires a drill within 1.0 h (holdfast drill rollback)" in found.waits_for
+    champion = served.row().champion
+    workspace = Workspace(served.store, model, (), served.tick, within_us=10**9)
+    drilled = runner.run(workspace, DrillKind.ROLLBACK, actor="ann", lasts_us=10**12)
+    assert "no server responds" in drilled.explanation  # it was tried: the only server is not there
+    with served.store.ledger.write() as connection:
+        passed = DrillResult(Verdict.PASS, "there and back")
+        drills.end(connection, drilled.drill_id, passed, now_us=served.tick(), expires_at_us=10**17)
+    assert served.reconcile() == ["Start"]
+    assert served.plan().champion == champion
 
 
 @pytest.mark.parametrize("until", ["pending", "canary", "promoted"])

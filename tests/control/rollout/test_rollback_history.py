@@ -55,7 +55,7 @@ class History:
         if self.champion is None:
             return
         self.world.begin(version)
-        self.world.champion_answers()
+        self.world.champion_responses()
         self.world.reconcile()
         self.world.traffic(failing=20)
         assert self.world.reconcile() == ["RollBack"]

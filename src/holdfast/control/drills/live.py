@@ -18,6 +18,7 @@ from holdfast.control.rollout import drill_traffic
 from holdfast.declaration import Model
 from holdfast.errors import ConflictError, RefusedError
 from holdfast.records import TrafficPlan, Verdict
+from holdfast.rollout import State
 from holdfast.rollout.model.drills import DrillKind, DrillResult
 from holdfast.store import Store
 from holdfast.store.db import events, leases
@@ -187,7 +188,8 @@ def _before(connection: Transaction, model: str, *, live: bool) -> tuple[Traffic
     """
     plan = traffic_plans.newest(connection, model)
     row = rollouts.under_way(connection, model)
-    if plan is None or row is not None:
+    # A pending rollout has no traffic, and its policy may require this drill. When it starts, it ends a live drill.
+    if plan is None or (row is not None and row.state is not State.PENDING):
         why = "no version serves yet" if row is None else f"rollout {row.rollout_id} is {row.state}"
         raise RefusedError(
             "HF404",

@@ -83,7 +83,7 @@ def dead_database(workspace: Workspace, _drill: int) -> DrillResult:
             noticed = child.wait(lambda status: bool(status["ledger_error"]), NOTICE_SECONDS)
             failed = child.failed(REQUESTS)
         for left in (home / "root").glob("ledger.db*"):
-            left.unlink()
+            left.unlink(missing_ok=True)
         with Child(workspace, home / "root") as child:
             child.wait(lambda status: bool(status["ready"]), START_SECONDS)
             failed_again = child.failed(REQUESTS)
@@ -144,31 +144,33 @@ def copied(store: Store) -> list[Path]:
 
 
 def _size_bytes(path: Path) -> int:
-    """Return the size of a file or of all files in a directory. A file that disappears meanwhile counts as 0."""
+    """Return the size of a file or of all files in a directory. What disappears meanwhile counts as 0."""
+    inside = (Path(directory, name) for directory, _, names in os.walk(path) for name in names)
     total = 0
-    for each in (path, *path.rglob("*")):
+    for each in (path, *inside):
         with suppress(FileNotFoundError):
             total += each.lstat().st_size if each.is_file() else 0
     return total
 
 
 def copy(store: Store, root: Path) -> Store:
-    """Create a store at `root` with the ledger and the versions of `store`, none of its rows' files, and no server."""
+    """Create a store at `root` with the ledger and the versions of `store`, none of its rows' files, servers or requests."""
     made = Store.open(root, sqlite_url(root / "ledger.db"), recovering=True)
     with store.ledger.read() as source, made.ledger.write() as connection:
-        backups.fill(connection, backups.dump(source))
-        drills.forget_servers(connection)
+        backups.fill(connection, backups.dump(source, without=drills.NOT_COPIED))
     blobs_of = blobs.path_of(store.root, "0" * 64).parents[1]
     shutil.copytree(blobs_of, root / blobs_of.relative_to(store.root), dirs_exist_ok=True)
     return made
 
 
 def _destroy(root: Path) -> None:
-    """Overwrite the ledger of the copy, so that it is no database any more."""
+    """Overwrite the ledger of the copy, so that it is no database any more.
+
+    The write-ahead log may disappear meanwhile: SQLite removes it when the server's last connection closes.
+    """
     for path in root.glob("ledger.db*"):
-        size = max(4096, path.stat().st_size)
-        with path.open("r+b") as file:
-            file.write(b"\xff" * size)
+        with suppress(FileNotFoundError), path.open("r+b") as file:
+            file.write(b"\xff" * max(4096, os.fstat(file.fileno()).st_size))
 
 
 def _is_alive(process: str) -> bool:

@@ -16,7 +16,17 @@ from holdfast.control.drills import bad_push, live, on_copy
 from holdfast.control.drills.live import Workspace, clean_up
 from holdfast.errors import HoldfastError
 from holdfast.records import Verdict
-from holdfast.rollout.model.drills import Drill, DrillKind, DrillResult, Drills, Standing, due, ready
+from holdfast.rollout import Canary, State
+from holdfast.rollout.model.drills import (
+    Drill,
+    DrillKind,
+    DrillResult,
+    Drills,
+    Standing,
+    due,
+    due_for_rollout,
+    ready,
+)
 from holdfast.store import Store
 from holdfast.store.db.leases import Lease
 from holdfast.store.rollout import drills, rollouts
@@ -61,7 +71,10 @@ def standings(store: Store, model: str, *, now_us: int) -> tuple[Standing, ...]:
 
 
 class Scheduled:
-    """A concern of the control loop that runs due drills in a thread: one at a time, never during a rollout."""
+    """A concern of the control loop that runs due drills in a thread: one at a time.
+
+    During a rollout none runs but the rollback drill that a pending one waits for.
+    """
 
     def __init__(self, workspace: Workspace, schedule: Drills) -> None:
         self._workspace = replace(workspace, within_us=schedule.rollback_timeout_us, live=False)
@@ -74,9 +87,14 @@ class Scheduled:
             return
         clean_up(store, model, now_us=now_us)
         with store.ledger.read() as connection:
-            if rollouts.under_way(connection, model) is not None:
-                return
-            kinds = due(self._schedule, drills.of_model(connection, model), now_us)
+            row = rollouts.under_way(connection, model)
+            known = drills.of_model(connection, model)
+        within_us = None if row is None else Canary.from_json(row.policy_json).max_drill_age_us
+        kinds: tuple[DrillKind, ...] = ()
+        if row is None:
+            kinds = due(self._schedule, known, now_us)
+        elif row.state is State.PENDING and within_us is not None:
+            kinds = due_for_rollout(known, within_us, now_us)
         if kinds:
             self._running = threading.Thread(target=self._drill, args=kinds[:1], name="drill", daemon=True)
             self._running.start()

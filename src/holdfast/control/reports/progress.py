@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from holdfast.control.rollout import reconcile
 from holdfast.control.rollout.metric_summary import MetricSummary, in_order, summarise
 from holdfast.rollout import Canary, MetricState, State, judge
 from holdfast.rollout.decision.forecast import Forecast, forecast
@@ -36,7 +37,8 @@ class RolloutProgress:
 
     `share_ppm` is what the challenger has now, `steps_ppm` what it has at each step, parts per million. `enough_us`
     and `harm_us` estimate when the step has enough evidence and when harm would be shown, microseconds from now;
-    `decision_us` is the first of them; None if unknown. `bake_until_us` is None outside the bake time.
+    `decision_us` is the first of them; None if unknown. `bake_until_us` is None outside the bake time. `waits_for` is what the
+    next decision waits for, in words; empty in the bake time.
     """
 
     rollout_id: int
@@ -56,6 +58,7 @@ class RolloutProgress:
     enough_us: int | None
     harm_us: int | None
     decision_us: int | None
+    waits_for: str = ""
 
 
 def progress(connection: Transaction, model: str, now_us: int) -> RolloutProgress | None:
@@ -93,6 +96,7 @@ def progress(connection: Transaction, model: str, now_us: int) -> RolloutProgres
         enough_us=guess.enough_us,
         harm_us=guess.harm_us,
         decision_us=guess.decision_us,
+        waits_for=reconcile.waits_for(connection, row, now_us) if row.running else "",
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from holdfast.control.collect.log_summary import refuse_unguarded
 from holdfast.control.evaluation import eligibility
-from holdfast.control.rollout import compatibility, pushes, webhooks
+from holdfast.control.rollout import compatibility, drill_traffic, pushes, webhooks
 from holdfast.control.rollout.traffic import traffic_of
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.monitor.latency import merge, quantile_seconds
@@ -186,15 +186,11 @@ def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[De
 def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | None:
     """Commit one decision and return it; None when there is nothing to do."""
     with store.ledger.read() as connection:
-        seen = tuple(
-            ProbeSeen(each.server, each.plan_id, each.observed_version, each.verdict)
-            for each in servers.last_probes(connection, model)
-        )
+        seen = _probes(connection, model)
         row = rollouts.under_way(connection, model)
-    if row is None:
-        return None
-    first = _first_evidence(store, row, now_us)
-    with store.ledger.read() as connection:
+        if row is None:
+            return None
+        first = _first_evidence(connection, row, now_us)
         wanted = _decide(connection, row, first, seen, now_us)
     if isinstance(wanted, Wait) or not webhooks.may(store, lease, row, wanted, now_us=now_us):
         return None
@@ -204,6 +200,10 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         assert_epoch(connection, lease.name, lease.epoch)
         if rollouts.under_way(connection, model) != row:
             return None
+        if row.state is State.PENDING:
+            drill_traffic.settle(
+                connection, model, now_us
+            )  # a live drill's champion is no champion to start against
         decision = _decide(connection, row, first, seen, now_us)
         decision = webhooks.allowed(connection, row, decision, now_us=now_us)
         if isinstance(decision, Wait):
@@ -213,6 +213,21 @@ def _step(store: Store, model: str, lease: Lease, now_us: int) -> Decision | Non
         failpoint("rollout.before_commit")
     failpoint("rollout.after_commit")
     return decision
+
+
+def waits_for(connection: Transaction, row: RolloutRow, now_us: int) -> str:
+    """Return what the rollout `row` waits for at `now_us`, as its next decision states it; empty if it waits for nothing."""
+    first = _first_evidence(connection, row, now_us)
+    decision = _decide(connection, row, first, _probes(connection, row.model), now_us)
+    decision = webhooks.allowed(connection, row, decision, now_us=now_us)
+    return decision.reason if isinstance(decision, Wait) else ""
+
+
+def _probes(connection: Transaction, model: str) -> tuple[ProbeSeen, ...]:
+    return tuple(
+        ProbeSeen(each.server, each.plan_id, each.observed_version, each.verdict)
+        for each in servers.last_probes(connection, model)
+    )
 
 
 def _transition(row: RolloutRow, decision: Decision) -> Transition:
@@ -307,12 +322,12 @@ def _can_drill(connection: Transaction, model: str) -> bool:
     return any(each is not None and each not in barred for each in others)
 
 
-def _first_evidence(store: Store, row: RolloutRow, now_us: int) -> tuple[MetricState, ...]:
+def _first_evidence(connection: Transaction, row: RolloutRow, now_us: int) -> tuple[MetricState, ...]:
     """Return the states that the canary would begin with; empty while it cannot begin, and after it has begun."""
     if row.state not in _BEFORE_TRAFFIC:
         return ()
     policy = Canary.from_json(row.policy_json)
-    bound = _champions_quantile_seconds(store, row, policy, now_us)
+    bound = _champions_quantile_seconds(connection, row, policy, now_us)
     return () if policy.latency_quantile is not None and bound is None else begin_evidence(policy, bound)
 
 
@@ -356,16 +371,17 @@ def _update_evidence(
             assert_never(decision)
 
 
-def _champions_quantile_seconds(store: Store, row: RolloutRow, policy: Canary, now_us: int) -> float | None:
+def _champions_quantile_seconds(
+    connection: Transaction, row: RolloutRow, policy: Canary, now_us: int
+) -> float | None:
     """Return the champion's own latency quantile before the canary; None while it has too few requests."""
     if policy.latency_quantile is None or row.champion is None:
         return None
-    with store.ledger.read() as connection:
-        found = merge(
-            each.latency
-            for each in usage.since(connection, row.model, now_us - LATENCY_LOOKBACK_US)
-            if each.version == row.champion and each.result == "ok"
-        )
+    found = merge(
+        each.latency
+        for each in usage.since(connection, row.model, now_us - LATENCY_LOOKBACK_US)
+        if each.version == row.champion and each.result == "ok"
+    )
     if sum(found.values()) < policy.latency_requests:
         return None
     return quantile_seconds(found, policy.latency_quantile)

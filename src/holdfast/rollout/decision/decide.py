@@ -130,7 +130,7 @@ def _missing(rollout: RolloutState, now_us: int) -> RollBack | Wait | None:
         return None  # without a second version no drill can pass, and only a rollout brings a second version
     wanting = (
         f"inconclusive: {ready.drill.explanation}, and the policy requires a drill within "
-        f"{formatting.hours(within_us)} (holdfast drill)"
+        f"{formatting.hours(within_us)} (holdfast drill rollback)"
     )
     return _wait_or_give_up(rollout, wanting, (), now_us)
 

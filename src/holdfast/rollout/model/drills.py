@@ -54,7 +54,7 @@ class Drills:
     rollback_timeout
         How long traffic may take to return. Default 250 ms.
 
-    None is run while a rollout is under way. Raises `InputError` HF107 for an invalid value.
+    None is run while a rollout is under way, except the rollback drill that a pending rollout waits for. Raises `InputError` HF107 for an invalid value.
 
     >>> Drills(interval="1d", kinds=("rollback",)).kinds
     (<DrillKind.ROLLBACK: 'rollback'>,)
@@ -172,6 +172,30 @@ def ready(drills: Iterable[Drill], kind: DrillKind, now_us: int, *, within_us: i
             kind, False, until_us, f"{kind} was drilled too long ago, {hours(now_us - last.ended_at_us)}"
         )
     return Standing(kind, True, until_us, f"{kind} is ready: {last.explanation}")
+
+
+def due_for_rollout(drills: Iterable[Drill], within_us: int, now_us: int) -> tuple[DrillKind, ...]:
+    """Return the kinds that a pending rollout waits for: the rollback drill, unless it is ready or was just tried.
+
+    Parameters
+    ----------
+    drills
+        The drills that were run, in any order.
+    within_us
+        The maximum age of a passed drill by the rollout's policy, in microseconds.
+    now_us
+        The current time, microseconds since 1970 UTC.
+
+    >>> due_for_rollout([], 3_600_000_000, 0)
+    (<DrillKind.ROLLBACK: 'rollback'>,)
+    """
+    known = [each for each in drills if each.kind is DrillKind.ROLLBACK]
+    last = max(known, key=lambda each: each.drill_id, default=None)
+    tried = (
+        last is not None and last.verdict is not Verdict.PASS and abs(now_us - last.started_at_us) < RETRY_US
+    )
+    is_ready = ready(known, DrillKind.ROLLBACK, now_us, within_us=within_us).ready
+    return () if tried or is_ready else (DrillKind.ROLLBACK,)
 
 
 def due(schedule: Drills, drills: Iterable[Drill], now_us: int) -> tuple[DrillKind, ...]:

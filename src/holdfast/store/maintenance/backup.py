@@ -12,14 +12,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, Table, func, insert, select
 
 from holdfast import records
 from holdfast.errors import InputError, IntegrityError
@@ -195,11 +195,15 @@ def _altered(name: str) -> IntegrityError:
     )
 
 
-def dump(connection: Connection) -> bytes:
-    """Return every row of the ledger as one line of JSON, table after table, in order of the primary key."""
+def dump(connection: Connection, *, without: Collection[Table] = ()) -> bytes:
+    """Return every row of the ledger as one line of JSON, table after table, in order of the primary key.
+
+    Rows of the tables `without` are left out.
+    """
     return b"".join(
         json.dumps([table.name, *row], ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         for table in schema.METADATA.sorted_tables
+        if table not in without
         for row in connection.execute(select(table).order_by(*table.primary_key.columns))
     )
 

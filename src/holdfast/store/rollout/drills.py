@@ -6,15 +6,30 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, delete, func, select, update
+from sqlalchemy import Connection, Select, func, select, update
 
 from holdfast.records import TrafficPlan, Verdict, canonical_json
 from holdfast.rollout.model.drills import Drill, DrillKind, DrillResult
 from holdfast.store.db import events, rows, schema
 
 _DRILLS: Final = schema.drills
-_ELSEWHERE: Final = ""
-"""The model of a detached server; no model has this name."""
+NOT_COPIED: Final = (
+    schema.servers,
+    schema.probes,
+    schema.log_positions,
+    schema.prediction_files,
+    schema.shadow_files,
+    schema.labels,
+    schema.outcomes,
+    schema.request_counts,
+    schema.traffic_comparisons,
+    schema.webhooks,
+    schema.webhook_responses,
+)
+"""Tables that a copy of the store for a drill leaves out: servers, what they logged and what was read of it, and webhooks.
+
+A read position without its log would hide what the drill's server logs, and a webhook would be asked for its consent.
+"""
 _NEWEST: Final = 20
 """How many drills of one kind and verdict are read."""
 _UNFINISHED: Final = "it began, and has not ended"
@@ -98,12 +113,6 @@ def moving(connection: Connection, model: str, plan: int) -> tuple[int, TrafficP
 def moves_users(connection: Connection, model: str, plan: int) -> bool:
     """Return True if plan number `plan` is that of an unfinished live drill, whose champion serves only briefly."""
     return moving(connection, model, plan) is not None
-
-
-def forget_servers(connection: Connection) -> None:
-    """Detach a copy of the store from the servers of the original."""
-    connection.execute(delete(schema.probes))
-    connection.execute(update(schema.servers).values(model=_ELSEWHERE))
 
 
 def _drills(connection: Connection, query: Select[Any]) -> tuple[Drill, ...]:

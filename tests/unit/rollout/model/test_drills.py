@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from holdfast.errors import InputError
 from holdfast.records import Verdict
-from holdfast.rollout.model.drills import HOUR_US, RETRY_US, Drill, DrillKind, Drills, due, kind_of, ready
+from holdfast.rollout.model.drills import (
+    HOUR_US,
+    RETRY_US,
+    Drill,
+    DrillKind,
+    Drills,
+    due,
+    due_for_rollout,
+    kind_of,
+    ready,
+)
 
 DAY_US = 86_400_000_000
 BACK = DrillKind.ROLLBACK
@@ -75,6 +85,17 @@ def test_what_is_due() -> None:
     assert due(schedule, rows, RETRY_US) == (DrillKind.RESTORE,)
     assert due(schedule, rows, 7 * DAY_US) == (BACK, DrillKind.RESTORE)
     assert due(schedule, rows, -60_000_000) == ()  # a clock that was set back
+
+
+def test_a_pending_rollout_is_given_the_drill_that_it_waits_for() -> None:
+    """Nothing else could: a rollout that waits for a drill, and a drill that waits for the end of the rollout."""
+    assert due_for_rollout([], HOUR_US, 0) == (BACK,)
+    passed = drill(1, Verdict.PASS, at_us=0)
+    assert due_for_rollout([passed], HOUR_US, HOUR_US - 1) == ()
+    assert due_for_rollout([passed], HOUR_US, HOUR_US) == (BACK,)
+    failed = drill(2, Verdict.FAIL, at_us=5)
+    assert due_for_rollout([passed, failed], HOUR_US, 4 + RETRY_US) == ()
+    assert due_for_rollout([passed, failed], HOUR_US, 5 + RETRY_US) == (BACK,)
 
 
 def test_a_declaration_must_mean_something() -> None:

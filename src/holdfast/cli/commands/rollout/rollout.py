@@ -88,6 +88,8 @@ def status(run: Run) -> None:
     out.print(
         f"{found.state} {ago(found.step_started_at_us, now).removesuffix(' ago')}: {escape(found.reason)}"
     )
+    if found.waits_for:
+        out.print(f"waits: {escape(found.waits_for)}")
     if found.bake_until_us is not None:
         out.print(f"baking for {_span(found.bake_until_us - now)} more")
     else:

@@ -54,7 +54,9 @@ class Drills:
     rollback_timeout
         How long traffic may take to return. Default 250 ms.
 
-    None is run while a rollout is under way, except the rollback drill that a pending rollout waits for. Raises `InputError` HF107 for an invalid value.
+    None is run while a rollout is under way, except the rollback drill that a pending rollout waits for.
+
+    Raises `InputError` HF107 for an invalid value.
 
     >>> Drills(interval="1d", kinds=("rollback",)).kinds
     (<DrillKind.ROLLBACK: 'rollback'>,)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from holdfast.feeds import (
         Completeness,
         Composition,
+        Csv,
         Expectations,
         Feed,
         Granularity,
@@ -75,7 +76,7 @@ _WHERE = {
     ),
     "holdfast.features": "Aggregate Bucket Clip Difference Hour Impute Log Month Ordinal Passthrough Ratio Weekday",
     "holdfast.feeds": (
-        "Completeness Composition Expectations Feed Granularity Limits PostgresQuery Reference TopValueShare Volume"
+        "Completeness Composition Csv Expectations Feed Granularity Limits PostgresQuery Reference TopValueShare Volume"
     ),
     "holdfast.declaration": "Model",
     "holdfast.qualify": "Gates GoldenQuery Objective",
@@ -87,8 +88,8 @@ _WHERE = {
 _HOME = {name: module for module, names in _WHERE.items() for name in names.split()}
 
 __all__ = [  # noqa: RUF022 - in the order of the data
-    "Feed", "Expectations", "Limits", "Volume", "Completeness", "Granularity", "Reference", "Composition", "TopValueShare",
-    "PostgresQuery",
+    "Feed", "Csv", "Expectations", "Limits", "Volume", "Completeness", "Granularity", "Reference", "Composition",
+    "TopValueShare", "PostgresQuery",
     "Contract", "Boolean", "Category", "Integer", "Label", "Number", "Text", "Timestamp",
     "Reject", "Constant", "Mean", "Median", "Keep", "Rule", "col",
     "Model", "Aggregate", "Bucket", "Clip", "Difference", "Hour", "Impute", "Log", "Month", "Ordinal",

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from holdfast.contract.batch.csv_format import Csv
 from holdfast.feeds.expectations import (
     Completeness,
     Composition,
@@ -33,6 +34,7 @@ __all__ = [
     "BatchQuery",
     "Completeness",
     "Composition",
+    "Csv",
     "Expectations",
     "Feed",
     "Granularity",

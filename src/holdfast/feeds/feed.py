@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from holdfast.contract.batch.csv_format import Csv
 from holdfast.contract.schema.columns import Integer
 from holdfast.errors import InputError
 from holdfast.feeds.expectations import Expectations
@@ -33,6 +34,11 @@ class Feed:
     missing_words
         Texts that mean a missing value in a CSV delivery; by default the empty text alone. Typed deliveries and requests
         use null.
+    csv
+        The form of CSV deliveries: separator, decimal sign, dates, and the words of booleans.
+    headers
+        The contract's name of a column by the name that a delivery has for it, in files and queries of every kind. A column
+        without an entry is delivered under the contract's name.
     group
         Feeds of one group enter a snapshot and are backed out together; None for a feed of its own.
     expects
@@ -50,6 +56,8 @@ class Feed:
     missing_words: tuple[str, ...] = ("",)
     expects: Expectations = field(default_factory=Expectations)
     source: PostgresQuery | None = None
+    csv: Csv = field(default_factory=Csv)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.name, "feed")
@@ -71,7 +79,16 @@ class Feed:
             raise InputError("HF106", f"feed {self.name!r}: {problem}")
 
     def _contradictions(self) -> Iterator[str]:
-        """Yield the expectations that do not fit the contract."""
+        """Yield the names and expectations that do not fit the contract."""
+        for header, name in self.headers.items():
+            if name not in self.contract.names:
+                yield f"headers maps {header!r} to {name!r}, which its contract does not have"
+        names = list(self.headers.values())
+        yield from (
+            f"headers maps several columns to {name!r}"
+            for name in dict.fromkeys(names)
+            if names.count(name) > 1
+        )
         for name in self.expects.columns:
             if name not in self.contract.names:
                 yield f"its expectations name the column {name!r}, which its contract does not have"

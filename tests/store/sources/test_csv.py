@@ -39,6 +39,14 @@ def test_whole_files_are_taken_apart(
     assert set(found.frame.dtypes) == {pl.String}
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_declared_separator_separates_alone(separator: str) -> None:
+    others = "".join({",", ";", "\t", "|"} - {separator})
+    rows = [("a", others, f"{separator}x"), ("b", "", "")]
+    written = pl.DataFrame(rows, schema=["id", "at", "v"], orient="row").write_csv(separator=separator)
+    assert parser.read_csv(written.encode(), separator).frame.rows() == rows
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

@@ -34,3 +34,11 @@ def test_a_group_has_a_name_too() -> None:
         ("",),
         ("NA",),
     )
+
+
+def test_a_header_is_mapped_to_one_column_of_the_contract() -> None:
+    assert Feed("a", CONTRACT, headers={"Trip No": "id"}).headers == {"Trip No": "id"}
+    with pytest.raises(InputError, match=r"HF106.*maps 'x' to 'y', which"):
+        Feed("a", CONTRACT, headers={"x": "y"})
+    with pytest.raises(InputError, match=r"HF106.*several columns to 'id'"):
+        Feed("a", CONTRACT, headers={"x": "id", "y": "id"})

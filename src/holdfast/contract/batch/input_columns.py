@@ -5,15 +5,21 @@ Timestamps are read by the rules of `schema/timestamps.py`, and numbers converte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import numpy as np
 import polars as pl
 
+from holdfast.contract import Contract
+from holdfast.contract.batch.csv_format import date_pattern
 from holdfast.contract.schema.columns import EXACT, Column, Integer, Number, Timestamp
 from holdfast.contract.schema.timestamps import DATE, FRACTION, LOCAL_YEARS, OFFSET, TIME
 from holdfast.contract.schema.units import Conversion
 from holdfast.errors import InputError
+
+_UNIT: Final = re.compile(r"\[[^\[\]]+\]$")
 
 
 def require_columns(
@@ -49,12 +55,44 @@ def require_columns(
         )
 
 
-def read_timestamps(column: Timestamp, texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+def renamed_columns(contract: Contract, names: Iterable[str], headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the contract's name of each delivered column that `headers` names; the unit of a number's header stays.
+
+    Raises `InputError` HF202 if two delivered columns have one name in the contract.
+
+    >>> from holdfast.contract import Contract, Number, Timestamp
+    >>> trips = Contract(Number("km", unit="km"), Timestamp("at", tz="UTC"), key="at", event_time="at")
+    >>> renamed_columns(trips, ["Distance [m]", "at"], {"Distance [m]": "km", "Time": "at"})
+    {'Distance [m]': 'km [m]'}
+    """
+    names = list(names)
+    found = {name: headers[name] for name in names if name in headers and headers[name] != name}
+    twice = [f"{name} as {new}" for name, new in found.items() if new in names and new not in found]
+    if twice:
+        raise InputError(
+            "HF202",
+            f"one column is there twice: {', '.join(twice)}",
+            state="no row was read",
+            next_command="correct the headers of the feed",
+        )
+    units = {name: _UNIT.search(name) for name in found}
+    return {
+        name: f"{new} {unit[0]}"
+        if (unit := units[name]) and isinstance(contract.column(new), (Number, Integer))
+        else new
+        for name, new in found.items()
+    }
+
+
+def read_timestamps(
+    column: Timestamp, texts: pl.Series, dates: tuple[str, ...] = ()
+) -> tuple[pl.Series, dict[str, pl.Series]]:
     """Return the timestamps that `texts` name, in the column's zone, and the faulty rows by rule.
 
-    Null stays null and is no fault. The batch check tests the range.
+    Null stays null and is no fault. The batch check tests the range. `dates` are orders of a date that are read as well as
+    RFC 3339.
     """
-    parts = _split_texts(texts)
+    parts = _split_texts(_in_order(texts, dates))
     wall, offset_us = parts["wall"], parts["offset_us"]
     without = wall.is_not_null() & offset_us.is_null()
     zoned = (wall.dt.epoch("us") - offset_us).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(column.tz)
@@ -75,6 +113,20 @@ def read_wall_clocks(column: Timestamp, walls: pl.Series) -> tuple[pl.Series, di
     fold = (early != late).fill_null(value=False)
     gap = within.is_not_null() & early.is_null()
     return early.set(fold, None), {"gap": gap, "fold": fold, "range": ~near.fill_null(value=True)}
+
+
+def _in_order(texts: pl.Series, dates: tuple[str, ...]) -> pl.Series:
+    """Return `texts` with each date of a declared form as RFC 3339 writes it, and with a time; others as they are."""
+    for date in dates:
+        pattern = f"^{date_pattern(date)}(?:[Tt ](?<hm>[0-9]{{2}}:[0-9]{{2}})(?<s>:[0-9]{{2}})?(?<rest>.*))?$"
+        found = texts.str.extract_groups(pattern).struct.unnest()
+        day = [found["y"], found["m"].str.zfill(2), found["d"].str.zfill(2)]
+        time = [found["hm"].fill_null("00:00") + found["s"].fill_null(":00") + found["rest"].fill_null("")]
+        written = pl.DataFrame([each.alias(f"{n}") for n, each in enumerate([*day, *time])]).select(
+            pl.format("{}-{}-{} {}", *(pl.col(f"{n}") for n in range(4)))
+        )
+        texts = written.to_series().zip_with(found["y"].is_not_null(), texts).alias(texts.name)
+    return texts
 
 
 def _split_texts(texts: pl.Series) -> pl.DataFrame:

@@ -10,6 +10,7 @@ from typing import Final, TypeAlias, assert_never
 import polars as pl
 
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.contract.batch.csv_format import Csv
 from holdfast.contract.batch.input_columns import convert_column, read_timestamps, require_columns
 from holdfast.contract.schema.source_metadata import NO_FACTS, ColumnFacts, Facts, column_conversions
 from holdfast.errors import InputError
@@ -17,8 +18,11 @@ from holdfast.errors import InputError
 MISSING_WORDS: Final = ("",)
 """Texts that mean a missing value in every column, unless a feed declares others: "NA" may be Namibia."""
 
+PLAIN: Final = Csv()
+"""The form of CSV that a feed has unless it declares another."""
+
 _NUMBER: Final = r"^[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:inf|infinity|nan))$"
-_INTEGER: Final = r"^[+-]?[0-9]+$"
+_INTEGER: Final = r"^[+-]?[0-9]+(?:\.0*)?$"
 
 _HEADER: Final = re.compile(r"([a-z0-9_-]+)\s*\[([^\[\]]+)\]")
 
@@ -46,14 +50,15 @@ def from_text(
     frame: pl.DataFrame,
     *,
     missing_words: tuple[str, ...] = MISSING_WORDS,
+    csv: Csv = PLAIN,
     facts: Facts = NO_FACTS,
 ) -> TypedBatch:
     """Read a frame of text columns into the types of `contract`.
 
     Numbers are decimal, with a point and an optional exponent; "inf", "nan" and a number beyond double precision are
-    read, and then found not finite. Integers have digits only. Booleans are true, false, 1 and 0 in any case.
-    Timestamps are read by the rules of `read_timestamp`. Nothing is trimmed, rounded or guessed: any other text is a
-    fault of its row.
+    read, and then found not finite. Integers have digits, and no decimals but zeros. Booleans are true, false, 1, 0, 1.0
+    and 0.0 in any case. Timestamps are read by the rules of `read_timestamp`. Nothing is trimmed, rounded or guessed: any
+    other text is a fault of its row.
 
     Parameters
     ----------
@@ -63,6 +68,8 @@ def from_text(
         The delivered rows; every column is text.
     missing_words
         The texts that mean a missing value.
+    csv
+        The form in which numbers, booleans and timestamps are written.
     facts
         Column metadata of the source. A unit may also be in a header, as in `distance [km]`. Numbers in another unit
         than the contract's are converted to it; a whole number that would not stay whole is the fault `not_exact`
@@ -95,7 +102,7 @@ def from_text(
     for column in contract.columns:
         texts = frame[column.name]
         texts = texts.set(texts.is_in(list(missing_words)), None)
-        values, found = _read_column(column, texts)
+        values, found = _read_column(column, texts, csv)
         if column.name in conversions:
             values, found = convert_column(column, conversions[column.name], values, found)
         read.append(values.alias(column.name))
@@ -131,32 +138,43 @@ def _apply_header_units(
     return frame.rename(renamed), known
 
 
-def _read_column(column: Column, texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+def _read_column(column: Column, texts: pl.Series, csv: Csv) -> tuple[pl.Series, dict[str, pl.Series]]:
     match column:
         case Number():
-            values = texts.set(~texts.str.contains(_NUMBER), None).cast(pl.Float64, strict=False)
+            pointed = _with_point(texts, csv)
+            values = pointed.set(~pointed.str.contains(_NUMBER), None).cast(pl.Float64, strict=False)
             return values, {"type": _is_lost(texts, values)}
         case Integer():
-            return _read_integers(texts)
+            return _read_integers(texts, _with_point(texts, csv))
         case Category() | Text():
             return texts, {}
         case Timestamp():
-            return read_timestamps(column, texts)
+            return read_timestamps(column, texts, csv.dates)
         case Boolean() | Label():
             lower = texts.str.to_lowercase()
-            true, false = lower.is_in(["true", "1"]), lower.is_in(["false", "0"])
+            true = lower.is_in([word.lower() for word in csv.true])
+            false = lower.is_in([word.lower() for word in csv.false])
             return true.set(~(true | false), None), {"type": (~(true | false)).fill_null(value=False)}
         case _:
             assert_never(column)
+
+
+def _with_point(texts: pl.Series, csv: Csv) -> pl.Series:
+    """Return numbers with a decimal point; null where one stands although the feed writes another sign."""
+    if csv.decimal == ".":
+        return texts
+    pointed = texts.set(texts.str.contains(".", literal=True), None)
+    return pointed.str.replace(csv.decimal, ".", literal=True)
 
 
 def _is_lost(texts: pl.Series, values: pl.Series) -> pl.Series:
     return texts.is_not_null() & values.is_null()
 
 
-def _read_integers(texts: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
-    digits = texts.str.contains(_INTEGER)
-    values = texts.set(~digits, None).cast(pl.Int64, strict=False)
+def _read_integers(texts: pl.Series, pointed: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+    digits = pointed.str.contains(_INTEGER).fill_null(value=False)
+    whole = pointed.str.replace(r"\.0*$", "") if pointed.str.contains(".", literal=True).any() else pointed
+    values = whole.set(~digits, None).cast(pl.Int64, strict=False)
     lost = _is_lost(texts, values)
     # More digits than 64 bits hold is still an integer: the same reason as a row with such an int.
     return values, {"type": lost & ~digits, "not_exact": lost & digits}

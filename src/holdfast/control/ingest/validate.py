@@ -119,12 +119,19 @@ def validate(store: Store, feed: Feed, delivery: Delivery) -> ValidatedBatch | L
 
 def _check_rows(feed: Feed, delivery: Delivery) -> BatchVerdict:
     try:
-        typed = sources.parse(delivery.source, feed.contract, missing_words=feed.missing_words)
+        typed = sources.parse(
+            delivery.source,
+            feed.contract,
+            missing_words=feed.missing_words,
+            csv=feed.csv,
+            headers=feed.headers,
+        )
         return _compiled(feed.contract)(typed)
     except InputError as error:
         if error.code != "HF202":
             raise
-        found = changed_columns(feed.contract, parser.columns(delivery.source)) or (
+        columns = parser.columns(delivery.source, csv=feed.csv, headers=feed.headers)
+        found = changed_columns(feed.contract, columns) or (
             Violation("schema", "", Level.CRITICAL, error.what),
         )
         raise RefusalError(delivery.batch, feed.contract.hash, found, _with_renames(error, found)) from error

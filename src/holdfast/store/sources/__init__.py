@@ -6,7 +6,7 @@ meanwhile. A source that changes while it is read is refused. Each read has a de
 
 from holdfast.store.sources.delivery import DEADLINE_SECONDS, LIMIT_BYTES, Bundle, File, Kind, Rows, Source
 from holdfast.store.sources.opener import Bounded, Spec, deliveries, open_source
-from holdfast.store.sources.parser import parse, read
+from holdfast.store.sources.parser import parse
 
 __all__ = [
     "DEADLINE_SECONDS",
@@ -21,5 +21,4 @@ __all__ = [
     "deliveries",
     "open_source",
     "parse",
-    "read",
 ]

@@ -10,6 +10,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from holdfast.contract.batch.csv_format import Csv
+from holdfast.contract.batch.text_input import PLAIN
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.errors import InputError
 from holdfast.store.sources import arrow_tables, json_lines, parser
@@ -19,7 +21,7 @@ _HEADER: Final = re.compile(r"([a-z0-9_-]+)\s*\[([^\[\]]+)\]")
 
 
 def look(
-    source: Source, *, missing_words: tuple[str, ...] = ("",)
+    source: Source, *, missing_words: tuple[str, ...] = ("",), csv: Csv = PLAIN
 ) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
     """Return the rows of `source` in the types that their values have, and the metadata of its columns.
 
@@ -28,7 +30,7 @@ def look(
     """
     if isinstance(source, Rows):
         return pl.DataFrame(pl.from_arrow(source.table)), arrow_tables.facts_of(source.table.schema)
-    parts = [_file(source, file, missing_words) for file in source.files]
+    parts = [_file(source, file, missing_words, csv) for file in source.files]
     try:
         frame = pl.concat([part for part, _ in parts], how="vertical_relaxed")
     except pl.exceptions.PolarsError as error:
@@ -39,7 +41,7 @@ def look(
 
 
 def _file(
-    source: Bundle, file: File, missing_words: tuple[str, ...]
+    source: Bundle, file: File, missing_words: tuple[str, ...], csv: Csv
 ) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
     with reading(source, file):
         if file.kind is Kind.PARQUET:
@@ -48,11 +50,13 @@ def _file(
         text = unpacked(file.data, source.limit_bytes)
         if file.kind is Kind.JSON_LINES:
             return pl.DataFrame(json_lines.read(text).rows, infer_schema_length=None, strict=False), {}
-        parser.read_csv(text)  # refuses what is no whole CSV file
+        parser.read_csv(text, csv.separator)  # refuses what is no whole CSV file
         frame = pl.read_csv(
             io.BytesIO(text),
             try_parse_dates=True,
             null_values=list(missing_words),
+            separator=csv.separator,
+            decimal_comma=csv.decimal == ",",
             infer_schema_length=None,
             truncate_ragged_lines=True,
         )

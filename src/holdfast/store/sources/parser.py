@@ -14,14 +14,15 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from holdfast.contract import Contract
+from holdfast.contract.batch.csv_format import Csv
+from holdfast.contract.batch.input_columns import renamed_columns
 from holdfast.contract.batch.json_input import from_objects
-from holdfast.contract.batch.text_input import MISSING_WORDS, TypedBatch, from_text
+from holdfast.contract.batch.text_input import MISSING_WORDS, PLAIN, TypedBatch, from_text
 from holdfast.feeds.schema_drift import Kind as ColumnKind
 from holdfast.formatting import first_line
 from holdfast.store.sources import arrow_tables, json_lines
 from holdfast.store.sources.delivery import (
     Bundle,
-    File,
     Kind,
     Rows,
     Source,
@@ -30,7 +31,8 @@ from holdfast.store.sources.delivery import (
     reading,
     unpacked,
 )
-from holdfast.store.sources.opener import Spec, open_source
+
+NO_HEADERS: Final[Mapping[str, str]] = {}
 
 _SMALL_BYTES: Final = 1 << 20
 
@@ -38,50 +40,69 @@ _LONGEST_LINE_BYTES: Final = 1 << 22
 _ENDS: Final = b"\r\n"
 
 
-def read(spec: Spec, contract: Contract, *, missing_words: tuple[str, ...] = MISSING_WORDS) -> TypedBatch:
-    """Return the rows of the source at `spec`; raises as `open_source` and `parse` do."""
-    return parse(open_source(spec), contract, missing_words=missing_words)
-
-
 def parse(
-    source: Source, contract: Contract, *, missing_words: tuple[str, ...] = MISSING_WORDS
+    source: Source,
+    contract: Contract,
+    *,
+    missing_words: tuple[str, ...] = MISSING_WORDS,
+    csv: Csv = PLAIN,
+    headers: Mapping[str, str] = NO_HEADERS,
 ) -> TypedBatch:
     """Return the rows of `source`, the files of one delivery in the order of their names.
 
-    CSV is text and is read by the rules of the contract; `missing_words` mean a missing value. JSON, Parquet and a database
-    bring types, which are widened by `from_objects` and `from_frame`.
+    CSV is text in the form `csv` and is read by the rules of the contract; `missing_words` mean a missing value. JSON,
+    Parquet and a database bring types, which are widened by `from_objects` and `from_frame`. `headers` has the contract's
+    names of columns that are delivered under others.
 
     Raises `InputError` HF201 when a file cannot be read or is larger than the limit when unpacked, and HF202 when its
     columns are not the contract's.
     """
     match source:
         case Rows():
-            return arrow_tables.typed(contract, source.table)
+            return arrow_tables.typed(contract, _renamed(source.table, contract, headers))
         case Bundle(files=files):
             left = source.limit_bytes
             parts = []
             for file in files:
-                part, size = _parse_file(source, file, contract, missing_words, left)
-                parts.append(part)
+                with reading(source, file):
+                    if file.kind is Kind.PARQUET:
+                        table, size = _read_parquet(file.data, left)
+                        parts.append(arrow_tables.with_facts(contract, _renamed(table, contract, headers)))
+                    else:
+                        text = unpacked(file.data, left)
+                        size = len(text)
+                        parts.append(
+                            _from_json(text, contract, headers)
+                            if file.kind is Kind.JSON_LINES
+                            else _from_csv(text, contract, missing_words, csv, headers)
+                        )
                 left -= size
             return parts[0] if len(parts) == 1 else _joined(parts)
 
 
-def _parse_file(
-    source: Bundle, file: File, contract: Contract, missing_words: tuple[str, ...], limit_bytes: int
-) -> tuple[TypedBatch, int]:
-    """Return the rows of one file, and its size in bytes when unpacked."""
-    with reading(source, file):
-        if file.kind is Kind.PARQUET:
-            table, size = _read_parquet(file.data, limit_bytes)
-            return arrow_tables.with_facts(contract, table), size
-        text = unpacked(file.data, limit_bytes)
-        if file.kind is Kind.JSON_LINES:
-            found = json_lines.read(text)
-            return replace(from_objects(contract, found.rows), lines=found.broken), len(text)
-        cells = read_csv(text)
-        typed = from_text(contract, cells.frame, missing_words=missing_words)
-        return replace(typed, lines=cells.lines), len(text)
+def _from_json(text: bytes, contract: Contract, headers: Mapping[str, str]) -> TypedBatch:
+    found = json_lines.read(text)
+    rows = found.rows
+    if headers:
+        rows = [
+            {new.get(name, name): value for name, value in row.items()}
+            for row in rows
+            for new in [renamed_columns(contract, row, headers)]
+        ]
+    return replace(from_objects(contract, rows), lines=found.broken)
+
+
+def _from_csv(
+    text: bytes, contract: Contract, missing_words: tuple[str, ...], csv: Csv, headers: Mapping[str, str]
+) -> TypedBatch:
+    cells = read_csv(text, csv.separator)
+    frame = cells.frame.rename(renamed_columns(contract, cells.frame.columns, headers))
+    return replace(from_text(contract, frame, missing_words=missing_words, csv=csv), lines=cells.lines)
+
+
+def _renamed(table: pa.Table, contract: Contract, headers: Mapping[str, str]) -> pa.Table:
+    new = renamed_columns(contract, table.column_names, headers)
+    return table.rename_columns([new.get(name, name) for name in table.column_names]) if new else table
 
 
 def _read_parquet(data: bytes, limit_bytes: int) -> tuple[pa.Table, int]:
@@ -163,8 +184,8 @@ class Delimited:
     lines: tuple[str, ...]
 
 
-def read_csv(text: bytes) -> Delimited:
-    """Read UTF-8 with a header, commas and double quotes; empty lines are skipped.
+def read_csv(text: bytes, separator: str = ",") -> Delimited:
+    """Read UTF-8 with a header, separators and double quotes; empty lines are skipped.
 
     Raises `UnreadableError` for a file that is no such thing, and for one that ends within a line or within quotes: rows
     would be missing without a sign. A file whose last line ends without a line feed is complete if that line has all its
@@ -172,9 +193,9 @@ def read_csv(text: bytes) -> Delimited:
     """
     try:
         pa.array([text], pa.large_binary()).cast(pa.large_string())  # whether it is UTF-8, without a copy
-        names = _header(text)
+        names = _header(text, separator)
         broken: list[pc.InvalidRow] = []
-        table = _table(text, names, broken)
+        table = _table(text, names, broken, separator)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableError(f"is not a readable CSV file ({first_line(error)})") from error
     if _is_truncated(text, broken) or _is_open(text, table):
@@ -184,10 +205,11 @@ def read_csv(text: bytes) -> Delimited:
     return Delimited(pl.DataFrame(pl.from_arrow(table)), tuple(row.text for row in broken))
 
 
-def _header(text: bytes) -> list[str]:
+def _header(text: bytes, separator: str) -> list[str]:
     """Return the names in the first line. Each must be there once, or a value would belong to two columns."""
     first = pc.open_csv(
-        pa.BufferReader(text[: _end_of_header(text)]), parse_options=pc.ParseOptions(newlines_in_values=True)
+        pa.BufferReader(text[: _end_of_header(text)]),
+        parse_options=pc.ParseOptions(newlines_in_values=True, delimiter=separator),
     ).schema.names
     twice = sorted({name for name in first if first.count(name) > 1})
     if twice:
@@ -207,7 +229,7 @@ def _end_of_header(text: bytes) -> int:
             return end
 
 
-def _table(text: bytes, names: list[str], broken: list[pc.InvalidRow]) -> pa.Table:
+def _table(text: bytes, names: list[str], broken: list[pc.InvalidRow], separator: str) -> pa.Table:
     def keep(row: pc.InvalidRow) -> str:
         broken.append(row)
         return "skip"
@@ -216,7 +238,9 @@ def _table(text: bytes, names: list[str], broken: list[pc.InvalidRow]) -> pa.Tab
         pa.BufferReader(text),
         read_options=pc.ReadOptions(block_size=_LONGEST_LINE_BYTES),
         # Without quotes each line is a row, and the blocks can be taken apart side by side.
-        parse_options=pc.ParseOptions(newlines_in_values=b'"' in text, invalid_row_handler=keep),
+        parse_options=pc.ParseOptions(
+            newlines_in_values=b'"' in text, invalid_row_handler=keep, delimiter=separator
+        ),
         convert_options=pc.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
         ),
@@ -241,11 +265,17 @@ def _is_open(text: bytes, table: pa.Table) -> bool:
     return any(end.endswith(b'"' + value if value else b',"') for end in (text, text.rstrip(_ENDS)))
 
 
-def columns(source: Source) -> dict[str, ColumnKind]:
+def columns(
+    source: Source, *, csv: Csv = PLAIN, headers: Mapping[str, str] = NO_HEADERS
+) -> dict[str, ColumnKind]:
     """Return the columns of a delivery, or of its first file if it has several, with the kind of their values.
 
-    Empty if the delivery cannot be read.
+    `csv` and `headers` are as for `parse`. Empty if the delivery cannot be read.
     """
+    return {headers.get(name, name): kind for name, kind in _delivered_columns(source, csv).items()}
+
+
+def _delivered_columns(source: Source, csv: Csv) -> dict[str, ColumnKind]:
     if isinstance(source, Rows):
         return kinds(pl.DataFrame(pl.from_arrow(source.table.slice(0, 0))).schema)
     file = source.files[0]
@@ -254,7 +284,7 @@ def columns(source: Source) -> dict[str, ColumnKind]:
             return kinds(pl.read_parquet_schema(BytesIO(file.data)))
         text = unpacked(file.data, source.limit_bytes)
         if file.kind is Kind.CSV:
-            return dict.fromkeys(read_csv(text).frame.columns, "any")
+            return dict.fromkeys(read_csv(text, csv.separator).frame.columns, "any")
         return dict.fromkeys(json.loads(bytes(text).split(b"\n", 1)[0]), "any")
     except (pl.exceptions.PolarsError, UnreadableError, TooLargeError, ValueError, OSError):
         return {}

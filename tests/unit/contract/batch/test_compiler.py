@@ -175,7 +175,7 @@ def test_empty_words_become_null_in_the_valid_rows() -> None:
 def test_text_is_read_and_what_cannot_be_read_is_quarantined_as_it_came() -> None:
     texts = {
         "carrier": ["UA", "AA", "UA", "NA", "UA", "UA"],
-        "flight": ["1", "2.0", "99999999999999999999", "4", " 5", "+6"],
+        "flight": ["1", "2.5", "99999999999999999999", "4", " 5", "+6"],
         "at": [
             f"2013-01-01{rest}"
             for rest in ("T07:00:00-05:00", " 07:00", "T12:00:00", "x", "T12:00:00Z", "T12:00:00.5Z")

@@ -225,7 +225,10 @@ def suggest(
 
 def _rows(run: Run, data: str | None, feed: Feed | None) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
     if data is not None:
-        return look(open_source(data), missing_words=("", "NA") if feed is None else feed.missing_words)
+        source = open_source(data)
+        if feed is None:
+            return look(source, missing_words=("", "NA"))
+        return look(source, missing_words=feed.missing_words, csv=feed.csv)
     if feed is None:
         raise misused("which rows? name DATA or --feed", "holdfast contract --help")
     with run.store.ledger.read() as connection:

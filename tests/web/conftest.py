@@ -235,8 +235,9 @@ def _responses(connection):
                         "rollout_id": 2 if version == V2 else None,
                         "probability": float(1 / (1 + np.exp(-noisy))),
                         "label": float(late),
-                        "event_time_us": START + day * DAY + int(random.integers(0, DAY)),
+                        "event_time_us": (at_us := START + day * DAY + int(random.integers(0, DAY))),
                         "joined_at_us": NOW,
+                        "predicted_at_us": at_us,
                     }
                 )
     connection.execute(insert(schema.labels), labels)

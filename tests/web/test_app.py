@@ -56,7 +56,7 @@ def test_the_page_shows_the_running_rollout_and_every_version(client, history):
 def test_the_chart_names_its_axes_and_marks_what_was_decided(client, history):
     text = client.get("/").text
     assert "AUC (0.5 is chance)" in text
-    assert "Day of the event (UTC)" in text
+    assert "Day of the prediction (UTC)" in text
     assert "Requests per minute" in text
     assert f"{history.sent_back.split('-')[0]} rolled back" in text
 

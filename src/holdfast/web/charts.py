@@ -72,12 +72,12 @@ def marks(rollouts: Sequence[RolloutStatus]) -> tuple[Mark, ...]:
     for each in rollouts:
         match State(each.state):
             case State.ROLLED_BACK | State.ROLLING_BACK:
-                found.append(Mark(each.first_event_us, "rollout", each.challenger))
-                found.append(Mark(each.last_event_us, "rolled back", each.challenger))
+                found.append(Mark(each.started_at_us, "rollout", each.challenger))
+                found.append(Mark(each.changed_at_us, "rolled back", each.challenger))
             case State.PROMOTED:
-                found.append(Mark(each.last_event_us, "promoted", each.challenger))
+                found.append(Mark(each.changed_at_us, "promoted", each.challenger))
             case State.CANARY | State.PAUSED | State.VERIFYING:
-                found.append(Mark(each.first_event_us, "rollout", each.challenger))
+                found.append(Mark(each.started_at_us, "rollout", each.challenger))
             case State.PENDING | State.SHADOWING | State.CANCELLED:
                 pass
     return tuple(sorted(found, key=lambda mark: (mark.at_us, mark.version, mark.kind)))
@@ -86,14 +86,14 @@ def marks(rollouts: Sequence[RolloutStatus]) -> tuple[Mark, ...]:
 def quality_chart(
     days: Sequence[QualityDay], shown: Sequence[Mark], versions: Sequence[str], *, width: int, height: int
 ) -> Spec | None:
-    """Return a chart of AUC by version and day with 95 % intervals; None if no day has enough labels.
+    """Return a chart of AUC by version over time with 95 % intervals; None if no point has enough labels.
 
     A filled point has all its labels, a hollow one may still change. Rollouts and rollbacks are marked.
 
     Parameters
     ----------
     days
-        The quality of each version by day.
+        The quality of each version by day, or by a longer period.
     shown
         Decisions to mark on the time axis.
     versions
@@ -116,13 +116,17 @@ def quality_chart(
         for day, auc in drawn
     ]
     dates = [day.day_us for day, _ in drawn]
+    last_us = max(dates) + (drawn[-1][0].days - 1) * DAY_US
     decided = [
         {"at": _iso(day_us), "what": f"{mark.version.split('-')[0]} {mark.kind}", "kind": mark.kind}
         for mark in shown
-        if min(dates) <= (day_us := mark.at_us - mark.at_us % DAY_US) <= max(dates)
+        if min(dates) <= (day_us := mark.at_us - mark.at_us % DAY_US) <= last_us
     ]
     named = [version for version in versions if any(day.version == version for day, _ in drawn)]
-    x = _time_axis("day", "Day of the event (UTC)", "%d %b", width // 110)
+    title = {1: "Day of the prediction (UTC)", 7: "Week of the prediction, from Monday (UTC)"}.get(
+        drawn[0][0].days, f"{drawn[0][0].days} days of predictions, from Monday (UTC)"
+    )
+    x = _time_axis("day", title, "%d %b", width // 110)
     x["scale"] |= {"padding": 14}
     y: Spec = {
         "type": "quantitative",
@@ -150,7 +154,7 @@ def quality_chart(
             },
         ],
     }
-    return layered_chart([_decisions(decided), lines], width, height, "Quality by version and day")
+    return layered_chart([_decisions(decided), lines], width, height, "Quality by version over time")
 
 
 def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec | None:

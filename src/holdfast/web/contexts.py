@@ -62,7 +62,7 @@ class Page:
     )
     evidence: Chart | None = field(metadata={"help": "Evidence of harm by metric over time."})
     past: tuple[RolloutStatus, ...] = field(metadata={"help": "Rollouts that have ended, newest first."})
-    quality: Chart | None = field(metadata={"help": "AUC by version and day; None without enough labels."})
+    quality: Chart | None = field(metadata={"help": "AUC by version over time; None without enough labels."})
     traffic: Chart | None = field(
         metadata={"help": "Requests per minute by version; None without a request."}
     )
@@ -188,16 +188,16 @@ def _latency_tile(status: Status) -> Tile:
 
 
 def _label_tile(status: Status) -> Tile:
-    labels = status.labels
-    covered = [(row.quality.rows, row.coverage) for row in status.versions if row.coverage]
-    predictions = sum(rows / coverage for rows, coverage in covered)
-    share = sum(rows for rows, _ in covered) / predictions if predictions else None
-    waiting = f"{labels.waiting:,} wait for their predictions" if labels.waiting else "all joined"
-    refused = f", {labels.rejected_labels:,} rejected" if labels.rejected_labels else ""
-    detail = (
-        f"{web_formatting.count(labels.taken)} labels, {waiting}{refused}" if labels.taken else "none yet"
+    labels, coverage = status.labels, status.coverage
+    if not labels.taken and not coverage.predictions:
+        return Tile("Labelled predictions", "–", "no prediction yet")
+    waiting = f"; {labels.waiting:,} labels wait for their predictions" if labels.waiting else ""
+    refused = f"; {labels.rejected_labels:,} labels rejected" if labels.rejected_labels else ""
+    return Tile(
+        "Labelled predictions",
+        web_formatting.percent(coverage.share, 0),
+        f"{coverage.labelled:,} of {coverage.predictions:,} {coverage.population}{waiting}{refused}",
     )
-    return Tile("Labelled predictions", web_formatting.percent(share, 0), detail)
 
 
 def _drawn(

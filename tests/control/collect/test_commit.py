@@ -126,7 +126,7 @@ def test_requests_are_counted_once_by_minute_version_and_result(store, logs, lea
     ]
     assert sum(merge(row.latency for row in rows).values()) == 4
     with store.ledger.read() as connection:
-        assert usage.predicted_rows(connection, MODEL) == {"v1": 5}
+        assert usage.predicted_rows(connection, MODEL, since_us=0) == {"v1": 5}
     log(logs, prediction(5))
     assert round_(store, lease)[0] == 1
     assert requests(store) == 5
@@ -183,7 +183,7 @@ def test_the_same_label_again_counts_once_and_another_value_is_refused(store, lo
     assert len(reported) == 2
     assert "contradict an earlier label" in reported[0].explanation
     with store.ledger.read() as connection:
-        assert len(outcomes.of_model(connection, MODEL, days=1)) == 1
+        assert len(outcomes.of_model(connection, MODEL, since_us=NOW)) == 1
 
 
 def test_a_label_whose_response_is_elsewhere_waits_and_one_without_a_response_is_reported(store, logs, lease):

@@ -114,7 +114,7 @@ def everything_once(store, requests):
     assert sum(file.rows for file in collected(store, SHADOWS)) == requests
     with store.ledger.read() as connection:
         assert outcomes.count_labels(connection) == (requests, 0)
-        assert len(outcomes.of_model(connection, "m", days=9)) == requests
+        assert len(outcomes.of_model(connection, "m", since_us=0)) == requests
     orphans.sweep(store)
     on_disk = {path.name for path in (store.root / "rows").glob("*.parquet")}
     named = (*collected(store, PREDICTIONS), *collected(store, SHADOWS))

@@ -100,18 +100,19 @@ def test_the_newest_revision_is_kept() -> None:
 def test_a_ledger_runs_the_revisions_that_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = tmp_path / "migrations"
     shutil.copytree(ledgers._SCRIPTS, scripts)
-    (scripts / "versions" / "r0002_add_column.py").write_text(
+    following = f"{int(ledgers.HEAD) + 1:04}"
+    (scripts / "versions" / f"r{following}_add_column.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
-        "revision, down_revision = '0002', '0001'\n"
+        f"revision, down_revision = '{following}', '{ledgers.HEAD}'\n"
         "def upgrade() -> None:\n"
         "    op.add_column('leases', sa.Column('note', sa.Text()))\n"
     )
     monkeypatch.setattr(ledgers, "_SCRIPTS", scripts)
-    monkeypatch.setattr(ledgers, "HEAD", "0002")
+    monkeypatch.setattr(ledgers, "HEAD", following)
     ledger = Ledger.open(_make_old(tmp_path / "old.db", "0001"))
     with ledger.read() as connection:
-        assert ledgers.revision_of(connection) == "0002"
+        assert ledgers.revision_of(connection) == following
         assert connection.execute(text("SELECT note FROM leases")).all() == []
     ledger.close()
 
@@ -153,10 +154,10 @@ OPEN = """
 import sys
 from pathlib import Path
 from holdfast.store import Store
-from holdfast.store.db import migrate
+from holdfast.store.db import ledger as ledgers
 store = Store.open(Path(sys.argv[1]), *sys.argv[2:])
 with store.ledger.read() as connection:
-    assert migrate.revision(connection) == migrate.HEAD
+    assert ledgers.revision_of(connection) == ledgers.HEAD
 store.ledger.close()
 """
 

@@ -71,7 +71,7 @@ def measured(store: Store, model: str, *, now_us: int) -> MeasuredTraffic | None
     minutes = max(1.0, (now_us - first_us) / MINUTE_US)
     failed = sum(row.requests for row in rows if row.result != "ok")
     with store.ledger.read() as connection:
-        found = outcomes.of_model(connection, model, days=7)
+        found = outcomes.of_model(connection, model, since_us=now_us - LOOKBACK_US)
     scores = 1.0 - (found.label - found.probability) ** 2
     spread = float(scores.std()) if scores.size else 0.0
     return MeasuredTraffic(

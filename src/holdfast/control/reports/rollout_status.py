@@ -9,7 +9,6 @@ from holdfast.rollout import Canary
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.rollout import evidence
 from holdfast.store.rollout.rollouts import RolloutRow
-from holdfast.store.telemetry.outcomes import RolloutSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +26,11 @@ class RolloutStatus:
     changed_at_us: int
     reason: str
     actor: str
-    first_event_us: int
-    last_event_us: int
     evidence: tuple[MetricSummary, ...]
 
 
-def rollout_status(connection: Transaction, row: RolloutRow, span: RolloutSpan | None) -> RolloutStatus:
-    """Return `row` with its evidence; `span` is the range of its labelled events, None without one."""
+def rollout_status(connection: Transaction, row: RolloutRow) -> RolloutStatus:
+    """Return `row` with its evidence."""
     policy = Canary.from_json(row.policy_json)
     states = in_order(evidence.of_rollout(connection, row.rollout_id))
     return RolloutStatus(
@@ -48,8 +45,5 @@ def rollout_status(connection: Transaction, row: RolloutRow, span: RolloutSpan |
         changed_at_us=row.changed_at_us,
         reason=row.reason,
         actor=row.actor,
-        # The chart's axis is the time of the events; without a labelled one the clock is the best guess.
-        first_event_us=row.started_at_us if span is None else span.event_time_min_us,
-        last_event_us=row.changed_at_us if span is None else span.event_time_max_us,
         evidence=tuple(summarise(state, policy) for state in states),
     )

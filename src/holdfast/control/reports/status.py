@@ -8,12 +8,22 @@ from typing import Any, Final
 
 from holdfast.control.reports.progress import RolloutProgress, progress
 from holdfast.control.reports.rollout_status import RolloutStatus, rollout_status
-from holdfast.monitor.quality import Quality, QualityDay, QualityVersion, quality_by_day, quality_by_version
+from holdfast.monitor.quality import (
+    Coverage,
+    DistantEvents,
+    Quality,
+    QualityDay,
+    coverage,
+    distant_events,
+    quality_by_version,
+    quality_over_time,
+    share_labelled,
+)
 from holdfast.monitor.traffic_comparison import TrafficComparison
 from holdfast.monitor.usage import Usage, summarise_usage
 from holdfast.monitor.version_check import Presence, worst
 from holdfast.qualify import GateResult
-from holdfast.records import HOUR_US, TrafficPlan, Verdict
+from holdfast.records import DAY_US, HOUR_US, TrafficPlan, Verdict
 from holdfast.rollout import State
 from holdfast.rollout.model.drills import DrillKind, Standing, ready
 from holdfast.store import Store
@@ -34,7 +44,6 @@ from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.serving import servers
 from holdfast.store.serving.servers import Probe, Server
 from holdfast.store.telemetry import collected_log, outcomes, traffic_comparison, usage
-from holdfast.store.telemetry.outcomes import RolloutSpan
 
 USE_WINDOW_US: Final = HOUR_US
 """Window of requests on the page, microseconds: one hour."""
@@ -43,7 +52,9 @@ SILENT_AFTER_US: Final = 300_000_000
 """After this long without a request a model counts as not used, microseconds: five minutes."""
 
 QUALITY_DAYS: Final = 60
-"""How many days of events, up to the newest labelled one, the quality is shown for."""
+"""How many UTC days of predictions, up to today by our own clock, the quality and the coverage are of."""
+
+_UNKNOWN: Final = Quality(0, 0, None, None, None, None)
 
 __all__ = ["RolloutProgress", "RolloutStatus", "Status", "StatusReader", "status"]
 
@@ -84,6 +95,8 @@ class ServerStatus:
 class VersionStatus:
     """One version: its place in the plan, its gates, and its quality.
 
+    `quality` is that of the `labelled` among the `predictions`, rows that it predicted in the last `QUALITY_DAYS`;
+    `coverage` is the share of these that have a label, None without one. `requests` are all since the ledger began.
     `auc` is None without labels; `taint` names the backed-out batch that it was trained on, empty for a clean version.
     """
 
@@ -98,8 +111,9 @@ class VersionStatus:
     gates: tuple[GateResult, ...]
     auc: float | None
     labelled: int
-    requests: int
+    predictions: int
     coverage: float | None
+    requests: int
     quality: Quality
     taint: str = ""
 
@@ -127,6 +141,8 @@ class Status:
     rollouts: tuple[RolloutStatus, ...]
     progress: RolloutProgress | None
     quality: tuple[QualityDay, ...]
+    coverage: Coverage
+    distant_events: DistantEvents
     labels: LabelStatus
     feeds: tuple[FeedTotals, ...]
     feed_states: tuple[FeedRow, ...]
@@ -158,10 +174,10 @@ class StatusReader:
     def __init__(self, store: Store, model: str) -> None:
         self._store = store
         self._model = model
-        self._outcome = -1
+        self._computed: tuple[int, int] | None = None
         self._days: tuple[QualityDay, ...] = ()
-        self._versions: tuple[QualityVersion, ...] = ()
-        self._spans: dict[int, RolloutSpan] = {}
+        self._versions: dict[str, Quality] = {}
+        self._distant = DistantEvents(0, _UNKNOWN)
 
     def read(self, *, now_us: int) -> Status:
         """Return the status at `now_us`."""
@@ -176,8 +192,9 @@ class StatusReader:
             drilled = drills.of_model(connection, model)
             runs = rollouts.of_model(connection, model)
             requests = usage.requests_by_version(connection, model)
-            self._judge_quality(connection)
-            qualities = {each.version: each for each in self._versions}
+            since_us = (now_us // DAY_US - QUALITY_DAYS + 1) * DAY_US
+            self._judge_quality(connection, since_us)
+            predicted = usage.predicted_rows(connection, model, since_us=since_us)
             spoilt = {
                 version: taints.why(connection, "version", version)
                 for version in taints.versions_of(connection, model)
@@ -194,18 +211,22 @@ class StatusReader:
                         row,
                         plan,
                         gates.newest(connection, row.version),
-                        qualities.get(row.version),
+                        self._versions.get(row.version, _UNKNOWN),
+                        predicted.get(row.version, 0),
                         requests,
                         spoilt,
                     )
                     for row in known
                 ),
-                rollouts=tuple(
-                    rollout_status(connection, row, self._spans.get(row.rollout_id))
-                    for row in runs[:NEWEST_ROLLOUTS]
-                ),
+                rollouts=tuple(rollout_status(connection, row) for row in runs[:NEWEST_ROLLOUTS]),
                 progress=progress(connection, model, now_us),
                 quality=self._days,
+                coverage=coverage(
+                    sum(each.rows for each in self._versions.values()),
+                    sum(predicted.values()),
+                    since_us=since_us,
+                ),
+                distant_events=self._distant,
                 labels=LabelStatus(
                     *outcomes.count_labels(connection), collected_log.totals(connection).rejected_labels
                 ),
@@ -221,15 +242,16 @@ class StatusReader:
                 ),
             )
 
-    def _judge_quality(self, connection: Transaction) -> None:
-        newest = outcomes.newest(connection, self._model)
-        if newest == self._outcome:
+    def _judge_quality(self, connection: Transaction, since_us: int) -> None:
+        # Computed again when a label is joined, and when the window moves: once a day.
+        current = outcomes.newest(connection, self._model), since_us
+        if current == self._computed:
             return
-        found = outcomes.of_model(connection, self._model, days=QUALITY_DAYS)
-        self._spans = outcomes.rollout_spans(connection, self._model)
-        self._days = quality_by_day(found)
-        self._versions = quality_by_version(found, usage.predicted_rows(connection, self._model))
-        self._outcome = newest
+        found = outcomes.of_model(connection, self._model, since_us=since_us)
+        self._days = quality_over_time(found)
+        self._versions = quality_by_version(found)
+        self._distant = distant_events(found)
+        self._computed = current
 
 
 def _use(connection: Transaction, model: str, now_us: int) -> Usage:
@@ -308,11 +330,11 @@ def _version(
     row: VersionRow,
     plan: TrafficPlan | None,
     judged: Sequence[GateResult],
-    found: QualityVersion | None,
+    quality: Quality,
+    predictions: int,
     requests: dict[str, int],
     spoilt: dict[str, str],
 ) -> VersionStatus:
-    quality = Quality(0, 0, None, None, None, None) if found is None else found.quality
     return VersionStatus(
         version=row.version,
         number=row.number,
@@ -325,8 +347,9 @@ def _version(
         gates=tuple(judged),
         auc=None if quality.auc is None else quality.auc.estimate,
         labelled=quality.rows,
+        predictions=predictions,
+        coverage=share_labelled(quality.rows, predictions),
         requests=requests.get(row.version, 0),
-        coverage=None if found is None else found.coverage,
         quality=quality,
         taint=spoilt.get(row.version, ""),
     )

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or
 from holdfast.errors import ConflictError
 from holdfast.feedback import Joined, Label
 from holdfast.monitor.quality import Outcomes
-from holdfast.records import DAY_US, Arm
+from holdfast.records import Arm
 from holdfast.store.db.schema import labels, outcomes
 from holdfast.store.db.statements import pieces, total
 
@@ -87,15 +87,6 @@ _DECIDED = 0.5
 """The threshold of a positive prediction, and of a positive label."""
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutSpan:
-    """The first and the last event time of one rollout's labelled predictions, microseconds since 1970 UTC."""
-
-    rollout_id: int
-    event_time_min_us: int
-    event_time_max_us: int
-
-
 def add(connection: Connection, joined: Sequence[Joined], *, now_us: int) -> None:
     """Insert joined predictions, in the caller's transaction. A unique index allows one outcome for each."""
     if joined:
@@ -103,7 +94,11 @@ def add(connection: Connection, joined: Sequence[Joined], *, now_us: int) -> Non
             insert(outcomes),
             [
                 {name: getattr(pair.prediction, name) for name in _OF_PREDICTION}
-                | {"label": pair.label.value, "joined_at_us": now_us}
+                | {
+                    "label": pair.label.value,
+                    "joined_at_us": now_us,
+                    "predicted_at_us": pair.prediction.at_us,
+                }
                 for pair in joined
             ],
         )
@@ -115,15 +110,22 @@ def newest(connection: Connection, model: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def of_model(connection: Connection, model: str, *, days: int) -> Outcomes:
-    """Return the outcomes of `model` whose events are in the last `days` before its newest one."""
-    newest_us = select(func.max(outcomes.c.event_time_us)).where(outcomes.c.model == model).scalar_subquery()
+def of_model(connection: Connection, model: str, *, since_us: int) -> Outcomes:
+    """Return the outcomes of `model` whose predictions were made from `since_us` on, by the servers' clocks.
+
+    No clock of a caller moves this window: it hangs on when the requests arrived.
+    """
     query = select(
-        outcomes.c.version, outcomes.c.event_time_us, outcomes.c.probability, outcomes.c.label
-    ).where(outcomes.c.model == model, outcomes.c.event_time_us > newest_us - days * DAY_US)
+        outcomes.c.version,
+        outcomes.c.predicted_at_us,
+        outcomes.c.event_time_us,
+        outcomes.c.probability,
+        outcomes.c.label,
+    ).where(outcomes.c.model == model, outcomes.c.predicted_at_us >= since_us)
     found = connection.execute(query).all()
     return Outcomes(
         version=np.array([row.version for row in found], dtype=np.str_),
+        predicted_at_us=np.array([row.predicted_at_us for row in found], dtype=np.int64),
         event_time_us=np.array([row.event_time_us for row in found], dtype=np.int64),
         probability=np.array([row.probability for row in found], dtype=np.float64),
         label=np.array([row.label for row in found], dtype=np.float64),
@@ -175,13 +177,3 @@ def count_wrong(connection: Connection, model: str, pushed: PushedPredictions) -
         belongs,
     )
     return int(connection.execute(query).scalar_one())
-
-
-def rollout_spans(connection: Connection, model: str) -> dict[int, RolloutSpan]:
-    """Return the first and last labelled event of every rollout of `model`, by rollout."""
-    query = (
-        select(outcomes.c.rollout_id, func.min(outcomes.c.event_time_us), func.max(outcomes.c.event_time_us))
-        .where(outcomes.c.model == model, outcomes.c.rollout_id.is_not(None))
-        .group_by(outcomes.c.rollout_id)
-    )
-    return {rollout: RolloutSpan(rollout, first, last) for rollout, first, last in connection.execute(query)}

@@ -95,11 +95,11 @@ def newest_predictions(
 
 
 def labelled(connection: Connection, model: str, version: str, *, most: int) -> Labelled:
-    """Return the predictions of `version` that have labels, those of the newest events first."""
+    """Return the predictions of `version` that have labels, the newest by the servers' clocks first."""
     query = (
         select(_OUTCOMES.c.prediction_id, _OUTCOMES.c.probability, _OUTCOMES.c.label)
         .where(_OUTCOMES.c.model == model, _OUTCOMES.c.version == version)
-        .order_by(_OUTCOMES.c.event_time_us.desc())
+        .order_by(_OUTCOMES.c.predicted_at_us.desc())
         .limit(most)
     )
     found = connection.execute(query).all()

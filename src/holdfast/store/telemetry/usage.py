@@ -84,15 +84,17 @@ def requests_by_version(connection: Connection, model: str) -> dict[str, int]:
     return _by_version(connection, model, request_counts.c.requests)
 
 
-def predicted_rows(connection: Connection, model: str) -> dict[str, int]:
-    """Return the number of rows that each version of `model` predicted since the ledger began."""
-    return _by_version(connection, model, request_counts.c.rows)
+def predicted_rows(connection: Connection, model: str, *, since_us: int) -> dict[str, int]:
+    """Return the number of rows that each version of `model` predicted from the minute `since_us` on."""
+    return _by_version(connection, model, request_counts.c.rows, request_counts.c.minute_start_us >= since_us)
 
 
-def _by_version(connection: Connection, model: str, counted: ColumnElement[int]) -> dict[str, int]:
+def _by_version(
+    connection: Connection, model: str, counted: ColumnElement[int], *where: ColumnElement[bool]
+) -> dict[str, int]:
     query = (
         select(request_counts.c.version, total(counted))
-        .where(request_counts.c.model == model, request_counts.c.version != "")
+        .where(request_counts.c.model == model, request_counts.c.version != "", *where)
         .group_by(request_counts.c.version)
     )
     return {str(version): int(count) for version, count in connection.execute(query)}

@@ -58,6 +58,7 @@ def _print_status(out: Output, document: dict[str, Any]) -> None:
     for hook in document["waiting_webhooks"]:
         out.print(f"[yellow]the rollout waits for a webhook[/]: {escape(hook)}")
     _print_traffic(out, document["traffic_comparison"])
+    _print_labels(out, document)
     _print_drills(out, document["drills"])
     _tables(out, document)
 
@@ -75,6 +76,21 @@ def _print_traffic(out: Output, traffic: dict[str, Any] | None) -> None:
     if traffic["label"] is not None:
         shifted = "[yellow]label shifted[/] " if traffic["label"]["shifted"] else ""
         out.print(f"{shifted}{escape(traffic['label']['explanation'])}")
+
+
+def _print_labels(out: Output, document: dict[str, Any]) -> None:
+    """Print which share of which predictions is labelled, and how many events are far from their arrival."""
+    coverage, apart = document["coverage"], document["distant_events"]
+    if coverage["predictions"]:
+        out.print(
+            f"labelled: {coverage['labelled']:,} of {coverage['predictions']:,} {coverage['population']}, "
+            f"{coverage['share']:.0%}"
+        )
+    if apart["labelled"]:
+        out.print(
+            f"[yellow]{apart['labelled']:,} of these are for events more than a day from their arrival[/], by the "
+            "clocks of their callers"
+        )
 
 
 def _print_drills(out: Output, drills: list[dict[str, Any]]) -> None:
@@ -99,11 +115,11 @@ def _tables(out: Output, document: dict[str, Any]) -> None:
     if document["versions"]:
         out.table(
             "Versions",
-            ["version", "role", "state", "place", "AUC", "labelled", "requests"],
+            ["version", "role", "state", "place", "AUC", "labelled", "of", "requests"],
             [
                 (
                     *(row["version"], row["role"], _state(row), row["place"]),
-                    *(row["auc"], row["labelled"], row["requests"]),
+                    *(row["auc"], row["labelled"], row["predictions"], row["requests"]),
                 )
                 for row in document["versions"]
             ],

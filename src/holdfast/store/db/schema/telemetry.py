@@ -119,10 +119,11 @@ outcomes = Table(
     optional("rollout_id", BigInteger, "Rollout during which it was predicted, if any."),
     required("probability", Double, "Predicted probability, 0 to 1."),
     required("label", Double, "True value, 0 to 1."),
-    required("event_time_us", BigInteger, "Event time of the request."),
+    required("event_time_us", BigInteger, "Event time of the request, by its caller's clock."),
     required("joined_at_us", BigInteger, "When label and prediction were joined."),
+    required("predicted_at_us", BigInteger, "When it was predicted, by the server's clock."),
     one_of("arm", Arm),
-    Index("ix_outcomes_model_version_event_time_us", "model", "version", "event_time_us"),
+    Index("ix_outcomes_model_predicted_at_us", "model", "predicted_at_us"),
     comment="Predictions joined with their labels. Quality is computed from them.",
 )
 

@@ -1,0 +1,87 @@
+"""The figures of the status are of predictions by our own clock, each with its population."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import insert
+
+from holdfast.control.reports.status import StatusReader
+from holdfast.monitor.usage import UsageRow
+from holdfast.records import DAY_US, MINUTE_US
+from holdfast.store import Store
+from holdfast.store.db import schema
+from holdfast.store.telemetry import traffic_comparison, usage
+
+MODEL = "m"
+NOW_US = 1_790_899_200_000_000 + 5_000_000  # 2026-10-02
+YEAR_2035_US = 2_051_222_400_000_000
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store.open(tmp_path / "store")
+    yield store
+    store.ledger.close()
+
+
+def predict(
+    store: Store, number: int, predicted_at_us: int, event_time_us: int, *, version: str = "v1"
+) -> None:
+    """One row that was predicted, with its label."""
+    random = np.random.default_rng(number)
+    probability = random.uniform()
+    label = float(random.uniform() < probability)
+    row = {"prediction_id": f"s1-1-{number}/0", "model": MODEL, "version": version, "arm": "champion"}
+    minute_us = predicted_at_us - predicted_at_us % MINUTE_US
+    with store.ledger.write() as connection:
+        connection.execute(
+            insert(schema.labels).values(
+                prediction_id=row["prediction_id"], value=label, source="t", received_at_us=NOW_US, joined=1
+            )
+        )
+        connection.execute(
+            insert(schema.outcomes).values(
+                **row, probability=probability, label=label, event_time_us=event_time_us,
+                predicted_at_us=predicted_at_us, joined_at_us=NOW_US,
+            )
+        )  # fmt: skip
+        usage.add(connection, MODEL, [UsageRow(version, "champion", "ok", minute_us, 1, 1, 900, {10: 1})])
+
+
+def test_an_event_of_2035_moves_no_window_and_no_coverage(store: Store) -> None:
+    """R143: the window hung on the largest event time that a caller sent, and one request emptied it."""
+    for number in range(40):
+        at_us = NOW_US - number * DAY_US // 20
+        predict(store, number, at_us, at_us - 3_000_000)
+    before = StatusReader(store, MODEL).read(now_us=NOW_US)
+    assert (before.coverage.labelled, before.coverage.predictions, before.coverage.share) == (40, 40, 1.0)
+    predict(store, 900, NOW_US - MINUTE_US, YEAR_2035_US)
+    after = StatusReader(store, MODEL).read(now_us=NOW_US)
+    assert (after.coverage.labelled, after.coverage.predictions, after.coverage.share) == (41, 41, 1.0)
+    assert [(day.day_us, day.days) for day in after.quality] == [
+        (day.day_us, day.days) for day in before.quality
+    ]
+    assert after.distant_events.labelled == 1
+    with store.ledger.read() as connection:
+        newest = traffic_comparison.labelled(connection, MODEL, "v1", most=1)
+    assert newest.predictions == ["s1-1-0/0"], "the newest by arrival, not the one that says 2035"
+
+
+def test_labels_and_predictions_of_coverage_are_of_the_same_days(store: Store) -> None:
+    """All predictions of three months have labels; those before the window count on neither side."""
+    for number in range(90):
+        predict(store, number, NOW_US - number * DAY_US, NOW_US - number * DAY_US)
+    with store.ledger.write() as connection:
+        usage.add(connection, MODEL, [UsageRow("v2", "champion", "ok", NOW_US - DAY_US, 2, 20, 900, {10: 2})])
+    reader = StatusReader(store, MODEL)
+    found = reader.read(now_us=NOW_US).coverage
+    assert (found.labelled, found.predictions) == (60, 80)
+    assert found.population == "rows predicted by all versions since 2026-08-04 (UTC)"
+    later = reader.read(now_us=NOW_US + 30 * DAY_US).coverage
+    assert (later.labelled, later.predictions) == (30, 50), (
+        "the window moves with our clock, without a new label"
+    )

@@ -156,7 +156,7 @@ class Day:
     past: list[Profile]
 
 
-def snapshot_days(directory: Path, first: date, last: date) -> None:
+def split_days(directory: Path, first: date, last: date) -> None:
     sys.path.insert(0, str(EXAMPLE))
     try:
         runpy.run_path(str(EXAMPLE / "daily_files.py"))["split"](directory, first, last)
@@ -207,7 +207,7 @@ def main() -> None:
     any_error: Counter[str] = Counter()
     planted: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as directory:
-        snapshot_days(Path(directory), date(2013, 1, 1), last)
+        split_days(Path(directory), date(2013, 1, 1), last)
         for feed in feeds().values():
             for number, day in enumerate(days_of(feed, Path(directory))):
                 clean["days"] += 1

@@ -220,7 +220,7 @@ def test_a_label_without_delay_is_not_known_to_its_own_row() -> None:
     assert Model(**given | {"aggregates": (WIND, replace(LATE_BEFORE, available_after="1s"))})
 
 
-def test_a_label_may_be_aggregated_by_the_timestamp_when_it_became_known() -> None:
+def test_a_label_may_be_aggregated_by_the_time_when_it_became_known() -> None:
     landed = Timestamp("landed_at", tz="UTC")
     rows = Feed(
         "flights",
@@ -247,7 +247,7 @@ def test_the_label_of_another_feed_waits_too() -> None:
         Model(**given)
 
 
-def test_the_label_is_due_at_one_timestamp_only() -> None:
+def test_the_label_is_due_at_one_time_only() -> None:
     rows = Feed(
         "flights", Contract(Text("id"), *COLUMNS, key="id", event_time="at", label=Label("late", delay="2d"))
     )

@@ -131,7 +131,7 @@ def test_a_collector_that_is_killed_at_a_point_leaves_nothing_half(store, tmp_pa
     everything_once(store, 300)
 
 
-def test_a_collector_that_is_killed_at_any_timestamp_leaves_nothing_half(store, tmp_path):
+def test_a_collector_that_is_killed_at_any_time_leaves_nothing_half(store, tmp_path):
     fill(store, tmp_path, requests=12_000, per_segment=1_500)
     timestamps = random.Random(7)
     for attempt in range(3):

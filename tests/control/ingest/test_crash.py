@@ -73,7 +73,7 @@ def test_a_kill_at_every_point_then_four_resubmits(
     _assert_exact(store, days=1)
 
 
-def test_kills_at_random_timestamps(tmp_path: Path, delivery: Delivery, start_loader: Start) -> None:
+def test_kills_at_random_times(tmp_path: Path, delivery: Delivery, start_loader: Start) -> None:
     """What was acknowledged before a kill is there after it; what was not is loaded by the next run."""
     days, root, seed = 12, tmp_path / "store", 20131
     paths = [delivery(day) for day in range(days)]

@@ -209,7 +209,7 @@ def test_a_writer_that_was_stopped_in_its_transaction_leaves_versions_in_order(
         assert [event.subject for event in events.since(connection, 0)] == ["slow", "quick"]
 
 
-def test_a_read_sees_one_timestamp(ledger: str, tmp_path: Path) -> None:
+def test_a_read_sees_one_state(ledger: str, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", ledger)
     with store.ledger.read() as connection:
         assert events.since(connection, 0) == []

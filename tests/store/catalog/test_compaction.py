@@ -177,7 +177,7 @@ def test_keys_that_come_twice_are_found_in_compacted_files(store: Store) -> None
         assert duplicate_keys.repeated(store.root, duplicate_keys.live_files(connection)) == []
 
 
-def test_bounds_of_each_file_report_which_impact_a_timestamp(store: Store) -> None:
+def test_bounds_of_each_file_show_which_hold_a_time(store: Store) -> None:
     """A large batch is several files in event order, and only those are read that reach back."""
     frame = pl.DataFrame({"at": pl.Series(range(100)).cast(pl.Datetime("us", "UTC"))})
     manifest = Manifest.of(BatchId("flights", "d1"), 0, "aa", "cc")

@@ -307,7 +307,7 @@ def program(root: Path, what: str) -> forking.Process:
         ("checksummed", True),
     ],
 )
-def test_a_kill_at_every_timestamp_leaves_no_checksums_or_right_ones(
+def test_a_kill_at_every_step_leaves_no_checksums_or_right_ones(
     ledger: Path, timestamp: str, has_checksums: bool
 ) -> None:
     child = program(ledger.parent, timestamp)

@@ -67,7 +67,7 @@ def test_rows_name_their_columns_and_a_value_is_the_only_one(store: Store) -> No
             OF.value(connection, {"since": 1})
 
 
-def test_what_is_read_first_begins_the_one_timestamp_that_a_reader_sees(store: Store) -> None:
+def test_what_is_read_first_begins_the_one_state_that_a_reader_sees(store: Store) -> None:
     with store.ledger.read() as reading:
         assert not OF.rows(reading, {"since": 0})
         with store.ledger.write() as writing:

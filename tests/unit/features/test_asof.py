@@ -193,7 +193,7 @@ def test_the_mean_of_finite_values_is_finite(values: list[float], mean: float) -
     assert aggregate_rows(aggregate(), apart)["value"].is_finite().all()
 
 
-def test_a_value_is_known_from_the_very_timestamp_on() -> None:
+def test_a_value_is_known_from_its_very_time_on() -> None:
     made = aggregate("last")
     table = aggregate_rows(made, frame_of([("EWR", START, 5.0)]))
     assert table["known_at_us"].to_list() == [START + minutes * MINUTE for minutes in (10, 20, 30)]

@@ -133,7 +133,7 @@ def test_a_column_with_other_bounds_has_no_past():
 @pytest.fixture(scope="module")
 def spring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("days")
-    drift_soak.snapshot_days(directory, date(2013, 2, 1), date(2013, 3, 18))
+    drift_soak.split_days(directory, date(2013, 2, 1), date(2013, 3, 18))
     return directory
 
 

@@ -146,7 +146,7 @@ def test_more_rules_than_bits_of_one_mask() -> None:
     assert verdict.quarantined[REASONS].to_list() == [list(by_row(row)) for row in rows[:3]]
 
 
-def test_an_timestamp_that_no_datetime_can_hold_is_out_of_range() -> None:
+def test_a_timestamp_that_no_datetime_can_hold_is_out_of_range() -> None:
     far = pl.Series("at", [2**62, 0, -(2**62)]).cast(pl.Datetime("us", "UTC"))
     plain = Contract(Integer("n"), Timestamp("at", tz="UTC"), key="n", event_time="at")
     verdict = compile_batch(plain)(pl.DataFrame({"n": [1, 2, 3], "at": far}))

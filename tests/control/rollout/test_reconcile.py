@@ -303,7 +303,7 @@ def test_a_drill_is_not_required_where_none_can_pass(served: World) -> None:
 
 
 def test_a_rollout_that_waits_for_a_drill_can_be_drilled(served: World) -> None:
-    """R120: the drill used to refuse what the rollout waited for; and the status says what that is."""
+    """R120: the drill used to refuse what the rollout waited for; and the status reports what that is."""
     served.champion_responses()
     model = served.model
     model.rollout = dataclasses.replace(rollout_world.POLICY, max_drill_age=timedelta(hours=1))

@@ -63,7 +63,7 @@ class History:
         self.world.reconcile()
         self.last[version] = "harm"
 
-    def roll_back(self, *, harm: str) -> None:
+    def rollback(self, *, harm: str) -> None:
         """Undo the champion's promotion: an operator without harm, or Holdfast by harm after the promotion."""
         undone = self.champion
         row = None if undone is None else read(self.world.store, rollouts.promotion, MODEL, undone)
@@ -91,7 +91,7 @@ class History:
                     self.world.store,
                     row.rollout_id,
                     good=False,
-                    why="told",
+                    why="a complaint",
                     actor="ann",
                     now_us=self.world.tick(),
                 )
@@ -135,9 +135,9 @@ def test_no_rollback_returns_to_a_version_that_did_harm(operations: list[tuple[s
                 case "promote":
                     history.promote(place)
                 case "harm":
-                    history.roll_back(harm="errors 9 of 50")
+                    history.rollback(harm="errors 9 of 50")
                 case "undo":
-                    history.roll_back(harm="")
+                    history.rollback(harm="")
                 case "canary":
                     history.fail_canary(place)
                 case "label":
@@ -163,7 +163,7 @@ def test_the_champion_before_that_was_rolled_back_for_harm_is_passed_over(histor
     second = history.champion
     history.promote(0)
     assert history.champion == first
-    history.roll_back(harm="errors 9 of 50")
+    history.rollback(harm="errors 9 of 50")
     assert history.champion == second
     history.world.rollback(second)
     assert history.champion == HEURISTIC

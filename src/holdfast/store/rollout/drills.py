@@ -28,7 +28,7 @@ NOT_COPIED: Final = (
 )
 """Tables that a copy of the store for a drill leaves out: servers, what they logged and what was read of it, and webhooks.
 
-A read position without its log would hide what the drill's server logs, and a webhook would be asked for its consent.
+A read position without its log would hide what the drill's server logs, and a webhook would have to consent.
 """
 _NEWEST: Final = 20
 """How many drills of one kind and verdict are read."""

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.row.compiler import compile_row
+from holdfast.contract.schema.missing import Reject, as_policy
 from holdfast.contract.schema.units import is_same_unit
 from holdfast.errors import InputError
 from holdfast.features import Aggregate, Feature, columns_read, feature_name
+from holdfast.feeds.feed import PREDICTION_ID
 from holdfast.qualify import Gates, GoldenQuery, Objective
 from holdfast.records import check_name, duration
 from holdfast.rollout import Canary, Hook
@@ -106,6 +108,11 @@ class Model:
         return self.contract.label.name
 
     @property
+    def label_feeds(self) -> tuple[Feed, ...]:
+        """Return the feeds that label the examples later; none if labels come with their rows."""
+        return tuple(feed for feed in self.feeds if feed.labels_for == self.examples.name)
+
+    @property
     def selected_besides(self) -> tuple[str, ...]:
         """Return the columns that the selection reads and that only the feed of the examples has."""
         known = {*self.contract.names, *(aggregate.name for aggregate in self.aggregates)}
@@ -122,6 +129,13 @@ class Model:
         """Return the duration from a row's event until its label is known."""
         assert self.contract.label is not None
         return self.contract.label.delay_span
+
+    @property
+    def label_delays_us(self) -> dict[str, int]:
+        """Return by table how much later than its rows their labels count, in microseconds."""
+        # A label may be dated after it is loaded: it counts from the next microsecond after that time on.
+        later = dict.fromkeys((feed.name for feed in self.label_feeds), 1)
+        return {self.examples.name: self.label_delay // timedelta(microseconds=1)} | later
 
     @property
     def holdout_span(self) -> timedelta:
@@ -152,6 +166,7 @@ def _problems(model: Model) -> Iterator[str]:
     """Yield what does not fit together, the most basic first: the next may follow from it."""
     yield from _feed_problems(model)
     yield from _row_problems(model)
+    yield from _label_feed_problems(model)
     yield from _aggregate_problems(model)
     yield from _feature_problems(model)
     yield from _golden_problems(model)
@@ -189,7 +204,44 @@ def _row_problems(model: Model) -> Iterator[str]:
     if model.contract.label is None:
         yield "its contract has no label, so there is nothing to predict"
     for column in model.contract.columns:
-        yield from _same_column(column, model.examples)
+        later = isinstance(column, Label) and model.label_feeds
+        if not (later and column.name not in model.examples.contract.names):
+            yield from _same_column(column, model.examples)
+
+
+def _label_feed_problems(model: Model) -> Iterator[str]:
+    """Yield what keeps labels that come later from their rows."""
+    key = model.examples.contract.key
+    for feed in model.feeds:
+        if feed.labels_for is None:
+            continue
+        subject = f"the feed {feed.name!r}"
+        if feed.labels_for != model.examples.name:
+            yield f"{subject} labels {feed.labels_for!r}, which is not the feed of its examples, {model.examples.name!r}"
+            continue
+        yield from _must_be(subject, "the label", model.label, feed, (Boolean, Label))
+        if model.label in feed.contract.names and not isinstance(
+            as_policy(feed.contract.column(model.label).missing), Reject
+        ):
+            yield f"{subject}: a row without the label {model.label!r} labels nothing; its missing policy must be Reject()"
+        if feed.label_key == (PREDICTION_ID,):
+            yield from _must_be(subject, "the key", PREDICTION_ID, feed, (Text,))
+            requested = [column.name for column in model.contract.request_columns]
+            for name in key:
+                if name not in requested:
+                    yield f"{subject} joins by {PREDICTION_ID!r}, and a request does not bring the key {name!r} of the rows"
+        elif set(feed.label_key) != set(key):
+            yield (
+                f"{subject} joins by {_listed(feed.label_key)}; the key of {model.examples.name!r} is {_listed(key)} "
+                f"(or join by {PREDICTION_ID!r})"
+            )
+        else:
+            for name in key:
+                yield from _must_be(
+                    subject, "the key", name, feed, (type(model.examples.contract.column(name)),)
+                )
+    if len({feed.corrections for feed in model.label_feeds}) > 1:
+        yield f"its label feeds {_listed(feed.name for feed in model.label_feeds)} declare different corrections"
 
 
 def _same_column(column: Column, feed: Feed) -> Iterator[str]:

@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, Final, ParamSpec, get_type_hints
@@ -99,9 +98,8 @@ class Project:
                 contract_hash=self.model.contract.hash,
                 now_us=now_us(),
                 groups=self.groups,
-                label_delays_us={
-                    self.model.examples.name: self.model.label_delay // timedelta(microseconds=1)
-                },
+                label_delays_us=self.model.label_delays_us,
+                may_be_empty={feed.name for feed in self.model.label_feeds},
             )
 
     def feed(self, name: str) -> Feed:

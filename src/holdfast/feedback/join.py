@@ -54,6 +54,15 @@ def parse_id(text: str) -> PredictionId | None:
     return parsed if str(parsed) == text else None
 
 
+def full_id(text: str) -> str:
+    """Return a prediction id with its row: without one, the first row is meant.
+
+    >>> full_id("web-1-3-17"), full_id("web-1-3-17/4")
+    ('web-1-3-17/0', 'web-1-3-17/4')
+    """
+    return text if "/" in text else f"{text}/0"
+
+
 class Arrival(StrEnum):
     """The outcome of an arriving label."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from holdfast.contract.batch.csv_format import Csv
 from holdfast.contract.schema.columns import Integer
@@ -16,6 +16,8 @@ from holdfast.records import check_name
 if TYPE_CHECKING:
     from holdfast.contract import Contract
 
+PREDICTION_ID: Final = "prediction_id"
+"""The key of a label feed whose labels name a prediction instead of a row."""
 _QUARANTINE: Final = "__quarantine"
 _LONGEST: Final = 63 - len(_QUARANTINE)
 
@@ -46,8 +48,16 @@ class Feed:
         suspect, or is refused, by the level of the expectation.
     source
         The query that a load without a file runs; its $1 is the batch's id.
+    labels_for
+        The feed whose rows this feed labels, when labels become known later than their rows; None for any other feed. The
+        event time of a row is then the time at which its label became known, and the key is the key of the labelled row, or
+        the text `prediction_id`, and the event time. So a correction is a row of its own.
+    corrections
+        Which of several labels of one row counts: "latest" (default), the latest that was known, or "first", which no later
+        label changes. Every label is kept.
 
-    Raises `InputError` HF106 on a name that cannot be used, and on an expectation of a column that the contract lacks.
+    Raises `InputError` HF106 on a name that cannot be used, on an expectation of a column that the contract lacks, and on a
+    label feed without a key to join by.
     """
 
     name: str
@@ -58,6 +68,8 @@ class Feed:
     source: PostgresQuery | None = None
     csv: Csv = field(default_factory=Csv)
     headers: Mapping[str, str] = field(default_factory=dict)
+    labels_for: str | None = None
+    corrections: Literal["latest", "first"] = "latest"
 
     def __post_init__(self) -> None:
         check_name(self.name, "feed")
@@ -78,6 +90,11 @@ class Feed:
         for problem in self._contradictions():
             raise InputError("HF106", f"feed {self.name!r}: {problem}")
 
+    @property
+    def label_key(self) -> tuple[str, ...]:
+        """Return the columns of a label feed that name the labelled row: its key without the event time."""
+        return tuple(name for name in self.contract.key if name != self.contract.event_time)
+
     def _contradictions(self) -> Iterator[str]:
         """Yield the names and expectations that do not fit the contract."""
         for header, name in self.headers.items():
@@ -97,6 +114,28 @@ class Feed:
             yield f"the sequence {sequence!r} must be an Integer column"
         if self.expects.early_labels == "refuse" and self.contract.label is None:
             yield "it refuses early labels and its contract has no label"
+        if self.corrections not in ("latest", "first"):
+            yield f"corrections is 'latest' or 'first', not {self.corrections!r}"
+        if self.labels_for is not None:
+            yield from self._label_contradictions()
+
+    def _label_contradictions(self) -> Iterator[str]:
+        check_name(self.labels_for or "", "feed")
+        time, keys = (
+            self.contract.event_time,
+            ", ".join(map(repr, (*self.label_key, self.contract.event_time))),
+        )
+        if self.labels_for == self.name:
+            yield "it cannot label its own rows"
+        if not self.label_key:
+            yield f"its key is {time!r} alone; a label feed also needs the key of the labelled row, or 'prediction_id'"
+        elif time not in self.contract.key:
+            yield (
+                f"a corrected label would be a duplicate key; declare key=({keys}), with {time!r} as the time at which a "
+                f"label became known"
+            )
+        if PREDICTION_ID in self.label_key and self.label_key != (PREDICTION_ID,):
+            yield f"it joins by {PREDICTION_ID!r} or by the key of the labelled row, not by both"
 
 
 def quarantine_table(feed: str) -> str:

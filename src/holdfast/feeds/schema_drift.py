@@ -31,7 +31,10 @@ def changed_columns(contract: Contract, delivered: Mapping[str, Kind]) -> tuple[
     ('distance', "column 'distance' is missing; it is probably 'dist' now, which is new")
     """
     names = tuple(delivered)
-    missing = [column for column in contract.columns if column.name not in delivered]
+    required = contract.delivered_names(names)
+    missing = [
+        column for column in contract.columns if column.name in required and column.name not in delivered
+    ]
     new = [name for name in names if name not in contract.names]
     renamed = _renamed(contract, delivered, missing, new)
     words = {

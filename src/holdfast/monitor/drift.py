@@ -68,7 +68,8 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
         if len(past) < FEWEST_BATCHES or column.name not in profile.columns:
             continue
         now = profile.columns[column.name]
-        found += _check_missing(column.name, now, past)
+        if column != contract.late_label:  # its absence is declared
+            found += _check_missing(column.name, now, past)
         if column.name in explained or column.name in _id_columns(contract):
             continue
         violations = _check_column(contract, column.name, now, past)

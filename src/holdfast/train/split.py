@@ -30,7 +30,12 @@ class Split:
 
 
 def time_split(
-    frame: pl.DataFrame, event_time: str, holdout: timedelta, *, delay: timedelta = timedelta(0)
+    frame: pl.DataFrame,
+    event_time: str,
+    holdout: timedelta,
+    *,
+    delay: timedelta = timedelta(0),
+    label_known_at: str | None = None,
 ) -> Split:
     """Hold out the newest `holdout` of `frame`, and train on what was known when it began.
 
@@ -48,6 +53,9 @@ def time_split(
         The duration that is held out; positive.
     delay
         The duration from an event until its label is known; not negative.
+    label_known_at
+        The column with the time at which each label became known, microseconds since 1970 UTC. A row is then trained on only if
+        that time is before the split too. None if only `delay` is known.
 
     Raises `InputError` HF401 if either part would be empty, and HF111 if `holdout` is not positive, `delay` is
     negative or the column has no time zone.
@@ -85,6 +93,8 @@ def time_split(
     # Timestamps are compared as numbers: the wall clock time of the split need not exist.
     at_us = pl.col(event_time).dt.epoch("us")
     train = frame.filter(at_us < split_at_us - delay // _MICROSECOND)
+    if label_known_at is not None:
+        train = train.filter(pl.col(label_known_at) < split_at_us)
     held_out = frame.filter(at_us >= split_at_us)
     if train.is_empty():
         raise InputError(

@@ -79,7 +79,7 @@ def _check_names(contract: Contract, rows: Sequence[Mapping[str, object]]) -> No
         if not row.keys() <= seen:
             seen |= row.keys()
     found = sorted(_escape_surrogates(name) for name in seen)
-    require_columns(contract.names, found, {}, state="no row was read")
+    require_columns(contract.delivered_names(found), found, {}, state="no row was read")
 
 
 def _read_column(column: Column, values: list[object]) -> _ReadColumn:

@@ -78,8 +78,8 @@ def from_text(
     Raises
     ------
     InputError
-        HF202 if a column is missing, is not in the contract, or is not text; if its unit does not convert, if it has
-        two units, or if it has another semantic than the contract's.
+        HF202 if a column other than a label that comes later is missing, is not in the contract, or is not text; if its
+        unit does not convert, if it has two units, or if it has another semantic than the contract's.
 
     Examples
     --------
@@ -95,7 +95,10 @@ def from_text(
     """
     frame, facts = _apply_header_units(contract, frame, facts)
     not_text = [name for name in contract.names if frame.schema.get(name, pl.String) != pl.String]
-    require_columns(contract.names, frame.columns, {"not text": not_text}, state="no row was read")
+    required = contract.delivered_names(frame.columns)
+    require_columns(required, frame.columns, {"not text": not_text}, state="no row was read")
+    if len(required) < len(contract.names):
+        frame = frame.with_columns(pl.lit(None, pl.String).alias(contract.names[-1]))
     conversions = column_conversions(contract, facts) if facts else {}
     faults: dict[str, pl.Series] = {}
     read: list[pl.Series] = []

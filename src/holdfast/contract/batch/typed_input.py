@@ -47,6 +47,8 @@ def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS)
     faults: dict[str, pl.Series] = {}
     widened: list[pl.Series] = []
     conversions = column_conversions(contract, facts)
+    if len(contract.delivered_names(frame.columns)) < len(contract.names):
+        frame = frame.with_columns(pl.lit(None, pl.Boolean).alias(contract.names[-1]))
     there = set(frame.columns)
     for column in contract.columns:
         if column.name not in there:

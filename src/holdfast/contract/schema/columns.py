@@ -277,7 +277,8 @@ class Label:
     delay
         A duration such as "12h"; not negative. No training or evaluation before it may use the label of a row.
     missing
-        `Reject` (default), or `Keep` if a row may be loaded before its label is known, or without one.
+        `Reject` (default), or `Keep` if a row may be loaded before its label is known, or without one. A delivery may then
+        lack the column, and a share of rows without a label is no drift.
     semantic
         As in `Number`.
     """

@@ -20,7 +20,7 @@ from holdfast.contract.schema.columns import (
     Timestamp,
 )
 from holdfast.contract.schema.expressions import Rule
-from holdfast.contract.schema.missing import Reject, as_policy, policy_from_json, policy_json
+from holdfast.contract.schema.missing import Keep, Reject, as_policy, policy_from_json, policy_json
 from holdfast.contract.schema.rule_types import check_rule
 from holdfast.errors import InputError
 from holdfast.records import canonical_json, sha256_hex
@@ -123,6 +123,18 @@ class Contract:
     def request_columns(self) -> tuple[Column, ...]:
         """Return the columns that a request must bring: all but the label."""
         return tuple(column for column in self.columns if not isinstance(column, Label))
+
+    @property
+    def late_label(self) -> Label | None:
+        """Return the label if a row may be loaded before it is known; a delivery may then lack its column."""
+        kept = self.label is not None and isinstance(as_policy(self.label.missing), Keep)
+        return self.label if kept else None
+
+    def delivered_names(self, found: Iterable[str]) -> tuple[str, ...]:
+        """Return the columns that a delivery with the columns `found` must have: all, or all but a label that comes later."""
+        late = self.late_label
+        absent = late is not None and late.name not in set(found)
+        return tuple(name for name in self.names if not (absent and late is not None and name == late.name))
 
     @cached_property
     def hash(self) -> str:

@@ -88,7 +88,7 @@ def _comparable(store: Store, row: RolloutRow) -> tuple[str, ...]:
     columns = tuple(Canary.from_json(row.policy_json).slices)
     for version in (row.challenger, row.champion):
         if version is not None and columns:
-            known = _known_columns(store, version)
+            known = known_columns(store, version)
             columns = tuple(name for name in columns if name in known)
     return columns
 
@@ -113,7 +113,7 @@ def refuse_unguarded(store: Store, policy: Canary, challenger: str, champion: st
         HF107, because such a guard would get no request.
     """
     for version in (challenger, champion):
-        known = () if version is None or not policy.slices else _known_columns(store, version)
+        known = () if version is None or not policy.slices else known_columns(store, version)
         for name in policy.slices if known else ():
             if name not in known:
                 raise InputError(
@@ -133,14 +133,14 @@ def slicer_of(store: Store, columns: Sequence[str]) -> Slicer:
     """
 
     def slices(version: str, inputs: Sequence[Any]) -> tuple[str, ...]:
-        known = _known_columns(store, version)
+        known = known_columns(store, version)
         places = ((name, known.index(name)) for name in columns if name in known)
         return tuple(f"{name}={_value(inputs[at])}" for name, at in places if at < len(inputs))
 
     return slices
 
 
-def _known_columns(store: Store, version: str) -> tuple[str, ...]:
+def known_columns(store: Store, version: str) -> tuple[str, ...]:
     """Return the request columns of a version in order; none if its file cannot be read."""
     try:
         return _request_columns(store, version)

@@ -9,6 +9,7 @@ from datetime import timedelta
 import polars as pl
 
 from holdfast.contract.batch.compiler import compile_batch, dtype, dtypes
+from holdfast.control.training import labels
 from holdfast.declaration import Model
 from holdfast.errors import InputError, RefusedError
 from holdfast.features import Aggregate
@@ -16,6 +17,7 @@ from holdfast.features.asof import aggregate_rows, join_as_of
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 from holdfast.store.files import data_files
+from holdfast.tables.labels import KNOWN_AT
 from holdfast.tables.selection import SelectedRows, count_forbidden, select_rows
 from holdfast.train import Split, time_split
 
@@ -26,7 +28,8 @@ class Examples:
 
     `unlabelled` counts rows that were left out because they have no label, `not_due` those whose label
     could not be known yet. `dropped` is the number of rows that each reason rejected ("distance|range"); rejected
-    rows are in `rejected` and not in `frame`. Columns of the feed that only the model's selection reads are in both.
+    rows are in `rejected` and not in `frame`. Columns of the feed that only the model's selection reads are in both. With
+    labels that come later, `frame` has the time at which each label became known in the column `KNOWN_AT`.
     """
 
     frame: pl.DataFrame
@@ -38,6 +41,9 @@ class Examples:
 
 def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], snapshot: str) -> Examples:
     """Read the labelled rows of `model` in `snapshot`, joined with `aggregates` of the same snapshot.
+
+    Labels of the model's label feeds are joined as they were known when the snapshot was made (`tables.labels`). A row without
+    one is counted and not used.
 
     A row whose label was not due when the snapshot was made (event time plus the label's delay) is left out:
     its value is a guess or will still change (R55, R65). The time of the snapshot counts, not that of
@@ -65,10 +71,16 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
     also = {
         name: kind for name, kind in dtypes(model.examples.contract).items() if name in model.selected_besides
     }
-    rows = data_files.read_rows(store, snapshot, model.examples.name, dtypes(model.contract) | also)
-    labelled = rows.drop_nulls(model.label) if rows.width else rows
     with store.ledger.read() as connection:
-        created_at_us = snapshots.get(connection, snapshot).created_at_us
+        taken = snapshots.get(connection, snapshot)
+    created_at_us = taken.created_at_us
+    if model.label_feeds:
+        also |= {name: dtype(model.examples.contract.column(name)) for name in model.examples.contract.key}
+    rows = data_files.read_rows(store, snapshot, model.examples.name, dtypes(model.contract) | also)
+    if model.label_feeds and rows.width:
+        rows = labels.join_labels(store, model, taken, rows)
+        also[KNOWN_AT] = pl.Int64()
+    labelled = rows.drop_nulls(model.label) if rows.width else rows
     due = _due(model, labelled, created_at_us)
     if due.is_empty():
         raise InputError(
@@ -79,7 +91,8 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
             next_command=f"holdfast ingest {model.examples.name} <file>",
         )
     verdict = compile_batch(model.contract)(due.select(model.contract.names))
-    valid = _with_columns(verdict.valid, due, model.contract.key, list(also))
+    brought = [name for name in also if name not in model.contract.names]
+    valid = _with_columns(verdict.valid, due, model.contract.key, brought)
     return Examples(
         with_aggregates(store, model, aggregates, snapshot, valid),
         unlabelled=rows.height - labelled.height,
@@ -121,8 +134,14 @@ def with_aggregates(
 
 
 def split_days(model: Model, frame: pl.DataFrame) -> Split:
-    """Split examples of `model` with `time_split`, by its holdout and its label's delay."""
-    return time_split(frame, model.contract.event_time, model.holdout_span, delay=model.label_delay)
+    """Split examples of `model` with `time_split`, by its holdout, its label's delay, and when each label became known."""
+    return time_split(
+        frame,
+        model.contract.event_time,
+        model.holdout_span,
+        delay=model.label_delay,
+        label_known_at=KNOWN_AT if KNOWN_AT in frame.columns else None,
+    )
 
 
 def choose(model: Model, rows: pl.DataFrame, rejected: pl.DataFrame, seed: int) -> SelectedRows:

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from holdfast.errors import HoldfastError, NotFoundError
-from holdfast.feedback import parse_id
+from holdfast.feedback import full_id, parse_id
 from holdfast.serve.api.recent_labels import RecentLabels
 from holdfast.serve.http.exchange import Exchange
 from holdfast.serve.http.request_guard import RequestGuard
@@ -256,7 +256,7 @@ class Routes:
         return [self._label(label, now_us) for label in labels]
 
     def _label(self, label: _Label, now_us: int) -> FeedbackRecord:
-        name = label.id if "/" in label.id else f"{label.id}/0"
+        name = full_id(label.id)
         place = parse_id(name)
         if place is None:
             raise RequestError(

@@ -7,7 +7,7 @@ may register: it names rows that were loaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -58,6 +58,7 @@ def create(
     now_us: int,
     groups: Mapping[str, str | None] | None = None,
     label_delays_us: Mapping[str, int] | None = None,
+    may_be_empty: Collection[str] = (),
 ) -> Snapshot:
     """Create the snapshot of `tables` at the newest table version; the same loads give the same snapshot again.
 
@@ -71,6 +72,8 @@ def create(
     label_delays_us
         By table, how much later than its rows their labels are known. While labels come due, unchanged tables give a
         new snapshot each day (UTC), because the training rows differ.
+    may_be_empty
+        Tables that are left out while they have no row.
 
     Raises `NotFoundError` HF303 when a table has no row, or none that is not held back.
     """
@@ -79,6 +82,7 @@ def create(
     found = {
         table: data_files.entries(connection, table, version, excluded=held) for table in sorted(set(tables))
     }
+    found = {table: facts for table, facts in found.items() if facts or table not in may_be_empty}
     contents = tuple(_table(table, facts, held) for table, facts in found.items())
     day = _day(found, label_delays_us or {}, now_us)
     name = snapshot_name(version, contract_hash, contents, incomplete_loads=held, day=day)

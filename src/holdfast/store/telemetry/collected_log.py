@@ -199,6 +199,7 @@ _LATER_SEGMENTS: Final = 2
 _PREDICTION_COLUMNS: Final = (
     "prediction", "version", "arm", "rollout", "unit", "probability", "event_time_us", "at_us",
 )  # fmt: skip
+_INPUT_COLUMNS: Final = ("prediction", "version", "inputs")
 _PAIR_COLUMNS: Final = ("prediction", "unit", "rollout", "probability", "champion_probability")
 
 
@@ -318,6 +319,13 @@ def read_predictions(root: Path, located: Located) -> tuple[dict[str, Prediction
         for prediction, *rest in frame.iter_rows()
     }
     return found, damaged
+
+
+def read_inputs(root: Path, located: Located) -> tuple[pl.DataFrame, tuple[Damaged, ...]]:
+    """Return the located predictions with their version and inputs, and the files that cannot be read."""
+    frames, damaged = _read(root, located, _INPUT_COLUMNS)
+    empty = pl.DataFrame(schema={name: pl.String() for name in _INPUT_COLUMNS})
+    return pl.concat([empty, *(frame for _, frame in frames)]), damaged
 
 
 def read_shadow_pairs(root: Path, located: Located) -> tuple[dict[str, ShadowPair], tuple[Damaged, ...]]:

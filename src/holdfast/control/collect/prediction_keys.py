@@ -1,0 +1,83 @@
+"""Find the business key of predictions: a caller knows its application's number, the log knows both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from holdfast.contract import Column, Contract, Timestamp
+from holdfast.contract.batch.compiler import dtype
+from holdfast.contract.schema.timestamps import read_timestamp
+from holdfast.control.collect.log_summary import known_columns
+from holdfast.errors import IntegrityError
+from holdfast.feedback import full_id
+from holdfast.feeds.feed import PREDICTION_ID
+from holdfast.store import Store
+from holdfast.store.telemetry import collected_log
+from holdfast.store.telemetry.collected_log import PREDICTIONS
+
+
+def keys_of(store: Store, contract: Contract, predictions: pl.Series) -> pl.DataFrame:
+    """Return `prediction_id` and the key columns of `contract` for those of `predictions` that were collected.
+
+    A prediction id without a row number is that of the first row. Raises `IntegrityError` HF301 if a file that may hold one
+    of them is damaged: fewer keys would be fewer labels without a sign.
+    """
+    named = {name: full_id(name) for name in predictions.unique().sort()}
+    with store.ledger.read() as connection:
+        located = collected_log.locate(connection, PREDICTIONS, list(dict.fromkeys(named.values())))
+    found, damaged = collected_log.read_inputs(store.root, located)
+    if damaged:
+        raise IntegrityError(
+            "HF301",
+            f"the predictions in {damaged[0].path} cannot be read: {damaged[0].explanation}",
+            state="nothing was read",
+            next_command="holdfast verify",
+        )
+    keys = key_rows(store, contract, found)
+    ids = pl.DataFrame({PREDICTION_ID: list(named), "prediction": list(named.values())}, schema=_IDS)
+    return ids.join(keys, on="prediction", how="inner").drop("prediction")
+
+
+_IDS: Final = {PREDICTION_ID: pl.String(), "prediction": pl.String()}
+
+
+def key_rows(store: Store, contract: Contract, found: pl.DataFrame) -> pl.DataFrame:
+    """Return `prediction` and the key columns of `contract` for the rows of `found` whose version receives the key.
+
+    Parameters
+    ----------
+    store
+        The store, for the contracts of the versions.
+    contract
+        The contract of the labelled rows.
+    found
+        Columns `prediction`, `version` and `inputs`, as the log keeps them.
+    """
+    columns = [contract.column(name) for name in contract.key]
+    rows: list[tuple[Any, ...]] = []
+    for prediction, version, inputs in found.iter_rows():
+        places = _places(known_columns(store, version), contract.key)
+        if places is not None:
+            values = json.loads(inputs)
+            rows.append(
+                (prediction, *(_read(column, values[at]) for column, at in zip(columns, places, strict=True)))
+            )
+    schema = {"prediction": pl.String()} | {column.name: dtype(column) for column in columns}
+    return pl.DataFrame(rows, schema=schema, orient="row").drop_nulls()
+
+
+def _places(known: Sequence[str], key: Sequence[str]) -> list[int] | None:
+    return [known.index(name) for name in key] if set(key) <= set(known) else None
+
+
+def _read(column: Column, value: object) -> object:
+    """Return a key value as the tables have it; None if it is none."""
+    if isinstance(column, Timestamp):
+        found = read_timestamp(value, ZoneInfo(column.tz), local=column.naive == "local")
+        return None if isinstance(found, str) else found
+    return value

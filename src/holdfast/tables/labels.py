@@ -1,0 +1,56 @@
+"""Labels that come later than their rows: which label of a row was known at a given time.
+
+A label feed keeps every label that it received. A row of it has the key of the labelled row, the label, and the time at which
+the label became known. A correction is another row of the same key, so the history stays and any past state can be computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, TypeAlias
+
+import polars as pl
+
+Corrections: TypeAlias = Literal["latest", "first"]
+"""Which of several labels of one row counts: the latest that was known, or the first for ever."""
+
+KNOWN_AT: Final = "_label_known_at_us"
+"""The column with the time at which a label became known, microseconds since 1970 UTC. No contract can name it so."""
+
+
+def known_labels(
+    history: pl.DataFrame, *, key: Sequence[str], label: str, until_us: int, corrections: Corrections
+) -> pl.DataFrame:
+    """Return the label of each key that was known at `until_us`, one row for each key.
+
+    Parameters
+    ----------
+    history
+        Rows with `key`, `label` and `KNOWN_AT`, in any order, with repetitions. Rows without a label are ignored.
+    key
+        The columns that identify the labelled row.
+    label
+        The boolean column of the label.
+    until_us
+        Microseconds since 1970 UTC. A label that became known later is ignored.
+    corrections
+        Which of several labels counts.
+
+    Returns the columns `key`, `label` and `KNOWN_AT`: since when the label is known without a change. A repeated label counts
+    once and moves no time. Of two labels of one key at one time, true counts as the later, so the result depends on no order.
+
+    >>> rows = [("a", 10, False), ("a", 20, True), ("a", 30, True), ("b", 40, True)]
+    >>> history = pl.DataFrame(rows, schema=["id", KNOWN_AT, "repaid"], orient="row")
+    >>> known_labels(history, key=["id"], label="repaid", until_us=35, corrections="latest").rows()
+    [('a', True, 20)]
+    """
+    keys = list(key)
+    known = (
+        history.select(*keys, label, KNOWN_AT)
+        .filter(pl.col(KNOWN_AT) <= until_us, pl.col(label).is_not_null())
+        .sort(*keys, KNOWN_AT, label)
+    )
+    if corrections == "latest":
+        # Where the value changed: the last of these places is since when the value is known.
+        known = known.filter((pl.col(label) != pl.col(label).shift(1)).over(keys).fill_null(value=True))
+    return known.unique(keys, keep="first" if corrections == "first" else "last", maintain_order=True)

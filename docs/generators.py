@@ -18,6 +18,7 @@ import holdfast
 import holdfast.contract.schema.source_metadata
 import holdfast.contract.schema.units
 from holdfast.cli.app import app, load_commands
+from holdfast.cli.output import EXIT_STATUS
 from holdfast.contract import (
     Boolean,
     Category,
@@ -65,6 +66,11 @@ def settings() -> str:
 def errors() -> str:
     """Every error code."""
     return table(("code", "meaning"), ((f"`{code}`", meaning) for code, meaning in CODES.items()))
+
+
+def exit_status() -> str:
+    """Every exit status of a command."""
+    return table(("status", "meaning"), ((f"`{status}`", meaning) for status, meaning in EXIT_STATUS.items()))
 
 
 def rollout() -> str:

@@ -5,6 +5,7 @@ Each part checks itself when it is made; this module checks that the parts agree
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,10 +16,15 @@ from holdfast.contract.row.compiler import compile_row
 from holdfast.contract.schema.missing import Reject, as_policy
 from holdfast.contract.schema.units import is_same_unit
 from holdfast.errors import InputError
+<<<<<<< HEAD
 from holdfast.features import Aggregate, Feature, columns_read, feature_name
 from holdfast.feeds.feed import PREDICTION_ID
+=======
+from holdfast.features import Aggregate, Feature, Passthrough, columns_read
+from holdfast.features.input_rules import problems as input_problems
+>>>>>>> 2a009c16 (cli: exit statuses that an orchestrator can branch on)
 from holdfast.qualify import Gates, GoldenQuery, Objective
-from holdfast.records import check_name, duration
+from holdfast.records import canonical_json, check_name, duration
 from holdfast.rollout import Canary, Hook
 from holdfast.rollout.decision import webhooks as rollout_hooks
 from holdfast.rollout.model.drills import Drills
@@ -169,6 +175,7 @@ def _problems(model: Model) -> Iterator[str]:
     yield from _label_feed_problems(model)
     yield from _aggregate_problems(model)
     yield from _feature_problems(model)
+    yield from _learner_problems(model)
     yield from _golden_problems(model)
     yield from _selection_problems(model)
     yield from _slice_problems(model)
@@ -342,16 +349,42 @@ def _feature_problems(model: Model) -> Iterator[str]:
     ]
     for feature in unknown:
         yield f"{feature!r} is no feature; write one such as Passthrough({feature!r})"
-    readable = {column.name for column in model.contract.request_columns} | {a.name for a in model.aggregates}
-    for user, features in (("a feature", model.features), ("the heuristic", model.heuristic_features)):
-        for feature in features:
-            for column in columns_read(feature):
-                if column == model.label:
-                    yield f"{user}, {feature!r}, reads the label"
-                elif column not in readable:
-                    yield f"{user}, {feature!r}, reads {column!r}: neither in the contract nor an aggregate"
-        for name in _duplicates([feature_name(feature) for feature in features]):
-            yield f"two features are named {name!r}; give one of them a name of its own"
+    aggregates = [aggregate.name for aggregate in model.aggregates]
+    known = [feature for feature in model.features if isinstance(feature, _FEATURES)]
+    # Training gives the candidate every aggregate; one that no feature reads becomes a feature.
+    read = {column for feature in known for column in columns_read(feature)}
+    known += [Passthrough(name) for name in aggregates if name not in read]
+    for user, features in (("a feature", known), ("the heuristic", model.heuristic_features)):
+        for problem in input_problems(features, aggregates, model.contract):
+            yield f"{user}, {problem}"
+
+
+def _learner_problems(model: Model) -> Iterator[str]:
+    """Yield why training could not call the learner or the heuristic."""
+    for role, learner in (("learner", model.learner), ("heuristic", model.heuristic)):
+        shown = getattr(learner, "__name__", type(learner).__name__)
+        if isinstance(learner, type) or not callable(getattr(learner, "fit", None)):
+            yield f"{role}={shown} cannot be trained: it is an object with name, parameters and fit, such as LightGBM()"
+            continue
+        if not isinstance(getattr(learner, "name", None), str):
+            yield f"{role}={shown} has no name, a text for the version's metadata"
+        if not _is_json_object(getattr(learner, "parameters", None)):
+            yield f"{role}={shown} has no parameters, a mapping of JSON values"
+        weighted = {"weights": None} if model.selection.weights else {}
+        try:
+            inspect.signature(learner.fit).bind(None, None, (), seed=0, **weighted)
+        except (TypeError, ValueError) as error:
+            yield (
+                f"{role}={shown} cannot be trained: its fit() takes other arguments ({error}); Holdfast calls "
+                f"fit(x, y, names, seed=...{', weights=...' if weighted else ''}) and gets an ONNX graph"
+            )
+
+
+def _is_json_object(value: object) -> bool:
+    try:
+        return isinstance(value, Mapping) and bool(canonical_json(dict(value)))
+    except (TypeError, ValueError):
+        return False
 
 
 def _golden_problems(model: Model) -> Iterator[str]:

@@ -5,18 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
+import polars as pl
 import pytest
 
-from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.contract import Boolean, Category, Constant, Contract, Integer, Label, Number, Text, Timestamp
 from holdfast.declaration import Model, Objective
 from holdfast.errors import InputError
-from holdfast.features import Aggregate, Hour, Log, Ordinal, Passthrough
+from holdfast.features import (
+    Aggregate,
+    Bucket,
+    Clip,
+    Difference,
+    Hour,
+    Impute,
+    Log,
+    Month,
+    Ordinal,
+    Passthrough,
+    Ratio,
+    Weekday,
+)
+from holdfast.features.fitting import fit
+from holdfast.features.input_rules import problems
 from holdfast.feeds import Expectations, Feed, Granularity
 from holdfast.qualify import GoldenQuery
 from holdfast.rollout import Canary
 from holdfast.rollout.model.drills import Drills
+from holdfast.tables.selection import Selection, Weights
 from holdfast.train import GroupMean, LightGBM
 
 COLUMNS = (
@@ -270,3 +287,97 @@ def test_the_label_is_due_at_one_time_only() -> None:
 def test_an_objective_that_cannot_be_met_or_missed_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="objective"):
         Objective(**given)
+
+
+EVERY_KIND = Contract(
+    Text("id"),
+    Number("number", unit="1"),
+    Integer("whole", unit="1"),
+    Boolean("flag"),
+    Category("word"),
+    Timestamp("at", tz="UTC"),
+    key="id",
+    event_time="at",
+    label=Label("late", delay="1d"),
+)
+MEAN = replace(WIND, over="rows", by="word", value="number", known_at="at", name="mean")
+ROWS = pl.DataFrame(
+    {
+        "number": [1.0, 2.0], "whole": [1, 2], "flag": [True, False], "word": ["a", "b"],
+        "at": [datetime(2026, 1, 1, tzinfo=UTC)] * 2, "id": ["a", "b"], "late": [True, False], "mean": [1.0, None],
+    }
+)  # fmt: skip
+MAKERS: list[Callable[[str], Any]] = [
+    Passthrough, Ordinal, Log, Hour, Weekday, Month, Impute,
+    lambda name: Clip(name, low=0.0),
+    lambda name: Bucket(name, edges=(1.0,)),
+    lambda name: Ratio(name, "number"),
+    lambda name: Difference("number", name, name="other"),
+    lambda name: Impute(name, missing=Constant("x")),
+    lambda name: Impute(name, missing="median"),
+    lambda name: Impute(name, missing="reject"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", [*EVERY_KIND.names, "mean", "absent"])
+@pytest.mark.parametrize("make", MAKERS)
+def test_what_the_declaration_accepts_can_be_fitted(make: Callable[[str], Any], column: str) -> None:
+    """Each kind of feature of each kind of column, for the learner and for the heuristic."""
+    feature = make(column)
+    feed = Feed("rows", EVERY_KIND)
+    whole = GOOD | {
+        "examples": feed,
+        "feeds": (feed,),
+        "contract": EVERY_KIND,
+        "aggregates": (MEAN,),
+        "golden": (),
+    }
+    passes = Passthrough("number")
+    refused = [*problems((feature,), ("mean",), EVERY_KIND)]
+    if not refused:
+        Model(**whole | {"features": (feature,), "heuristic": GroupMean(by=(feature,))})
+        assert fit((feature,), (MEAN,), EVERY_KIND, ROWS).features
+        return
+    with pytest.raises(InputError, match="HF105"):
+        fit((feature,), (MEAN,), EVERY_KIND, ROWS)
+    for features, by in (((feature,), (passes,)), ((passes,), (feature,))):
+        with pytest.raises(InputError, match=r"HF107: model 'delay': (a feature|the heuristic), "):
+            Model(**whole | {"features": features, "heuristic": GroupMean(by=by)})
+
+
+class Own:
+    name = "own"
+    parameters: ClassVar = {"depth": 3}
+
+    def fit(self, x: object, y: object, names: object, *, seed: int) -> None:
+        """A learner of one's own that knows no weights."""
+
+
+class Foreign:
+    def fit(self, x: object, y: object) -> None:
+        """The form of other libraries."""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"learner": Foreign()}, "learner=Foreign has no name"),
+        ({"learner": "model.pkl"}, "learner=str cannot be trained"),
+        ({"learner": LightGBM}, "learner=LightGBM cannot be trained"),
+        ({"learner": type("Odd", (Own,), {"fit": Foreign.fit})()}, r"its fit\(\) takes other arguments"),
+        ({"learner": type("Odd", (Own,), {"parameters": {"f": print}})()}, "has no parameters"),
+        (
+            {"learner": Own(), "selection": Selection(weights=(Weights("carrier", {"UA": 2.0}),))},
+            r"fit\(x, y, names, seed=..., weights=...\)",
+        ),
+    ],
+)
+def test_a_learner_that_training_cannot_call_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Model(**GOOD | change)
+    Model(**GOOD | {"learner": Own()})
+
+
+def test_a_label_is_true_or_false() -> None:
+    with pytest.raises(InputError, match=r"HF104: label=.*regression and several classes: not yet"):
+        Contract(*COLUMNS, key=("carrier", "at"), event_time="at", label=Number("late", unit="1"))  # type: ignore[arg-type]

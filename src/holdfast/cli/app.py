@@ -9,12 +9,12 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TextIO, cast
 
 import typer
 
-from holdfast.cli.output import Output
-from holdfast.errors import HoldfastError
+from holdfast.cli.output import DONE, INTERRUPTED, Output, UntilClosed
+from holdfast.errors import HoldfastError, InputError
 
 MODULES: Final[dict[str, tuple[str, ...]]] = {
     "commands.project.init": ("init",),
@@ -99,20 +99,34 @@ def load_commands(name: str) -> None:
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
+    sys.stdout = cast(TextIO, UntilClosed(sys.stdout))
+    output = Output(as_json="--json" in sys.argv)
     try:
         load_commands(sys.argv[1] if len(sys.argv) > 1 else "")
-        app(prog_name="holdfast")
+        status = app(prog_name="holdfast", standalone_mode=False) or DONE
     except HoldfastError as error:
-        sys.exit(Output(as_json="--json" in sys.argv).error(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; committed work is kept, the rest was rolled back\n")
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader (head, less) has closed the pipe.
-        sys.stderr.close()
-        sys.exit(0)
+        status = output.error(error)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
     except Exception as error:
-        sys.exit(Output(as_json="--json" in sys.argv).error(_defect(error)))
+        status = output.error(_misused(error) or _defect(error))
+    if status == INTERRUPTED:
+        sys.stderr.write("interrupted; committed work is kept, the rest was rolled back\n")
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def _misused(error: Exception) -> HoldfastError | None:
+    """Return what is wrong with the arguments as HF101; None for another error."""
+    # Typer keeps the class of these errors to itself.
+    if not isinstance(error, typer.BadParameter.__mro__[1]):
+        return None
+    error = cast(typer.BadParameter, error)
+    named = error.ctx.command_path if error.ctx is not None else "holdfast"
+    what = error.format_message().strip().rstrip(".")
+    # Without any argument Typer has printed the help already, and has nothing to add.
+    what = what or f"{named} needs a command"
+    return InputError("HF101", what, state="nothing was done", next_command=f"{named} --help")
 
 
 def _defect(error: Exception) -> HoldfastError:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
-from typing import Final, TextIO, TypeVar
+from typing import Any, Final, TextIO, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,15 +29,35 @@ from holdfast.records import Progress, Verdict, to_plain
 
 Row = TypeVar("Row")
 
-EXIT_STATUS: Final[dict[type[HoldfastError], int]] = {
-    InputError: 2,
-    NotFoundError: 3,
-    ConflictError: 4,
-    RefusedError: 5,
-    IntegrityError: 6,
-    UnavailableError: 7,
+DONE: Final = 0
+JUDGED: Final = 1
+MISUSED: Final = 2
+NOT_FOUND: Final = 3
+DEFECT: Final = 70
+RETRY: Final = 75
+INTERRUPTED: Final = 130
+
+EXIT_STATUS: Final[dict[int, str]] = {
+    DONE: "done; also where a run before had done it already",
+    JUDGED: "judged and refused: a gate, an expectation, a rule or a check was not passed; the same call gives the same result",
+    MISUSED: "the usage or the input is wrong: arguments, the model file, settings, a delivery that cannot be read",
+    NOT_FOUND: "what was named does not exist",
+    DEFECT: "a defect of Holdfast (HF901)",
+    RETRY: "not possible now; the same call may succeed later",
+    INTERRUPTED: "interrupted by Ctrl-C; committed work is kept",
 }
-"""The exit status of each kind of error; 0 is success, 1 a check that failed (a gate, a verification)."""
+"""Every exit status of a command, and what it means; an orchestrator branches on these (sysexits.h names 70 and 75)."""
+
+_OF_KIND: Final[dict[type[HoldfastError], int]] = {
+    InputError: MISUSED,
+    NotFoundError: NOT_FOUND,
+    ConflictError: JUDGED,
+    RefusedError: JUDGED,
+    IntegrityError: JUDGED,
+    UnavailableError: RETRY,
+}
+_OVERTAKEN: Final = "HF304"
+"""A conflict with a process that came first: unlike the other conflicts, it passes by itself."""
 
 COLOURS: Final = {
     Verdict.PASS: "green",
@@ -102,7 +123,7 @@ class Output:
                 self._err.print(f"  state: {escape(error.state)}")
             if error.next_command:
                 self._err.print(f"  next:  [cyan]{escape(error.next_command)}[/]")
-        return next((status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)), 1)
+        return exit_status(error)
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Progress]:
@@ -117,9 +138,60 @@ class Output:
             yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
+def exit_status(error: HoldfastError) -> int:
+    """Return the exit status of a command that `error` ended.
+
+    >>> exit_status(RefusedError("HF207", "refused")), exit_status(UnavailableError("HF302", "no reply"))
+    (1, 75)
+    """
+    if error.code == _OVERTAKEN:
+        return RETRY
+    return next((status for kind, status in _OF_KIND.items() if isinstance(error, kind)), DEFECT)
+
+
 def _plain(value: object) -> object:
     """Return a record as its fields; anything else that JSON lacks as text."""
     return to_plain(value) if is_dataclass(value) else str(value)
+
+
+class UntilClosed:
+    """Standard output that goes nowhere once its reader, such as `head`, has closed the pipe.
+
+    The command goes on: its exit status is that of its work, whatever was read of its output.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.is_closed_by_reader = False
+
+    def write(self, text: str) -> int:
+        """Write `text`, or drop it if no reader is left."""
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._discard()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush what was written, or drop it if no reader is left."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._discard()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _discard(self) -> None:
+        self.is_closed_by_reader = True
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)
+
+
+def has_reader() -> bool:
+    """Return True unless the reader of standard output has closed the pipe."""
+    return not getattr(sys.stdout, "is_closed_by_reader", False)
 
 
 def _console(stream: TextIO, *, quiet: bool = False) -> Console:

@@ -130,7 +130,7 @@ def _declared(path: Path) -> Model:
         declared = runpy.run_path(str(path)).get("model")
     except HoldfastError as error:
         raise InputError(error.code, f"{path.name}: {error.what}", state="nothing was read") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         line = f"{Path(where.filename).name}, line {where.lineno}"
         raise _unusable(f"running {path.name} failed: {type(error).__name__}: {error} ({line})") from error

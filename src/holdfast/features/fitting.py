@@ -30,6 +30,7 @@ from holdfast.contract import (
 )
 from holdfast.contract.schema.missing import as_policy, fill_values
 from holdfast.errors import InputError
+from holdfast.features import input_rules
 from holdfast.features.aggregate import Aggregate
 from holdfast.features.declarations import (
     Bucket,
@@ -96,12 +97,15 @@ def fit(
         *features,
         *(Passthrough(aggregate.name) for aggregate in aggregates if aggregate.name not in columns),
     ]
+    for problem in input_rules.problems(all_features, [aggregate.name for aggregate in aggregates], contract):
+        raise InputError(
+            "HF105",
+            problem,
+            state="nothing was fitted",
+            next_command="correct the model file, then holdfast check",
+        )
     fitting = _Fitter(aggregates, contract, frame, columns)
     fitted = tuple(part for feature in all_features for part in fitting.fit(feature))
-    names = [part.name for part in fitted]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError("HF105", f"two features are named {twice[0]!r}; set name= on one of them")
     zones = {part.zone for part in fitted if isinstance(part, FittedDatetime)}
     return FittedFeatures(
         contract.hash,
@@ -143,10 +147,8 @@ class _Fitter:
         name = feature_name(feature)
         match feature:
             case Passthrough(column):
-                self._require_number(column)
                 yield FittedNumber(name, column, None)
             case Impute(column, _, missing):
-                self._require_number(column)
                 policy, fill = self._fit_impute(column, missing)
                 yield FittedNumber(name, column, fill)
                 yield from _flag(name, column, policy)
@@ -175,18 +177,11 @@ class _Fitter:
         if missing is not None:
             assert not isinstance(missing, str)  # the declaration has resolved the shorthand
             return missing, self._fit_fill(column, missing)
-        if column in self.aggregates:
-            raise InputError(
-                "HF105",
-                f"Impute({column!r}): an aggregate has no policy of its own; set missing=, or use Passthrough",
-            )
         return self._policy_of(column), self.fills.get(column)
 
     def _fit_fill(self, column: str, policy: Missing) -> float | None:
         match policy:
             case Constant(value):
-                if isinstance(value, str):
-                    raise InputError("HF105", f"Impute({column!r}): {value!r} is not a number")
                 return float(value)
             case Median():
                 return self._require_finite(column, self._finite_values(column).median())
@@ -195,15 +190,13 @@ class _Fitter:
             case Keep():
                 return None
             case Reject():
-                raise InputError("HF105", f"Impute({column!r}): only the contract can reject rows")
+                raise AssertionError("the rules of inputs have refused it")
             case _:
                 assert_never(policy)
 
     def _fit_ordinal(self, name: str, feature: Ordinal) -> FittedOrdinal:
-        column = self._column_of(feature.column)
-        if not isinstance(column, Category):
-            what = f"Ordinal({feature.column!r}): the column is a {type(column).__name__}, not a Category"
-            raise InputError("HF105", what)
+        column = self.contract.column(feature.column)
+        assert isinstance(column, Category)
         seen = self.frame[column.name].drop_nulls().value_counts(name="rows")
         frequent = set(seen.filter(pl.col("rows") >= feature.at_least)[column.name])
         listed = frequent if column.values is None else set(column.values)
@@ -227,37 +220,12 @@ class _Fitter:
         return tuple(sorted(edges))
 
     def _fill_of(self, column: str) -> float | None:
-        self._require_number(column)
         return self.fills.get(column)
 
-    def _require_number(self, name: str) -> None:
-        if name in self.aggregates:
-            return
-        column = self._column_of(name)
-        if not isinstance(column, (Number, Integer, Boolean)):
-            raise InputError(
-                "HF105",
-                f"column {name!r} is a {type(column).__name__}, and this feature needs a number or boolean",
-            )
-
     def _zone_of(self, name: str) -> str:
-        column = self._column_of(name)
-        if not isinstance(column, Timestamp):
-            raise InputError(
-                "HF105", f"column {name!r} is a {type(column).__name__}, and this feature needs a Timestamp"
-            )
-        return column.tz
-
-    def _column_of(self, name: str) -> Column:
-        if name in self.aggregates:
-            raise InputError(
-                "HF105",
-                f"{name!r} is an aggregate, which is a number; this feature needs a column of another type",
-            )
         column = self.contract.column(name)
-        if isinstance(column, Label):
-            raise InputError("HF105", f"{name!r} is the label: no feature may read the value to predict")
-        return column
+        assert isinstance(column, Timestamp)
+        return column.tz
 
     def _policy_of(self, name: str) -> Missing:
         policy = self.contract.column(name).missing

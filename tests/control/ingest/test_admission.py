@@ -174,7 +174,7 @@ def test_a_load_with_warnings_does_not_report_that_it_met_all(
     store: Store, load: Callable[..., LoadResult], delivery: Callable[[int], Path], feed: Feed
 ) -> None:
     load(delivery(0), "d0")
-    with pytest.raises(InputError, match="HF204"):
+    with pytest.raises(RefusedError, match="HF204"):
         load(pl.read_parquet(delivery(1)).with_columns(delay=9e9 + pl.int_range(300)), "d1")
     lenient = replace(feed, expects=Expectations(invalid_rows=Limits(warning=0.001)))
     assert [each.level for each in load(delivery(1), "d1", lenient).violations] == [Level.WARNING]

@@ -224,7 +224,7 @@ def test_no_valid_row_loads_nothing_reports_why_and_leaves_the_id_free(
     store: Store, load: Callable[..., LoadResult]
 ) -> None:
     for content in (HEADER, HEADER + "x,EWR,1,2013-01-01T05:00:00-05:00,\n"):
-        with pytest.raises(InputError, match=r"HF204.*nothing was loaded.*id is free"):
+        with pytest.raises(RefusedError, match=r"HF204.*nothing was loaded.*id is free"):
             load(content)
     with store.ledger.read() as connection:
         reported = [event.explanation for event in events.newest(connection, kind="batch.refused")]

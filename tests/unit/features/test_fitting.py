@@ -183,7 +183,7 @@ def test_json_of_a_newer_format_is_refused() -> None:
 @pytest.mark.parametrize(
     ("features", "because"),
     [
-        ([Passthrough("speed")], "no column 'speed'"),
+        ([Passthrough("speed")], "'speed': neither in the contract"),
         ([Passthrough("carrier")], "Category"),
         ([Passthrough("leaves")], "Timestamp"),
         ([Passthrough("id")], "Text"),

@@ -105,6 +105,11 @@ class Contract:
         stray = [column for column in columns if type(column) not in rowwise]
         if stray:
             raise InputError("HF104", f"{stray[0]!r} cannot be a column; a label goes into label=")
+        if label is not None and not isinstance(label, Label):
+            raise InputError(
+                "HF104",
+                f"label={label!r} cannot be predicted: it is a Label, true or false; regression and several classes: not yet",
+            )
         object.__setattr__(self, "columns", columns if label is None else (*columns, label))
         object.__setattr__(self, "key", (key,) if isinstance(key, str) else tuple(key))
         object.__setattr__(self, "event_time", event_time)

@@ -14,7 +14,7 @@ from holdfast.control.ingest.online_features import Computed
 from holdfast.control.ingest.outcome import LoadResult, RefusalError, Retry, RetryReason, already_loaded
 from holdfast.control.ingest.stage import StagedBatch
 from holdfast.control.ingest.validate import ValidatedBatch
-from holdfast.errors import InputError, RefusedError
+from holdfast.errors import RefusedError
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import AlreadyLoaded, Feed, admission
 from holdfast.feeds.measurements import DeliveryFacts
@@ -184,7 +184,7 @@ def _no_valid_row(staged: StagedBatch) -> RefusalError:
         if rows
         else f"batch {staged.batch} has no row"
     )
-    error = InputError(
+    error = RefusedError(
         "HF204",
         what,
         state="nothing was loaded; the rows are in the source, the reasons in the events, the id is free",

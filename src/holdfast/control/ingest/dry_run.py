@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import polars as pl
 
@@ -32,6 +33,15 @@ class DryRun:
     def level(self) -> Level | None:
         """The worst level of the violations, None without any."""
         return worst(self.violations)
+
+    @property
+    def outcome(self) -> Literal["refused", "already_loaded", "suspect", "loaded"]:
+        """What the load would be."""
+        if self.refusal is not None:
+            return "refused"
+        if self.already_loaded:
+            return "already_loaded"
+        return "suspect" if self.level is Level.ERROR else "loaded"
 
 
 def check(store: Store, feed: Feed, spec: DeliverySpec, *, now_us: int) -> DryRun:

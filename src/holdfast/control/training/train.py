@@ -7,9 +7,11 @@ gives the same version, never a second one.
 from __future__ import annotations
 
 import platform
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -20,7 +22,7 @@ import polars as pl
 from holdfast.control.ingest.online_features import backfill
 from holdfast.control.training.examples import choose, read_examples, split_days
 from holdfast.declaration import Model
-from holdfast.errors import RefusedError
+from holdfast.errors import HoldfastError, RefusedError
 from holdfast.features import Feature, aggregates_to_json, tensors_from_frame
 from holdfast.features.fitting import fit
 from holdfast.features.graph import compose, feature_graph
@@ -202,12 +204,7 @@ def _make(
     x = run_rows(feature_graph(fitted), feed, "features")
     y = rows[model.label].cast(pl.Float64).to_numpy()
     weights = recipe.selected.weights
-    # A user's own learner needs no parameter for weights unless some are declared.
-    estimator = (
-        learner.fit(x, y, fitted.names, seed=recipe.seed)
-        if weights is None
-        else learner.fit(x, y, fitted.names, seed=recipe.seed, weights=weights)
-    )
+    estimator = _fit(learner, x, y, fitted.names, recipe.seed, weights)
     graph = compose(fitted, estimator)
     _check_composed(graph, estimator, feed, x)
     about = VersionMetadata(
@@ -228,6 +225,32 @@ def _make(
         selection_json=model.selection.to_json(),
     )
     return pack_version(graph, about), about
+
+
+def _fit(
+    learner: Learner,
+    x: npt.NDArray[np.float32],
+    y: npt.NDArray[np.float64],
+    names: Sequence[str],
+    seed: int,
+    weights: npt.NDArray[np.float64] | None,
+) -> onnx.ModelProto:
+    """Return the graph that `learner` fits. Raises `RefusedError` HF402, which names the line, for an exception of its code."""
+    # A user's own learner needs no parameter for weights unless some are declared.
+    weighted = {} if weights is None else {"weights": weights}
+    try:
+        return learner.fit(x, y, names, seed=seed, **weighted)
+    except HoldfastError:
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise RefusedError(
+            "HF402",
+            f"the learner {type(learner).__name__} failed: {type(error).__name__}: {error} "
+            f"({Path(where.filename).name}, line {where.lineno})",
+            state="nothing was registered",
+            next_command="correct the learner or its parameters, then holdfast train",
+        ) from error
 
 
 def _register(

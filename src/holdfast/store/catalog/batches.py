@@ -177,10 +177,14 @@ def insert_files(
 
 @dataclass(frozen=True, slots=True)
 class FeedTotals:
-    """The loads of one feed; event times in microseconds UTC, None without a valid row."""
+    """The loads of one feed; event times in microseconds UTC, None without a valid row.
+
+    `newest_batch` is the one that was loaded last, whatever its name.
+    """
 
     feed: str
     batches: int
+    newest_batch: str
     rows_loaded: int
     rows_quarantined: int
     event_time_min_us: int | None
@@ -189,17 +193,29 @@ class FeedTotals:
 
 def totals(connection: Connection) -> tuple[FeedTotals, ...]:
     """Return what is loaded of every feed, by feed; batches that were backed out do not count."""
-    query = (
+    each = (
         select(
             _BATCHES.c.feed,
-            func.count(),
-            total(_BATCHES.c.rows_loaded),
-            total(_BATCHES.c.rows_quarantined),
-            func.min(_BATCHES.c.event_time_min_us),
-            func.max(_BATCHES.c.event_time_max_us),
+            func.count().label("batches"),
+            func.max(_BATCHES.c.table_version).label("newest"),
+            total(_BATCHES.c.rows_loaded).label("rows_loaded"),
+            total(_BATCHES.c.rows_quarantined).label("rows_quarantined"),
+            func.min(_BATCHES.c.event_time_min_us).label("event_time_min_us"),
+            func.max(_BATCHES.c.event_time_max_us).label("event_time_max_us"),
         )
         .where(LIVE)
         .group_by(_BATCHES.c.feed)
-        .order_by(_BATCHES.c.feed)
+        .subquery()
     )
+    # One transaction may publish several batches of a feed: then the last by name stands for them.
+    newest_batch = (
+        select(func.max(_BATCHES.c.batch))
+        .where(LIVE, _BATCHES.c.feed == each.c.feed, _BATCHES.c.table_version == each.c.newest)
+        .scalar_subquery()
+        .label("newest_batch")
+    )
+    columns = (
+        newest_batch if field.name == "newest_batch" else each.c[field.name] for field in fields(FeedTotals)
+    )
+    query = select(*columns).order_by(each.c.feed)
     return tuple(FeedTotals(*row) for row in connection.execute(query))

@@ -101,3 +101,10 @@ def test_the_beginning_of_a_name_is_enough_while_it_means_one_thing(run: Run) ->
     assert f"{short!r} may be " in refused["error"]["what"]
     assert first in refused["error"]["what"]
     assert f"{short}-ffffffff" in refused["error"]["what"]
+
+
+def test_the_newest_batch_of_a_feed_is_the_one_loaded_last(run: Run) -> None:
+    deliver(run, 3, 1)
+    (totals,) = [each["totals"] for each in run("feeds")[1]["feeds"]]
+    assert (totals["batches"], totals["newest_batch"]) == (2, "day-1")
+    assert run("status")[1]["feeds"][0]["newest_batch"] == "day-1"

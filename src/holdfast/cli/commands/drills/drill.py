@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.commands.drills.drill_workspace import workspace_of
-from holdfast.cli.output import COLOURS, Output
+from holdfast.cli.output import COLOURS, JUDGED, Output
 from holdfast.cli.project import Run, misused, now_us, with_project
 from holdfast.control.drills import runner as drilling
 from holdfast.formatting import timestamp
@@ -67,7 +67,7 @@ def drill(
     plain = [{name: value for name, value in asdict(each).items() if name != "model"} for each in ended]
     run.out.result({"drills": plain})
     if any(each.verdict is not Verdict.PASS for each in ended):
-        raise typer.Exit(1)
+        raise typer.Exit(JUDGED)
 
 
 def _list(run: Run) -> None:

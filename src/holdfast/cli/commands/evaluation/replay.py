@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.output import COLOURS, Output
+from holdfast.cli.output import COLOURS, JUDGED, Output
 from holdfast.cli.project import Run, VersionName, now_us, with_project
 from holdfast.control.evaluation import replay as replaying
 from holdfast.control.evaluation.replay import ReplayReport
@@ -37,7 +37,7 @@ def replay(
         typer.Option("--since", help="The oldest requests to replay, as in 7d or 12h.", show_default="any"),
     ] = None,
 ) -> None:
-    """Replay recorded requests with a version, offline. Exit status 1 if it fails, 2 if too few are recorded.
+    """Replay recorded requests with a version, offline. Exit status 1 unless it passes.
 
     Example: holdfast replay v3-1f2e3d4c --requests 5000 --since 7d
     """
@@ -51,7 +51,7 @@ def replay(
     _print(found, run.out)
     run.out.result(found)
     if found.verdict is not Verdict.PASS:
-        raise typer.Exit(2 if found.verdict is Verdict.INCONCLUSIVE else 1)
+        raise typer.Exit(JUDGED)
 
 
 def replay_if_due(run: Run, version: str) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command_group
-from holdfast.cli.output import Output
+from holdfast.cli.output import JUDGED, Output
 from holdfast.cli.project import MODEL_FILE, Project, Run, misused, now_us, with_directory, with_project
 from holdfast.contract import Column, Contract, Timestamp
 from holdfast.contract.evolution.compatibility import Compatibility, Evolution
@@ -91,7 +91,7 @@ def diff(
     _print(run.out, before, after, evolution)
     run.out.result({"old": before.hash, "new": after.hash, **evolution.as_dict()})
     if evolution.kind is Compatibility.BREAKING:
-        raise typer.Exit(1)
+        raise typer.Exit(JUDGED)
 
 
 @group.command()

@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.output import Output
+from holdfast.cli.output import JUDGED, Output
 from holdfast.cli.project import Project, Run, misused, now_us, with_project
 from holdfast.control.executors.executor import open_executor
 from holdfast.control.ingest import dry_run as checking
@@ -29,6 +29,7 @@ from holdfast.formatting import counted
 from holdfast.records import Level, Violation
 from holdfast.settings import Settings
 from holdfast.store import Store
+from holdfast.store.feeds import violations
 from holdfast.store.sources import Bounded, Spec, deliveries
 
 Files = Annotated[
@@ -106,6 +107,8 @@ def check(
 ) -> None:
     """Check the declaration; with FEED and DATA also what loading would accept, report or refuse. Writes nothing.
 
+    Exit status 1 if the delivery would be refused, or loaded as suspect.
+
     Example: holdfast check flights day-9.csv
     """
     model = run.model
@@ -127,6 +130,8 @@ def check(
         delivery = _parse(target, [] if data is None else [data], named, query, run.settings)[0]
         document |= _checked(run, target, delivery, expect_rows)
     run.out.result(document)
+    if document.get("would_be") in ("refused", "suspect"):
+        raise typer.Exit(JUDGED)
 
 
 def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | None) -> dict[str, object]:
@@ -162,7 +167,7 @@ def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | Non
         "quarantined": bad,
         "reasons": found.reasons,
         "violations": found.violations,
-        "would_be": "refused" if found.refusal else "already_loaded" if found.already_loaded else "loaded",
+        "would_be": found.outcome,
     }
 
 
@@ -204,6 +209,8 @@ def ingest(
 ) -> None:
     """Load batches, each completely and exactly once, in order, checked by the feed's contract. Idempotent.
 
+    Exit status 1 if a batch of these is suspect afterwards, until it is accepted or backed out.
+
     Example: holdfast ingest flights in/*.csv
     """
     target, settings, store = run.project.feed(feed), run.settings, run.store
@@ -219,12 +226,17 @@ def ingest(
         for result in ingest_many(store, target, wanted, running, clock_us=now_us, aggregates=aggregates):
             results.append(result)
             step(len(results), len(deliveries))
+    with store.ledger.read() as connection:
+        excluded = set(violations.suspect_batches(connection, target.name))
+    suspect = [result.batch for result in results if result.batch in excluded]
     for result in results:
-        _print_load(run.out, result)
-    run.out.result({"batches": results})
+        _print_load(run.out, result, is_suspect=result.batch in excluded)
+    run.out.result({"batches": results, "suspect": suspect})
+    if suspect:
+        raise typer.Exit(JUDGED)
 
 
-def _print_load(out: Output, load: LoadResult) -> None:
+def _print_load(out: Output, load: LoadResult, *, is_suspect: bool) -> None:
     colour = "yellow" if load.rows_quarantined > load.rows_loaded else "green"
     line = f"[{colour}]ok[/] {load.batch}: {load.rows_loaded:,} rows"
     if load.rows_quarantined:
@@ -233,7 +245,7 @@ def _print_load(out: Output, load: LoadResult) -> None:
         line += ": " + ", ".join(f"{n:,} {escape(why)}" for why, n in sorted(load.reasons.items()))
     out.print(line + (" (was loaded before)" if load.state == "already_loaded" else ""))
     _print_violations(out, load.violations)
-    if any(each.level is Level.ERROR for each in load.violations):
+    if is_suspect:
         out.print(
             f"  [red]suspect[/]: excluded from training; next: holdfast backout {load.feed} {load.batch}, "
             f"or holdfast accept {load.feed} {load.batch} --reason WHY"

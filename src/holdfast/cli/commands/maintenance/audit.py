@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
+from holdfast.cli.output import JUDGED
 from holdfast.cli.project import Run, with_project
 from holdfast.control.maintenance.audit import audit as auditing
 from holdfast.formatting import counted
@@ -56,4 +57,4 @@ def audit(
         )
     run.out.result(found.as_dict())
     if not found.clean:
-        raise typer.Exit(1)
+        raise typer.Exit(JUDGED)

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
+from holdfast.cli.output import JUDGED
 from holdfast.cli.project import MODEL_FILE, Run, misused, now_us, with_directory, with_project
 from holdfast.control.maintenance import backup as backing
 from holdfast.control.maintenance import compact as compacting
@@ -81,7 +82,7 @@ def verify(
         run.out.print("[green]ok[/] no findings")
     run.out.result(document)
     if outcome.findings:
-        raise typer.Exit(1)
+        raise typer.Exit(JUDGED)
 
 
 @command(GROUP)

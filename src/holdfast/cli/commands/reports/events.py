@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.output import Output
+from holdfast.cli.output import Output, has_reader
 from holdfast.cli.project import Run, with_project
 from holdfast.control.integrations import cdevents as exporting
 from holdfast.formatting import timestamp
@@ -48,7 +48,7 @@ def events(
         for each in found:
             _print(run.out, each, as_lines=run.out.as_json or cdevents)
         if newest == last:
-            if not follow:
+            if not follow or not has_reader():
                 return
             time.sleep(_PAUSE_SECONDS)
         last = newest

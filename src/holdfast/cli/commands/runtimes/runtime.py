@@ -12,6 +12,7 @@ from rich.markup import escape
 from holdfast.cli.app import command_group
 from holdfast.cli.commands.runtimes.compatibility_check import compatibility_test, running_in, serving
 from holdfast.cli.commands.runtimes.serving_config import report
+from holdfast.cli.output import JUDGED
 from holdfast.cli.project import UNSTATED, NoWait, Reason, Run, now_us, with_directory, with_project
 from holdfast.control.probing import convergence
 from holdfast.control.runtimes import runtime as pushing
@@ -138,7 +139,7 @@ def compare(
         }
     )
     if found.verdict is not Verdict.PASS:
-        raise typer.Exit(1)
+        raise typer.Exit(JUDGED)
 
 
 @group.command()

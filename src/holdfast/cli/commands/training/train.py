@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.output import COLOURS
+from holdfast.cli.output import COLOURS, JUDGED
 from holdfast.cli.project import Run, VersionName, now_us, with_project
 from holdfast.control.evaluation import qualify as qualifying
 from holdfast.control.runtimes import runtime
@@ -83,4 +83,4 @@ def qualify(run: Run, version: VersionName = None) -> None:
     run.out.print(_STANDING[state].format(version=version))
     run.out.result({"version": version, "state": state, "gates": results})
     if state != "qualified":
-        raise typer.Exit(1)
+        raise typer.Exit(JUDGED)

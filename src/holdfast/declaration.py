@@ -16,13 +16,9 @@ from holdfast.contract.row.compiler import compile_row
 from holdfast.contract.schema.missing import Reject, as_policy
 from holdfast.contract.schema.units import is_same_unit
 from holdfast.errors import InputError
-<<<<<<< HEAD
-from holdfast.features import Aggregate, Feature, columns_read, feature_name
-from holdfast.feeds.feed import PREDICTION_ID
-=======
 from holdfast.features import Aggregate, Feature, Passthrough, columns_read
 from holdfast.features.input_rules import problems as input_problems
->>>>>>> 2a009c16 (cli: exit statuses that an orchestrator can branch on)
+from holdfast.feeds.feed import PREDICTION_ID
 from holdfast.qualify import Gates, GoldenQuery, Objective
 from holdfast.records import canonical_json, check_name, duration
 from holdfast.rollout import Canary, Hook

@@ -99,10 +99,10 @@ def test_a_suspect_batch_ends_check_and_ingest_with_1_until_it_is_accepted(proje
     ],
 )
 def test_usage_errors_are_errors_as_all_others(tmp_path: Path, words: tuple[str, ...], what: str) -> None:
-    for asked in (words, (*words, "--json")):
-        done = run_here(asked, tmp_path, dict(os.environ))
+    for given in (words, (*words, "--json")):
+        done = run_here(given, tmp_path, dict(os.environ))
         assert done.status == 2
-        if "--json" in asked:
+        if "--json" in given:
             error = json.loads(done.stdout)["error"]
             assert error["code"] == "HF101"
             assert error["what"].startswith(what)

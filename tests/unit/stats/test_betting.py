@@ -155,6 +155,7 @@ def test_counting_on_points_never_overstates_a_wealth(differences: list[float], 
     assert exact - 0.013 * len(differences) <= kept <= exact + 1e-9
 
 
+@pytest.mark.simulated
 def test_the_interval_of_the_mean_difference_holds_at_every_look() -> None:
     """R133: pairs of shadow with a mean difference of -0.03; 60 runs, alpha 0.1: at most 6 misses are expected."""
     rng = np.random.default_rng(12)

@@ -19,6 +19,7 @@ from tests.soak import control_charts
 DESIGNS = [Shewhart(3.0), Ewma(0.1, 2.814), Ewma(0.2, 2.86), Cusum(0.5, 5.0), Cusum(0.5, 4.0)]
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize("design", DESIGNS, ids=str)
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_the_computed_run_length_is_the_simulated_one(design: Chart, shift: float):
@@ -39,6 +40,7 @@ def test_the_fast_simulation_and_the_chart_alarm_at_the_same_value(design: Chart
         assert control_charts.first_alarm(design, row[None, :])[0] == (steps if chart.alarm else 2_001)
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize(("carry", "over"), [(0.0, 1.0), (0.5, 1.0), (0.0, 3.0), (0.5, 2.0)])
 def test_the_run_length_survives_batches_that_resemble_each_other_and_vary_too_much(
     carry: float, over: float

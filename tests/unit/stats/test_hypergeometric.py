@@ -224,6 +224,7 @@ def test_the_stakes_are_one_wealth() -> None:
     assert float(np.exp(LOG_STAKES).sum()) == pytest.approx(1.0, abs=1e-12)
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize("odds", [0.3, 1.0, 2.0, 40.0])
 def test_the_interval_holds_at_every_look(odds: float) -> None:
     """100 runs of 40 windows with a base rate that moves, alpha 0.1: at most 10 misses are expected."""

@@ -31,6 +31,7 @@ def test_the_bound_closes_in_and_knows_nothing_without_units() -> None:
     assert upper_level(5, 5, 0.01) == 1.0
 
 
+@pytest.mark.simulated
 def test_a_group_at_the_level_is_seldom_accused() -> None:
     """400 runs of 60 looks at alpha 0.05: at most 20 alarms are expected."""
     rng = np.random.default_rng(4)

@@ -108,6 +108,7 @@ LAWS = [
 ]  # fmt: skip
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize("law", LAWS, ids=str)
 def test_ours_keep_every_law(law: Law) -> None:
     law()

@@ -68,8 +68,8 @@ def model(*label_feeds: Feed) -> Model:
 MODEL = model(OUTCOMES)
 
 
-def micros(moment: datetime) -> int:
-    return round(moment.timestamp() * 1_000_000)
+def micros(time: datetime) -> int:
+    return round(time.timestamp() * 1_000_000)
 
 
 def loan_time(number: int) -> datetime:
@@ -161,7 +161,7 @@ def test_weeks_without_labels_load_clean_and_train_once_their_labels_come(
     assert (trained.rows_unlabelled, trained.rows_trained) == (after.unlabelled, split.train.height)
 
 
-def test_a_label_before_the_cut_off_is_not_replaced_by_a_correction_after_it(
+def test_a_label_before_the_cutoff_is_not_replaced_by_a_correction_after_it(
     tmp_path: Path, store: Store
 ) -> None:
     load_week(store, tmp_path, 0)
@@ -172,7 +172,7 @@ def test_a_label_before_the_cut_off_is_not_replaced_by_a_correction_after_it(
     assert early["repaid"].all()
     late = examples_at(store, MODEL, corrected + timedelta(days=1)).frame
     assert late.filter(~pl.col("repaid"))["id"].to_list() == ["l3"]
-    # What was said twice became known when it was said first.
+    # What was sent twice became known when it was sent first.
     assert dict(late.select("id", KNOWN_AT).rows())["l4"] == micros(first)
     kept = model(Feed("outcomes", OUTCOMES.contract, labels_for="loans", corrections="first"))
     assert examples_at(store, kept, corrected + timedelta(days=1)).frame["repaid"].all()

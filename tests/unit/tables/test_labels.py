@@ -1,4 +1,4 @@
-"""The label of a row is the one that was known at the cut-off: no later one, and none that was corrected by then."""
+"""The label of a row is the one that was known at the cutoff: no later one, and none that was corrected by then."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_it_equals_a_replay_of_what_became_known_by_then(
 def test_nothing_that_became_known_later_changes_it(
     history: list[_Entry], until: int, later: list[_Entry]
 ) -> None:
-    def at_cut_off(entries: list[_Entry]) -> list[tuple[object, ...]]:
+    def at_cutoff(entries: list[_Entry]) -> list[tuple[object, ...]]:
         frame = pl.DataFrame(entries, schema=_SCHEMA, orient="row")
         return known_labels(frame, key=["id"], label="repaid", until_us=until, corrections="latest").rows()
 
     came_later = [(key, at + until + 1, value) for key, at, value in later]
-    assert at_cut_off(history + came_later) == at_cut_off(history)
+    assert at_cutoff(history + came_later) == at_cutoff(history)
 
 
 @pytest.mark.parametrize(("corrections", "expected"), [("latest", (True, 40)), ("first", (False, 10))])

@@ -333,7 +333,8 @@ def test_feedback_is_on_disk_before_202(served: Served, world: World) -> None:
     many = [
         {"id": f"{prediction}/{number}", "value": (0.25, 1)[number], "source": "late"} for number in range(2)
     ]
-    assert served.call(path, {"feedback": many}) == (202, {"accepted": 2})
+    results = [{"id": f"{prediction}/{number}", "status": "repeated"} for number in range(2)]
+    assert served.call(path, {"feedback": many}) == (202, {"accepted": 2, "rejected": 0, "results": results})
     served.stop(signal.SIGKILL)
     kept = [
         (each.prediction, each.value, each.source)
@@ -346,7 +347,7 @@ def test_feedback_is_on_disk_before_202(served: Served, world: World) -> None:
     ]  # fmt: skip
 
 
-def test_wrong_feedback_is_refused_whole(served: Served, world: World) -> None:
+def test_wrong_feedback_is_refused(served: Served, world: World) -> None:
     """M1: what was never given out, and what is no label."""
     path = f"/v2/models/{MODEL}/feedback"
     good = served.infer()[1]["parameters"]["prediction_id"]
@@ -359,29 +360,54 @@ def test_wrong_feedback_is_refused_whole(served: Served, world: World) -> None:
         ({"id": good, "value": 2}, 400), ({"id": good, "value": -0.1}, 400), ({"id": good, "value": "yes"}, 400),
         ({"id": good, "value": 10**30}, 400), ({"id": good}, 400), ({"id": good, "value": 1, "source": ""}, 400),
         ({"id": good, "value": 1, "source": "a\nb"}, 400), ({"id": good, "value": 1, "extra": 1}, 400), (b"null", 400),
-        (b"", 400), ({"feedback": []}, 400), ({"feedback": [{"id": good, "value": 1}, {"id": "s1-1-999", "value": 1}]}, 404),
+        (b"", 400), ({"feedback": []}, 400), ({"feedback": 1}, 400),
+        ({"feedback": [{"id": good, "value": 1}], "extra": 1}, 400),
+        ({"feedback": [{"id": "s1-1-999", "value": 1}]}, 207),
     ):  # fmt: skip
         assert served.call(path, sent)[0] == status, sent
     assert not [each for each in logged(world.root) if isinstance(each, FeedbackRecord)]
 
 
 def test_feedback_that_contradicts_what_was_taken_is_refused(served: Served, world: World) -> None:
-    """M1: a label that contradicts an earlier one is refused, and nothing of the request is kept."""
+    """M1: a label that contradicts an earlier one is refused."""
     path = f"/v2/models/{MODEL}/feedback"
     first, second = (served.infer()[1]["parameters"]["prediction_id"] for _ in range(2))
     assert served.call(path, {"id": first, "value": True})[0] == 202
     assert served.call(path, {"id": f"{first}/0", "value": 1.0})[0] == 202, "the same again is taken"
-    for sent in (
-        {"id": first, "value": False},
-        {"feedback": [{"id": second, "value": True}, {"id": first, "value": False}]},
-        {"feedback": [{"id": second, "value": True}, {"id": second, "value": False}]},
-    ):
-        status, reported = served.call(path, sent)
-        assert (status, reported["code"]) == (409, "HF505"), reported
-        assert "the earlier one stands" in reported["error"]
+    status, reported = served.call(path, {"id": first, "value": False})
+    assert (status, reported["code"]) == (409, "HF505"), reported
+    assert "the earlier one stands" in reported["error"]
     assert served.call(path, {"id": second, "value": False})[0] == 202
     kept = [(each.prediction, each.value) for each in logged(world.root) if isinstance(each, FeedbackRecord)]
     assert kept == [(f"{first}/0", 1.0), (f"{first}/0", 1.0), (f"{second}/0", 0.0)]
+
+
+def test_one_wrong_label_of_many_is_reported_and_the_others_are_kept(served: Served, world: World) -> None:
+    path = f"/v2/models/{MODEL}/feedback"
+    first, second = (f"{served.infer()[1]['parameters']['prediction_id']}/0" for _ in range(2))
+    assert served.call(path, {"id": first, "value": True})[0] == 202
+    sent: list[object] = [
+        {"id": first, "value": False}, {"id": second, "value": True}, {"id": second, "value": False},
+        {"id": "s1-1-999", "value": 1}, {"id": second, "value": "yes"}, 7, {"id": second, "value": True},
+    ]  # fmt: skip
+    status, reported = served.call(path, {"feedback": sent})
+    assert (status, reported["accepted"], reported["rejected"]) == (207, 2, 5)
+    assert [(each["id"], each["status"], each.get("code")) for each in reported["results"]] == [
+        (first, "rejected", "HF505"), (second, "accepted", None), (second, "rejected", "HF505"),
+        ("s1-1-999", "rejected", "HF505"), (second, "rejected", "HF511"), (None, "rejected", "HF511"),
+        (second, "repeated", None),
+    ]  # fmt: skip
+    kept = [(each.prediction, each.value) for each in logged(world.root) if isinstance(each, FeedbackRecord)]
+    assert kept == [(first, 1.0), (second, 1.0), (second, 1.0)]
+
+
+def test_the_form_of_a_body_is_not_guessed_from_its_text(served: Served) -> None:
+    """A label whose source is called "feedback" is one label; a list is a list wherever its name stands."""
+    path = f"/v2/models/{MODEL}/feedback"
+    prediction = served.infer()[1]["parameters"]["prediction_id"]
+    assert served.call(path, {"id": prediction, "value": True, "source": "feedback"})[0] == 202
+    escaped = b'{"\\u0066eedback": [{"id": "%b", "value": true}]}' % prediction.encode()
+    assert served.call(path, escaped)[1]["accepted"] == 1
 
 
 def test_a_wrong_name_is_refused_with_the_right_ones(served: Served, world: World) -> None:

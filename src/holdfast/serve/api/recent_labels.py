@@ -26,17 +26,28 @@ class RecentLabels:
         self._at_most = at_most
         self._values: dict[str, float] = {}
 
-    def check(self, records: Iterable[FeedbackRecord]) -> None:
-        """Raise `ConflictError` HF505 if a label contradicts an accepted one, or another one of the same request."""
-        in_request: dict[str, float] = {}
-        for each in records:
-            known = self._values.get(each.prediction, in_request.get(each.prediction))
-            if classify_label(each.prediction, each.value, known) is Arrival.CONTRADICTS:
-                raise ConflictError(
-                    "HF505",
-                    f"{each.prediction} has the label {known:g} already, {each.value:g} contradicts it; the earlier one stands",
-                )
-            in_request.setdefault(each.prediction, each.value)
+    def check(self, record: FeedbackRecord, in_request: dict[str, float]) -> Arrival:
+        """Return whether a label is new or repeated.
+
+        Parameters
+        ----------
+        record
+            The label.
+        in_request
+            The values of the same request so far, by prediction; the label is added to it.
+
+        Raises `ConflictError` HF505 if it contradicts an accepted label, or an earlier one of the same request.
+        """
+        known = self._values.get(record.prediction, in_request.get(record.prediction))
+        arrival = classify_label(record.prediction, record.value, known)
+        if arrival is Arrival.CONTRADICTS:
+            raise ConflictError(
+                "HF505",
+                f"{record.prediction} has the label {known:g} already, {record.value:g} contradicts it; the earlier one "
+                f"stands; a correction is a row of a label feed",
+            )
+        in_request.setdefault(record.prediction, record.value)
+        return arrival
 
     def add(self, records: Iterable[FeedbackRecord]) -> None:
         """Add labels that are in the log."""

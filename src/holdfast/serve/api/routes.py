@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 
@@ -40,11 +41,10 @@ class _Label(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class _Labels(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    feedback: list[_Label]
+    feedback: list[Any]
 
 
-_read_label: Final = msgspec.json.Decoder(_Label).decode
-_read_labels: Final = msgspec.json.Decoder(_Labels).decode
+_read_json: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -226,10 +226,19 @@ class Routes:
 
     def _feedback(self, exchange: Exchange) -> None:
         try:
-            records = self._labels(bytes(exchange.body))
-            self._recent_labels.check(records)
+            items = _parse_labels(bytes(exchange.body))
+            records, results = self._take_labels(items)
         except HoldfastError as error:
             _refuse(exchange, error)
+            return
+        rejected = len(results) - len(records)
+        # Never all or nothing: the results name the labels that the sender must look at, the others are stored.
+        status = 207 if rejected else 202
+        document: dict[str, object] = {"accepted": len(records)}
+        if items.is_list:
+            document |= {"rejected": rejected, "results": results}
+        if not records:
+            exchange.send(status, _encode(document))
             return
         log = self._plane.log
         if not log.write([frame(record) for record in records]):
@@ -241,19 +250,32 @@ class Routes:
         def respond(durable: asyncio.Future[bool]) -> None:
             if durable.result():
                 self._plane.counters.labels += len(records)
-                exchange.send(202, b'{"accepted":%d}' % len(records))
+                exchange.send(status, _encode(document))
             else:
                 self._recent_labels.remove(records)
                 exchange.refuse(503, "HF307", "the disk did not take the feedback; send it again")
 
         asyncio.wrap_future(log.durability(), loop=self._loop).add_done_callback(respond)
 
-    def _labels(self, body: bytes) -> list[FeedbackRecord]:
-        labels = _parse_labels(body)
-        if not 1 <= len(labels) <= MAX_LABELS:
-            raise RequestError("HF511", f"a request brings 1 to {MAX_LABELS} labels")
+    def _take_labels(self, items: _Items) -> tuple[list[FeedbackRecord], list[dict[str, object]]]:
+        """Return the labels to store, and one result for each item. A label that comes alone raises its error."""
         now_us = self._plane.clock_us()
-        return [self._label(label, now_us) for label in labels]
+        records: list[FeedbackRecord] = []
+        results: list[dict[str, object]] = []
+        in_request: dict[str, float] = {}
+        for item in items.items:
+            try:
+                record = self._label(_read_item(item), now_us)
+                arrival = self._recent_labels.check(record, in_request)
+            except HoldfastError as error:
+                if not items.is_list:
+                    raise
+                named = item.get("id") if isinstance(item, dict) else None
+                results.append({"id": named, "status": "rejected", "code": error.code, "error": error.what})
+            else:
+                records.append(record)
+                results.append({"id": record.prediction, "status": arrival.value})
+        return records, results
 
     def _label(self, label: _Label, now_us: int) -> FeedbackRecord:
         name = full_id(label.id)
@@ -275,16 +297,36 @@ class Routes:
         return FeedbackRecord(name, value, label.source, now_us)
 
 
-def _parse_labels(body: bytes) -> list[_Label]:
+@dataclass(frozen=True, slots=True)
+class _Items:
+    """The labels of a request, not read yet. `is_list` is True for a list, False for one label alone."""
+
+    items: list[Any]
+    is_list: bool
+
+
+def _parse_labels(body: bytes) -> _Items:
+    """Return the labels of a body. Its parsed form decides which of the two it is; the text of a value never does."""
     try:
-        if body.lstrip()[:1] == b"{" and b'"feedback"' in body:
-            return _read_labels(body).feedback
-        one = _read_label(body)
+        document = _read_json(body)
+        if isinstance(document, dict) and "feedback" in document:
+            items = _Items(msgspec.convert(document, _Labels).feedback, is_list=True)
+        else:
+            items = _Items([document], is_list=False)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RequestError("HF511", f"the body is not feedback: {error}") from None
     except RecursionError:
         raise RequestError("HF511", "the body is nested too deeply") from None
-    return [one]
+    if not 1 <= len(items.items) <= MAX_LABELS:
+        raise RequestError("HF511", f"a request brings 1 to {MAX_LABELS} labels")
+    return items
+
+
+def _read_item(item: object) -> _Label:
+    try:
+        return msgspec.convert(item, _Label)
+    except msgspec.MsgspecError as error:
+        raise RequestError("HF511", f"this is not feedback: {error}") from None
 
 
 def _refuse(exchange: Exchange, error: HoldfastError) -> None:

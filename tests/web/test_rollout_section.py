@@ -5,17 +5,19 @@ from dataclasses import asdict, replace
 import pytest
 
 from holdfast.control.reports.progress import MetricProgress, RolloutProgress
+from holdfast.control.rollout.metric_summary import summarise
 from holdfast.records import Verdict
-from holdfast.rollout import State
+from holdfast.rollout import Canary, State
+from holdfast.rollout.decision.post_promotion import ComparedPeriods, begin_rate, fold_rate
 from holdfast.web import rollout_section
 from holdfast.web.charts import evidence_chart
-from holdfast.web.rollout_section import Curve, decision_text, interval_text, mean_text, states_of
+from holdfast.web.rollout_section import Curve, interval_text, mean_text, states_of
 
 RUN = RolloutProgress(
     1, "v2", "v1", State.CANARY, 0, (10_000,), 10_000, 0, False, 0, 0, None, "why", (), None, None, None
 )
 METRIC = MetricProgress(
-    "errors", 1, 0.5, 1, 0.25, 0.0, 5.0, 0.0, Verdict.PASS, "why", 1, 1, "odds ratio", 2.0, 1.5, 4.0
+    "errors", 1, 0.5, 1, 0.25, 0.0, 5.0, 0.0, Verdict.PASS, "why", "little", 1, 1, "odds ratio", 2.0, 1.5, 4.0
 )
 
 
@@ -31,7 +33,6 @@ def test_every_state_has_its_place_on_a_way(state, shadow_ppm, champion):
 
 def test_a_paused_canary_stands_at_the_canary():
     assert ("canary", "now") in states_of(replace(RUN, state=State.PAUSED, paused=True))
-    assert "paused by an operator" in decision_text(replace(RUN, paused=True))
 
 
 @pytest.mark.parametrize(
@@ -47,10 +48,16 @@ def test_an_interval_reports_what_is_known(low, high, words):
     assert interval_text(replace(METRIC, low=low, high=high)) == words
 
 
-def test_the_next_decision_is_a_guess_in_words():
-    assert decision_text(replace(RUN, decision_us=150_000_000)) == "decision in about 2 min"
-    assert decision_text(replace(RUN, decision_us=0)) == "is being decided now"
-    assert decision_text(RUN) == "the time of the decision is unknown"
+def test_a_change_of_the_rate_has_no_bar_of_harm():
+    """ "ln e-value 8785.8 of 4.6" beside a full bar and the verdict inconclusive is no evidence of harm."""
+    changed = fold_rate(
+        begin_rate(Canary(), 0), ComparedPeriods(0, -3_600_000_000, 3_600_000_000), after=9_000, before=100
+    )
+    assert changed.is_harmful
+    found = summarise(changed, Canary())
+    assert (found.verdict, found.reached, found.evidence) == (Verdict.INCONCLUSIVE, 0.0, "changed; no harm")
+    assert "times that before the switch" in found.explanation
+    assert found.explanation.endswith("nothing is rolled back for it, and the push ends censored.")
 
 
 def test_scores_are_numbers_and_shares_are_percent():

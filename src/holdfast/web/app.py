@@ -26,7 +26,7 @@ from holdfast.web import feeds_section, rollout_section
 from holdfast.web.charts import Drawings, colour
 from holdfast.web.contexts import page
 from holdfast.web.formatting import count, day, latency, number, percent, size, timestamp
-from holdfast.web.rollout_section import decision_text, interval_text, mean_text, metric_name, states_of
+from holdfast.web.rollout_section import evidence_of, interval_text, mean_text, metric_name, states_of
 
 _POLICY: Final = (
     b"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self';"
@@ -46,7 +46,7 @@ SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
 _NO_STORE: Final = {"cache-control": "no-store"}
 _HERE: Final = Path(__file__).parent
 _FIGURES: Final = (ago, share, span, count, day, latency, timestamp, number, percent, size, colour)
-_TEXTS: Final = (interval_text, mean_text, metric_name, states_of, decision_text)
+_TEXTS: Final = (evidence_of, interval_text, mean_text, metric_name, states_of)
 """The functions that templates may use besides figures, by their names as filters."""
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from holdfast import formatting
 from holdfast.control.reports.explain import RolloutEvent, explain
 from holdfast.control.reports.progress import MetricProgress, RolloutProgress, progress
-from holdfast.control.rollout.metric_summary import in_order
+from holdfast.control.rollout.metric_summary import evidence_text, in_order
 from holdfast.control.rollout.pushes import Totals, listed, totals
 from holdfast.records import HOUR_US, MINUTE_US, Arm
 from holdfast.rollout import State
@@ -25,16 +24,15 @@ from holdfast.web import formatting as web_formatting
 
 SHOWN_EVENTS: Final = 12
 
-_SECOND_US: Final = 1_000_000
 _NAMES: Final[Mapping[str, str]] = {
     metrics.ERRORS: "Errors",
-    metrics.LATENCY: "Slower than the bound",
+    metrics.LATENCY: "Slower than the bound (processor time)",
     metrics.QUALITY: "Quality score",
     metrics.RATE: "Request rate",
     metrics.SHADOW_DISAGREEMENT: "Different decisions",
     metrics.SHADOW_SCORE: "Score shift",
     metrics.SHADOW_ERRORS: "Errors on copies",
-    metrics.SHADOW_LATENCY: "Slower on copies",
+    metrics.SHADOW_LATENCY: "Slower on copies (processor time)",
     metrics.SHADOW_QUALITY: "Quality on copies",
 }
 _PATH: Final = (State.PENDING, State.SHADOWING, State.CANARY, State.VERIFYING, State.PROMOTED)
@@ -82,7 +80,7 @@ def read(store: Store, model: str, *, now_us: int) -> RolloutSection:
         realised_ppm=ppm,
         realised_requests=requests,
         curves=_curves(store, now),
-        chapters=explain(store, now.rollout_id).events[-SHOWN_EVENTS:][::-1],
+        chapters=explain(store, now.rollout_id, now_us=now_us).events[-SHOWN_EVENTS:][::-1],
         hooks=waiting,
         drills=standing,
         pushes=pushed,
@@ -125,6 +123,11 @@ def interval_text(metric: MetricProgress) -> str:
     return f"{of}{metric.difference} {metric.estimate:.2g} ({ends})"
 
 
+def evidence_of(metric: Mapping[str, Any]) -> str:
+    """Return the evidence of a decided metric against its bound, in words."""
+    return evidence_text(metric["metric"], metric["log_e"], metric["log_bound"])
+
+
 def mean_text(metric: MetricProgress, side: str) -> str:
     """Return the mean of a metric on one side, as text."""
     mean = metric.challenger_mean if side == "challenger" else metric.champion_mean
@@ -132,17 +135,6 @@ def mean_text(metric: MetricProgress, side: str) -> str:
         return "–"
     scored = metric.metric.startswith((metrics.QUALITY, metrics.SHADOW_QUALITY, metrics.SHADOW_SCORE))
     return web_formatting.number(mean) if scored else web_formatting.percent(mean, 2)
-
-
-def decision_text(now: RolloutProgress) -> str:
-    """Return when this step is expected to be decided."""
-    if now.paused:
-        return "paused by an operator: evidence counts, the rollout does not advance"
-    if now.decision_us is None:
-        return "the time of the decision is unknown"
-    if now.decision_us < _SECOND_US:
-        return "is being decided now"
-    return f"decision in about {formatting.span(now.decision_us / 1e6)}"
 
 
 def _realised(store: Store, model: str, now: RolloutProgress, now_us: int) -> tuple[int | None, int]:
@@ -164,8 +156,9 @@ def _curves(store: Store, now: RolloutProgress) -> tuple[Curve, ...]:
     return tuple(
         Curve(
             metric_name(state.metric),
-            tuple((at_us, max(0.0, log_e) / state.log_bound) for at_us, log_e in points_of(state)),
+            tuple((at_us, min(1.0, max(0.0, log_e) / state.log_bound)) for at_us, log_e in points_of(state)),
         )
         for state in states
-        if state.is_shadow is copies and state.log_bound > 0.0
+        # A change of the rate of requests is no harm, and has no place on an axis of harm.
+        if state.is_shadow is copies and state.log_bound > 0.0 and state.metric != metrics.RATE
     )

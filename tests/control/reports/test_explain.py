@@ -34,7 +34,7 @@ def test_each_decision_is_reported_with_its_evidence_and_its_traffic(
     world.reconcile()
     world.probe()
     world.reconcile()
-    history = explain(world.store, number)
+    history = explain(world.store, number, now_us=world.now_us)
     assert [(each.kind, each.actor) for each in history.events[:4]] == [
         ("rollout.pending", "ann"),
         ("rollout.canary", "holdfast"),
@@ -62,4 +62,4 @@ def test_each_decision_is_reported_with_its_evidence_and_its_traffic(
 
 def test_a_rollout_that_is_not_there_is_reported(world) -> None:
     with pytest.raises(NotFoundError, match="HF303"):
-        explain(world.store, 99)
+        explain(world.store, 99, now_us=world.now_us)

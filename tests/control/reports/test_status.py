@@ -68,7 +68,7 @@ def test_an_event_of_2035_moves_no_window_and_no_coverage(store: Store) -> None:
     assert after.distant_events.labelled == 1
     with store.ledger.read() as connection:
         newest = traffic_comparison.labelled(connection, MODEL, "v1", most=1)
-    assert newest.predictions == ["s1-1-0/0"], "the newest by arrival, not the one of 2035"
+    assert newest.predictions == ["s1-1-0/0"], "the newest by arrival, not the one that names 2035"
 
 
 def test_labels_and_predictions_of_coverage_are_of_the_same_days(store: Store) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.control.drills import runner
 from holdfast.control.drills.live import Workspace
+from holdfast.control.reports.explain import explain
 from holdfast.control.reports.progress import progress
 from holdfast.control.rollout import reconcile
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
@@ -451,3 +452,18 @@ def test_the_first_move_wins(served: World) -> None:
         rollouts.move(connection, before, **values)
     with pytest.raises(ConflictError, match="HF304"), served.store.ledger.write() as connection:
         rollouts.move(connection, before, **values)
+
+
+def test_a_rollout_that_waits_for_requests_of_the_champion_reports_how_many(served: World) -> None:
+    """F9: the decision knew what it waited for, and no report did."""
+    served.champion_responses(29)
+    number = served.begin(served.add_version())
+    assert served.reconcile() == []
+    with served.store.ledger.read() as connection:
+        found = progress(connection, "m", served.now_us)
+    assert found is not None
+    champion, needed = served.row().champion, rollout_world.POLICY.latency_requests
+    waits = f"29 of {needed} requests of {champion} are known"
+    assert found.next.startswith(f"waits: {waits}")
+    assert "ends inconclusive in" in found.next
+    assert explain(served.store, number, now_us=served.now_us).next == found.next

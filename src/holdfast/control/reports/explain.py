@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from holdfast.control.reports.progress import progress
 from holdfast.control.rollout.metric_summary import in_order, summarise
 from holdfast.rollout import Canary, judge
 from holdfast.store import Store
@@ -39,7 +40,10 @@ class RolloutEvent:
 
 @dataclass(frozen=True, slots=True)
 class RolloutHistory:
-    """One rollout from its beginning. `now` is the current evidence on each metric, `push` its outcome."""
+    """One rollout from its beginning. `now` is the current evidence on each metric, `push` its outcome.
+
+    `next` is what comes next and when, in one sentence; empty for a rollout that has ended.
+    """
 
     rollout: RolloutRow
     policy: Canary
@@ -47,6 +51,7 @@ class RolloutHistory:
     webhook_responses: tuple[HookResponseRow, ...]
     now: tuple[dict[str, Any], ...]
     push: PushRow | None
+    next: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the history as plain JSON."""
@@ -56,11 +61,15 @@ class RolloutHistory:
             "webhook_responses": self.webhook_responses,
             "evidence_now": self.now,
             "push": self.push,
+            "next": self.next,
         }
 
 
-def explain(store: Store, number: int) -> RolloutHistory:
-    """Return the history of rollout `number`. Raises `NotFoundError` HF303 when there is none."""
+def explain(store: Store, number: int, *, now_us: int) -> RolloutHistory:
+    """Return the history of rollout `number` at `now_us`, microseconds since 1970 UTC.
+
+    Raises `NotFoundError` HF303 when there is none.
+    """
     with store.ledger.read() as connection:
         row = rollouts.get(connection, number)
         logged = events.newest(connection, subject=row.subject, limit=_MOST_EVENTS)[::-1]
@@ -68,11 +77,13 @@ def explain(store: Store, number: int) -> RolloutHistory:
         committed = traffic_plans.of_rollout(connection, number)
         responses = webhooks.responses(connection, number)
         push = rollouts.push_of(connection, number)
+        current = progress(connection, row.model, now_us)
         states = in_order(evidence.of_rollout(connection, number))
     policy = Canary.from_json(row.policy_json)
     now = tuple(asdict(judge(state, policy)) | summarise(state, policy).arms() for state in states)
     found = _events(logged, {event: each.evidence for event, each in decided.items()}, committed)
-    return RolloutHistory(row, policy, found, responses, now, push)
+    following = current.next if current is not None and current.rollout_id == number else ""
+    return RolloutHistory(row, policy, found, responses, now, push, following)
 
 
 def _events(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from holdfast.control.rollout import reconcile
 from holdfast.control.rollout.metric_summary import MetricSummary, in_order, summarise
 from holdfast.rollout import Canary, MetricState, State, judge
-from holdfast.rollout.decision.forecast import Forecast, forecast
+from holdfast.rollout.decision.forecast import Forecast, describe_next, forecast
 from holdfast.rollout.evidence.evidence import interval_of
 from holdfast.rollout.evidence.verdict import judge_all
 from holdfast.store.db.ledger import Transaction
@@ -38,7 +38,7 @@ class RolloutProgress:
     `share_ppm` is what the challenger has now, `steps_ppm` what it has at each step, parts per million. `enough_us`
     and `harm_us` estimate when the step has enough evidence and when harm would be shown, microseconds from now;
     `decision_us` is the first of them; None if unknown. `bake_until_us` is None outside the bake time. `waits_for` is what the
-    next decision waits for, in words; empty in the bake time.
+    next decision waits for, in words; empty in the bake time. `next` is what comes next and when, in one sentence.
     """
 
     rollout_id: int
@@ -59,6 +59,7 @@ class RolloutProgress:
     harm_us: int | None
     decision_us: int | None
     waits_for: str = ""
+    next: str = ""
 
 
 def progress(connection: Transaction, model: str, now_us: int) -> RolloutProgress | None:
@@ -78,6 +79,8 @@ def progress(connection: Transaction, model: str, now_us: int) -> RolloutProgres
     guess = Forecast(None, None)
     if row.state in (State.SHADOWING, State.CANARY, State.PAUSED) and begun_us is not None:
         guess = forecast(verdicts, policy, step_us=step_us, evidence_us=now_us - begun_us)
+    bake_until_us = baking.bake_until_us if baking is not None and row.state is State.PROMOTED else None
+    waits_for = reconcile.waits_for(connection, row, now_us) if row.running else ""
     return RolloutProgress(
         rollout_id=row.rollout_id,
         challenger=row.challenger,
@@ -90,14 +93,29 @@ def progress(connection: Transaction, model: str, now_us: int) -> RolloutProgres
         paused=row.state is State.PAUSED,
         started_at_us=row.started_at_us,
         step_started_at_us=row.step_started_at_us,
-        bake_until_us=baking.bake_until_us if baking is not None and row.state is State.PROMOTED else None,
+        bake_until_us=bake_until_us,
         reason=row.reason,
         metrics=tuple(_metric(state, policy) for state in states),
         enough_us=guess.enough_us,
         harm_us=guess.harm_us,
         decision_us=guess.decision_us,
-        waits_for=reconcile.waits_for(connection, row, now_us) if row.running else "",
+        waits_for=waits_for,
+        next=describe_next(
+            guess,
+            waits_for=waits_for,
+            timeout_us=_timeout_us(row, policy, step_us),
+            paused=row.state is State.PAUSED,
+            bake_us=None if bake_until_us is None else bake_until_us - now_us,
+        ),
     )
+
+
+def _timeout_us(row: RolloutRow, policy: Canary, step_us: int) -> int | None:
+    """Return how long the stage of `row` may still wait; None if it has no end."""
+    if row.champion is None or row.state in (State.PAUSED, State.ROLLING_BACK, State.PROMOTED):
+        return None
+    least_us = policy.convergence_timeout_us if row.state is State.VERIFYING else policy.timeout_us
+    return max(0, least_us - step_us)
 
 
 def _of_this_stage(states: list[MetricState], row: RolloutRow) -> list[MetricState]:

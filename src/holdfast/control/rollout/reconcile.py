@@ -14,7 +14,7 @@ from holdfast.control.evaluation import eligibility
 from holdfast.control.rollout import compatibility, drill_traffic, pushes, webhooks
 from holdfast.control.rollout.traffic import traffic_of
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
-from holdfast.monitor.latency import merge, quantile_seconds
+from holdfast.monitor.latency import Histogram, merge, quantile_seconds
 from holdfast.records import DAY_US, EVERYTHING_PPM, Verdict
 from holdfast.rollout import Canary, Event, MetricState, State, begin_step, decide, freeze_levels, next_state
 from holdfast.rollout import (
@@ -264,6 +264,9 @@ def _decide(
         step_started_at_us=row.step_started_at_us,
         plan_id=None if plan is None else plan.plan_id,
         ready=_readiness(connection, row, now_us),
+        champion_requests=sum(_champions_latency(connection, row, now_us).values())
+        if row.state in _BEFORE_TRAFFIC and not first
+        else 0,
     )
     return decide(state, _evidence_for(connection, row, first), seen, now_us)
 
@@ -377,11 +380,16 @@ def _champions_quantile_seconds(
     """Return the champion's own latency quantile before the canary; None while it has too few requests."""
     if policy.latency_quantile is None or row.champion is None:
         return None
-    found = merge(
+    found = _champions_latency(connection, row, now_us)
+    if sum(found.values()) < policy.latency_requests:
+        return None
+    return quantile_seconds(found, policy.latency_quantile)
+
+
+def _champions_latency(connection: Transaction, row: RolloutRow, now_us: int) -> Histogram:
+    """Return the latencies of the champion's recent requests."""
+    return merge(
         each.latency
         for each in usage.since(connection, row.model, now_us - LATENCY_LOOKBACK_US)
         if each.version == row.champion and each.result == "ok"
     )
-    if sum(found.values()) < policy.latency_requests:
-        return None
-    return quantile_seconds(found, policy.latency_quantile)

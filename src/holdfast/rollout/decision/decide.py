@@ -57,7 +57,7 @@ def decide(
     >>> from holdfast.rollout.model.policy import Canary
     >>> pending = RolloutState("v2", "v1", "v1", State.PENDING, 0, Canary(), 0, 1)
     >>> decide(pending, [], [], 5).reason
-    'inconclusive: too few requests of v1 are known (200 are needed) to freeze a bound on latency'
+    'inconclusive: 0 of 200 requests of v1 are known; a bound on latency is frozen from them'
     """
     match rollout.state:
         case State.PENDING:
@@ -143,8 +143,8 @@ def _start(
         reason = f"{after}{rollout.challenger} starts with {formatting.share(share_ppm)} of the units"
         return Start(share_ppm, reason, verdicts)
     wanting = (
-        f"inconclusive: too few requests of {rollout.champion} are known "
-        f"({rollout.policy.latency_requests} are needed) to freeze a bound on latency"
+        f"inconclusive: {rollout.champion_requests} of {rollout.policy.latency_requests} requests of "
+        f"{rollout.champion} are known; a bound on latency is frozen from them"
     )
     return _wait_or_give_up(rollout, wanting, verdicts, now_us)
 

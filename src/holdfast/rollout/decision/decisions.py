@@ -40,7 +40,8 @@ class RolloutState:
 
     `returns_to` is the version that a rollback restores: the champion, or the fallback if the model had none; None without
     either. During a rollback it is the version that the committed plan restores. `plan_id` is the number of the model's newest
-    traffic plan. `ready` is read only while the rollout is pending.
+    traffic plan. `ready` is read only while the rollout is pending. `champion_requests` are the champion's recent requests that
+    a bound on latency can be frozen from; they are read only before the challenger has traffic.
     """
 
     challenger: str
@@ -52,6 +53,7 @@ class RolloutState:
     step_started_at_us: int
     plan_id: int | None
     ready: Readiness = Readiness()
+    champion_requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)

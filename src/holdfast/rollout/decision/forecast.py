@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from holdfast.formatting import span
 from holdfast.rollout.evidence.verdict import MetricVerdict
 from holdfast.rollout.model.policy import Canary
+
+_SECOND_US: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,62 @@ def forecast(
     growing = [each for each in verdicts if each.log_e > 0.0]
     harm = [evidence_us * (each.log_bound - each.log_e) / each.log_e for each in growing]
     return Forecast(enough_us, round(max(0.0, min(harm))) if harm else None)
+
+
+def describe_next(
+    found: Forecast,
+    *,
+    waits_for: str = "",
+    timeout_us: int | None = None,
+    paused: bool = False,
+    bake_us: int | None = None,
+) -> str:
+    """Return what comes next of a rollout and when, in one sentence.
+
+    Parameters
+    ----------
+    found
+        The forecast of the step.
+    waits_for
+        What the next decision waits for, in words.
+    timeout_us
+        Microseconds until the stage ends inconclusive if nothing is decided; None if it never does.
+    paused
+        Whether an operator paused it.
+    bake_us
+        Microseconds until the bake time ends; None outside of it.
+
+    >>> describe_next(Forecast(7_200_000_000, None), timeout_us=3_600_000_000)
+    'needs about 2 h more for enough evidence, and ends inconclusive in 1 h: send more requests, or set a longer timeout'
+    >>> describe_next(Forecast(None, None), waits_for="0 of 200 units for errors", timeout_us=3_600_000_000)
+    'waits: 0 of 200 units for errors; ends inconclusive in 1 h if nothing changes'
+    """
+    if paused:
+        return "paused by an operator: evidence counts, the rollout does not advance"
+    if bake_us is not None:
+        return f"the bake time ends in {_span(bake_us)}, unless harm is shown before"
+    at_us = found.decision_us
+    if at_us is not None and at_us < _SECOND_US:
+        return "is being decided now"
+    if at_us is not None and (timeout_us is None or at_us <= timeout_us):
+        return f"decision in about {_span(at_us)}"
+    if at_us is not None and timeout_us is not None:
+        return (
+            f"needs about {_span(at_us)} more for enough evidence, and ends inconclusive in {_span(timeout_us)}: "
+            "send more requests, or set a longer timeout"
+        )
+    waits = (
+        f"waits: {waits_for.removeprefix('inconclusive: ')}" if waits_for else "waits for the control loop"
+    )
+    return (
+        waits
+        if timeout_us is None
+        else f"{waits}; ends inconclusive in {_span(timeout_us)} if nothing changes"
+    )
+
+
+def _span(us: int) -> str:
+    return span(max(0, us) / 1e6)
 
 
 def _wait_us(units: int, needed: int, step_us: int) -> int | None:

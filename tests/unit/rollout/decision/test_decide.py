@@ -328,7 +328,7 @@ def test_copies_come_before_traffic() -> None:
         ((), True, Wait, "no copy got a response"),
         (copies(29), True, Wait, "29 of 30 units in shadow"),
         (copies(30), True, Start, "no harm in shadow"),
-        (copies(30), False, Wait, "too few requests of v1"),
+        (copies(30), False, Wait, "0 of 200 requests of v1 are known"),
         (copies(60, failing=40), True, RollBack, "harm in shadow: 40 of 60 units failed"),
         (copies(60, otherwise=50), True, RollBack, "50 of 60 units were decided differently"),
         (copies(20, failing=20), True, RollBack, "harm in shadow"),

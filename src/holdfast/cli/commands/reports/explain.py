@@ -9,9 +9,10 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.output import COLOURS, Output
-from holdfast.cli.project import Run, with_project
+from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.reports.explain import RolloutEvent, RolloutHistory
 from holdfast.control.reports.explain import explain as explanation_of
+from holdfast.control.rollout.metric_summary import evidence_text
 from holdfast.formatting import share, timestamp
 from holdfast.records import EVERYTHING_PPM, Verdict
 from holdfast.store.rollout import rollouts
@@ -31,7 +32,7 @@ def explain(
     """
     with run.store.ledger.read() as connection:
         number = rollout or rollouts.newest(connection, run.model.name).rollout_id
-    explanation = explanation_of(run.store, number)
+    explanation = explanation_of(run.store, number, now_us=now_us())
     _print(run.out, explanation)
     run.out.result(explanation.as_dict())
 
@@ -48,6 +49,8 @@ def _print(out: Output, explanation: RolloutHistory) -> None:
     )
     for event in explanation.events:
         _print_event(out, event)
+    if explanation.next:
+        out.print(f"[bold]next[/] {escape(explanation.next)}")
     if explanation.now:
         out.print("[bold]evidence now[/]")
         for metric in explanation.now:
@@ -76,7 +79,7 @@ def _metric(metric: dict[str, Any]) -> str:
     wanting = f"; {metric['wanting']}" if metric["wanting"] else ""
     return (
         f"[{COLOURS[verdict]}]{verdict}[/] {metric['metric']}: {metric['units']:,} of {metric['needed']:,} units, "
-        f"ln e-value {metric['log_e']:.2f} of {metric['log_bound']:.2f}{escape(wanting)}"
+        f"{evidence_text(metric['metric'], metric['log_e'], metric['log_bound'])}{escape(wanting)}"
     )
 
 

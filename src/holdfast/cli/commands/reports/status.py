@@ -55,6 +55,11 @@ def _print_status(out: Output, document: dict[str, Any]) -> None:
         )
         if stale:
             out.print("  no control loop is running; next: [cyan]holdfast up[/]")
+    if document["progress"] is not None:
+        run = document["progress"]
+        out.print(
+            f"rollout {run['rollout_id']} of {run['challenger']}, {run['state']}: {escape(run['next'])}"
+        )
     for hook in document["waiting_webhooks"]:
         out.print(f"[yellow]the rollout waits for a webhook[/]: {escape(hook)}")
     _print_traffic(out, document["traffic_comparison"])

@@ -88,8 +88,7 @@ def status(run: Run) -> None:
     out.print(
         f"{found.state} {ago(found.step_started_at_us, now).removesuffix(' ago')}: {escape(found.reason)}"
     )
-    if found.waits_for:
-        out.print(f"waits: {escape(found.waits_for)}")
+    out.print(f"next: {escape(found.next)}")
     if found.bake_until_us is not None:
         out.print(f"baking for {_span(found.bake_until_us - now)} more")
     else:
@@ -99,9 +98,10 @@ def status(run: Run) -> None:
         )
         copies = f", copies of {share(found.shadow_ppm)}" if found.shadow_ppm else ""
         out.print(f"share {share(found.share_ppm)}{copies}; steps {steps}")
-        out.print(
-            f"enough evidence in {_span(found.enough_us)}; at this rate harm is shown in {_span(found.harm_us)}"
-        )
+        if found.enough_us is not None or found.harm_us is not None:
+            out.print(
+                f"enough evidence in {_span(found.enough_us)}; at this rate harm is shown in {_span(found.harm_us)}"
+            )
     _print_metrics(out, found)
     out.result({"progress": found})
 
@@ -151,9 +151,11 @@ def _print_metrics(out: Output, found: RolloutProgress) -> None:
         seen = f"{each.units:,}" if not each.needed else f"{each.units:,} of {each.needed:,}"
         if each.needed and each.units >= each.needed:
             seen = f"enough ({each.needed:,})"
-        rows.append((each.metric, each.verdict, seen, f"{each.log_e:.1f} of {each.log_bound:.1f}", interval))
+        rows.append((each.metric, each.verdict, seen, each.evidence, interval))
     out.table(
-        "Evidence", ["metric", "verdict", "units", "ln e-value", "challenger against champion, 95 %"], rows
+        "Evidence",
+        ["metric", "verdict", "units", "evidence of harm", "challenger against champion, 95 %"],
+        rows,
     )
     for each in found.metrics:
         if each.verdict is not Verdict.PASS or each.metric == SLICES:

@@ -49,7 +49,7 @@ def test_an_interval_reports_what_is_known(low, high, words):
 
 
 def test_a_change_of_the_rate_has_no_bar_of_harm():
-    """ "ln e-value 8785.8 of 4.6" beside a full bar and the verdict inconclusive is no evidence of harm."""
+    """ "ln e-value 8785.8 of 4.6" next to a full bar and the verdict inconclusive is no evidence of harm."""
     changed = fold_rate(
         begin_rate(Canary(), 0), ComparedPeriods(0, -3_600_000_000, 3_600_000_000), after=9_000, before=100
     )

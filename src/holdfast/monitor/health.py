@@ -182,7 +182,9 @@ def _of_versions(facts: HealthFacts) -> list[Problem]:
         text = f"callers send what no training row had: {', '.join(facts.unseen_slices)}"
         found.append(Problem("unseen_slice", text, "holdfast train, with rows of it"))
     for kind in facts.expired_drills:
-        found.append(Problem("drill_expired", f"the drill {kind} is no longer valid", f"holdfast drill {kind}"))
+        found.append(
+            Problem("drill_expired", f"the drill {kind} is no longer valid", f"holdfast drill {kind}")
+        )
     return found
 
 

@@ -8,7 +8,7 @@ from holdfast.control.drills import live
 from holdfast.control.loop import Concern
 from holdfast.control.probing.probe import probe
 from holdfast.control.reports import traffic_comparison
-from holdfast.control.rollout import abort_sync, post_promotion, reconcile
+from holdfast.control.rollout import abort_sync, post_promotion, reconcile, start
 from holdfast.store import Store
 from holdfast.store.db import leases
 
@@ -21,6 +21,7 @@ def concerns() -> dict[str, Concern]:
         "carrying back-outs on": _carry_back_outs_on,
         "bringing aborts into the ledger": abort_sync.carry,
         "probing the servers": probe,
+        "starting the queued rollout": start.begin_queued,
         "carrying the rollout on": reconcile.reconcile,
         "watching the promotion": post_promotion.carry,
         "comparing traffic with training data": traffic_comparison.compare,

@@ -17,7 +17,7 @@ from holdfast.rollout.evidence.evidence import (
 )
 from holdfast.rollout.evidence.records import MetricState, RequestOutcome
 from holdfast.rollout.evidence.verdict import judge
-from holdfast.rollout.model.policy import Canary, Shadow
+from holdfast.rollout.model.policy import Canary, NewerVersion, Shadow
 from holdfast.rollout.model.pushes import PushOutcome
 from holdfast.rollout.model.state_machine import RESTING, TERMINAL, TRANSITIONS, Event, State, next_state
 
@@ -29,6 +29,7 @@ __all__ = [
     "Event",
     "Hook",
     "MetricState",
+    "NewerVersion",
     "PushOutcome",
     "RequestOutcome",
     "Shadow",

@@ -15,7 +15,7 @@ import msgspec
 
 from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, ServerClient, call_all
 from holdfast.control.probing.probe import is_silent
-from holdfast.control.rollout import drill_traffic, failover, reconcile
+from holdfast.control.rollout import drill_traffic, failover, reconcile, start
 from holdfast.control.rollout.failover import Cause
 from holdfast.control.rollout.reconcile import Transition
 from holdfast.errors import ConflictError, HoldfastError
@@ -71,6 +71,7 @@ def commit(connection: Transaction, store: Store, model: str, abort: Abort, *, n
         return False
     reason, actor = f"requested by {abort.actor} without the ledger: {abort.reason}", abort.actor
     drill_traffic.settle(connection, model, now_us)
+    start.drop(connection, model, reason, actor=actor, now_us=now_us)
     row = _rollout_of(connection, model, abort.version)
     if row is not None:
         reconcile.commit(connection, store, row, Transition(Event.ROLLBACK, reason, actor), now_us=now_us)

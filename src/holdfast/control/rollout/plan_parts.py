@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from holdfast.control.rollout import drill_traffic
-from holdfast.errors import NotFoundError, RefusedError
+from holdfast.errors import NotFoundError
 from holdfast.records import TrafficPlan
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store import Store
@@ -56,17 +56,12 @@ def push_serving_config(
 ) -> int:
     """Let the servers of `model` run with `limits`; return the number of the plan. The serving versions stay.
 
-    Raises `NotFoundError` HF410 before the model's first plan, `RefusedError` HF403 when `limits` are in force.
+    Limits that are in force are not pushed again. Raises `NotFoundError` HF410 before the model's first plan.
     """
     with store.ledger.write() as connection:
         before = newest(connection, model, now_us)
         if serving_config_in_force(connection, model) == limits:
-            raise RefusedError(
-                "HF403",
-                f"{limits.id} is in force already",
-                state="nothing was written",
-                next_command="holdfast status",
-            )
+            return before.plan_id
         config = serving_configs.register(connection, limits, now_us=now_us)
         explanation = f"servers run with {config} {limits.to_json()}: {reason}"
         kind = PUSHED[Part.SERVING_CONFIG]

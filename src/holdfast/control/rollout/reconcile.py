@@ -102,7 +102,7 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
         HF404 while another version is under way.
     """
     with store.ledger.read() as connection:
-        _refuse_unqualified(connection, model.name, version)
+        refuse_unqualified(connection, model.name, version)
         plan = traffic_plans.newest(connection, model.name)
         current = rollouts.under_way(connection, model.name)
     if current is None:  # a rollout that is under way is not begun again
@@ -120,52 +120,72 @@ def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) 
                 state="nothing was written",
                 next_command="the same command again, in a minute",
             )
-        champion = None if plan is None else plan.champion
-        if champion == version and current is None:
-            raise RefusedError(
-                "HF403",
-                f"{version} is the champion already",
-                state="nothing was written",
-                next_command="holdfast status",
-            )
-        compatibility.refuse(connection, model.name, version)
-        reason = f"requested by {actor}"
-        number = rollouts.insert_pending(
-            connection,
-            model=model.name,
-            challenger=version,
-            champion=champion,
-            policy=model.rollout.to_json(),
-            reason=reason,
-            actor=actor,
-            now_us=now_us,
+        return insert(connection, model.name, version, model.rollout.to_json(), actor=actor, now_us=now_us)
+
+
+def insert(
+    connection: Transaction, model: str, version: str, policy_json: str, *, actor: str, now_us: int
+) -> int:
+    """Insert the pending rollout of the qualified `version` in the caller's transaction; return its number.
+
+    Raises `RefusedError` HF403 if it is the champion, or has yet to pass a compatibility test with the runtime in force;
+    `ConflictError` HF404 while another one is under way.
+    """
+    plan = traffic_plans.newest(connection, model)
+    champion = None if plan is None else plan.champion
+    if champion == version and rollouts.under_way(connection, model) is None:
+        raise RefusedError(
+            "HF403",
+            f"{version} is the champion already",
+            state="nothing was written",
+            next_command="holdfast status",
         )
-        pushes.open_push(connection, number, model.name, now_us=now_us)
-        events.append(
-            connection,
-            at_us=now_us,
-            kind="rollout.pending",
-            subject=rollouts.subject_of(number),
-            actor=actor,
-            explanation=f"{version} against {champion or 'nothing'}: {reason}",
-        )
+    compatibility.refuse(connection, model, version)
+    reason = f"requested by {actor}"
+    number = rollouts.insert_pending(
+        connection,
+        model=model,
+        challenger=version,
+        champion=champion,
+        policy=policy_json,
+        reason=reason,
+        actor=actor,
+        now_us=now_us,
+    )
+    pushes.open_push(connection, number, model, now_us=now_us)
+    events.append(
+        connection,
+        at_us=now_us,
+        kind="rollout.pending",
+        subject=rollouts.subject_of(number),
+        actor=actor,
+        explanation=f"{version} against {champion or 'nothing'}: {reason}",
+    )
     return number
 
 
-def _refuse_unqualified(connection: Transaction, model: str, version: str) -> None:
+def refuse_unqualified(connection: Transaction, model: str, version: str) -> None:
+    """Raise unless `version` is a clean, qualified candidate of `model`: `NotFoundError` HF303, `RefusedError` HF403, HF406."""
     row = versions.get(connection, version)
     if row.model != model:
         raise NotFoundError(
             "HF303", f"{version} is a version of {row.model!r}, not of {model!r}", state="nothing was written"
         )
     taints.refuse(connection, "version", version)  # before the state: no gate could ever let it pass
-    if row.role != "candidate" or row.state != "qualified":
-        raise RefusedError(
-            "HF403",
-            f"{version} is a {row.state} {row.role}; only a qualified candidate may be rolled out",
-            state="nothing was written",
-            next_command=f"holdfast qualify {version}",
-        )
+    if row.role == "candidate" and row.state == "qualified":
+        return
+    why, next_command = "only a qualified candidate may be rolled out", f"holdfast qualify {version}"
+    if row.role != "candidate":
+        why = "it is compared with versions and can serve as fallback version, and no rollout moves it"
+        next_command = "holdfast rollout start, for the newest candidate"
+    elif row.state == "refused":
+        next_command = f"holdfast train; holdfast qualify {version} repeats what its gates found"
+    raise RefusedError(
+        "HF403",
+        f"{version} is a {row.state} {row.role}; {why}",
+        state="nothing was written",
+        next_command=next_command,
+    )
 
 
 def reconcile(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Decision]:

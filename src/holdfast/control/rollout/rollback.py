@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from holdfast.control.rollout import drill_traffic, plan_parts, reconcile
+from holdfast.control.rollout import drill_traffic, plan_parts, reconcile, start
 from holdfast.control.rollout.plan_parts import ROLLED_BACK, Part
 from holdfast.control.rollout.reconcile import Transition
 from holdfast.control.rollout.traffic import traffic_of
@@ -23,7 +23,7 @@ from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.models import runtimes, serving_configs
-from holdfast.store.rollout import rollouts, traffic_plans
+from holdfast.store.rollout import queue, rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
 
 
@@ -255,6 +255,9 @@ def rollback(store: Store, request: Request, *, now_us: int) -> RolledBack:
         drill_traffic.settle(connection, request.model, now_us)
         row, since_plan, returns_to = None, 0, ""
         if request.only in (None, Part.MODEL):
+            unqueued = _unqueue(connection, request, now_us)
+            if unqueued is not None:
+                return unqueued
             row = rollout_to_undo(request, _rollouts(connection, request), now_us=now_us)
             before = traffic_plans.before_rollout(connection, request.model, row.rollout_id)
             since_plan = 0 if before is None else before.plan.plan_id
@@ -266,6 +269,26 @@ def rollback(store: Store, request: Request, *, now_us: int) -> RolledBack:
     if plan is None:
         return RolledBack(steps, after, 0, None)
     return RolledBack(steps, after, plan.plan_id, plan.intended)
+
+
+def _unqueue(connection: Transaction, request: Request, now_us: int) -> RolledBack | None:
+    """Drop the queued version: no rollout starts by itself after an operator's rollback.
+
+    Return the result if that version is the named one and has no traffic, so that nothing else is to be done.
+    """
+    queued = queue.find(connection, request.model)
+    plan = traffic_plans.newest(connection, request.model)
+    running = rollouts.under_way(connection, request.model)
+    why = f"{request.actor} rolled back: {request.reason}"
+    start.drop(connection, request.model, why, actor=request.actor, now_us=now_us)
+    serving = {None if plan is None else plan.champion, None if running is None else running.challenger}
+    if queued is None or queued.version != request.version or queued.version in serving:
+        return None
+    champion = "nothing" if plan is None else plan.champion
+    step = Step(Part.MODEL, queued.version, champion, "it was queued", False)
+    return RolledBack(
+        (step,), None, 0 if plan is None else plan.plan_id, None if plan is None else plan.intended
+    )
 
 
 def _rollouts(connection: Transaction, request: Request) -> Rollouts:

@@ -238,22 +238,19 @@ def _predictions(
 def push(
     store: Store, model: str, runtime: str, present: Runtime, *, actor: str, reason: str, now_us: int
 ) -> int:
-    """Let `model` be served by `runtime`; return the number of the plan. `present` is what serves before the first push.
+    """Let `model` be served by `runtime`; return the number of the plan, the newest one if it is in force already.
+
+    `present` is what serves before the first push.
 
     Raises `NotFoundError` HF410 before the model's first plan, HF303 for a runtime that is not registered, `RefusedError` HF403
-    when it is in force, or did not pass a test with the serving config in force and each version that it would serve.
+    when it did not pass a test with the serving config in force and each version that it would serve.
     """
     with store.ledger.write() as connection:
         before = plan_parts.newest(connection, model, now_us)
         runtimes.get(connection, runtime)
         periods = runtimes.in_force(connection, model)
         if (periods[0][1] if periods else present.id) == runtime:
-            raise RefusedError(
-                "HF403",
-                f"{runtime} is in force already",
-                state="nothing was written",
-                next_command="holdfast status",
-            )
+            return before.plan_id
         for version in compatibility.versions_to_test(connection, before):
             compatibility.require_tested(connection, model, version, runtime)
         if not periods:

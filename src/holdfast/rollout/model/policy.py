@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from itertools import pairwise
 from typing import Final
 
@@ -61,6 +62,14 @@ class Shadow:
     def share_ppm(self) -> int:
         """Return the share of units that it gets copies of, in parts per million."""
         return round(self.share * EVERYTHING_PPM / 100.0)
+
+
+class NewerVersion(StrEnum):
+    """What happens to a newer version that is to be rolled out while a rollout is under way."""
+
+    QUEUE = "queue"
+    SUPERSEDE = "supersede"
+    REFUSE = "refuse"
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,11 @@ class Canary:
     max_drill_age
         Maximum age of the last passed rollback drill when a rollout begins, within its validity; None requires none. None is
         required either while there is no version besides the champion that it could return to.
+    newer_version
+        What `holdfast rollout start` does for a newer version while a rollout is under way. "queue" (default): it starts when
+        the rollout ends, and replaces an older one that waits. "supersede": it ends the rollout, unless that has all traffic.
+        "refuse": nothing is started (HF404). A rollout that is still pending has seen nothing and is always ended, except by
+        "refuse".
     convergence_timeout
         How long servers may take to respond with the version that has all traffic, before it is rolled back: they may be unable
         to load it, or crash on it. Default 10 minutes.
@@ -169,10 +183,15 @@ class Canary:
     max_drill_age: timedelta | str | None = None
     convergence_timeout: timedelta | str = timedelta(minutes=10)
     bake_quality_margin: float = 0.05
+    newer_version: str = "queue"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(float(step) for step in self.steps))
         object.__setattr__(self, "slices", tuple(self.slices))
+        choices = tuple(NewerVersion)
+        known = self.newer_version in choices
+        _check(self, ("newer_version", known, f"is one of {', '.join(choices)}"))
+        object.__setattr__(self, "newer_version", NewerVersion(self.newer_version))
         for name in _DURATIONS:
             if name != "max_drill_age" or self.max_drill_age is not None:
                 object.__setattr__(self, name, duration(getattr(self, name), name))

@@ -70,7 +70,7 @@ def shell(tmp_path, history):
 
 
 def test_a_rollout_is_shown_held_and_resumed(history, shell):
-    assert shell.json("rollout", "status") == {"progress": None}
+    assert shell.json("rollout", "status") == {"progress": None, "queued": None}
     with pytest.raises(NotFoundError, match="no rollout"):
         shell("rollout", "pause")
     history.minutes(1)
@@ -91,6 +91,33 @@ def test_a_rollout_is_shown_held_and_resumed(history, shell):
     assert ": tea" in shell("rollout", "pause")  # no reason is no other one
     assert ": tea" in history.reported("rollout.paused")[0]
     assert shell.json("rollout", "resume")["state"] == "canary"
+
+
+def test_a_rollout_is_queued_and_a_repeated_command_ends_as_the_first_did(history, shell):
+    champion = history.world.plan().champion
+    assert shell.json("rollout", "start", champion)["state"] == "champion"
+    history.world.begin(history.version())
+    history.minutes(1)
+    history.step()
+    newer = history.version()
+    for _ in range(2):
+        queued = shell.json("rollout", "start", newer)
+        assert (queued["state"], queued["waits_for"]) == ("queued", history.world.row().rollout_id)
+    assert shell.json("rollout", "status")["queued"] == newer
+    assert f"queued: {newer}, requested by" in shell("rollout", "status")
+    assert "was rolled back" not in shell("rollout", "undo", "--version", newer, "--no-wait")
+    assert shell.json("rollout", "status")["queued"] is None
+
+
+def test_no_next_command_of_a_version_leads_back_to_itself(history, shell):
+    """`rollout start` of a heuristic named `qualify`, which named `rollout start`; of a refused version, only `qualify`."""
+    with pytest.raises(RefusedError, match="no rollout moves it") as heuristic:
+        shell("rollout", "start", history.world.add_version("heuristic", "registered"))
+    assert "qualify" not in heuristic.value.next_command
+    refused = history.world.add_version("candidate", "refused")
+    with pytest.raises(RefusedError) as found:
+        shell("rollout", "start", refused)
+    assert found.value.next_command.startswith("holdfast train")
 
 
 def test_an_edit_of_the_policy_is_shown_with_both_error_rates(history, shell):

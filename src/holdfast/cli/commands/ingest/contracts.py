@@ -139,15 +139,28 @@ def accept(
 ) -> None:
     """Accept a contract change that others have to follow, or that breaks what is loaded.
 
+    Without a change to accept it changes nothing.
+
     Example: holdfast contract accept flights --reason "the sender switches on Monday"
     """
     if model == (feed is not None):
         raise misused("name either a feed or --model", "holdfast contract --help")
     store, actor = run.store, run.actor
-    if feed is not None:
-        change = changing.accept(store, run.project.feed(feed), reason=reason, actor=actor, now_us=now_us())
-    else:
-        change = changing.accept_for_callers(store, run.model, reason=reason, actor=actor, now_us=now_us())
+    try:
+        if feed is not None:
+            change = changing.accept(
+                store, run.project.feed(feed), reason=reason, actor=actor, now_us=now_us()
+            )
+        else:
+            change = changing.accept_for_callers(
+                store, run.model, reason=reason, actor=actor, now_us=now_us()
+            )
+    except NotFoundError as error:
+        if error.code != "HF410":
+            raise
+        run.out.print(f"nothing was changed: {escape(error.what)}")
+        run.out.result({"subject": feed or run.model.name, "old": None, "new": None, "actor": actor})
+        return
     run.out.print(f"[green]ok[/] accepted by {escape(actor)}: {escape(change.explanation)}")
     run.out.result(
         {"subject": change.feed, "old": change.before, "new": change.after, "actor": actor, "reason": reason}

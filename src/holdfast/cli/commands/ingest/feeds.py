@@ -17,8 +17,9 @@ from holdfast.errors import NotFoundError
 from holdfast.feeds import batch_id
 from holdfast.feeds.state_machine import State
 from holdfast.formatting import counted, timestamp
-from holdfast.records import HOUR_US, Level
-from holdfast.store.catalog import recent
+from holdfast.records import HOUR_US, BatchId, Level
+from holdfast.store.catalog import batches, recent
+from holdfast.store.db import events
 from holdfast.store.feeds import quarantine as quarantined_rows
 
 _COLOURS = {State.FLOWING: "green", State.SUSPECT: "red", State.REFUSING: "yellow", None: "dim"}
@@ -163,7 +164,7 @@ def accept(
     """Accept a suspect batch, so that models may be trained on it. For a refused delivery it only closes the refusal.
 
     --incomplete: stop waiting for the other feeds of this group. --all: accept every batch that repair-ledger
-    re-registered, although its violations are unknown.
+    re-registered, although its violations are unknown. Without anything to accept it changes nothing.
 
     Example: holdfast accept weather 2013-05-01 --reason "a cold front, not an error"
     """
@@ -175,6 +176,18 @@ def accept(
         _accept_all(run, run.project.feed(feed).name, reason)
         return
     accepted = batch_id(feed, batch)
+    try:
+        _accept(run, feed, accepted, reason, incomplete=incomplete)
+    except NotFoundError as error:
+        with run.store.ledger.read() as connection:
+            was_accepted = events.newest(connection, subject=str(accepted), kind=accepting.ACCEPTED, limit=1)
+            is_known = was_accepted or batches.loads(connection, accepted)
+        if error.code != "HF410" or not is_known:
+            raise
+        _print_unchanged(run.out, error, {"batch": str(accepted), "violations": []})
+
+
+def _accept(run: Run, feed: str, accepted: BatchId, reason: str, *, incomplete: bool) -> None:
     if incomplete:
         lacking = accepting.accept_incomplete(
             run.store, accepted, run.project.groups, reason=reason, actor=run.actor, now_us=now_us()
@@ -191,7 +204,22 @@ def accept(
     _end(run.out, feed, done.suspect, {"batch": str(done.batch), "violations": done.violations})
 
 
+def _print_unchanged(out: Output, error: NotFoundError, document: dict[str, object]) -> None:
+    """Print that there is nothing to accept, as after the same command before: that is no failure."""
+    out.print(f"nothing was changed: {escape(error.what)}")
+    out.result(document)
+
+
 def _accept_all(run: Run, feed: str, reason: str) -> None:
+    try:
+        _accept_reregistered(run, feed, reason)
+    except NotFoundError as error:
+        if error.code != "HF410":
+            raise
+        _print_unchanged(run.out, error, {"feed": feed, "loads": 0})
+
+
+def _accept_reregistered(run: Run, feed: str, reason: str) -> None:
     done = accepting.accept_all(run.store, feed, reason=reason, actor=run.actor, now_us=now_us())
     run.out.print(f"[green]ok[/] accepted {counted(done.loads, 'load')} of {feed}, re-registered from files")
     _end(run.out, feed, done.suspect, {"feed": feed, "loads": done.loads})

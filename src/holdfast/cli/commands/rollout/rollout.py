@@ -15,7 +15,8 @@ from holdfast.cli.output import COLOURS, Output
 from holdfast.cli.project import Reason, Run, VersionName, now_us, with_project
 from holdfast.control.reports.progress import RolloutProgress, progress
 from holdfast.control.rollout import pause as pausing
-from holdfast.control.rollout import reconcile as rolling
+from holdfast.control.rollout import start as starting
+from holdfast.control.rollout.start import Requested, Started
 from holdfast.errors import RefusedError
 from holdfast.formatting import ago, hours, share
 from holdfast.records import Verdict
@@ -23,7 +24,7 @@ from holdfast.rollout import Canary
 from holdfast.rollout.model.metric import SLICES
 from holdfast.rollout.model.state_machine import State
 from holdfast.store.models import versions
-from holdfast.store.rollout import rollouts
+from holdfast.store.rollout import queue, rollouts
 
 group = command_group(
     "rollout",
@@ -37,7 +38,9 @@ group = command_group(
 def start(run: Run, version: VersionName = None) -> None:
     """Start the rollout of a qualified version. The control loop advances it, and rolls it back if it does harm.
 
-    First replays recorded requests if the policy requires it, and tests the version with the runtime in force.
+    First replays recorded requests if the policy requires it, and tests the version with the runtime in force. While another
+    rollout is under way, the version waits for its end, or ends it (`Canary(newer_version=)`). Repeating the command changes
+    nothing.
 
     Example: holdfast rollout start v3-1f2e3d4c
     """
@@ -51,19 +54,49 @@ def start(run: Run, version: VersionName = None) -> None:
         if not any(row.running and row.challenger == version for row in before):
             tested = ensure_compatible(run, version)
         replay_if_due(run, version)
-    number = rolling.begin(store, model, version, actor=run.actor, now_us=now_us())
+    found = starting.request(store, model, version, actor=run.actor, now_us=now_us())
+    _print_requested(run.out, version, found)
     change = None
-    if any(row.rollout_id == number for row in before):
-        run.out.print(f"rollout {number} of {version} is running already; nothing was changed")
-    else:
-        run.out.print(
-            f"[green]ok[/] rollout {number} of {version} has started; "
-            "`holdfast up` or `holdfast control` advances it"
+    if before and found.state in (Started.STARTED, Started.QUEUED):
+        change = print_change(run.out, store, model, Canary.from_json(before[0].policy_json))
+    run.out.result(
+        {
+            "rollout": found.rollout,
+            "version": version,
+            "state": found.state,
+            "ended": None if found.ended is None else found.ended.rollout_id,
+            "waits_for": None if found.waits_for is None else found.waits_for.rollout_id,
+            "dropped": found.dropped,
+            "policy": change,
+            "tested_with": None if tested is None else tested.runtime,
+        }
+    )
+
+
+def _print_requested(out: Output, version: str, found: Requested) -> None:
+    if found.ended is not None:
+        out.print(
+            f"rollout {found.ended.rollout_id} of {found.ended.challenger} is ended: {version} is newer"
         )
-        if before:
-            change = print_change(run.out, store, model, Canary.from_json(before[0].policy_json))
-    tested_with = None if tested is None else tested.runtime
-    run.out.result({"rollout": number, "version": version, "policy": change, "tested_with": tested_with})
+    match found.state:
+        case Started.CHAMPION:
+            out.print(f"{version} is the champion already; nothing was changed")
+        case Started.RUNNING:
+            out.print(f"rollout {found.rollout} of {version} is running already; nothing was changed")
+        case Started.QUEUED:
+            other = found.waits_for
+            assert other is not None, "it waits for a rollout"
+            out.print(
+                f"[green]ok[/] {version} is queued: its rollout starts when rollout {other.rollout_id} of "
+                f"{other.challenger} ends, which is {other.state}"
+            )
+            if found.dropped is not None:
+                out.print(f"{found.dropped}, which was queued before, is not rolled out")
+        case Started.STARTED:
+            out.print(
+                f"[green]ok[/] rollout {found.rollout} of {version} has started; "
+                "`holdfast up` or `holdfast control` advances it"
+            )
 
 
 @group.command()
@@ -76,11 +109,17 @@ def status(run: Run) -> None:
     out, now = run.out, now_us()
     with run.store.ledger.read() as connection:
         found = progress(connection, run.model.name, now)
+        queued = queue.find(connection, run.model.name)
+    if queued is not None:
+        out.print(
+            f"queued: {queued.version}, requested by {escape(queued.actor)} {ago(queued.queued_at_us, now)}"
+        )
+    document = None if queued is None else queued.version
     if found is None:
         out.print(
             "no rollout is running or baking; next: holdfast rollout start, or holdfast rollout history"
         )
-        out.result({"progress": None})
+        out.result({"progress": None, "queued": document})
         return
     out.print(
         f"rollout {found.rollout_id} of [bold]{found.challenger}[/] against {found.champion or 'nothing'}"
@@ -103,7 +142,7 @@ def status(run: Run) -> None:
                 f"enough evidence in {_span(found.enough_us)}; at this rate harm is shown in {_span(found.harm_us)}"
             )
     _print_metrics(out, found)
-    out.result({"progress": found})
+    out.result({"progress": found, "queued": document})
 
 
 @group.command()

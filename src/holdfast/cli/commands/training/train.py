@@ -15,7 +15,7 @@ from holdfast.control.evaluation import qualify as qualifying
 from holdfast.control.runtimes import runtime
 from holdfast.control.training import train as training
 from holdfast.qualify import decide_status
-from holdfast.store.models import runtimes
+from holdfast.store.models import runtimes, versions
 
 _STANDING = {
     "qualified": "{version} is [green]qualified[/]; next: holdfast rollout start {version}",
@@ -23,6 +23,9 @@ _STANDING = {
     "load more labelled rows, or declare a longer holdout in the model file, and train again",
     "refused": "{version} is [red]refused[/]; it will not be rolled out",
 }
+_HEURISTIC = (
+    "{version} is [green]qualified[/]; a heuristic is not rolled out: it can serve as fallback version"
+)
 
 
 @command("Versions")
@@ -80,7 +83,10 @@ def qualify(run: Run, version: VersionName = None) -> None:
         run.out.print(
             f"[{COLOURS[result.verdict]}]{result.verdict:<12}[/] [bold]{result.gate}[/]: {escape(result.explanation)}"
         )
-    run.out.print(_STANDING[state].format(version=version))
+    with run.store.ledger.read() as connection:
+        is_candidate = versions.get(connection, version).role == "candidate"
+    standing = _STANDING[state] if is_candidate or state != "qualified" else _HEURISTIC
+    run.out.print(standing.format(version=version))
     run.out.result({"version": version, "state": state, "gates": results})
     if state != "qualified":
         raise typer.Exit(JUDGED)

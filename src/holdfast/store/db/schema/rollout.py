@@ -131,6 +131,18 @@ rollouts = Table(
 )
 
 
+queued_rollouts = Table(
+    "queued_rollouts",
+    METADATA,
+    key("model", String(63), "Model to roll out."),
+    required("version", versions.c.version, "Version that waits."),
+    required("policy_json", Text, "Policy declared when it was requested, canonical JSON."),
+    required("actor", String(63), "User that requested it."),
+    required("queued_at_us", BigInteger, "When it was requested."),
+    comment="The version of each model that is rolled out when the rollout under way ends. A newer one replaces it.",
+)
+
+
 rollout_evidence = Table(
     "rollout_evidence",
     METADATA,

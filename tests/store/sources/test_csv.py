@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.store.sources import parser
+from holdfast.store.sources.csv_reader import read_csv
 from holdfast.store.sources.delivery import TooLargeError, UnreadableError, unpacked
 from tests.support.profile import examples
 
@@ -29,14 +29,27 @@ HEAD = b"id,at,v\n"
         (HEAD + b"a,1\nb,1,2\nc,1,2,3\n", [("b", "1", "2")], ("a,1", "c,1,2,3")),
         (HEAD + b"a,1\n", [], ("a,1",)),
         (b'"i\nd"\n1\n', [("1",)], ()),
+        # The last value is one quote, or two.
+        (HEAD + b'a,1,""""\n', [("a", "1", '"')], ()),
+        (HEAD + b'a,1,""""""', [("a", "1", '""')], ()),
+        # A short line is written as the last line ends, which has no line feed.
+        (HEAD + b"a,1,2\n1,2\nb,1,2", [("a", "1", "2"), ("b", "1", "2")], ("1,2",)),
+        (HEAD + b'a,5" pipe, "x"\nb,"5"" pipe",\n', [("a", '5" pipe', ' "x"'), ("b", '5" pipe', "")], ()),
     ],
 )
 def test_whole_files_are_taken_apart(
     content: bytes, rows: list[tuple[str, ...]], lines: tuple[str, ...]
 ) -> None:
-    found = parser.read_csv(content)
+    found = read_csv(content)
     assert (found.frame.rows(), found.lines) == (rows, lines)
     assert set(found.frame.dtypes) == {pl.String}
+
+
+@pytest.mark.parametrize("before", range(1, 9))
+def test_a_value_across_blocks_is_read_whole(before: int) -> None:
+    value = "z" * before + "\r\nB" + "\ufeff" * 40
+    written = HEAD + f'x,1,"{value}"\n\ufeffy,{value[-40:]},2\n'.encode()
+    assert read_csv(written, block_bytes=8).frame.rows() == [("x", "1", value), ("\ufeffy", value[-40:], "2")]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
@@ -44,18 +57,22 @@ def test_a_declared_separator_separates_alone(separator: str) -> None:
     others = "".join({",", ";", "\t", "|"} - {separator})
     rows = [("a", others, f"{separator}x"), ("b", "", "")]
     written = pl.DataFrame(rows, schema=["id", "at", "v"], orient="row").write_csv(separator=separator)
-    assert parser.read_csv(written.encode(), separator).frame.rows() == rows
+    assert read_csv(written.encode(), separator).frame.rows() == rows
 
 
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "Empty"),
-        (b"\n", "Empty"),
+        (b"", "empty"),
+        (b"\n", "empty"),
         (HEAD + b"a,1,2\nb,1", "truncated in transit"),
         (HEAD + b'a,1,2\nb,"1,2\nc,1,2\n', "truncated in transit"),
         (HEAD + b'a,1,2\nb,1,"2\nc,1,2\n', "truncated in transit"),
         (HEAD + b'a,1,"', "truncated in transit"),
+        (HEAD + b'a,1,"2\nb,1,"2"\n', "line 2: where the value ends"),
+        (HEAD + b'a,1,2\nb,1,"5" pipe"\n', "line 3: where the value ends"),
+        (HEAD + b'a,1,"Anna "Bob" C"\n', "not doubled"),
+        (HEAD + b'a,1,"Anna \\"Bob\\" C"\n', "not doubled"),
         (HEAD + b"a,1,\xff\n", "UTF8"),
         (HEAD + b"a,\xff\n", "UTF8"),
         (b"id,at,id\n", "twice in its header: id"),
@@ -63,7 +80,7 @@ def test_a_declared_separator_separates_alone(separator: str) -> None:
 )
 def test_a_file_that_was_truncated_or_is_no_csv_is_refused(content: bytes, why: str) -> None:
     with pytest.raises(UnreadableError, match=why):
-        parser.read_csv(content)
+        read_csv(content)
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_size=0, max_size=6)
@@ -77,10 +94,10 @@ def test_what_was_written_is_read_and_no_truncated_makes_up_a_value(
     written = (
         pl.DataFrame(rows, schema=["id", "at", "v"], orient="row").write_csv(quote_style="always").encode()
     )
-    assert parser.read_csv(written).frame.rows() == rows
+    assert read_csv(written).frame.rows() == rows
     snapshot = data.draw(st.integers(len(b'"id","at","v"\n'), len(written)))
     try:
-        found = parser.read_csv(written[:snapshot])
+        found = read_csv(written[:snapshot])
     except UnreadableError:
         return
     read = found.frame.rows()

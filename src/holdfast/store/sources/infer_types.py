@@ -14,7 +14,8 @@ from holdfast.contract.batch.csv_format import Csv
 from holdfast.contract.batch.text_input import PLAIN
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.errors import InputError
-from holdfast.store.sources import arrow_tables, json_lines, parser
+from holdfast.store.sources import arrow_tables, json_lines
+from holdfast.store.sources.csv_reader import read_csv
 from holdfast.store.sources.delivery import Bundle, File, Kind, Rows, Source, reading, unpacked
 
 _HEADER: Final = re.compile(r"([a-z0-9_-]+)\s*\[([^\[\]]+)\]")
@@ -50,7 +51,7 @@ def _file(
         text = unpacked(file.data, source.limit_bytes)
         if file.kind is Kind.JSON_LINES:
             return pl.DataFrame(json_lines.read(text).rows, infer_schema_length=None, strict=False), {}
-        parser.read_csv(text, csv.separator)  # refuses what is no whole CSV file
+        read_csv(text, csv.separator)  # refuses what is no whole CSV file
         frame = pl.read_csv(
             io.BytesIO(text),
             try_parse_dates=True,

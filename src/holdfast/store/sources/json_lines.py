@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -42,6 +43,10 @@ def read(text: bytes) -> Lines:
     last = text[text.rfind(b"\n") + 1 :]
     if last.strip() and _object(last) is None:
         raise UnreadableError("ends within a line: it was truncated in transit")
+    # Counted by another pass, so that no line is lost in silence.
+    lines = len(re.findall(rb"(?m)^[^\S\n]*+\S", text))
+    if len(rows) + len(broken) != lines:
+        raise UnreadableError(f"has {lines:,} lines, of which {len(rows) + len(broken):,} were read")
     return Lines(rows, tuple(broken))
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
 from typing import Final
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from holdfast.contract import Contract
@@ -19,8 +18,8 @@ from holdfast.contract.batch.input_columns import renamed_columns
 from holdfast.contract.batch.json_input import from_objects
 from holdfast.contract.batch.text_input import MISSING_WORDS, PLAIN, TypedBatch, from_text
 from holdfast.feeds.schema_drift import Kind as ColumnKind
-from holdfast.formatting import first_line
 from holdfast.store.sources import arrow_tables, json_lines
+from holdfast.store.sources.csv_reader import read_csv
 from holdfast.store.sources.delivery import (
     Bundle,
     Kind,
@@ -35,9 +34,6 @@ from holdfast.store.sources.delivery import (
 NO_HEADERS: Final[Mapping[str, str]] = {}
 
 _SMALL_BYTES: Final = 1 << 20
-
-_LONGEST_LINE_BYTES: Final = 1 << 22
-_ENDS: Final = b"\r\n"
 
 
 def parse(
@@ -124,7 +120,10 @@ def _read_parquet(data: bytes, limit_bytes: int) -> tuple[pa.Table, int]:
         next_command="write these columns as numbers, text, timestamps or booleans",
     )
     # Threads take longer to wake than a small file takes to read.
-    return file.read(use_threads=size > _SMALL_BYTES), size
+    table = file.read(use_threads=size > _SMALL_BYTES)
+    if table.num_rows != about.num_rows:
+        raise UnreadableError(f"has {table.num_rows:,} rows, and {about.num_rows:,} by its footer")
+    return table, size
 
 
 def _joined(parts: Sequence[TypedBatch]) -> TypedBatch:
@@ -171,98 +170,6 @@ _TYPES: Final = (
     pa.types.is_null,
     _is_words,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Delimited:
-    """The rows of a CSV file, and its broken lines.
-
-    `lines` are those with more or fewer fields than the header, as they were delivered; they are not in `frame`.
-    """
-
-    frame: pl.DataFrame
-    lines: tuple[str, ...]
-
-
-def read_csv(text: bytes, separator: str = ",") -> Delimited:
-    """Read UTF-8 with a header, separators and double quotes; empty lines are skipped.
-
-    Raises `UnreadableError` for a file that is no such thing, and for one that ends within a line or within quotes: rows
-    would be missing without a sign. A file whose last line ends without a line feed is complete if that line has all its
-    fields; whether its last value was truncated cannot be known.
-    """
-    try:
-        pa.array([text], pa.large_binary()).cast(pa.large_string())  # whether it is UTF-8, without a copy
-        names = _header(text, separator)
-        broken: list[pc.InvalidRow] = []
-        table = _table(text, names, broken, separator)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UnreadableError(f"is not a readable CSV file ({first_line(error)})") from error
-    if _is_truncated(text, broken) or _is_open(text, table):
-        raise UnreadableError(
-            "ends within a line or within quotes: it was truncated in transit, or a quote is not closed"
-        )
-    return Delimited(pl.DataFrame(pl.from_arrow(table)), tuple(row.text for row in broken))
-
-
-def _header(text: bytes, separator: str) -> list[str]:
-    """Return the names in the first line. Each must be there once, or a value would belong to two columns."""
-    first = pc.open_csv(
-        pa.BufferReader(text[: _end_of_header(text)]),
-        parse_options=pc.ParseOptions(newlines_in_values=True, delimiter=separator),
-    ).schema.names
-    twice = sorted({name for name in first if first.count(name) > 1})
-    if twice:
-        raise UnreadableError(f"names a column twice in its header: {', '.join(twice)}")
-    return list(first)
-
-
-def _end_of_header(text: bytes) -> int:
-    """Return where the first line ends that holds an even number of quotes."""
-    end, start = 0, len(text) - len(text.lstrip(_ENDS))
-    while True:
-        end = text.find(b"\n", max(end, start))
-        if end < 0:
-            return len(text)
-        end += 1
-        if text.count(b'"', 0, end) % 2 == 0:
-            return end
-
-
-def _table(text: bytes, names: list[str], broken: list[pc.InvalidRow], separator: str) -> pa.Table:
-    def keep(row: pc.InvalidRow) -> str:
-        broken.append(row)
-        return "skip"
-
-    return pc.read_csv(
-        pa.BufferReader(text),
-        read_options=pc.ReadOptions(block_size=_LONGEST_LINE_BYTES),
-        # Without quotes each line is a row, and the blocks can be taken apart side by side.
-        parse_options=pc.ParseOptions(
-            newlines_in_values=b'"' in text, invalid_row_handler=keep, delimiter=separator
-        ),
-        convert_options=pc.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-        ),
-    )
-
-
-def _is_truncated(text: bytes, broken: list[pc.InvalidRow]) -> bool:
-    """Return True if the last line is short and without an end, or if quotes run through it to the end."""
-    last = text.rstrip(_ENDS)
-    for row in broken:
-        tail = row.text.encode()
-        if row.actual_columns < row.expected_columns and last.endswith(tail.rstrip(_ENDS)):
-            return last == text or b"\n" in tail
-    return False
-
-
-def _is_open(text: bytes, table: pa.Table) -> bool:
-    """Return True if the last value begins with a quote and ends with the file."""
-    if not table.num_rows:
-        return False
-    value = table.column(table.num_columns - 1)[table.num_rows - 1].as_py().encode().replace(b'"', b'""')
-    return any(end.endswith(b'"' + value if value else b',"') for end in (text, text.rstrip(_ENDS)))
 
 
 def columns(

@@ -89,7 +89,13 @@ class Project:
         return {feed.name: feed.group for feed in self.model.feeds}
 
     def snapshot(self, store: Store) -> Snapshot:
-        """Create a snapshot of all the model's tables as they are now."""
+        """Create a snapshot of all the model's tables as they are now, with the labels that callers sent until now."""
+        if self.model.label_feeds:
+            from holdfast.control.training.feedback_labels import (
+                load_feedback,
+            )  # it loads Polars
+
+            load_feedback(store, self.model, now_us=now_us())
         with store.ledger.write() as connection:
             return snapshots.create(
                 connection,

@@ -2,132 +2,41 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from holdfast.contract import Boolean, Contract, Label, Number, Text, Timestamp
+from holdfast.contract import Contract, Text, Timestamp
 from holdfast.control.backout.backout import execute_backout
-from holdfast.control.ingest.ingest import ingest
-from holdfast.control.training.examples import Examples, read_examples, split_days
+from holdfast.control.training.examples import read_examples, split_days
 from holdfast.control.training.train import train
-from holdfast.declaration import Model
 from holdfast.errors import InputError, RefusedError
-from holdfast.features import Passthrough, Weekday
-from holdfast.feeds import Expectations, Feed
-from holdfast.records import BatchId, Level
+from holdfast.feeds import Feed
+from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.backout import taints
-from holdfast.store.catalog import snapshots
-from holdfast.tables import Snapshot
 from holdfast.tables.labels import KNOWN_AT
-from holdfast.train import GroupMean, LogisticRegression
-from tests.support.queries import read, write
-
-START = datetime(2024, 1, 1, tzinfo=UTC)
-WEEKS = 8
-A_WEEK = 70
-LATER = timedelta(days=10)
-LOANS = Feed(
-    "loans",
-    Contract(
-        Text("id"),
-        Number("income", unit="EUR"),
-        Timestamp("at", tz="UTC"),
-        key="id",
-        event_time="at",
-        label=Label("repaid", delay="1d", missing="keep"),
-    ),
-    expects=Expectations(drift=True),
-)
-OUTCOMES = Feed(
-    "outcomes",
-    Contract(
-        Text("id"), Boolean("repaid"), Timestamp("known_at", tz="UTC"),
-        key=("id", "known_at"), event_time="known_at",
-    ),
-    labels_for="loans",
+from tests.support.late_labels import (
+    A_WEEK,
+    LATER,
+    LOANS,
+    MODEL,
+    OUTCOMES,
+    START,
+    WEEKS,
+    examples_at,
+    is_repaid,
+    load_labels,
+    load_labels_of,
+    load_week,
+    loan_time,
+    micros,
+    model,
+    snapshot_of,
 )  # fmt: skip
-
-
-def model(*label_feeds: Feed) -> Model:
-    return Model(
-        "loan",
-        examples=LOANS,
-        feeds=(LOANS, *label_feeds),
-        contract=LOANS.contract,
-        features=(Passthrough("income"),),
-        learner=LogisticRegression(),
-        heuristic=GroupMean(by=(Weekday("at"),)),
-        holdout="7d",
-    )
-
-
-MODEL = model(OUTCOMES)
-
-
-def micros(time: datetime) -> int:
-    return round(time.timestamp() * 1_000_000)
-
-
-def loan_time(number: int) -> datetime:
-    return START + timedelta(weeks=1) * number / A_WEEK
-
-
-def is_repaid(number: int) -> bool:
-    return number * 37 % 100 < 30 + number % 11
-
-
-def load_week(store: Store, directory: Path, week: int, *, labelled: bool = False) -> Level | None:
-    """Load a week of loans; without labels the file has no column of them."""
-    numbers = range(week * A_WEEK, (week + 1) * A_WEEK)
-    frame = pl.DataFrame(
-        {
-            "id": [f"l{number}" for number in numbers],
-            "income": [float(number * 37 % 100) for number in numbers],
-            "at": [loan_time(number) for number in numbers],
-        }
-    )
-    if labelled:
-        frame = frame.with_columns(repaid=pl.Series([is_repaid(number) for number in numbers]))
-    frame.write_csv(path := directory / f"week{week}.csv", datetime_format="%Y-%m-%dT%H:%M:%S%.fZ")
-    found = ingest(store, LOANS, f"week{week}", str(path), now_us=micros(START + timedelta(weeks=week + 1)))
-    return max((each.level for each in found.violations), default=None)
-
-
-def load_labels(store: Store, directory: Path, batch: str, labels: list[tuple[int, bool, datetime]]) -> None:
-    frame = pl.DataFrame(
-        [(f"l{number}", value, at) for number, value, at in labels],
-        schema={"id": pl.String, "repaid": pl.Boolean, "known_at": pl.Datetime("us", "UTC")},
-        orient="row",
-    )
-    frame.write_parquet(path := directory / f"{batch}.parquet")
-    ingest(store, OUTCOMES, batch, str(path), now_us=1)
-
-
-def load_labels_of(store: Store, directory: Path, week: int) -> None:
-    numbers = range(week * A_WEEK, (week + 1) * A_WEEK)
-    labels = [(number, is_repaid(number), loan_time(number) + LATER) for number in numbers]
-    load_labels(store, directory, f"week{week}", labels)
-
-
-def snapshot_of(store: Store, declared: Model, at: datetime) -> Snapshot:
-    return write(
-        store,
-        snapshots.create,
-        store.root,
-        [feed.name for feed in declared.feeds],
-        contract_hash=declared.contract.hash,
-        now_us=micros(at),
-        label_delays_us=declared.label_delays_us,
-        may_be_empty={feed.name for feed in declared.label_feeds},
-    )
-
-
-def examples_at(store: Store, declared: Model, at: datetime) -> Examples:
-    return read_examples(store, declared, (), snapshot_of(store, declared, at).snapshot)
+from tests.support.queries import read
 
 
 @pytest.fixture

@@ -86,6 +86,12 @@ def version_of(connection: Connection, found: Sequence[FileFacts]) -> int | None
     return version
 
 
+def ids(connection: Connection, feed: str, prefix: str) -> list[str]:
+    """Return the ids of `feed` that begin with `prefix`, those of backed-out loads among them."""
+    query = select(_BATCHES.c.batch).where(_BATCHES.c.feed == feed, _BATCHES.c.batch.startswith(prefix))
+    return list(connection.execute(query.distinct()).scalars())
+
+
 def rows_since(connection: Connection, feed: str, version: int) -> bool:
     """Return True if rows of `feed` came or went after table version `version`."""
     values = {"of_feed": feed, "since": version}

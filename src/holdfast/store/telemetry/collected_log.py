@@ -328,6 +328,22 @@ def read_inputs(root: Path, located: Located) -> tuple[pl.DataFrame, tuple[Damag
     return pl.concat([empty, *(frame for _, frame in frames)]), damaged
 
 
+def files_of(connection: Connection, model: str) -> tuple[CollectedFile, ...]:
+    """Return every file of predictions of `model`, the oldest first."""
+    files = schema.prediction_files
+    query = select(files).where(files.c.model == model).order_by(files.c.predicted_at_min_us, files.c.path)
+    return tuple(CollectedFile(**row) for row in connection.execute(query).mappings())
+
+
+def read_file_inputs(root: Path, file: CollectedFile) -> tuple[pl.DataFrame, Damaged | None]:
+    """Return the predictions of a file with their version and inputs; without a row if it cannot be read, and why."""
+    try:
+        return parquet.read(root / file.path, _INPUT_COLUMNS).select(_INPUT_COLUMNS), None
+    except IntegrityError as error:
+        empty = pl.DataFrame(schema={name: pl.String() for name in _INPUT_COLUMNS})
+        return empty, Damaged(file.path, frozenset(), str(error))
+
+
 def read_shadow_pairs(root: Path, located: Located) -> tuple[dict[str, ShadowPair], tuple[Damaged, ...]]:
     """Return the located rows that both sides predicted by id, and the files that cannot be read."""
     frames, damaged = _read(root, located, _PAIR_COLUMNS)

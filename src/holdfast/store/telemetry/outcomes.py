@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -72,6 +72,54 @@ def delete_unmatched(connection: Connection, predictions: Sequence[str]) -> None
     """Delete labels whose predictions do not exist. The caller emits an event in the same transaction."""
     for part in pieces(predictions):
         connection.execute(delete(labels).where(labels.c.prediction_id.in_(part), labels.c.joined == 0))
+
+
+def labelled_by(connection: Connection, model: str, source: str) -> set[str]:
+    """Return the ids of the predictions of `model` whose label is from `source`."""
+    query = (
+        select(labels.c.prediction_id)
+        .join(outcomes, outcomes.c.prediction_id == labels.c.prediction_id)
+        .where(labels.c.source == source, outcomes.c.model == model)
+    )
+    return set(connection.execute(query).scalars())
+
+
+def correct(connection: Connection, values: Mapping[str, float]) -> None:
+    """Set the label of each prediction, also where it is joined. The label feed keeps the label from before."""
+    for prediction, value in values.items():
+        connection.execute(update(labels).where(labels.c.prediction_id == prediction).values(value=value))
+        connection.execute(update(outcomes).where(outcomes.c.prediction_id == prediction).values(label=value))
+
+
+def withdraw(connection: Connection, predictions: Sequence[str]) -> None:
+    """Delete the labels of `predictions` and their outcomes: what labelled them was backed out."""
+    for part in pieces(predictions):
+        connection.execute(delete(outcomes).where(outcomes.c.prediction_id.in_(part)))
+        connection.execute(delete(labels).where(labels.c.prediction_id.in_(part)))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPrediction:
+    """A joined label, with the number of its outcome and when it was received, microseconds since 1970 UTC."""
+
+    outcome_id: int
+    prediction_id: str
+    value: float
+    received_at_us: int
+
+
+def labelled_since(
+    connection: Connection, model: str, outcome_id: int, *, without: str
+) -> list[LabelledPrediction]:
+    """Return the joined labels of `model` after the outcome `outcome_id`, in order, but not those from source `without`."""
+    columns = (outcomes.c.outcome_id, labels.c.prediction_id, labels.c.value, labels.c.received_at_us)
+    query = (
+        select(*columns)
+        .join(labels, labels.c.prediction_id == outcomes.c.prediction_id)
+        .where(outcomes.c.model == model, outcomes.c.outcome_id > outcome_id, labels.c.source != without)
+        .order_by(outcomes.c.outcome_id)
+    )
+    return [LabelledPrediction(*row) for row in connection.execute(query)]
 
 
 def count_labels(connection: Connection) -> tuple[int, int]:

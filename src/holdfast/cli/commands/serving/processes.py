@@ -67,6 +67,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     """
     from holdfast.cli.commands.drills.drill_workspace import workspace_of
     from holdfast.control import daemon, loop
+    from holdfast.control.collect.feed_labels import FeedLabels
     from holdfast.control.drills import runner
     from holdfast.control.integrations import cdevents, exporter, openlineage
     from holdfast.control.maintenance import verify
@@ -94,6 +95,8 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     if model.hooks:
         _start(webhooks.run, store, model.name, model.hooks, clock_us=now_us, wait=stopped.wait)
     concerns = daemon.concerns()
+    if model.label_feeds:
+        concerns["matching label feeds with predictions"] = FeedLabels(model)
     if model.drills is not None:
         concerns["drilling what is due"] = runner.Scheduled(workspace_of(run), model.drills)
     loop.run(

@@ -1,0 +1,66 @@
+"""Load the labels that callers sent by feedback as batches of a label feed, so that they train like any other label."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from holdfast.control.collect import feed_labels, prediction_keys
+from holdfast.control.ingest.ingest import ingest
+from holdfast.control.ingest.outcome import LoadResult
+from holdfast.declaration import Model
+from holdfast.feeds import Feed
+from holdfast.feeds.feed import PREDICTION_ID
+from holdfast.store import Store
+from holdfast.store.catalog import batches
+from holdfast.store.telemetry import outcomes
+
+PREFIX: Final = "feedback-"
+"""How the id of such a batch begins; the number of its last outcome follows."""
+
+
+def load_feedback(store: Store, model: Model, *, now_us: int) -> LoadResult | None:
+    """Load what feedback brought since the last such batch; None if that is nothing, or the model has no feed for it.
+
+    The feed is the first label feed with no other column than key, label and event time. A label became known when it was
+    received. A batch that was backed out is not loaded again. Raises as `ingest` and `prediction_keys.keys_of` do.
+    """
+    feed = next((each for each in model.label_feeds if _has_only_labels(each, model.label)), None)
+    if feed is None:
+        return None
+    with store.ledger.read() as connection:
+        loaded = batches.ids(connection, feed.name, PREFIX)
+        after = max(
+            (int(name.removeprefix(PREFIX)) for name in loaded if name[len(PREFIX) :].isdigit()), default=0
+        )
+        found = outcomes.labelled_since(connection, model.name, after, without=feed_labels.SOURCE)
+    if not found:
+        return None
+    time = feed.contract.event_time
+    rows = pl.DataFrame(
+        [
+            (each.prediction_id, each.value == 1.0, each.received_at_us)
+            for each in found
+            if each.value in (0.0, 1.0)
+        ],
+        schema={PREDICTION_ID: pl.String(), model.label: pl.Boolean(), time: pl.Int64()},
+        orient="row",
+    )
+    if feed.label_key != (PREDICTION_ID,):
+        keys = prediction_keys.keys_of(store, model.examples.contract, rows[PREDICTION_ID])
+        rows = rows.join(keys, on=PREDICTION_ID, how="inner").drop(PREDICTION_ID)
+        rows = rows.unique([*feed.label_key, time], keep="last", maintain_order=True)
+    if rows.is_empty():
+        return None
+    rows = rows.with_columns(pl.col(time).cast(pl.Datetime("us", "UTC"))).select(feed.contract.names)
+    batch = f"{PREFIX}{found[-1].outcome_id}"
+    with tempfile.TemporaryDirectory(prefix="holdfast-feedback-") as directory:
+        rows.write_parquet(path := Path(directory) / "feedback.parquet")
+        return ingest(store, feed, batch, str(path), now_us=now_us, aggregates=model.aggregates)
+
+
+def _has_only_labels(feed: Feed, label: str) -> bool:
+    return set(feed.contract.names) == {*feed.contract.key, label}

@@ -1,0 +1,175 @@
+"""Labels of a feed and labels by feedback are the same labels: those that train are those that quality is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from holdfast.control.backout.backout import execute_backout
+from holdfast.control.collect import collector
+from holdfast.control.collect.feed_labels import FeedLabels
+from holdfast.control.training.feedback_labels import load_feedback
+from holdfast.control.training.train import train
+from holdfast.declaration import Model
+from holdfast.records import BatchId
+from holdfast.store import Store
+from holdfast.store.db import leases, schema
+from holdfast.store.db.leases import Lease
+from holdfast.store.serving import servers
+from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
+from holdfast.store.serving.servers import Server
+from tests.support.late_labels import (
+    A_WEEK,
+    BY_PREDICTION,
+    MODEL,
+    START,
+    WEEKS,
+    examples_at,
+    load_labels,
+    load_week,
+    loan_time,
+    micros,
+    model,
+    snapshot_of,
+)  # fmt: skip
+
+END = START + timedelta(weeks=WEEKS + 4)
+NOW_US = micros(END)
+
+
+class Served:
+    """A store with a version, the log of its server, and the control loop's lease."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.store = Store.open(directory / "store")
+        for week in range(WEEKS):
+            load_week(self.store, directory, week, labelled=week < WEEKS - 1)
+        snapshot = snapshot_of(self.store, MODEL, START + timedelta(weeks=WEEKS)).snapshot
+        self.version = train(self.store, MODEL, snapshot, now_us=NOW_US).version
+        self.log = directory / "log" / "s1"
+        self.log.mkdir(parents=True)
+        with self.store.ledger.write() as connection:
+            servers.announce(connection, Server("s1", MODEL.name, "http://127.0.0.1:1", self.log, NOW_US))
+            lease = leases.acquire(
+                connection, "control-loan", holder="test", duration_us=10**9, now_us=NOW_US
+            )
+        assert isinstance(lease, Lease)
+        self.lease = lease
+        self.concern = FeedLabels(MODEL)
+
+    def predict(self, *numbers: int) -> None:
+        """Log a prediction for each of these loans of the last week: prediction `s1-1-N` is of loan N."""
+        records = [
+            PredictionRecord(
+                id=f"s1-1-{number}", at_us=NOW_US, event_time_us=NOW_US, unit=b"u", arm="champion", version=self.version,
+                challenger_failed="", rollout=None, result="ok", latency_us=9, probabilities=[0.5],
+                inputs=[[f"l{number}", 1.0, loan_time(number).isoformat()]],
+            )
+            for number in numbers
+        ]  # fmt: skip
+        self._log(*records)
+
+    def send(self, number: int, value: float, at_us: int = NOW_US) -> None:
+        """Log a label by feedback."""
+        self._log(FeedbackRecord(f"s1-1-{number}/0", value, "client", at_us))
+
+    def _log(self, *records: PredictionRecord | FeedbackRecord) -> None:
+        with (self.log / "00000001.log").open("ab") as segment:
+            segment.writelines(map(frame, records))
+
+    def round(self, *, at_us: int = NOW_US) -> dict[str, float]:
+        """Run a round of the loop, and return the joined labels by prediction."""
+        collector.collect(self.store, MODEL.name, self.lease, now_us=at_us)
+        self.concern(self.store, MODEL.name, self.lease, now_us=at_us)
+        collector.join(self.store, MODEL.name, self.lease, now_us=at_us)
+        with self.store.ledger.read() as connection:
+            rows = connection.execute(select(schema.outcomes.c.prediction_id, schema.outcomes.c.label)).all()
+        return dict(sorted((name.removesuffix("/0"), label) for name, label in rows))
+
+
+LAST = (WEEKS - 1) * A_WEEK
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    world = Served(tmp_path)
+    yield world
+    world.store.ledger.close()
+
+
+def test_labels_of_a_feed_are_joined_with_the_predictions_of_their_rows(served: Served) -> None:
+    served.predict(LAST, LAST + 1, LAST + 2)
+    known = START + timedelta(weeks=WEEKS)
+    load_labels(served.store, served.directory, "b1", [(LAST, True, known), (LAST + 1, False, known)])
+    assert served.round() == {f"s1-1-{LAST}": 1.0, f"s1-1-{LAST + 1}": 0.0}
+    assert served.round() == {f"s1-1-{LAST}": 1.0, f"s1-1-{LAST + 1}": 0.0}
+
+    load_labels(served.store, served.directory, "b2", [(LAST, False, known + timedelta(days=3))])
+    assert served.round()[f"s1-1-{LAST}"] == 0.0, "corrected"
+    execute_backout(
+        served.store, MODEL.feeds, BatchId("outcomes", "b2"), reason="wrong", actor="ann", now_us=NOW_US
+    )
+    assert served.round()[f"s1-1-{LAST}"] == 1.0, "the label from before"
+    execute_backout(
+        served.store, MODEL.feeds, BatchId("outcomes", "b1"), reason="wrong", actor="ann", now_us=NOW_US
+    )
+    assert served.round() == {}
+
+
+def test_a_prediction_that_is_collected_after_its_label_gets_it_within_an_hour(served: Served) -> None:
+    load_labels(served.store, served.directory, "b1", [(LAST, True, START + timedelta(weeks=WEEKS))])
+    assert served.round() == {}
+    served.predict(LAST)
+    assert served.round(at_us=NOW_US + 1) == {}
+    assert served.round(at_us=NOW_US + 3_600_000_001) == {f"s1-1-{LAST}": 1.0}
+
+
+@pytest.mark.parametrize("declared", [MODEL, model(BY_PREDICTION)], ids=["by key", "by prediction id"])
+def test_labels_by_feedback_train_like_those_of_the_feed(served: Served, declared: Model) -> None:
+    served.predict(LAST, LAST + 1, LAST + 2)
+    for number, value in ((LAST, 1.0), (LAST + 1, 0.0)):
+        served.send(number, value)
+    served.round()
+    unlabelled = examples_at(served.store, declared, END).unlabelled
+    loaded = load_feedback(served.store, declared, now_us=NOW_US)
+    assert loaded is not None
+    assert (loaded.rows_loaded, loaded.rows_quarantined) == (2, 0)
+    assert load_feedback(served.store, declared, now_us=NOW_US) is None
+    after = examples_at(served.store, declared, END + timedelta(days=1))
+    assert after.unlabelled == unlabelled - 2
+    labels = dict(after.frame.select("id", "repaid").rows())
+    assert (labels[f"l{LAST}"], labels[f"l{LAST + 1}"]) == (True, False)
+
+    # A correction by the feed counts for both: what trains, and what quality is computed from.
+    served.send(LAST + 2, 1.0)
+    served.concern = FeedLabels(declared)
+    served.round()
+    again = load_feedback(served.store, declared, now_us=NOW_US)
+    assert again is not None
+    assert again.rows_loaded == 1
+    execute_backout(
+        served.store,
+        declared.feeds,
+        BatchId(again.feed, again.batch.partition("/")[2] or again.batch),
+        reason="x", actor="ann", now_us=NOW_US,
+    )  # fmt: skip
+    assert load_feedback(served.store, declared, now_us=NOW_US) is None, "a backed-out batch stays out"
+    assert served.round()[f"s1-1-{LAST + 2}"] == 1.0
+
+
+def test_a_correction_by_the_feed_counts_for_a_label_by_feedback(served: Served) -> None:
+    served.predict(LAST)
+    served.send(LAST, 1.0)
+    assert served.round() == {f"s1-1-{LAST}": 1.0}
+    load_feedback(served.store, MODEL, now_us=NOW_US)
+    load_labels(served.store, served.directory, "chargebacks", [(LAST, False, END + timedelta(hours=1))])
+    later_us = NOW_US + 7_200_000_000
+    assert served.round(at_us=later_us) == {f"s1-1-{LAST}": 0.0}
+    assert load_feedback(served.store, MODEL, now_us=later_us) is None
+    after = examples_at(served.store, MODEL, END + timedelta(days=1))
+    assert dict(after.frame.select("id", "repaid").rows())[f"l{LAST}"] is False

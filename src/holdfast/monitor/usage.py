@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 from typing import Final
 
+from holdfast.formatting import span
 from holdfast.monitor.latency import Histogram, merge, quantile_seconds
 from holdfast.records import MINUTE_US, Verdict
 
 OK: Final = "ok"
 """The result of a successful request; every other result is an error kind."""
+CALLERS_FAULT: Final = frozenset({"malformed", "contract"})
+"""Error kinds of requests that were refused because of what their callers sent."""
+SILENT_AFTER_US: Final = 300_000_000
+"""After this long without a request a model with steady traffic counts as not used, microseconds: five minutes."""
+PAUSES: Final = 10
+"""With rare requests, silence begins after so many times the usual pause between two of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,11 @@ class ErrorKind:
 
     kind: str
     requests: int
+
+    @property
+    def is_callers_fault(self) -> bool:
+        """Return True if such requests were refused because of what their callers sent."""
+        return self.kind in CALLERS_FAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +82,16 @@ class Minute:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The usage of a model in the window that ended at `until_us`."""
+    """The usage of a model in the window that ended at `until_us`.
+
+    `refused` requests broke the contract or could not be read, by their callers' fault; `failed` are all other errors.
+    """
 
     since_us: int
     until_us: int
     requests: int
     failed: int
+    refused: int
     rate_per_second: float
     verdict: Verdict
     explanation: str
@@ -106,7 +124,8 @@ def summarise_usage(
     """
     inside = [row for row in rows if since_us - MINUTE_US < row.minute_start_us <= until_us]
     total = sum(row.requests for row in inside)
-    failed = sum(row.requests for row in inside if row.result != OK)
+    refused = sum(row.requests for row in inside if row.result in CALLERS_FAULT)
+    failed = sum(row.requests for row in inside if row.result != OK) - refused
     last = max((row.minute_start_us for row in rows), default=last_minute_us)
     verdict, explanation = _check_silence(last, until_us, silent_after_us)
     by_version: dict[str, list[UsageRow]] = defaultdict(list)
@@ -117,6 +136,7 @@ def summarise_usage(
         until_us=until_us,
         requests=total,
         failed=failed,
+        refused=refused,
         rate_per_second=_rate(inside, total, until_us),
         verdict=verdict,
         explanation=explanation,
@@ -127,14 +147,29 @@ def summarise_usage(
     )
 
 
+def silent_after_us(minutes: Sequence[int]) -> int:
+    """Return after how long without a request a model counts as not used, from its recent minutes with requests.
+
+    `minutes` are their starts, microseconds since 1970 UTC, in order. Five minutes with steady traffic; ten times the
+    median pause between two such minutes with less, because a model that gets a request every ten minutes is not silent.
+
+    >>> silent_after_us([0, MINUTE_US, 2 * MINUTE_US]) // MINUTE_US, silent_after_us([]) // MINUTE_US
+    (5, 5)
+    >>> silent_after_us([9 * MINUTE_US * number for number in range(100)]) // MINUTE_US
+    80
+    """
+    pauses = [after - before - MINUTE_US for before, after in pairwise(minutes)]
+    return max(SILENT_AFTER_US, round(PAUSES * median(pauses)) if pauses else 0)
+
+
 def _check_silence(last_minute_us: int | None, until_us: int, silent_after_us: int) -> tuple[Verdict, str]:
     if last_minute_us is None:
         return Verdict.INCONCLUSIVE, "No request has been counted yet."
     silent_us = until_us - (last_minute_us + MINUTE_US)
     if silent_us > silent_after_us:
         explanation = (
-            f"No request for {silent_us // MINUTE_US} min, and more than"
-            f" {max(1, silent_after_us // MINUTE_US)} min of silence means that the model is not used."
+            f"No request for {span(silent_us / 1e6)}; more than {span(max(MINUTE_US, silent_after_us) / 1e6)} of silence "
+            "is unusual."
         )
         return Verdict.FAIL, explanation
     return Verdict.PASS, "Requests arrive."

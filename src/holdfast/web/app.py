@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from holdfast.control.reports.status import Status, StatusReader
 from holdfast.errors import HoldfastError
+from holdfast.feeds import Feed
 from holdfast.formatting import ago, share, span
 from holdfast.store import Store
 from holdfast.web import feeds_section, rollout_section
@@ -56,6 +57,7 @@ def build_app(
     *,
     host: str = "127.0.0.1",
     allowed_hosts: Iterable[str] = (),
+    feeds: Sequence[Feed] = (),
     clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
 ) -> Starlette:
     """Return the page of `model` as an ASGI application.
@@ -70,10 +72,12 @@ def build_app(
         Further names for the Host header, as behind a proxy. Every other name gets status 421, which stops DNS
         rebinding: a foreign page cannot read this one by pointing its own name here. Addresses and localhost
         always work.
+    feeds
+        The declared feeds: what they expect states when a batch is overdue.
     clock_us
         The clock, in microseconds since 1970 UTC.
     """
-    pages = _Pages(store, model, clock_us)
+    pages = _Pages(store, model, feeds, clock_us)
     return Starlette(
         routes=[
             Route("/", pages.full, methods=["GET"]),
@@ -91,10 +95,10 @@ def build_app(
 class _Pages:
     """The views of one model."""
 
-    def __init__(self, store: Store, model: str, clock_us: Callable[[], int]) -> None:
+    def __init__(self, store: Store, model: str, feeds: Sequence[Feed], clock_us: Callable[[], int]) -> None:
         self._store = store
         self._model = model
-        self._reader = StatusReader(store, model)
+        self._reader = StatusReader(store, model, feeds)
         self._clock_us = clock_us
         self._drawings = Drawings(keep=128)  # more than a page has; with fewer each view would draw all again
         self._templates = _templates()

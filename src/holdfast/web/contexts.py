@@ -168,11 +168,11 @@ def _usage_tile(status: Status) -> Tile:
 def _error_tile(status: Status) -> Tile:
     usage = status.use
     if not usage.requests:
-        return Tile("Errors, last hour", "–", "no requests")
-    kinds = ", ".join(sorted({kind.kind for version in usage.versions for kind in version.errors}))
+        return Tile("Errors at the server, last hour", "–", "no requests")
     tone = Verdict.FAIL if usage.failed else Verdict.PASS
+    refused = f"{usage.refused:,} more refused, by their callers' fault" if usage.refused else ""
     failed = web_formatting.count(usage.failed)
-    return Tile("Errors, last hour", failed, kinds or "every request succeeded", tone)
+    return Tile("Errors at the server, last hour", failed, refused or "every request succeeded", tone)
 
 
 def _latency_tile(status: Status) -> Tile:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import uvicorn
 
 from holdfast.errors import InputError
+from holdfast.feeds import Feed
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.web.app import build_app
@@ -19,7 +20,14 @@ HEADER_BYTES: Final = 16 * 1024
 IDLE_SECONDS: Final = 5
 
 
-def serve_page(store: Store, model: str, settings: Settings, *, started: Callable[[str], None]) -> None:
+def serve_page(
+    store: Store,
+    model: str,
+    settings: Settings,
+    *,
+    feeds: Sequence[Feed] = (),
+    started: Callable[[str], None],
+) -> None:
     """Serve the page of `model` until SIGTERM or SIGINT.
 
     Parameters
@@ -28,6 +36,8 @@ def serve_page(store: Store, model: str, settings: Settings, *, started: Callabl
         The store to read, and the model to show.
     settings
         The address and port of the page.
+    feeds
+        The declared feeds.
     started
         Called with the URL once the socket listens.
 
@@ -37,7 +47,7 @@ def serve_page(store: Store, model: str, settings: Settings, *, started: Callabl
         port = bound.getsockname()[1]
         started(f"http://{settings.host}:{port}/")
         config = uvicorn.Config(
-            build_app(store, model, host=settings.host),
+            build_app(store, model, feeds=feeds, host=settings.host),
             # h11 bounds the header of a request, which httptools under uvicorn does not (reliability F9).
             http="h11",
             h11_max_incomplete_event_size=HEADER_BYTES,

@@ -29,7 +29,9 @@ def test_errors_are_split_by_kind_and_version():
     assert (first.failed, first.error_rate) == (3, 3 / 13)
     assert [(kind.kind, kind.requests) for kind in first.errors] == [("model", 3)]
     assert (second.failed, second.share) == (7, 7 / 20)
-    assert (found.requests, found.failed) == (20, 10)
+    assert (found.requests, found.failed, found.refused) == (20, 3, 7), (
+        "what callers sent is no failure of ours"
+    )
 
 
 def test_silence_is_a_failure_and_no_data_is_not_success():

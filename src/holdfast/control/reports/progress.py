@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from holdfast.control.rollout import reconcile
 from holdfast.control.rollout.metric_summary import MetricSummary, in_order, summarise
 from holdfast.rollout import Canary, MetricState, State, judge
-from holdfast.rollout.decision.forecast import Forecast, describe_next, forecast
+from holdfast.rollout.decision.forecast import Forecast, describe_next, forecast, is_stalled
 from holdfast.rollout.evidence.evidence import interval_of
 from holdfast.rollout.evidence.verdict import judge_all
 from holdfast.store.db.ledger import Transaction
@@ -39,6 +39,7 @@ class RolloutProgress:
     and `harm_us` estimate when the step has enough evidence and when harm would be shown, microseconds from now;
     `decision_us` is the first of them; None if unknown. `bake_until_us` is None outside the bake time. `waits_for` is what the
     next decision waits for, in words; empty in the bake time. `next` is what comes next and when, in one sentence.
+    A rollout is stalled if it ends inconclusive as it goes on.
     """
 
     rollout_id: int
@@ -60,6 +61,7 @@ class RolloutProgress:
     decision_us: int | None
     waits_for: str = ""
     next: str = ""
+    is_stalled: bool = False
 
 
 def progress(connection: Transaction, model: str, now_us: int) -> RolloutProgress | None:
@@ -81,6 +83,7 @@ def progress(connection: Transaction, model: str, now_us: int) -> RolloutProgres
         guess = forecast(verdicts, policy, step_us=step_us, evidence_us=now_us - begun_us)
     bake_until_us = baking.bake_until_us if baking is not None and row.state is State.PROMOTED else None
     waits_for = reconcile.waits_for(connection, row, now_us) if row.running else ""
+    timeout_us = _timeout_us(row, policy, step_us)
     return RolloutProgress(
         rollout_id=row.rollout_id,
         challenger=row.challenger,
@@ -100,10 +103,11 @@ def progress(connection: Transaction, model: str, now_us: int) -> RolloutProgres
         harm_us=guess.harm_us,
         decision_us=guess.decision_us,
         waits_for=waits_for,
+        is_stalled=is_stalled(guess, timeout_us=timeout_us, step_us=step_us),
         next=describe_next(
             guess,
             waits_for=waits_for,
-            timeout_us=_timeout_us(row, policy, step_us),
+            timeout_us=timeout_us,
             paused=row.state is State.PAUSED,
             bake_us=None if bake_until_us is None else bake_until_us - now_us,
         ),

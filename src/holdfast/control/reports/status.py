@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from holdfast.control.ingest import feed_status
 from holdfast.control.reports.progress import RolloutProgress, progress
 from holdfast.control.reports.rollout_status import RolloutStatus, rollout_status
+from holdfast.feeds import Feed
+from holdfast.monitor.health import FeedFacts, Health, HealthFacts, judge_health
 from holdfast.monitor.quality import (
     Coverage,
     DistantEvents,
@@ -20,7 +23,7 @@ from holdfast.monitor.quality import (
     share_labelled,
 )
 from holdfast.monitor.traffic_comparison import TrafficComparison
-from holdfast.monitor.usage import Usage, summarise_usage
+from holdfast.monitor.usage import Usage, silent_after_us, summarise_usage
 from holdfast.monitor.version_check import Presence, worst
 from holdfast.qualify import GateResult
 from holdfast.records import DAY_US, HOUR_US, TrafficPlan, Verdict
@@ -48,8 +51,8 @@ from holdfast.store.telemetry import collected_log, outcomes, traffic_comparison
 USE_WINDOW_US: Final = HOUR_US
 """Window of requests on the page, microseconds: one hour."""
 
-SILENT_AFTER_US: Final = 300_000_000
-"""After this long without a request a model counts as not used, microseconds: five minutes."""
+PAUSES_OF_US: Final = 7 * DAY_US
+"""How far back the usual pause between requests is measured, microseconds."""
 
 QUALITY_DAYS: Final = 60
 """How many UTC days of predictions, up to today by our own clock, the quality and the coverage are of."""
@@ -150,6 +153,7 @@ class Status:
     traffic_comparison: TrafficComparison | None
     drills: tuple[Standing, ...]
     events: tuple[EventRow, ...]
+    health: Health
     waiting_webhooks: tuple[str, ...] = ()
 
     @property
@@ -163,17 +167,26 @@ class Status:
         return next((each for each in self.rollouts if each.running), None)
 
 
-def status(store: Store, model: str, *, now_us: int) -> dict[str, Any]:
-    """Return the status of `model` at `now_us`, as a JSON document."""
-    return asdict(StatusReader(store, model).read(now_us=now_us))
+def status(store: Store, model: str, *, feeds: Sequence[Feed] = (), now_us: int) -> dict[str, Any]:
+    """Return the status of `model` with the declared `feeds` at `now_us`, as a JSON document."""
+    return asdict(StatusReader(store, model, feeds).read(now_us=now_us))
 
 
 class StatusReader:
-    """Reads the status repeatedly; quality is computed only when there are new labels."""
+    """Reads the status repeatedly; quality is computed only when there are new labels.
 
-    def __init__(self, store: Store, model: str) -> None:
+    Parameters
+    ----------
+    store, model
+        The store, and the model.
+    feeds
+        The declared feeds: what they expect states when the next batch is overdue.
+    """
+
+    def __init__(self, store: Store, model: str, feeds: Sequence[Feed] = ()) -> None:
         self._store = store
         self._model = model
+        self._feeds = feeds
         self._computed: tuple[int, int] | None = None
         self._days: tuple[QualityDay, ...] = ()
         self._versions: dict[str, Quality] = {}
@@ -181,6 +194,15 @@ class StatusReader:
 
     def read(self, *, now_us: int) -> Status:
         """Return the status at `now_us`."""
+        found = self._read(now_us)
+        overdue = {
+            each.feed: each.overdue_us
+            for each in feed_status.of_model(self._store, self._feeds, now_us=now_us)
+            if each.overdue_us is not None
+        }
+        return replace(found, health=judge_health(_health_facts(found, overdue)))
+
+    def _read(self, now_us: int) -> Status:
         model = self._model
         with self._store.ledger.read() as connection:
             newest = traffic_plans.newest_committed(connection, model)
@@ -205,7 +227,7 @@ class StatusReader:
                 plan=None if newest is None else _plan(newest.plan, newest.committed_at_us),
                 presence=_presence(plan, probed, runs, known, now_us),
                 servers=probed,
-                use=_use(connection, model, now_us),
+                use=read_usage(connection, model, now_us)[0],
                 versions=tuple(
                     _version(
                         row,
@@ -236,6 +258,7 @@ class StatusReader:
                 traffic_comparison=traffic_comparison.last(connection, model),
                 drills=tuple(ready(drilled, kind, now_us) for kind in DrillKind),
                 events=tuple(events.newest(connection, limit=NEWEST_EVENTS)),
+                health=Health(False, "", ()),
                 waiting_webhooks=tuple(
                     f"{each.webhook}, called before {each.event}: {each.explanation}"
                     for each in webhooks.open_questions(connection, model)
@@ -254,15 +277,82 @@ class StatusReader:
         self._computed = current
 
 
-def _use(connection: Transaction, model: str, now_us: int) -> Usage:
-    since_us = now_us - USE_WINDOW_US
-    return summarise_usage(
+def read_usage(connection: Transaction, model: str, now_us: int) -> tuple[Usage, int | None]:
+    """Return the usage of the last hour, and the newest minute with a request; None without one."""
+    since_us, last_us = now_us - USE_WINDOW_US, usage.last_minute_us(connection, model)
+    silent_us = silent_after_us(usage.minutes_with_requests(connection, model, now_us - PAUSES_OF_US))
+    found = summarise_usage(
         usage.since(connection, model, since_us),
         since_us=since_us,
         until_us=now_us,
-        silent_after_us=SILENT_AFTER_US,
-        last_minute_us=usage.last_minute_us(connection, model),
+        silent_after_us=silent_us,
+        last_minute_us=last_us,
     )
+    return found, last_us
+
+
+def _health_facts(status: Status, overdue: dict[str, int]) -> HealthFacts:
+    champion = next((row for row in status.versions if row.place == "champion"), None)
+    probed = [each.probed_at_us for each in status.servers if each.probed_at_us is not None]
+    candidate = max(
+        (row for row in status.versions if row.role == "candidate"), key=lambda row: row.number, default=None
+    )
+    run, compared = status.progress, status.traffic_comparison
+    shift = "" if compared is None or compared.label is None else compared.label.explanation
+    return HealthFacts(
+        champion=None if status.plan is None else status.plan.champion,
+        next_command=first_command(status),
+        taint="" if champion is None else champion.taint,
+        quality=_quality_text(champion),
+        servers=status.presence.verdict,
+        servers_explanation=status.presence.explanation,
+        probe_age_us=status.now_us - max(probed) if probed else None,
+        usage=status.use.verdict,
+        usage_explanation=status.use.explanation,
+        requests=status.use.requests,
+        failed=status.use.failed,
+        refused=status.use.refused,
+        feeds=[
+            FeedFacts(row.feed, row.state, row.reason, overdue.get(row.feed)) for row in status.feed_states
+        ],
+        rollout="" if run is None else run.next,
+        is_rollout_stalled=run is not None and run.is_stalled,
+        failed_gates=_failed_gates(candidate),
+        label_shift=shift
+        if compared is not None and compared.label is not None and compared.label.shifted
+        else "",
+        unseen_slices=[]
+        if compared is None
+        else [f"{each.column} = {each.value}" for each in compared.uncovered],
+        expired_drills=[each.kind for each in status.drills if not each.ready and each.until_us is not None],
+    )
+
+
+def _quality_text(champion: VersionStatus | None) -> str:
+    if champion is None or champion.quality.auc is None:
+        return ""
+    auc = champion.quality.auc
+    return f"AUC {auc.estimate:.3f} ({auc.low:.3f} to {auc.high:.3f}) of {champion.labelled:,} labelled predictions"
+
+
+def _failed_gates(candidate: VersionStatus | None) -> str:
+    """Return the gates that the newest candidate failed, in words; empty if there are none or it serves."""
+    if candidate is None or candidate.place:
+        return ""
+    failed = [gate.gate for gate in candidate.gates if gate.verdict is Verdict.FAIL]
+    return f"the newest version, {candidate.version}, failed its gates: {', '.join(failed)}" if failed else ""
+
+
+def first_command(status: Status) -> str:
+    """Return the next command for a model that no version serves."""
+    states = {row.state for row in status.versions if row.role == "candidate" and not row.taint}
+    if status.running is not None:
+        return "holdfast up"
+    if "qualified" in states:
+        return "holdfast rollout start"
+    if "registered" in states:
+        return "holdfast qualify"
+    return "holdfast train" if status.feeds else "holdfast ingest FEED FILE"
 
 
 def _plan(plan: TrafficPlan, committed_at_us: int) -> PlanStatus:

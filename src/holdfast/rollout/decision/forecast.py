@@ -113,6 +113,19 @@ def describe_next(
     )
 
 
+def is_stalled(found: Forecast, *, timeout_us: int | None, step_us: int) -> bool:
+    """Return True if a stage that has lasted `step_us` ends inconclusive as it goes on.
+
+    Without a forecast that holds from half of the time on that it may take.
+
+    >>> is_stalled(Forecast(None, None), timeout_us=9, step_us=1), is_stalled(Forecast(None, None), timeout_us=1, step_us=9)
+    (False, True)
+    """
+    if timeout_us is None:
+        return False
+    return step_us > timeout_us if found.decision_us is None else found.decision_us > timeout_us
+
+
 def _span(us: int) -> str:
     return span(max(0, us) / 1e6)
 

@@ -56,6 +56,15 @@ def since(connection: Connection, model: str, since_us: int) -> tuple[UsageRow, 
     )
 
 
+def minutes_with_requests(connection: Connection, model: str, since_us: int) -> list[int]:
+    """Return the starts of the minutes from `since_us` on in which `model` got a request, in order."""
+    minute = request_counts.c.minute_start_us
+    query = (
+        select(minute).where(request_counts.c.model == model, minute >= since_us).distinct().order_by(minute)
+    )
+    return list(connection.execute(query).scalars())
+
+
 def last_minute_us(connection: Connection, model: str) -> int | None:
     """Return the newest minute with requests of `model`; None if there is none."""
     return connection.execute(

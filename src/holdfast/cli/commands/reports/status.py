@@ -25,7 +25,7 @@ def status(run: Run) -> None:
 
     Example: holdfast status
     """
-    document = assemble_status(run.store, run.model.name, now_us=now_us())
+    document = assemble_status(run.store, run.model.name, feeds=run.model.feeds, now_us=now_us())
     _print_status(run.out, document)
     run.out.result(document)
 
@@ -34,18 +34,11 @@ def _print_status(out: Output, document: dict[str, Any]) -> None:
     now_us = document["now_us"]
     plan = document["plan"]
     out.print(f"model [bold]{document['model']}[/]")
-    if plan is None:
-        out.print(f"no version serves yet; next: [cyan]{_first_steps(document)}[/]")
-    else:
+    _print_health(out, document["health"])
+    if plan is not None:
         challenger = plan["challenger"]
         part = f", challenger {challenger} at {share(plan['share_ppm'])}" if challenger else ""
         out.print(f"champion [bold]{plan['champion']}[/]{part} (plan {plan['plan_id']})")
-    for version in document["versions"]:
-        if version["taint"] and version["place"] == "champion":
-            out.print(
-                f"[red]{version['version']} serves although it is tainted[/]: {escape(version['taint'])}"
-            )
-            out.print("  there is no clean fallback version; next: [cyan]holdfast train[/]")
     for server in document["servers"]:
         probed_at_us = server["probed_at_us"]
         stale = probed_at_us is None or now_us - probed_at_us > _STALE_US
@@ -66,6 +59,13 @@ def _print_status(out: Output, document: dict[str, Any]) -> None:
     _print_labels(out, document)
     _print_drills(out, document["drills"])
     _tables(out, document)
+
+
+def _print_health(out: Output, health: dict[str, Any]) -> None:
+    """Print in one sentence whether the model is well, and each further problem in a line."""
+    out.print(f"[{'green' if health['is_healthy'] else 'yellow'}]{escape(health['sentence'])}[/]")
+    for problem in health["problems"][1:]:
+        out.print(f"  {escape(problem['text'])}; next: [cyan]{escape(problem['next_command'])}[/]")
 
 
 def _print_traffic(out: Output, traffic: dict[str, Any] | None) -> None:
@@ -142,16 +142,3 @@ def _tables(out: Output, document: dict[str, Any]) -> None:
 def _state(version: dict[str, Any]) -> str:
     """Return the state that a version counts as: a tainted one is tainted, whatever its gates found."""
     return f"{version['state']}, tainted" if version["taint"] else str(version["state"])
-
-
-def _first_steps(document: dict[str, Any]) -> str:
-    """Return the next command for a model that no version serves."""
-    candidates = [row for row in document["versions"] if row["role"] == "candidate" and not row["taint"]]
-    states = {row["state"] for row in candidates}
-    if document["rollouts"] and document["rollouts"][0]["running"]:
-        return "holdfast up"
-    if "qualified" in states:
-        return "holdfast rollout start"
-    if "registered" in states:
-        return "holdfast qualify"
-    return "holdfast train" if document["feeds"] else "holdfast ingest FEED FILE"

@@ -126,7 +126,13 @@ def page(run: Run, exit_with_parent: ExitWithParent = None) -> None:
 
     model = run.model.name
     supervise.end_with(exit_with_parent)
-    serve_page(run.store, model, run.settings, started=lambda url: run.out.print(f"page at {url}"))
+    serve_page(
+        run.store,
+        model,
+        run.settings,
+        feeds=run.model.feeds,
+        started=lambda url: run.out.print(f"page at {url}"),
+    )
 
 
 @command("Running")

@@ -1,0 +1,59 @@
+"""One sentence reports whether a model is well, and what to do."""
+
+import dataclasses
+
+import pytest
+
+from holdfast.monitor.health import PROBLEMS, FeedFacts, HealthFacts, judge_health
+from holdfast.records import Verdict
+
+GOOD = HealthFacts("v2", quality="AUC 0.741 (0.722 to 0.760) of 4,310 labelled predictions", requests=500)
+BAD = {
+    "no_version": {"champion": None},
+    "tainted_champion": {"taint": "its rows of day 3 were backed out"},
+    "servers_not_as_declared": {
+        "servers": Verdict.ERROR,
+        "servers_explanation": "1 of 1 servers: are silent.",
+    },
+    "control_loop_silent": {"probe_age_us": 90_000_000},
+    "no_requests": {"usage": Verdict.FAIL, "usage_explanation": "No request for 6 min; unusual."},
+    "requests_failed": {"failed": 1},
+    "requests_refused": {"refused": 300},
+    "feed_suspect": {"feeds": [FeedFacts("weather", "suspect", "2026-09-03: median 12 -> 54 degF.")]},
+    "feed_refusing": {"feeds": [FeedFacts("weather", "refusing", "no column temp")]},
+    "feed_overdue": {"feeds": [FeedFacts("weather", "flowing", overdue_us=7_300_000_000)]},
+    "rollout_stalled": {"rollout": "needs about 119 d more", "is_rollout_stalled": True},
+    "gate_failed": {"failed_gates": "the newest version, v3, failed its gates: baseline"},
+    "label_shifted": {"label_shift": "28 % of training rows are positive, by labels 60 %"},
+    "unseen_slice": {"unseen_slices": ["carrier = ZZ"]},
+    "drill_expired": {"expired_drills": ["rollback"]},
+}
+
+
+def test_a_model_that_is_well_is_reported_with_its_quality():
+    found = judge_health(GOOD)
+    assert found.is_healthy
+    assert found.sentence == "healthy: v2 serves, AUC 0.741 (0.722 to 0.760) of 4,310 labelled predictions"
+
+
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_each_problem_is_one_sentence_with_what_to_do(kind):
+    found = judge_health(dataclasses.replace(GOOD, **BAD[kind]))
+    assert [problem.kind for problem in found.problems] == [kind]
+    (problem,) = found.problems
+    assert found.sentence == f"needs attention: {problem.text}; next: {problem.next_command}"
+    assert problem.next_command
+    assert "\n" not in found.sentence
+    assert not problem.text.endswith(".")
+
+
+def test_the_worst_problem_comes_first_and_the_others_are_counted():
+    every = {name: value for kind in BAD if kind != "no_version" for name, value in BAD[kind].items()}
+    found = judge_health(dataclasses.replace(GOOD, **every))
+    assert found.problems[0].kind == "tainted_champion"
+    assert found.sentence.endswith(f"(and {len(found.problems) - 1} more)")
+
+
+def test_some_refused_requests_are_no_reason_for_attention():
+    """10 of 33,531 requests were refused, all by their callers' fault, and the page was red."""
+    assert judge_health(dataclasses.replace(GOOD, requests=33_531, refused=10)).is_healthy

@@ -105,7 +105,7 @@ def from_text(
     for column in contract.columns:
         texts = frame[column.name]
         texts = texts.set(texts.is_in(list(missing_words)), None)
-        values, found = _read_column(column, texts, csv)
+        values, found = read_column(column, texts, csv)
         if column.name in conversions:
             values, found = convert_column(column, conversions[column.name], values, found)
         read.append(values.alias(column.name))
@@ -141,7 +141,8 @@ def _apply_header_units(
     return frame.rename(renamed), known
 
 
-def _read_column(column: Column, texts: pl.Series, csv: Csv) -> tuple[pl.Series, dict[str, pl.Series]]:
+def read_column(column: Column, texts: pl.Series, csv: Csv) -> tuple[pl.Series, dict[str, pl.Series]]:
+    """Return `texts` in the type of `column`, written in the form `csv`, and the faulty rows by rule; null stays null."""
     match column:
         case Number():
             pointed = _with_point(texts, csv)

@@ -6,7 +6,7 @@ from typing import Final
 
 import polars as pl
 
-from holdfast.contract import Category, Column, Contract, Integer, Number, Text, Timestamp
+from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.batch.compiler import dtype
 from holdfast.contract.batch.input_columns import convert_column, read_wall_clocks
 from holdfast.contract.batch.text_input import TypedBatch
@@ -20,7 +20,8 @@ def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS)
 
     Integers of any width become Float64 or Int64, Float32 becomes Float64, categorical becomes text, and a column
     without values takes the column's dtype. A timestamp of any unit and zone is displayed in the column's zone
-    (nanoseconds are truncated), and a wall clock time is read if the column's `naive` is "local". A single value
+    (nanoseconds are truncated), and a wall clock time is read if the column's `naive` is "local", a date as its midnight.
+    Numbers that are all 0 or 1 become booleans. A single value
     without a counterpart is the fault of its row: `not_exact`, `gap`, `fold` or `range`. A column of any other dtype
     is returned as it is, and `compile_batch` refuses it with HF202: text is not parsed here, and no number is
     rounded.
@@ -84,6 +85,10 @@ def _widen(column: Column, values: pl.Series) -> tuple[pl.Series, dict[str, pl.S
             return values.dt.cast_time_unit("us").dt.convert_time_zone(zone), {}
         case Timestamp(naive="local") if isinstance(kind, pl.Datetime):
             return read_wall_clocks(column, values.dt.cast_time_unit("us"))
+        case Timestamp(naive="local") if kind == pl.Date:
+            return read_wall_clocks(column, values.cast(pl.Datetime("us")))
+        case Boolean() | Label() if kind.is_numeric() and values.drop_nulls().is_in([0, 1]).all():
+            return values.cast(pl.Boolean), {}
         case _:
             return values, {}
 

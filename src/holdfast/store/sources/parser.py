@@ -167,6 +167,7 @@ _TYPES: Final = (
     pa.types.is_large_string,
     pa.types.is_string_view,
     pa.types.is_timestamp,
+    pa.types.is_date32,
     pa.types.is_null,
     _is_words,
 )

@@ -26,7 +26,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _run("init", "--name", "parcels", "--project", str(directory))
     model = (directory / "model.py").read_text()
     query = 'source=PostgresQuery("${env:WAREHOUSE_URL}", "select * from parcels where handed_in::date = $1")'
-    model = model.replace('Feed("rows", contract)', f'Feed("rows", contract, {query})')
+    model = model.replace("    expects=", f"    {query},\n    expects=")
     (directory / "model.py").write_text("from holdfast import PostgresQuery\n" + model)
     return directory
 

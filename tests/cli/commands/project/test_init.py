@@ -1,0 +1,129 @@
+"""`holdfast init` reads what people have, asks everything it must know at once, and declares what a load then accepts."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import shlex
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.support.project import Finished, Project, run_here
+
+Form = Callable[[datetime], str]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def run(project: Project, *words: str) -> Finished:
+    return run_here(words, project.directory, project.environment)
+
+
+def export(*, when: Form, label: tuple[str, str], decimal: str = ".", rows: int = 600) -> pl.DataFrame:
+    """Rows as a person exports them: text, with headers that are no names."""
+    rng = random.Random(3)
+    found: dict[str, list[Any]] = {
+        each: [] for each in ("Record No", "When", "Damage?", "Speed", "Cost", "Kind")
+    }
+    for number in range(rows):
+        hit = rng.random() < 0.3
+        speed = "" if rng.random() < 0.28 else f"{rng.random() * 200:.1f}".replace(".", decimal)
+        at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=5 * number)
+        cost = str(rng.randint(1, 900)) if hit and rng.random() < 0.6 else "0"
+        values = (str(number), when(at), label[0] if hit else label[1], speed, cost, rng.choice("ab"))
+        for name, value in zip(found, values, strict=True):
+            found[name].append(value)
+    return pl.DataFrame(found)
+
+
+def written(frame: pl.DataFrame, path: Path, separator: str) -> None:
+    text = io.StringIO()
+    frame.write_csv(text, separator=separator)
+    path.write_text(text.getvalue(), encoding="utf-8-sig")
+
+
+@pytest.mark.parametrize(
+    ("when", "label", "separator", "decimal"),
+    [
+        (lambda at: f"{at:%d.%m.%Y}", ("yes", "no"), ";", ","),
+        (lambda at: f"{at:%Y-%m-%d %H:%M}", ("1", "0"), ",", "."),
+        (lambda at: f"{at:%m/%d/%Y %H:%M:%S}", ("1.0", "0.0"), "\t", "."),
+        (lambda at: f"{at:%Y-%m-%d}", ("Ja", "Nein"), "|", ","),
+        (lambda at: f"{at:%Y-%m-%dT%H:%M:%SZ}", ("TRUE", "FALSE"), ",", "."),
+    ],
+)
+def test_what_init_reads_is_what_a_load_accepts(
+    project: Project, when: Form, label: tuple[str, str], separator: str, decimal: str
+) -> None:
+    frame = export(when=when, label=label, decimal=decimal)
+    written(frame, project.directory / "my data.csv", separator)
+    made = project.document("init", "my data.csv", "--label", "Damage?")
+    assert (made["label"], made["key"], made["event_time"]) == ("damage", ["record_no"], "when")
+    assert list(made["known_later"]) == ["cost"]
+    checked = project.document("check", "rows", "my data.csv")
+    assert (checked["rows"], checked["quarantined"]) == (600, 0)
+    source = (project.directory / "model.py").read_text()
+    assert 'Passthrough("cost")' not in source
+    assert "drift=True" in source
+
+
+@pytest.mark.parametrize("kind", [pl.Datetime("us"), pl.Date()])
+def test_parquet_is_read_alike(project: Project, kind: pl.DataType) -> None:
+    frame = export(when=lambda at: f"{at:%Y-%m-%dT%H:%M:%S}", label=("1", "0"))
+    frame = frame.with_columns(
+        pl.col("When").str.to_datetime().cast(kind),
+        pl.col("Damage?", "Cost").cast(pl.Int64),
+        pl.col("Speed").cast(pl.Float64, strict=False),
+    )
+    frame.write_parquet(project.directory / "data.parquet")
+    project.document("init", "data.parquet", "--label", "Damage?", "--key", "Record No")
+    checked = project.document("check", "rows", "data.parquet")
+    assert (checked["rows"], checked["quarantined"]) == (600, 0)
+
+
+def test_everything_that_is_open_is_answer_at_once(project: Project) -> None:
+    rows = ["id,When At,Price,kind,size", *(f"1,0{n}/02/2026,{n}.5,{'abc'[n % 3]},1" for n in range(1, 7))]
+    (project.directory / "my data.csv").write_text("\n".join(rows) + "\n")
+    answer = run(project, "init", "my data.csv", "--label", "kind", "--key", "nothing", "--json")
+    error = json.loads(answer.stdout)["error"]
+    for part in (
+        "d/m/yyyy or m/d/yyyy: --dates",
+        "3 values: several classes, not yet",
+        "--key 'nothing' is not a column; there are id, When At, Price",
+    ):
+        assert part in error["what"]
+    assert (
+        error["next_command"] == "holdfast init 'my data.csv' --label kind --key COLUMN --event-time when_at"
+    )
+    number = run(
+        project, "init", "my data.csv", "--label", "Price", "--key", "id", "--dates", "d/m/yyyy", "--json"
+    )
+    what = json.loads(number.stdout)["error"]["what"]
+    assert "regression, not yet" in what
+    assert "does not identify rows: 6 rows, 1 values" in what
+
+
+def test_the_next_commands_can_be_pasted(project: Project) -> None:
+    written(
+        export(when=lambda at: f"{at:%d.%m.%Y}", label=("yes", "no")), project.directory / "my data.csv", ";"
+    )
+    made = project.document("init", "my data.csv", "-p", "a place", "--label", "Damage?", "--name", "strikes")
+    load, train, *_ = (shlex.split(each)[1:] for each in made["next"])
+    assert "600 rows" in project.run(*load)
+    assert train == ["train", "-p", "a place"]
+
+
+def test_the_canary_of_few_rows_ends(project: Project) -> None:
+    written(export(when=lambda at: f"{at:%d.%m.%Y}", label=("yes", "no")), project.directory / "d.csv", ";")
+    project.run("init", "d.csv", "--label", "Damage?")
+    source = (project.directory / "model.py").read_text()
+    assert "Canary(steps=(50, 100), units_per_step=50, labels_per_step=20, timeout=" in source

@@ -96,7 +96,7 @@ def init(
     """Write a model file for your own data: a suggested contract, features, gates and rollout, to read and correct.
 
     Reads what people have: separators, decimal commas, dates of several forms, and headers that are no names are declared
-    as found. What the file leaves open is asked in one report.
+    as found. One report has everything that the file leaves open.
 
     Example: holdfast init parcels.csv --label late
     """

@@ -81,6 +81,8 @@ def _likeness(contract: Contract, places: Sequence[str], column: Column, name: s
 
 
 def _fits(column: Column, kind: Kind) -> bool:
+    if isinstance(column, (Boolean, Label)) and kind == "number":
+        return True  # 0 and 1
     return kind in ("any", _kind(column))
 
 

@@ -18,13 +18,12 @@ _NARROW: Final = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
 def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS) -> TypedBatch:
     """Return `frame` with each column in the dtype of `contract`, if every value has one exact counterpart there.
 
-    Integers of any width become Float64 or Int64, Float32 becomes Float64, categorical becomes text, and a column
-    without values takes the column's dtype. A timestamp of any unit and zone is displayed in the column's zone
-    (nanoseconds are truncated), and a wall clock time is read if the column's `naive` is "local", a date as its midnight.
-    Numbers that are all 0 or 1 become booleans. A single value
-    without a counterpart is the fault of its row: `not_exact`, `gap`, `fold` or `range`. A column of any other dtype
-    is returned as it is, and `compile_batch` refuses it with HF202: text is not parsed here, and no number is
-    rounded.
+    Integers of any width become Float64 or Int64, floats of any width Float64, and whole floats Int64; 0 and 1 become
+    Boolean, categorical becomes text, and a column without values takes the column's dtype. A timestamp of any unit and
+    zone is displayed in the column's zone (nanoseconds are truncated). A wall clock time, or a date as its midnight, is
+    read if the column's `naive` is "local". A single value without a counterpart is the fault of its row: `type`,
+    `not_exact`, `gap`, `fold` or `range`. A column of any other dtype is returned as it is, and `compile_batch` refuses it
+    with HF202: text is not parsed here, and no number is rounded.
 
     `facts` is the column metadata of the source. Numbers in another unit than the contract's are converted to it; a whole
     number that would not stay whole is the fault `not_exact` of its row.
@@ -69,7 +68,7 @@ def _widen(column: Column, values: pl.Series) -> tuple[pl.Series, dict[str, pl.S
     match column:
         case _ if kind == pl.Null:
             return values.cast(dtype(column)), {}
-        case Number() if kind == pl.Float32 or kind in _NARROW:
+        case Number() if kind in _NARROW or (kind.is_float() and kind != pl.Float64):
             return values.cast(pl.Float64), {}
         case Number() if kind in (pl.Int64, pl.UInt64):
             return _exact(values, pl.Float64())
@@ -77,6 +76,11 @@ def _widen(column: Column, values: pl.Series) -> tuple[pl.Series, dict[str, pl.S
             return values.cast(pl.Int64), {}
         case Integer() if kind == pl.UInt64:
             return _exact(values, pl.Int64())
+        case Integer() if kind.is_float():
+            return _whole(values.cast(pl.Float64))
+        case Boolean() | Label() if kind.is_numeric():
+            true, false = values == 1, values == 0
+            return true.set(~(true | false), None), {"type": (~(true | false)).fill_null(value=False)}
         case Category() | Text() if isinstance(kind, (pl.Categorical, pl.Enum)):
             return values.cast(pl.String), {}
         case _ if kind == dtype(column):
@@ -87,10 +91,16 @@ def _widen(column: Column, values: pl.Series) -> tuple[pl.Series, dict[str, pl.S
             return read_wall_clocks(column, values.dt.cast_time_unit("us"))
         case Timestamp(naive="local") if kind == pl.Date:
             return read_wall_clocks(column, values.cast(pl.Datetime("us")))
-        case Boolean() | Label() if kind.is_numeric() and values.drop_nulls().is_in([0, 1]).all():
-            return values.cast(pl.Boolean), {}
         case _:
             return values, {}
+
+
+def _whole(values: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+    found = values.cast(pl.Int64, strict=False)
+    # 2**63 is a double, and no Int64: without the second condition it would be compared after it was rounded.
+    inexact = values.is_not_null() & ~(found.cast(pl.Float64) == values).fill_null(value=False)
+    inexact |= (values.abs() >= 2.0**63).fill_null(value=False)
+    return found.set(inexact, None), {"not_exact": inexact}
 
 
 def _exact(values: pl.Series, kind: pl.DataType) -> tuple[pl.Series, dict[str, pl.Series]]:

@@ -47,11 +47,6 @@ def facts_of(schema: pa.Schema) -> dict[str, ColumnFacts]:
     return found
 
 
-def with_facts(contract: Contract, table: pa.Table) -> TypedBatch:
-    """Return the rows of a table whose types Polars knows, in the units that its fields name."""
-    return from_frame(contract, pl.DataFrame(pl.from_arrow(table)), facts_of(table.schema))
-
-
 def plain(table: pa.Table) -> pa.Table:
     """Convert the result of a PostgreSQL query to plain types; `numeric` stays text, and is marked.
 
@@ -74,23 +69,29 @@ def plain(table: pa.Table) -> pa.Table:
 
 
 def typed(contract: Contract, table: pa.Table) -> TypedBatch:
-    """Return the rows of a `plain` table.
+    """Return the rows of a `plain` table or of a Parquet file, in the units that the fields name.
 
-    A `numeric` becomes the double or integer that is written the same. Where there is none, its row has the fault
+    A decimal becomes the double or integer that is written the same. Where there is none, its row has the fault
     `not_exact`.
     """
     delivered = pl.DataFrame(pl.from_arrow(table))
     frame = delivered
     faults: dict[str, pl.Series] = {}
     for field in table.schema:
-        if _kind(field) != "numeric" or field.name not in contract.names:
+        is_decimal = _kind(field) == "numeric" or pa.types.is_decimal(field.type)
+        if not is_decimal or field.name not in contract.names:
             continue
         column = contract.column(field.name)
         if isinstance(column, (Number, Integer)):
-            values, lost = _numbers(delivered[field.name], whole=isinstance(column, Integer))
+            texts = delivered[field.name].cast(pl.String)
+            values, lost = _numbers(texts, whole=isinstance(column, Integer))
             frame = frame.with_columns(values.alias(field.name))
             faults |= {f"{field.name}|not_exact": lost} if lost.any() else {}
-    read = from_frame(contract, frame)
+    read = from_frame(contract, frame, facts_of(table.schema))
+    faults = {
+        reason: rows | read.faults[reason] if reason in read.faults else rows
+        for reason, rows in faults.items()
+    }
     return replace(read, original=delivered, faults={**read.faults, **faults})
 
 

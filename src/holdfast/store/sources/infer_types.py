@@ -7,8 +7,6 @@ import re
 from typing import Final
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from holdfast.contract.batch.csv_format import Csv
 from holdfast.contract.batch.text_input import PLAIN
@@ -17,6 +15,7 @@ from holdfast.errors import InputError
 from holdfast.store.sources import arrow_tables, json_lines
 from holdfast.store.sources.csv_reader import read_csv
 from holdfast.store.sources.delivery import Bundle, File, Kind, Rows, Source, reading, unpacked
+from holdfast.store.sources.parquet_reader import read_parquet
 
 _HEADER: Final = re.compile(r"([a-z0-9_-]+)\s*\[([^\[\]]+)\]")
 
@@ -46,7 +45,7 @@ def _file(
 ) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
     with reading(source, file):
         if file.kind is Kind.PARQUET:
-            table = pq.read_table(pa.BufferReader(file.data))
+            table, _ = read_parquet(file.data, source.limit_bytes)
             return pl.DataFrame(pl.from_arrow(table)), arrow_tables.facts_of(table.schema)
         text = unpacked(file.data, source.limit_bytes)
         if file.kind is Kind.JSON_LINES:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from io import BytesIO
 from typing import Final
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from holdfast.contract import Contract
 from holdfast.contract.batch.csv_format import Csv
@@ -30,10 +28,9 @@ from holdfast.store.sources.delivery import (
     reading,
     unpacked,
 )
+from holdfast.store.sources.parquet_reader import parquet_schema, read_parquet
 
 NO_HEADERS: Final[Mapping[str, str]] = {}
-
-_SMALL_BYTES: Final = 1 << 20
 
 
 def parse(
@@ -62,8 +59,8 @@ def parse(
             for file in files:
                 with reading(source, file):
                     if file.kind is Kind.PARQUET:
-                        table, size = _read_parquet(file.data, left)
-                        parts.append(arrow_tables.with_facts(contract, _renamed(table, contract, headers)))
+                        table, size = read_parquet(file.data, left)
+                        parts.append(arrow_tables.typed(contract, _renamed(table, contract, headers)))
                     else:
                         text = unpacked(file.data, left)
                         size = len(text)
@@ -101,31 +98,6 @@ def _renamed(table: pa.Table, contract: Contract, headers: Mapping[str, str]) ->
     return table.rename_columns([new.get(name, name) for name in table.column_names]) if new else table
 
 
-def _read_parquet(data: bytes, limit_bytes: int) -> tuple[pa.Table, int]:
-    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-    about = file.metadata
-    groups = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
-    # A lower bound of the size in memory: a column that repeats one value is small on disk only.
-    size = max(int(groups), int(about.num_rows) * int(about.num_columns))
-    if size > limit_bytes:
-        raise TooLargeError
-    # No contract can ask for other types, and at some of them Polars panics.
-    arrow_tables.refuse_columns(
-        file.schema_arrow,
-        {
-            field.name: field.type
-            for field in file.schema_arrow
-            if not any(fits(field.type) for fits in _TYPES)
-        },
-        next_command="write these columns as numbers, text, timestamps or booleans",
-    )
-    # Threads take longer to wake than a small file takes to read.
-    table = file.read(use_threads=size > _SMALL_BYTES)
-    if table.num_rows != about.num_rows:
-        raise UnreadableError(f"has {table.num_rows:,} rows, and {about.num_rows:,} by its footer")
-    return table, size
-
-
 def _joined(parts: Sequence[TypedBatch]) -> TypedBatch:
     """Return the rows of several files, one after the other."""
     originals = [part.original for part in parts]
@@ -153,26 +125,6 @@ def _as_text(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _is_words(kind: pa.DataType) -> bool:
-    return isinstance(kind, pa.DictionaryType) and any(
-        fits(kind.value_type) for fits in (pa.types.is_string, pa.types.is_large_string)
-    )
-
-
-_TYPES: Final = (
-    pa.types.is_integer,
-    pa.types.is_floating,
-    pa.types.is_boolean,
-    pa.types.is_string,
-    pa.types.is_large_string,
-    pa.types.is_string_view,
-    pa.types.is_timestamp,
-    pa.types.is_date32,
-    pa.types.is_null,
-    _is_words,
-)
-
-
 def columns(
     source: Source, *, csv: Csv = PLAIN, headers: Mapping[str, str] = NO_HEADERS
 ) -> dict[str, ColumnKind]:
@@ -189,12 +141,20 @@ def _delivered_columns(source: Source, csv: Csv) -> dict[str, ColumnKind]:
     file = source.files[0]
     try:
         if file.kind is Kind.PARQUET:
-            return kinds(pl.read_parquet_schema(BytesIO(file.data)))
+            schema = parquet_schema(file.data)
+            return kinds(pl.DataFrame(pl.from_arrow(schema.empty_table())).schema)
         text = unpacked(file.data, source.limit_bytes)
         if file.kind is Kind.CSV:
             return dict.fromkeys(read_csv(text, csv.separator).frame.columns, "any")
         return dict.fromkeys(json.loads(bytes(text).split(b"\n", 1)[0]), "any")
-    except (pl.exceptions.PolarsError, UnreadableError, TooLargeError, ValueError, OSError):
+    except (
+        pa.ArrowException,
+        pl.exceptions.PolarsError,
+        UnreadableError,
+        TooLargeError,
+        ValueError,
+        OSError,
+    ):
         return {}
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdfast.contract import Contract, Number
+from holdfast.contract import Category, Contract, Number
 from holdfast.control.collect.log_summary import Baking, LogContext, summarise
 from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.serve.inference.active_plan import ActivePlan
 from holdfast.serve.inference.data_plane import DataPlane, InferenceCall
 from holdfast.serve.inference.loaded_model import load
+from holdfast.serve.protocol.oip import RequestError
 from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, read
@@ -177,3 +178,49 @@ def test_the_log_holds_rows_in_the_order_of_the_contract_that_predicted(
     assert requested(plane, row()) == "new"
     [record] = logged(tmp_path)
     assert [record.inputs[0][0], record.inputs[0][1]] == [None, row()["flight_id"]]
+
+
+WITH_NOTE = Contract(
+    *(column for column in CONTRACT.columns if column is not CONTRACT.label),
+    Category("note", values=("fragile", "heavy"), unseen="reject", missing="keep"),
+    key=CONTRACT.key,
+    event_time=CONTRACT.event_time,
+    label=CONTRACT.label,
+)
+
+
+def outcome(plane: DataPlane, **changes: Any) -> Any:
+    request = tensors([row(**changes)])
+    for each in request["inputs"]:
+        each["datatype"] = "BYTES" if each["name"] in ("note", "never") else each["datatype"]
+    (found,) = plane.infer([InferenceCall(json.dumps(request).encode(), None, None, time.perf_counter())])
+    return found
+
+
+def test_a_new_column_is_accepted_while_the_challengers_contract_has_it_and_after_its_rollback(
+    plane: DataPlane, tmp_path: Path
+) -> None:
+    """R122: 300 of 300 callers got a 400 before the promotion, and again after the rollback; the canary got no value."""
+    old, new = packed("half"), packed("tenth", WITH_NOTE)
+    versions = {
+        "v1-0": load("v1-0", sha256_hex(old), old, created_at_us=1),
+        "v2-0": load("v2-0", sha256_hex(new), new, created_at_us=1),
+    }
+    alone = TrafficPlan(MODEL, 1, "v1-0", None, 0, None, None, None)
+    plane.active = ActivePlan.of(alone, {"v1-0": versions["v1-0"]})
+    assert isinstance(outcome(plane, note="fragile"), RequestError)
+    canary = replace(alone, plan_id=2, challenger="v2-0", share_ppm=500_000, rollout_id=1)
+    plane.active = ActivePlan.of(canary, versions, plane.active)
+    responding = {outcome(plane, note="fragile")[0].version for _ in range(40)}
+    assert responding == {"v1-0", "v2-0"}
+    # The challenger's contract checks its values: a word that it rejects is its failure, and the champion answers.
+    assert {outcome(plane, note="on fire")[0].version for _ in range(40)} == {"v1-0"}
+    assert plane.counters.challenger_failures["v2-0", "contract"] > 0
+    plane.active = back = ActivePlan.of(replace(alone, plan_id=3), {"v1-0": versions["v1-0"]}, plane.active)
+    assert outcome(plane, note="fragile")[0].version == "v1-0"
+    assert isinstance(outcome(plane, never="x"), RequestError)  # a column that no version ever had
+    # A server that starts after the rollback takes it from its local copy, or from the ledger.
+    plane.active = ActivePlan.of(alone, {"v1-0": versions["v1-0"]}, None, back.inputs)
+    assert outcome(plane, note="fragile")[0].version == "v1-0"
+    notes = {each.inputs[0][-1] for each in logged(tmp_path) if each.version == "v2-0"}
+    assert notes == {"fragile"}

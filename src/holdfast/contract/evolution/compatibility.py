@@ -124,7 +124,7 @@ class Difference(StrEnum):
     ADDED_OPTIONAL = "optional column added", Effect(
         _EXPAND, _OK, _OK,
         "a request may omit it, a delivery may not: let each sender add the column, with or without values, before "
-        "or with the change; callers may send it when a version that knows it serves all traffic",
+        "or with the change; callers may send it when the rollout of a version that knows it has begun",
     )
     ADDED_REQUIRED = "required column added", Effect(
         _BREAK, _BREAK, _OK,

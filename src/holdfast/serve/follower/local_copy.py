@@ -51,7 +51,7 @@ class LocalState(msgspec.Struct, frozen=True):
 
     A rollback without the ledger needs `tainted`, the model's tainted versions, `under_way`, its rollout that has not ended,
     and `rollout_id`, the newest number of a rollout (0: none). `serving_config` is the document that the server runs with;
-    empty if no plan ever named one.
+    empty if no plan ever named one. `inputs` has the datatypes of the inputs of every version that was rolled out, by name.
     """
 
     plan: TrafficPlan
@@ -61,6 +61,7 @@ class LocalState(msgspec.Struct, frozen=True):
     under_way: UnderWay | None = None
     rollout_id: int = 0
     serving_config: str = ""
+    inputs: dict[str, tuple[str, ...]] = {}
 
 
 class LocalFeature(msgspec.Struct, frozen=True, array_like=True):

@@ -25,10 +25,12 @@ from holdfast.serve.follower.local_copy import LocalCopy, LocalCopyWriter, Local
 from holdfast.serve.follower.model_loader import LoadedPlan, ModelLoader
 from holdfast.serve.follower.online_features import OnlineFeatureFollower
 from holdfast.serve.follower.plan_switch import PlanSwitch, RollbackFacts
+from holdfast.serve.inference.active_plan import inputs_of, merge_inputs
 from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.backout import taints
+from holdfast.store.feeds import contracts
 from holdfast.store.files import blobs
 from holdfast.store.models import serving_configs
 from holdfast.store.rollout import rollouts, traffic_plans
@@ -104,6 +106,8 @@ class PlanFollower:
         self.config = ConfigFollower(plane.model)
         self._ledger = _LedgerLink(settings, plane.model)
         self._tried: tuple[int, float] = (0, 0.0)
+        self._contracts: frozenset[str] = frozenset()
+        """The contracts whose inputs are known to the switch."""
         self._is_copy_due = False
         self._round_at = self._comparison_at = 0.0
         self._listening = threading.Event()
@@ -260,6 +264,12 @@ class PlanFollower:
         with store.ledger.read() as connection:
             tainted = taints.versions_of(connection, self._model)
             row = rollouts.under_way(connection, self._model)
+            hashes = rollouts.contract_hashes(connection, self._model)
+            found = [contracts.find(connection, each) for each in sorted(hashes - self._contracts)]
+        if hashes - self._contracts:
+            self._contracts |= hashes
+            inputs = merge_inputs(inputs_of(each) for each in found if each is not None)
+            self._is_copy_due |= self.switch.set_inputs(inputs)
         under_way = None if row is None else UnderWay(row.rollout_id, row.challenger)
         if self.switch.set_rollback_facts(RollbackFacts(tainted, under_way)):
             self._is_copy_due = True
@@ -289,6 +299,7 @@ class PlanFollower:
             facts.under_way,
             switch.newest_rollout,
             "" if self.config.limits is None else self.config.limits.to_json(),
+            dict(switch.inputs),
         )
 
 

@@ -17,7 +17,7 @@ from holdfast.errors import IntegrityError
 from holdfast.records import TrafficPlan
 from holdfast.rollout.model.abort import Abort, UnderWay, banned, permitted
 from holdfast.serve.follower.local_copy import LocalState
-from holdfast.serve.inference.active_plan import ActivePlan
+from holdfast.serve.inference.active_plan import ActivePlan, merge_inputs
 from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.serve.inference.loaded_model import LoadedVersion
 
@@ -55,6 +55,8 @@ class PlanSwitch:
         self.last_resort: dict[str, str] = {}
         """Aborted versions that serve because no other can, and why."""
         self.facts = RollbackFacts()
+        self.inputs: Mapping[str, tuple[str, ...]] = {}
+        """Datatypes of the inputs of every version that was rolled out, by name."""
         self.newest_rollout = 0
         """The newest number of a rollout that was seen; 0: none."""
         self.deployed_us: dict[str, int] = {}
@@ -73,6 +75,7 @@ class PlanSwitch:
         self.rolled_back_us = state.rolled_back_us
         self.facts = RollbackFacts(frozenset(state.tainted), state.under_way)
         self.newest_rollout = state.rollout_id
+        self.inputs = dict(state.inputs)
 
     def apply(
         self, plan: TrafficPlan, loaded: Mapping[str, LoadedVersion], unavailable: Mapping[str, str]
@@ -114,6 +117,16 @@ class PlanSwitch:
             self.newest_rollout = max(self.newest_rollout, facts.under_way.rollout_id)
         return True
 
+    def set_inputs(self, inputs: Mapping[str, tuple[str, ...]]) -> bool:
+        """Let requests have `inputs` from now on, next to those of the loaded versions. Return True if they changed."""
+        with self._lock:
+            known = merge_inputs((self.inputs, inputs))
+            if known == self.inputs:
+                return False
+            self.inputs = known
+            self._switch()
+        return True
+
     def _switch(self) -> None:
         plan, now_us = self.plan, self._clock_us()
         if plan is None:
@@ -121,7 +134,8 @@ class PlanSwitch:
         before = self._plane.active
         served = self._permitted(plan, banned(self.aborts.values(), plan))
         loaded = {name: self.loaded[name] for name in served.versions()}
-        self._plane.active = ActivePlan.of(served, loaded, before)
+        self._plane.active = active = ActivePlan.of(served, loaded, before, self.inputs)
+        self.inputs = active.inputs
         deployed = [served.champion, *([served.challenger] if served.challenger and served.share_ppm else [])]
         self.deployed_us = {**dict.fromkeys(deployed, now_us), **self.deployed_us}
         if before is not None and is_rollback(before.plan, served):

@@ -171,9 +171,11 @@ class DataPlane:
                 if call.pinned not in active.versions:
                     return NotFoundError("HF303", f"version {call.pinned[:64]!r} is not loaded here")
                 schema = active.schemas[call.pinned]
-            request = decode_request(call.body, call.header_length, schema.specs)
+            specs = active.specs[call.pinned or plan.champion]
+            request = decode_request(call.body, call.header_length, specs)
             if request.rows:
-                rows, event_times = schema.accept(request, self.counters.violations)
+                own = request if request.columns.keys() <= schema.specs.keys() else _own(schema, request)
+                rows, event_times = schema.accept(own, self.counters.violations)
                 received_rows = schema.received_rows(request)
             else:  # a probe that leaves the rows to us
                 rows, received_rows, event_times = empty_rows(1), [()], [0]
@@ -349,11 +351,16 @@ def _checked_by(schema: RequestSchema, job: _Job) -> tuple[list[Row], list[int]]
     return schema.accept(_request_for(schema, job), Counter())
 
 
+def _own(schema: RequestSchema, request: InferRequest) -> InferRequest:
+    """Return the request without the inputs that only another version has."""
+    columns = {name: values for name, values in request.columns.items() if name in schema.specs}
+    return replace(request, columns=columns)
+
+
 def _request_for(schema: RequestSchema, job: _Job) -> InferRequest:
     """Return the request for another contract; units that it does not state are those of the contract it was made for."""
-    known = {name: values for name, values in job.request.columns.items() if name in schema.specs}
     facts = schema.differing_facts(job.schema) | (job.request.facts or {})
-    return replace(job.request, columns=known, facts=facts or None)
+    return replace(_own(schema, job.request), facts=facts or None)
 
 
 def _charged(active: ActivePlan, job: _Job) -> str:

@@ -211,6 +211,13 @@ def of_model(connection: Connection, model: str) -> tuple[RolloutRow, ...]:
     return tuple(rows.read(connection, _newest(_ROLLOUTS.c.model == model), RolloutRow))
 
 
+def contract_hashes(connection: Connection, model: str) -> frozenset[str]:
+    """Return the hashes of the contracts of every version of `model` that was rolled out, or is about to be."""
+    versions = schema.versions
+    query = select(versions.c.contract_hash).join(_ROLLOUTS, _ROLLOUTS.c.challenger == versions.c.version)
+    return frozenset(connection.scalars(query.where(_ROLLOUTS.c.model == model).distinct()))
+
+
 def first_reached_us(connection: Connection, rollout: int, states: Iterable[State]) -> int | None:
     """Return when rollout number `rollout` first came to one of `states`, microseconds since 1970 UTC; None if it never did."""
     kinds = [f"rollout.{state}" for state in states]

@@ -9,11 +9,17 @@ import time
 import pytest
 
 from holdfast.control.probing import probe as probing
-from holdfast.monitor.version_check import check_server
+from holdfast.monitor.version_check import Observation, check_server
 from holdfast.records import TrafficPlan, Verdict
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.store.db import events
+from holdfast.store.models import runtimes
+from holdfast.store.models.runtimes import CompatibilityResult
+from holdfast.store.models.serving_configs import register
 from holdfast.store.serving import servers
 from holdfast.store.serving.log_directory import claim
 from holdfast.store.serving.servers import Server
+from tests.support import rollout_world
 
 pytestmark = pytest.mark.process
 
@@ -92,3 +98,33 @@ def test_a_server_that_ended_leaves_when_another_runs(refusing, tmp_path):
     assert servers.current(found) == (found[1],), "an outage stays to be seen"
     elsewhere = Server("far", "m", refusing, tmp_path / "not here", 1)
     assert not servers.has_ended(elsewhere)
+
+
+def test_a_runtime_that_was_never_tested_with_the_version_is_reported_once(tmp_path):
+    """R115, R116: its probe was "as declared" and nothing else."""
+    world = rollout_world.World.open(tmp_path)
+    world.promote(world.add_version())
+    plan = world.plan()
+    with world.store.ledger.write() as connection:
+        runtime = runtimes.register(connection, runtimes.here("green"), ["env"], now_us=world.now_us)
+
+    def probed():
+        seen = Observation(plan.plan_id, plan.champion, runtime=runtime)
+        world.tick(probing.CONFIRMED_US)
+        (found,) = probing.probe(
+            world.store, rollout_world.MODEL, world.lease, now_us=world.tick(), look=lambda _: {"srv": seen}
+        )
+        with world.store.ledger.read() as connection:
+            return found.explanation, len(events.newest(connection, kind=probing.UNTESTED))
+
+    for _ in range(2):
+        explanation, reported = probed()
+        assert f"Its runtime {runtime} did not pass a test with {plan.champion}" in explanation
+        assert reported == 1
+    with world.store.ledger.write() as connection:
+        limits = register(connection, ConnectionLimits(), now_us=world.now_us)
+        passed = CompatibilityResult(plan.champion, runtime, limits, Verdict.PASS, "tested", world.now_us)
+        runtimes.judge(connection, passed)
+    explanation, _ = probed()
+    assert "as declared" in explanation
+    assert "did not pass" not in explanation

@@ -7,10 +7,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, ServerClient, call_all
+from holdfast.errors import NotFoundError
 from holdfast.monitor.version_check import Observation, check_server
 from holdfast.records import Verdict
 from holdfast.store import Store
+from holdfast.store.db import events
 from holdfast.store.db.leases import Lease
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.models import runtimes, versions
 from holdfast.store.rollout import traffic_plans
 from holdfast.store.serving import servers
 from holdfast.store.serving.servers import Probe, Server
@@ -22,6 +26,10 @@ SILENT_US: Final = 30_000_000
 """A server that was silent gets its full time again after this long, microseconds."""
 SHORT_TIMEOUT_SECONDS: Final = 0.2
 """The timeout of a server that was silent a short while ago."""
+
+UNTESTED: Final = "runtime.untested"
+"""The kind of the event that a server serves a version with a runtime that was not tested with it."""
+_READ_EVENTS: Final = 20
 
 Look: TypeAlias = Callable[[Sequence[Server]], Mapping[str, Observation]]
 """Returns the state of servers by name: the network as a probe sees it."""
@@ -72,6 +80,9 @@ def probe(
             continue  # its last probe had the full timeout
         plan_age_us = 0 if newest is None else now_us - newest.committed_at_us
         verdict = check_server(None if newest is None else newest.plan, observed, plan_age_us=plan_age_us)
+        with store.ledger.read() as connection:
+            untested = _untested_runtime(connection, observed)
+        explanation = verdict.explanation + (f" {untested}" if untested else "")
         found = Probe(
             server=server,
             model=model,
@@ -79,15 +90,41 @@ def probe(
             planned_version=verdict.planned_version,
             observed_version=observed.observed_version,
             verdict=verdict.verdict,
-            explanation=verdict.explanation,
+            explanation=explanation,
             probed_at_us=now_us,
             serving_config=observed.serving_config,
             runtime=observed.runtime,
         )
         with store.ledger.write() as connection:
             servers.record_probe(connection, found, lease)
+            if untested:
+                _report_untested(connection, model, f"{server}: {untested}", now_us)
         known[server] = found
     return tuple(known[each.server] for each in registered)
+
+
+def _untested_runtime(connection: Transaction, seen: Observation) -> str:
+    """Return that a candidate serves with a runtime that it never passed a test with, in words; empty if it passed (R116).
+
+    Servers need no plan that names a runtime to run one: a user may have started them by hand.
+    """
+    version, runtime = seen.observed_version, seen.runtime
+    if version is None or runtime is None:
+        return ""
+    try:
+        row = versions.get(connection, version)
+    except NotFoundError:
+        return ""
+    if row.role != "candidate" or runtime in runtimes.passed(connection, version):
+        return ""
+    return f"Its runtime {runtime} did not pass a test with {version} (holdfast runtime test {runtime})."
+
+
+def _report_untested(connection: Transaction, model: str, explanation: str, now_us: int) -> None:
+    """Append an event, once for each server, runtime and version."""
+    reported = events.newest(connection, subject=model, kind=UNTESTED, limit=_READ_EVENTS)
+    if all(each.explanation != explanation for each in reported):
+        events.append(connection, at_us=now_us, kind=UNTESTED, subject=model, explanation=explanation)
 
 
 def is_silent(last: Probe, now_us: int) -> bool:

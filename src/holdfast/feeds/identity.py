@@ -73,8 +73,8 @@ def decide(
                 f"{load.digest[:12]}; this delivery has {digest[:12]})",
                 state="the loaded batch is unchanged and this delivery was not loaded",
                 next_command=(
-                    f"holdfast backout {batch.feed} {batch.batch} if the loaded rows are wrong, and this command again; "
-                    "load rows that are only new as a batch of their own"
+                    f"this command with --batch and another id, if it is another delivery; holdfast backout {batch.feed} "
+                    f"{batch.batch} only if the loaded rows are wrong, and this command again"
                 ),
             )
     if elsewhere is not None:

@@ -76,6 +76,35 @@ def test_a_directory_is_one_batch_or_many(ask: Ask, tmp_path: Path, rows: pl.Dat
     assert _batches(ask("ingest", "rows", "in/third.jsonl")) == [("third", "loaded", 100, 0)]
 
 
+def test_partitions_are_batches_of_their_own(ask: Ask, tmp_path: Path, rows: pl.DataFrame) -> None:
+    for day in (1, 2, 3):
+        for folder in (f"in/day={day}", f"plain/{day}"):
+            (tmp_path / folder).mkdir(parents=True)
+            part = rows[40 * day + (0 if folder.startswith("in") else 120) :][:40]
+            (tmp_path / folder / "data.jsonl").write_text(_lines(part))
+    ids = [batch[:2] for batch in _batches(ask("ingest", "rows", "in"))]
+    assert ids == [(f"day-{day}-data", "loaded") for day in (1, 2, 3)]
+    again = _batches(ask("ingest", "rows", "in/day=2/data.jsonl"))
+    assert [batch[:2] for batch in again] == [("day-2-data", "already_loaded")]
+    with pytest.raises(InputError, match=r"HF101.*plain/2/data.jsonl would both be batch data.*--batch"):
+        ask("ingest", "rows", "plain/1/data.jsonl", "plain/2/data.jsonl")
+    found = _batches(ask("ingest", "rows", "plain/*/data.jsonl"))
+    assert [batch[0] for batch in found] == ["1-data", "2-data", "3-data"]
+
+
+@pytest.mark.parametrize("bad", [b"", b"not,the,columns\n1,2,3\n", b'parcel\n"a"b"\n'])
+def test_of_several_files_each_is_accounted_for(
+    ask: Ask, tmp_path: Path, rows: pl.DataFrame, bad: bytes
+) -> None:
+    for number in (1, 3):
+        rows[50 * number : 50 * number + 50].write_csv(tmp_path / f"{number}.csv")
+    (tmp_path / "2.csv").write_bytes(bad)
+    with pytest.raises(InputError, match=r"2\.csv.*loaded before it: 1; not tried: 3"):
+        ask("ingest", "rows", "1.csv", "2.csv", "3.csv")
+    assert [batch[:2] for batch in _batches(ask("ingest", "rows", "1.csv"))] == [("1", "already_loaded")]
+    assert [batch[:2] for batch in _batches(ask("ingest", "rows", "3.csv"))] == [("3", "loaded")]
+
+
 def test_the_rows_of_a_batch_come_from_the_feeds_database(
     ask: Ask, rows: pl.DataFrame, postgres_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

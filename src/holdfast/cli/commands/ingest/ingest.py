@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import re
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from holdfast.control.ingest import dry_run as checking
 from holdfast.control.ingest.ingest import ingest_many
 from holdfast.control.ingest.outcome import LoadResult
 from holdfast.control.ingest.validate import DeliverySpec
-from holdfast.errors import InputError
+from holdfast.errors import HoldfastError, InputError
 from holdfast.feeds import Feed
 from holdfast.feeds.postgres_query import BatchQuery
 from holdfast.formatting import counted
@@ -82,6 +84,8 @@ RayAddress = Annotated[
 
 _DATABASES: Final = ("postgresql://", "postgres://", "${")
 _SHOWN_ROWS = 5
+_LONGEST_ID: Final = 63
+_PARTITION: Final = re.compile(r"[^=]+=[^=]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,22 +222,52 @@ def ingest(
     if expect_rows is not None and len(deliveries) > 1:
         what = f"--expect-rows counts one delivery, but {len(deliveries)} files were given"
         raise misused(what, "holdfast ingest --help", state="nothing was loaded")
-    results = []
+    results: list[LoadResult] = []
     where = (executor or settings.executor, ray_address or settings.ray_address)
     with run.out.progress(f"loading {feed}") as step, closing(open_executor(*where)) as running:
         wanted = [DeliverySpec(each.batch, each.source, expect_rows) for each in deliveries]
         aggregates = run.model.aggregates
-        for result in ingest_many(store, target, wanted, running, clock_us=now_us, aggregates=aggregates):
-            results.append(result)
-            step(len(results), len(deliveries))
-    with store.ledger.read() as connection:
-        excluded = set(violations.suspect_batches(connection, target.name))
-    suspect = [result.batch for result in results if result.batch in excluded]
-    for result in results:
-        _print_load(run.out, result, is_suspect=result.batch in excluded)
+        try:
+            for result in ingest_many(store, target, wanted, running, clock_us=now_us, aggregates=aggregates):
+                results.append(result)
+                step(len(results), len(deliveries))
+        except HoldfastError as error:
+            if len(deliveries) > 1:
+                _add_file(error, deliveries, len(results))
+            _print_loads(run.out, store, target, results)
+            raise
+    suspect = _print_loads(run.out, store, target, results)
     run.out.result({"batches": results, "suspect": suspect})
     if suspect:
         raise typer.Exit(JUDGED)
+
+
+def _add_file(error: HoldfastError, deliveries: Sequence[DeliveryArg], done: int) -> None:
+    """Add to `error`, of the delivery after `done` others, which file it is of and what became of each of the others."""
+    failed = deliveries[done]
+    if failed.shown not in error.what:
+        error.what = f"{failed.shown}: {error.what}"
+    parts = [
+        f"of {failed.shown}: {error.state}" if error.state else "",
+        f"loaded before it: {_listed(deliveries[:done])}" if done else "no file was before it",
+        f"not tried: {_listed(deliveries[done + 1 :])}" if done + 1 < len(deliveries) else "",
+    ]
+    error.state = "; ".join(filter(None, parts))
+
+
+def _listed(found: Sequence[DeliveryArg]) -> str:
+    names = ", ".join(each.batch for each in found[:_SHOWN_ROWS])
+    more = len(found) - _SHOWN_ROWS
+    return f"{names} and {more} more" if more > 0 else names
+
+
+def _print_loads(out: Output, store: Store, feed: Feed, results: Sequence[LoadResult]) -> list[str]:
+    """Print a line for each load, and return the batches that are suspect."""
+    with store.ledger.read() as connection:
+        excluded = set(violations.suspect_batches(connection, feed.name))
+    for result in results:
+        _print_load(out, result, is_suspect=result.batch in excluded)
+    return [result.batch for result in results if result.batch in excluded]
 
 
 def _print_load(out: Output, load: LoadResult, *, is_suspect: bool) -> None:
@@ -275,10 +309,16 @@ def _parse(
     if query is not None or not arguments or arguments[0].startswith(_DATABASES):
         return (_from_database(feed, arguments, batch, query, settings),)
     if batch is None:
-        return tuple(
-            DeliveryArg(_batch_id(file), _bounded(file, settings), file)
-            for argument in arguments
-            for file in deliveries(argument, deadline_seconds=settings.source_seconds)
+        return _distinct(
+            [
+                DeliveryArg(
+                    _batch_id(file, "" if file == argument else _base(argument)),
+                    _bounded(file, settings),
+                    file,
+                )
+                for argument in arguments
+                for file in deliveries(argument, deadline_seconds=settings.source_seconds)
+            ]
         )
     if len(arguments) > 1:
         raise _refused(
@@ -317,13 +357,58 @@ def _only(argument: str) -> str:
     return matching[0] if len(matching) == 1 else argument
 
 
-def _batch_id(name: str) -> str:
-    """Return the id of a delivery without one: its file's name, in the characters that an id may have.
+def _batch_id(name: str, base: str = "") -> str:
+    """Return the id of a delivery without one: the part of its path that tells it from others, as an id is written.
+
+    That is the file's name, the folders between `base` and it, and every folder of a partition, such as "day=5". An id that
+    lost letters of the name, or its end, has a hash of the whole name at its own end.
 
     >>> _batch_id("in/Flights 2013.01.csv"), _batch_id("s3://bucket/in/day-5.jsonl")
     ('flights-2013-01', 'day-5')
+    >>> _batch_id("in/day=5/data.csv"), _batch_id("in/5/data.csv", "in/")
+    ('day-5-data', '5-data')
+    >>> _batch_id("été.csv"), _batch_id("北京.csv")
+    ('ete', '68c77e15')
     """
-    return re.sub(r"[^a-z0-9_-]+", "-", PurePosixPath(name).stem.lower()).strip("-")[:63]
+    path = PurePosixPath(name)
+    below = len(PurePosixPath(base).parts) if base and path.is_relative_to(base) else len(path.parts) - 1
+    folders = [
+        part for number, part in enumerate(path.parts[:-1]) if number >= below or _PARTITION.fullmatch(part)
+    ]
+    whole = "/".join([*folders, path.stem])
+    plain = "".join(each for each in unicodedata.normalize("NFKD", whole) if not unicodedata.combining(each))
+    found = re.sub(r"[^a-z0-9_-]+", "-", plain.lower()).strip("-_")
+    if (
+        len(found) <= _LONGEST_ID
+        and found
+        and not any(each.isalnum() and not each.isascii() for each in plain)
+    ):
+        return found
+    digest = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{found[: _LONGEST_ID - 9]}-{digest}".strip("-_")
+
+
+def _base(argument: str) -> str:
+    """Return the folder that a directory, a pattern or a prefix names before its first wildcard.
+
+    >>> _base("in/*/x.csv"), _base("in/")
+    ('in', 'in')
+    """
+    parts = PurePosixPath(argument).parts
+    fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return str(PurePosixPath(*parts[:fixed]))
+
+
+def _distinct(found: Sequence[DeliveryArg]) -> tuple[DeliveryArg, ...]:
+    """Return `found`; `InputError` HF101 if two of them would be one batch, before anything is loaded."""
+    first: dict[str, str] = {}
+    for each in found:
+        other = first.setdefault(each.batch, each.shown)
+        if other != each.shown:
+            raise _refused(
+                f"{other} and {each.shown} would both be batch {each.batch}: load each with an id of its own, --batch ID"
+            )
+    return tuple(found)
 
 
 def _refused(what: str, next_command: str = "") -> InputError:

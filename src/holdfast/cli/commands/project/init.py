@@ -44,8 +44,9 @@ from holdfast.records import check_name
 from holdfast.rollout.forecast import forecast, suggest
 from holdfast.rollout.forecast import span as in_days
 from holdfast.rollout.forecast import to_python as policy_line
-from holdfast.store.sources.delivery import UnreadableError
-from holdfast.store.sources.parser import read_csv
+from holdfast.store.sources.csv_reader import read_csv
+from holdfast.store.sources.delivery import LIMIT_BYTES, UnreadableError
+from holdfast.store.sources.parquet_reader import read_parquet
 
 _SAMPLE = "parcels.csv"
 _ENOUGH_ROWS = 1.25 * Gates().labelled_rows
@@ -342,7 +343,8 @@ def _read(path: Path, zone: str, dates: tuple[str, ...]) -> tuple[FileForm, list
         raise _refusal(f"{path} does not exist", code="HF201")
     try:
         if path.suffix == ".parquet":
-            return _from_frame(pl.read_parquet(path)), []
+            table, _ = read_parquet(path.read_bytes(), LIMIT_BYTES)
+            return _from_frame(pl.DataFrame(pl.from_arrow(table))), []
         text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
         separator = infer_separator(text.split(b"\n", 1)[0].decode(errors="replace"))
         form, questions = infer_form(

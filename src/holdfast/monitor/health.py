@@ -11,8 +11,8 @@ from holdfast.records import Verdict
 
 PROBLEMS: Final = (
     "no_version", "tainted_champion", "servers_not_as_declared", "control_loop_silent", "no_requests", "requests_failed",
-    "requests_refused", "feed_suspect", "feed_refusing", "feed_overdue", "rollout_stalled", "gate_failed", "label_shifted",
-    "unseen_slice", "drill_expired",
+    "requests_refused", "objective_missed", "feed_suspect", "feed_refusing", "feed_overdue", "rollout_stalled", "gate_failed",
+    "label_shifted", "unseen_slice", "drill_expired",
 )  # fmt: skip
 """Every kind of problem, the most harmful first."""
 
@@ -57,6 +57,8 @@ class HealthFacts:
         Requests of the last hour; those that we failed, and those that broke the contract or could not be read.
     rollout, is_rollout_stalled
         What comes next of the running rollout in words, and whether it ends inconclusive as it goes on.
+    missed_objective
+        How the champion misses its objective, in words; empty if it does not.
     failed_gates
         The gates that the newest candidate failed, as text; empty if it has passed them.
     """
@@ -80,6 +82,7 @@ class HealthFacts:
     label_shift: str = ""
     unseen_slices: Sequence[str] = ()
     expired_drills: Sequence[str] = ()
+    missed_objective: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,14 @@ def _problems(facts: HealthFacts) -> list[Problem]:
     if facts.taint:
         text = f"{facts.champion} serves although it is tainted: {facts.taint}"
         found.append(Problem("tainted_champion", text, "holdfast train"))
+    if facts.missed_objective:
+        found.append(
+            Problem(
+                "objective_missed",
+                facts.missed_objective,
+                "holdfast rollback, or holdfast train on newer rows",
+            )
+        )
     if facts.probe_age_us is not None and facts.probe_age_us > PROBE_STALE_US:
         text = f"no control loop has probed a server for {span(facts.probe_age_us / 1e6)}"
         found.append(Problem("control_loop_silent", text, "holdfast up"))

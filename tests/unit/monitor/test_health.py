@@ -19,6 +19,7 @@ BAD = {
     "no_requests": {"usage": Verdict.FAIL, "usage_explanation": "No request for 6 min; unusual."},
     "requests_failed": {"failed": 1},
     "requests_refused": {"refused": 300},
+    "objective_missed": {"missed_objective": "v2 misses its objective: auc 0.577, needed at least 0.6"},
     "feed_suspect": {"feeds": [FeedFacts("weather", "suspect", "2026-09-03: median 12 -> 54 degF.")]},
     "feed_refusing": {"feeds": [FeedFacts("weather", "refusing", "no column temp")]},
     "feed_overdue": {"feeds": [FeedFacts("weather", "flowing", overdue_us=7_300_000_000)]},

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from holdfast.control.ingest import feed_status
+from holdfast.control.reports import live_objective
 from holdfast.control.reports.progress import RolloutProgress, progress
 from holdfast.control.reports.rollout_status import RolloutStatus, rollout_status
 from holdfast.feeds import Feed
@@ -155,6 +156,7 @@ class Status:
     events: tuple[EventRow, ...]
     health: Health
     waiting_webhooks: tuple[str, ...] = ()
+    missed_objective: str = ""
 
     @property
     def last_resort(self) -> VersionStatus | None:
@@ -259,6 +261,9 @@ class StatusReader:
                 drills=tuple(ready(drilled, kind, now_us) for kind in DrillKind),
                 events=tuple(events.newest(connection, limit=NEWEST_EVENTS)),
                 health=Health(False, "", ()),
+                missed_objective=live_objective.missed(
+                    connection, model, None if plan is None else plan.champion
+                ),
                 waiting_webhooks=tuple(
                     f"{each.webhook}, called before {each.event}: {each.explanation}"
                     for each in webhooks.open_questions(connection, model)
@@ -324,6 +329,7 @@ def _health_facts(status: Status, overdue: dict[str, int]) -> HealthFacts:
         unseen_slices=[]
         if compared is None
         else [f"{each.column} = {each.value}" for each in compared.uncovered],
+        missed_objective=status.missed_objective,
         expired_drills=[each.kind for each in status.drills if not each.ready and each.until_us is not None],
     )
 

@@ -71,6 +71,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     from holdfast.control.drills import runner
     from holdfast.control.integrations import cdevents, exporter, openlineage
     from holdfast.control.maintenance import verify
+    from holdfast.control.reports.live_objective import ObjectiveMonitor
     from holdfast.control.rollout import webhooks
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -97,6 +98,8 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     concerns = daemon.concerns()
     if model.label_feeds:
         concerns["matching label feeds with predictions"] = FeedLabels(model)
+    if model.objective is not None:
+        concerns["comparing quality with the objective"] = ObjectiveMonitor(model.objective)
     if model.drills is not None:
         concerns["drilling what is due"] = runner.Scheduled(workspace_of(run), model.drills)
     loop.run(

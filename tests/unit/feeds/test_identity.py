@@ -28,7 +28,8 @@ def test_the_same_content_is_there_already() -> None:
 
 def test_other_content_under_a_live_id_is_a_conflict_that_reports_what_to_do() -> None:
     with pytest.raises(
-        ConflictError, match=r"HF203.*flights/d1.*unchanged.*next: .*--batch and another id.* holdfast backout flights d1 "
+        ConflictError,
+        match=r"HF203.*flights/d1.*unchanged.*next: .*--batch and another id.* holdfast backout flights d1 ",
     ):
         decide(BATCH, "bb", [_load(0, "aa", live=True)])
 

@@ -24,7 +24,7 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "HOLDFAST_NAMES",
         "",
-        "Host names by which clients may call the inference server, separated by commas; localhost and addresses are allowed.",
+        "Host names by which clients may call server and page, separated by commas; localhost and addresses are allowed.",
     ),
     ("HOLDFAST_PAGE_PORT", "8081", "Port of the page; 0 takes a free one."),
     (

@@ -441,6 +441,10 @@ def test_foreign_pages_and_foreign_names_change_nothing(served: Served) -> None:
         assert served.call(INFER, body(), headers=headers)[0] == status, headers
         taken = {200: 202}.get(status, status)
         assert served.call(f"/v2/models/{MODEL}/feedback", label, headers=headers)[0] == taken, headers
+        named = {name: value for name, value in headers.items() if name == "Host"}
+        for path in ("/v2/health/ready", f"/v2/models/{MODEL}/ready", f"/v2/models/{MODEL}"):
+            reading = 421 if status == 421 else 200
+            assert served.call(path, headers=named)[0] == reading, (path, named)
     assert served.call("/holdfast/status", headers={"Host": "evil.example"})[0] == 200
 
 

@@ -59,7 +59,8 @@ class Forecast:
         at 165 requests a day a rollout takes 17 weeks; its 1 % step takes 17 weeks and times out after 3 days, so it would
         end inconclusive
         """
-        begin = f"at {self.units_per_day:,.0f} requests a day a rollout takes {span(self.days)}"
+        unlabelled = "" if self.days < math.inf else " and without labels"
+        begin = f"at {self.units_per_day:,.0f} requests a day{unlabelled} a rollout takes {span(self.days)}"
         step = f"its {self.slowest.share_percent:g} % step takes {span(self.slowest.days)}"
         if self.ends:
             return f"{begin}; {step}, its timeout is {span(self.timeout_days)}"

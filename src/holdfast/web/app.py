@@ -174,7 +174,9 @@ class Guard:
 
         named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         if len(named) != 1 or not self._is_known(named[0]):
-            refusal = PlainTextResponse("This host name is not served here.\n", status_code=421)
+            refusal = PlainTextResponse(
+                "This host name is not served here: see HOLDFAST_NAMES.\n", status_code=421
+            )
             await refusal(scope, receive, guarded)
             return
         await self._app(scope, receive, guarded)

@@ -47,7 +47,7 @@ def serve_page(
         port = bound.getsockname()[1]
         started(f"http://{settings.host}:{port}/")
         config = uvicorn.Config(
-            build_app(store, model, feeds=feeds, host=settings.host),
+            build_app(store, model, feeds=feeds, host=settings.host, allowed_hosts=settings.names),
             # h11 bounds the header of a request, which httptools under uvicorn does not (reliability F9).
             http="h11",
             h11_max_incomplete_event_size=HEADER_BYTES,

@@ -124,8 +124,12 @@ def bound(host: str, port: int) -> socket.socket | None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, where = found[0]
         made = socket.socket(family, kind, protocol)
+    except OSError:
+        return None
+    try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(where)
     except OSError:
+        made.close()
         return None
     return made

@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 MAX_LABELS: Final = 1000
 """Labels in one feedback request."""
 _SOURCE_CHARACTERS: Final = 63
+_PROTOCOL: Final = b"/v2/"
 
 Handler = Callable[[Exchange], None]
 
@@ -107,7 +108,10 @@ class Routes:
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer `exchange`, now or at the end of this turn of the loop."""
-        if exchange.method == b"POST" and (rejection := self._guard.rejection(exchange)) is not None:
+        # What is ready under a name must also infer under it, so that a client learns of a wrong name from the first call.
+        guarded = exchange.method == b"POST" or exchange.path.startswith(_PROTOCOL)
+        checked = self._guard.rejection if exchange.method == b"POST" else self._guard.host_rejection
+        if guarded and (rejection := checked(exchange)) is not None:
             exchange.refuse(rejection[0], "HF509", rejection[1])
             return
         if exchange.path == self._infer_path and exchange.method == b"POST":

@@ -31,14 +31,21 @@ class RequestGuard:
         self._names = {name.lower().rstrip(".") for name in names} | {"localhost"}
         self._own_hosts: set[bytes] = set()
 
-    def rejection(self, exchange: Exchange) -> tuple[int, str] | None:
-        """Return status and message for a request that is rejected, None for one that is accepted."""
-        host, origin = exchange.headers.get(b"host", b""), exchange.headers.get(b"origin")
+    def host_rejection(self, exchange: Exchange) -> tuple[int, str] | None:
+        """Return status and message for a request under a name that is not the server's, else None."""
+        host = exchange.headers.get(b"host", b"")
         if host not in self._own_hosts:
             if not self._is_own_host(host):
                 return 421, "this server is not called by that name: see HOLDFAST_NAMES"
             if len(self._own_hosts) < _MAX_HOSTS:
                 self._own_hosts.add(host)
+        return None
+
+    def rejection(self, exchange: Exchange) -> tuple[int, str] | None:
+        """Return status and message for a request that is rejected, None for one that is accepted."""
+        if (rejected := self.host_rejection(exchange)) is not None:
+            return rejected
+        host, origin = exchange.headers.get(b"host", b""), exchange.headers.get(b"origin")
         if origin is not None and origin.partition(b"://")[2].lower() != host.lower():
             return 403, "pages of other origins change nothing here"
         kind = exchange.headers.get(b"content-type", b"")

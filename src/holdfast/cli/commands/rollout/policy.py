@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Final
@@ -14,8 +15,10 @@ from holdfast.cli.output import Output
 from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.reports import policy_power
 from holdfast.declaration import Model
+from holdfast.records import DAY_US, MINUTE_US
 from holdfast.rollout import Canary
-from holdfast.rollout.power import PowerRow
+from holdfast.rollout.forecast import Forecast, forecast, span, suggest, to_python
+from holdfast.rollout.power import MeasuredTraffic, PowerRow
 from holdfast.store import Store
 from holdfast.store.rollout import rollouts
 
@@ -31,7 +34,8 @@ def policy(
 ) -> None:
     """Compare the declared rollout policy with that of an earlier rollout: false rollbacks, and harm found.
 
-    Shows how often a good version would be rolled back, and which harm would be found how soon with the measured traffic.
+    Shows how long a rollout takes with the measured traffic against its timeout, how often a good version would be rolled
+    back, and which harm would be found how soon.
 
     Example: holdfast policy --against 4
     """
@@ -49,10 +53,66 @@ def policy(
     with run.out.progress("simulating the tests"):
         traffic = policy_power.measured(store, run.model.name, now_us=now_us())
         found = policy_power.compare(before, declared, traffic)
+    ahead = forecast_of(run.model, traffic)
     settings = policy_power.settings_of(declared)
     run.out.table("The declared policy", ["setting", "value, durations in seconds"], list(settings.items()))
     _print_comparison(run.out, found, number)
-    run.out.result({"policy": settings, "against": number, **asdict(found)})
+    print_forecast(run.out, run.model, ahead)
+    run.out.result({"policy": settings, "against": number, **asdict(found), "forecast": _document(ahead)})
+
+
+def forecast_of(model: Model, traffic: MeasuredTraffic | None) -> Forecast | None:
+    """Return how long a rollout of `model` takes at the measured `traffic`; None without any."""
+    if traffic is None:
+        return None
+    day = DAY_US / MINUTE_US
+    return forecast(
+        model.rollout,
+        units_per_day=traffic.units_per_minute * day,
+        labelled_share=_labelled_share(traffic),
+        label_delay=model.label_delay,
+    )
+
+
+def _labelled_share(traffic: MeasuredTraffic) -> float:
+    return min(1.0, traffic.labelled_per_minute / traffic.units_per_minute)
+
+
+def print_forecast(out: Output, model: Model, found: Forecast | None) -> None:
+    """Print how long a rollout takes at the measured traffic, and a policy that would end if it does not."""
+    if found is None:
+        return
+    out.print(("" if found.ends else "[yellow]too little traffic[/]: ") + found.describe())
+    if not found.ends:
+        # Of labels nothing is known before the first arrive: then no step of the suggestion waits for them.
+        share = 1.0 if all(step.days < math.inf for step in found.steps) else 0.0
+        better = suggest(
+            units_per_day=found.units_per_day, labelled_share=share, label_delay=model.label_delay
+        )
+        taken = forecast(
+            better, units_per_day=found.units_per_day, labelled_share=share, label_delay=model.label_delay
+        )
+        out.print(f"  next: rollout={escape(to_python(better))} in the model file takes {span(taken.days)}")
+
+
+def forecast_now(run: Run) -> Forecast | None:
+    """Return how long a rollout of the project's model takes at the traffic of its last week."""
+    return forecast_of(run.model, policy_power.measured(run.store, run.model.name, now_us=now_us()))
+
+
+def _document(found: Forecast | None) -> dict[str, object] | None:
+    if found is None:
+        return None
+    steps = [
+        {"share_percent": step.share_percent, "days": step.days if step.days < math.inf else None}
+        for step in found.steps
+    ]
+    return {
+        "units_per_day": found.units_per_day,
+        "timeout_days": found.timeout_days,
+        "ends": found.ends,
+        "steps": steps,
+    }
 
 
 def print_change(out: Output, store: Store, model: Model, before: Canary) -> policy_power.Comparison | None:

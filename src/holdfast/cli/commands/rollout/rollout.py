@@ -9,7 +9,7 @@ from rich.markup import escape
 from holdfast.cli.app import command_group
 from holdfast.cli.commands.evaluation.replay import replay_if_due
 from holdfast.cli.commands.rollout import history, rollback
-from holdfast.cli.commands.rollout.policy import print_change
+from holdfast.cli.commands.rollout.policy import forecast_now, print_change, print_forecast
 from holdfast.cli.commands.runtimes.compatibility_check import ensure_compatible
 from holdfast.cli.output import COLOURS, Output
 from holdfast.cli.project import Reason, Run, VersionName, now_us, with_project
@@ -59,6 +59,7 @@ def start(run: Run, version: VersionName = None) -> None:
     change = None
     if before and found.state in (Started.STARTED, Started.QUEUED):
         change = print_change(run.out, store, model, Canary.from_json(before[0].policy_json))
+        print_forecast(run.out, model, forecast_now(run))
     run.out.result(
         {
             "rollout": found.rollout,

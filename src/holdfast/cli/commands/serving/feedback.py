@@ -12,6 +12,7 @@ from holdfast.cli.app import command
 from holdfast.cli.project import Run, misused, with_project
 from holdfast.control.http.client import Client
 from holdfast.errors import CODES, ConflictError, InputError, NotFoundError, UnavailableError
+from holdfast.store.serving import servers
 
 
 @command("Running")
@@ -28,16 +29,16 @@ def feedback(
 
     Example: holdfast feedback s1-1-1 true
     """
-    settings = run.project.settings
+    address = _address(run)
     body = json.dumps({"id": prediction, "value": _label(value), "source": source})
     try:
-        with Client(f"http://{settings.host}:{settings.port}", timeout_seconds=10) as client:
+        with Client(address, timeout_seconds=10) as client:
             response = client.request("POST", f"/v2/models/{run.model.name}/feedback", body)
         document = response.document()
     except (OSError, ValueError) as error:
         raise UnavailableError(
             "HF506",
-            f"no Holdfast server responds at {settings.host}:{settings.port} ({str(error) or type(error).__name__})",
+            f"no Holdfast server responds at {address} ({str(error) or type(error).__name__})",
             state="the feedback was not recorded",
             next_command="holdfast up",
         ) from error
@@ -55,6 +56,17 @@ def feedback(
         "or rejects it if another label was joined before (holdfast events)"
     )
     run.out.result({"prediction": prediction, "accepted": True})
+
+
+def _address(run: Run) -> str:
+    """Return the address of the model's newest server that runs; of the settings if none is known."""
+    with run.store.ledger.read() as connection:
+        known = [
+            each for each in servers.registered(connection, run.model.name) if not servers.has_ended(each)
+        ]
+    if known:
+        return max(known, key=lambda each: each.started_at_us).address
+    return f"http://{run.settings.host}:{run.settings.port}"
 
 
 def _label(text: str) -> float:

@@ -20,7 +20,7 @@ from holdfast.cli.processes import supervisor as supervise
 from holdfast.cli.processes.handover import SERVER, Handover, bound
 from holdfast.cli.processes.supervisor import OWN
 from holdfast.cli.project import Project, Run, now_us, with_process
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, InputError
 from holdfast.formatting import counted
 from holdfast.settings import Settings
 
@@ -146,6 +146,7 @@ def up(run: Run) -> None:
     Example: holdfast up
     """
     out, loaded, settings = run.out, run.project, run.settings
+    _refuse_taken_port(settings)
     stopped = _stop_on_signals()
     _check_store(run)
     handover = Handover(loaded, lambda text: out.print(f"[yellow]{escape(text)}[/]"))
@@ -167,6 +168,21 @@ def up(run: Run) -> None:
                     reported[ended.name] = ended
                     out.print(f"[yellow]{escape(ended.describe())}[/]; it is restarted")
     out.print("stopped")
+
+
+def _refuse_taken_port(settings: Settings) -> None:
+    """Raise `InputError` HF507 if another process has the server's port: restarting would not help, and callers reach it."""
+    if not settings.port:
+        return
+    free = bound(settings.host, settings.port)
+    if free is None:
+        raise InputError(
+            "HF507",
+            f"the server cannot listen on {settings.host}:{settings.port}: another process does, or it is another machine's",
+            state="nothing was started",
+            next_command="set HOLDFAST_PORT to a free port, then holdfast up",
+        )
+    free.close()
 
 
 def _check_store(run: Run) -> None:

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
+from holdfast.cli.commands.rollout.policy import forecast_now, print_forecast
 from holdfast.cli.output import COLOURS, JUDGED
 from holdfast.cli.project import Run, VersionName, now_us, with_project
 from holdfast.control.evaluation import qualify as qualifying
@@ -87,6 +88,8 @@ def qualify(run: Run, version: VersionName = None) -> None:
         is_candidate = versions.get(connection, version).role == "candidate"
     standing = _STANDING[state] if is_candidate or state != "qualified" else _HEURISTIC
     run.out.print(standing.format(version=version))
+    if state == "qualified" and is_candidate:
+        print_forecast(run.out, run.model, forecast_now(run))
     run.out.result({"version": version, "state": state, "gates": results})
     if state != "qualified":
         raise typer.Exit(JUDGED)

@@ -1,0 +1,56 @@
+"""Where commands find a server, and where processes listen."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.settings import Settings
+from holdfast.store import Store
+from holdfast.store.serving import servers
+from holdfast.store.serving.servers import Server
+from holdfast.web import run as page
+from tests.support.project import Project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    made = Project(tmp_path)
+    made.run("init", "--name", "parcels")
+    return made
+
+
+def test_feedback_goes_to_the_server_that_status_knows(project: Project) -> None:
+    store = Store.open(project.directory / ".holdfast")
+    with store.ledger.write() as connection:
+        for number, port in enumerate((1, 2), start=1):
+            where = project.directory / f"s{number}"
+            servers.announce(
+                connection, Server(f"s{number}", "parcels", f"http://127.0.0.1:{port}", where, number)
+            )
+    store.ledger.close()
+    error = project.refused("feedback", "s1-1-1", "true", expect=75)
+    assert "no Holdfast server responds at http://127.0.0.1:2 " in error
+
+
+def test_up_ends_when_another_process_has_its_port(project: Project) -> None:
+    with socket.create_server(("127.0.0.1", project.port)):
+        error = project.refused("up", expect=2)
+    assert "HF507" in error
+    assert f"127.0.0.1:{project.port}" in error
+    assert "nothing was started" in error
+
+
+def test_the_page_is_served_under_the_names_of_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(page, "build_app", lambda *_arguments, **options: given.update(options))
+    monkeypatch.setattr(page.uvicorn.Server, "run", lambda *_arguments, **_options: None)
+    settings = replace(Settings.read(tmp_path), names=("models.example.org",), page_port=0)
+    page.serve_page(Store.open(tmp_path), "parcels", settings, started=lambda _url: None)
+    assert given["allowed_hosts"] == ("models.example.org",)

@@ -36,8 +36,8 @@ _COLUMNS = (
     Number("delay", unit="min", low=-60, high=600, missing="keep"),
 )
 _TIMES = (Timestamp("at", tz="UTC"), Timestamp("left", tz="UTC", missing="keep"))
-FLIGHTS = Feed("flights", Contract(*_COLUMNS, *_TIMES, key="id", event_time="at"), group="trips")
-WEATHER = Feed("weather", Contract(*_COLUMNS, *_TIMES, key="id", event_time="at"), group="trips")
+FLIGHTS = Feed("flights", Contract(*_COLUMNS, *_TIMES, key="id", event_time="at"), group="trips", period="1h")
+WEATHER = Feed("weather", Contract(*_COLUMNS, *_TIMES, key="id", event_time="at"), group="trips", period="1h")
 ALONE = Feed("alone", Contract(*_COLUMNS, *_TIMES, key="id", event_time="at"))
 FEEDS = (FLIGHTS, WEATHER, ALONE)
 

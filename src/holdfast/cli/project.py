@@ -19,7 +19,7 @@ import typer
 from holdfast.cli.output import Output
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError, InputError, NotFoundError
-from holdfast.feeds import Feed
+from holdfast.feeds import Feed, FeedGroup
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.catalog import name_lookup, snapshots
@@ -84,9 +84,9 @@ class Project:
         return Store.of(self.settings)
 
     @property
-    def groups(self) -> dict[str, str | None]:
-        """The group of each declared feed."""
-        return {feed.name: feed.group for feed in self.model.feeds}
+    def groups(self) -> dict[str, FeedGroup | None]:
+        """The group of each declared feed, with its period."""
+        return {feed.name: feed.membership for feed in self.model.feeds}
 
     def snapshot(self, store: Store) -> Snapshot:
         """Create a snapshot of all the model's tables as they are now, with the labels that callers sent until now."""

@@ -1,6 +1,6 @@
 """Feeds: what is delivered in batches, and what is decided about a delivery. Pure: nothing here reads a file.
 
-`feed.py` and `expectations.py` are the declaration. `identity.py` decides whether a delivery is new, `measurements.py` and
+`feed.py` and `expectations.py` are the declaration, `groups.py` tells which batches belong together. `identity.py` decides whether a delivery is new, `measurements.py` and
 `admission.py` whether it is admitted; `state_machine.py` has the states of a feed.
 """
 
@@ -18,6 +18,7 @@ from holdfast.feeds.expectations import (
     Volume,
 )
 from holdfast.feeds.feed import Feed, quarantine_table
+from holdfast.feeds.groups import FeedGroup
 from holdfast.feeds.identity import (
     AlreadyLoaded,
     Load,
@@ -37,6 +38,7 @@ __all__ = [
     "Csv",
     "Expectations",
     "Feed",
+    "FeedGroup",
     "Granularity",
     "Limits",
     "Load",

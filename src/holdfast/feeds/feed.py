@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
 from holdfast.contract.batch.csv_format import Csv
-from holdfast.contract.schema.columns import Integer
+from holdfast.contract.schema.columns import Integer, Timestamp
 from holdfast.errors import InputError
 from holdfast.feeds.expectations import Expectations
+from holdfast.feeds.groups import FeedGroup
 from holdfast.feeds.postgres_query import PostgresQuery
-from holdfast.records import check_name
+from holdfast.records import check_name, duration
 
 if TYPE_CHECKING:
     from holdfast.contract import Contract
@@ -42,7 +44,8 @@ class Feed:
         The contract's name of a column by the name that a delivery has for it, in files and queries of every kind. A column
         without an entry is delivered under the contract's name.
     group
-        Feeds of one group enter a snapshot and are backed out together; None for a feed of its own.
+        Feeds of one group enter a snapshot and are backed out together, period by period; None for a feed of its own.
+        Their batches belong together by period, whatever their ids are.
     expects
         What each delivery is expected to be as a whole. A delivery that breaks an expectation is reported, makes the feed
         suspect, or is refused, by the level of the expectation.
@@ -55,6 +58,9 @@ class Feed:
     corrections
         Which of several labels of one row counts: "latest" (default), the latest that was known, or "first", which no later
         label changes. Every label is kept.
+    period
+        How much event time a delivery of the group covers, such as "1d" or "6h", in the time zone of the event time. By
+        default the interval that is expected of the feed, else "1d". The longest of a group counts.
 
     Raises `InputError` HF106 on a name that cannot be used, on an expectation of a column that the contract lacks, and on a
     label feed without a key to join by.
@@ -70,6 +76,7 @@ class Feed:
     headers: Mapping[str, str] = field(default_factory=dict)
     labels_for: str | None = None
     corrections: Literal["latest", "first"] = "latest"
+    period: timedelta | str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "feed")
@@ -87,6 +94,8 @@ class Feed:
         object.__setattr__(self, "missing_words", tuple(words))
         if self.group is not None:
             check_name(self.group, "group of feeds")
+        if self.period is not None and duration(self.period, "period") <= timedelta(0):
+            raise InputError("HF106", f"feed {self.name!r}: the period must be positive, not {self.period!r}")
         for problem in self._contradictions():
             raise InputError("HF106", f"feed {self.name!r}: {problem}")
 
@@ -94,6 +103,17 @@ class Feed:
     def label_key(self) -> tuple[str, ...]:
         """Return the columns of a label feed that name the labelled row: its key without the event time."""
         return tuple(name for name in self.contract.key if name != self.contract.event_time)
+
+    @property
+    def membership(self) -> FeedGroup | None:
+        """Return the group of the feed with its period; None for a feed of its own."""
+        if self.group is None:
+            return None
+        period = self.expects.interval if self.period is None else self.period
+        length = timedelta(days=1) if period is None else duration(period)
+        column = self.contract.column(self.contract.event_time)
+        zone = column.tz if isinstance(column, Timestamp) else "UTC"
+        return FeedGroup(self.group, length // timedelta(microseconds=1), zone)
 
     def _contradictions(self) -> Iterator[str]:
         """Yield the names and expectations that do not fit the contract."""

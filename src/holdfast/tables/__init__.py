@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 from holdfast.tables.snapshots import (
-    GroupLoad,
     Snapshot,
     SnapshotTable,
-    find_incomplete_loads,
     known_day,
     snapshot_name,
 )
 
-__all__ = ["GroupLoad", "Snapshot", "SnapshotTable", "find_incomplete_loads", "known_day", "snapshot_name"]
+__all__ = ["Snapshot", "SnapshotTable", "known_day", "snapshot_name"]

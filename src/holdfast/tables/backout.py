@@ -40,7 +40,7 @@ class RemoveRows:
     """Remove the rows of one load from every table; snapshots that hold them stay readable, as evidence.
 
     `event_time` is the column of the feed's event times, empty if unknown; `group` is the feed's group, empty for
-    none.
+    none, with the length of its periods and their time zone.
     """
 
     feed: str
@@ -49,6 +49,8 @@ class RemoveRows:
     event_time: str
     parts: tuple[LoadPart, ...]
     group: str = ""
+    period_us: int = 86_400_000_000
+    zone: str = "UTC"
 
     @property
     def rows(self) -> int:
@@ -149,6 +151,13 @@ class ReplaceFallbacks:
 
 
 @dataclass(frozen=True, slots=True)
+class WithdrawPublished:
+    """Withdraw the rows from published Delta tables, each `<snapshot>/<table>`, by a new Delta version at the same path."""
+
+    tables: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AffectedPredictions:
     """Predictions of one version.
 
@@ -214,6 +223,7 @@ Step: TypeAlias = (
     | FailOver
     | KeepLastResort
     | ReplaceFallbacks
+    | WithdrawPublished
     | ListPredictions
     | ListFeedback
     | Retrain
@@ -351,6 +361,12 @@ def _explain_step(step: Step) -> Iterator[str]:
         case ReplaceFallbacks():
             instead = "nothing" if step.fallback is None else step.fallback
             yield f"{step.model}: remove {', '.join(step.versions)} from the traffic plan; the fallback is {instead}"
+        case WithdrawPublished():
+            yield (
+                f"withdraw the rows from {counted(len(step.tables), 'published table')}"
+                f"{_listed([f'published/{each}' for each in step.tables])}; who reads an older Delta version of them, or copied "
+                "rows, has to be told"
+            )
         case ListPredictions():
             yield from _explain_predictions(step)
         case ListFeedback():

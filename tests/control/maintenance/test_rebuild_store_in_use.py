@@ -191,7 +191,7 @@ def test_snapshots_come_back_without_the_declaration(tmp_path: Path) -> None:
 
 def _of_all(store: Store) -> Snapshot:
     world = backout_world
-    groups = {feed.name: feed.group for feed in world.FEEDS}
+    groups = {feed.name: feed.membership for feed in world.FEEDS}
     tables = [feed.name for feed in world.FEEDS]
     return write(
         store,

@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 from holdfast.control.maintenance.compact import compact
 from holdfast.control.maintenance.verify import verify
 from holdfast.errors import InputError, NotFoundError
-from holdfast.feeds import Manifest
+from holdfast.feeds import FeedGroup, Manifest
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.catalog import delta, snapshots
@@ -26,7 +26,7 @@ from tests.support.queries import read, write
 
 pytestmark = pytest.mark.usefixtures("each_ledger")
 
-GROUPS = {"flights": "airport", "weather": "airport", "holidays": None}
+GROUPS = {"flights": FeedGroup("airport"), "weather": FeedGroup("airport"), "holidays": None}
 
 
 @pytest.fixture

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from hypothesis import given
-from hypothesis import strategies as st
-
-from holdfast.tables import GroupLoad, Snapshot, SnapshotTable, find_incomplete_loads, snapshot_name
-from tests.support.profile import examples
+from holdfast.tables import Snapshot, SnapshotTable, snapshot_name
 
 SNAPSHOTS = (SnapshotTable("flights", 10, 2), SnapshotTable("weather", 5, 1))
 
@@ -30,6 +24,7 @@ def test_a_snapshot_counts_the_rows_of_all_its_tables() -> None:
     assert Snapshot("s7-1", 7, "cc", 1, SNAPSHOTS).rows == 15
 
 
+<<<<<<< HEAD
 def _came(*ids: str) -> dict[str, list[GroupLoad]]:
     """Deliveries in the order in which they came: "a3" is the third day of feed a, "b7=fix" day 7 of b under another id."""
     found: dict[str, list[GroupLoad]] = {}
@@ -135,6 +130,9 @@ def test_histories_that_begin_at_different_times_hold_nothing_back(a: int, b: in
 
 
 def test_the_name_reports_what_is_left_out_and_of_which_day() -> None:
+=======
+def test_the_name_says_what_is_left_out_and_of_which_day() -> None:
+>>>>>>> 1a44b0fe (feeds: tell the batches of a group by their period)
     names = {
         snapshot_name(7, "cc", SNAPSHOTS),
         snapshot_name(7, "cc", SNAPSHOTS, incomplete_loads=[("a", "d1", 0)]),

@@ -22,7 +22,7 @@ from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store
 from holdfast.store.backout import backouts, taints, tombstones
 from holdfast.store.backout.backouts import BackoutRow
-from holdfast.store.catalog import batches, online_features
+from holdfast.store.catalog import batches, delta, online_features
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.durability.failpoints import failpoint
@@ -43,6 +43,7 @@ from holdfast.tables.backout import (
     SuspectLoad,
     TaintSnapshots,
     TaintVersions,
+    WithdrawPublished,
     total_impact,
 )
 
@@ -66,7 +67,8 @@ class BackedOut:
 def plan_backout(store: Store, feeds: Sequence[Feed], batch: BatchId) -> BackoutPlan:
     """Return the plan to back `batch` out. Writes nothing.
 
-    Batches of the same id in the feeds of its group are removed with it, because they are only correct together (R8).
+    Its siblings in the feeds of its group are removed with it, because they are only correct together (R8): the batches of
+    the same period.
     The group is the one recorded at load time; for loads without one, the one declared in `feeds`. The plan does not
     depend on when it is made (R16). Raises `NotFoundError` HF211 if the batch is not loaded.
     """
@@ -137,7 +139,8 @@ def _begin(
     """Store the plan and return the number of the back-out; None if another process has begun one."""
     plan = plan_backout(store, feeds, batch)
     with store.ledger.write() as connection:
-        backouts.live(connection, [feed for feed, _, _ in plan.loads], batch.batch, lock=True)
+        for feed, each, _ in plan.loads:
+            backouts.live(connection, [feed], each, lock=True)
         other = backouts.newest_of(connection, batch.feed, batch.batch)
         if other is not None and other.state is BackoutState.UNDER_WAY:
             return None
@@ -183,6 +186,9 @@ def _execute(store: Store, row: BackoutRow, now_us: int) -> None:
         match step:
             case CancelRollout() | FailOver() | KeepLastResort() | ReplaceFallbacks():
                 row = _move_traffic(store, row, step.model, now_us)
+                failpoint("backout.after_step")
+            case WithdrawPublished():
+                row = _withdraw(store, row, step, now_us)
                 failpoint("backout.after_step")
             case ListPredictions() | ListFeedback() | Retrain():
                 break  # what is listed is in the plan already
@@ -239,6 +245,16 @@ def _move_traffic(store: Store, row: BackoutRow, model: str, now_us: int) -> Bac
         fail_over(connection, store, model, Cause(reason, row.actor, now_us))
         backouts.advance(connection, row, steps_done=row.steps_done + 1, now_us=now_us)
         failpoint("backout.before_step")
+        return backouts.get(connection, row.backout_id)
+
+
+def _withdraw(store: Store, row: BackoutRow, step: WithdrawPublished, now_us: int) -> BackoutRow:
+    """Withdraw the rows from published tables, and count the step as done."""
+    for each in step.tables:
+        snapshot, _, table = each.partition("/")
+        delta.withdraw(store, snapshot, table, now_us=now_us)
+    with store.ledger.write() as connection:
+        backouts.advance(connection, row, steps_done=row.steps_done + 1, now_us=now_us)
         return backouts.get(connection, row.backout_id)
 
 

@@ -5,7 +5,7 @@ The search starts at the batch and uses indexes, so its cost depends on the impa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.control.backout.dangling_references import Dangling
@@ -13,12 +13,13 @@ from holdfast.control.backout.online_recompute import Recomputation, recompute
 from holdfast.control.rollout.failover import plan_failover
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.features import aggregates_from_json
-from holdfast.feeds import Feed
+from holdfast.feeds import Feed, FeedGroup
+from holdfast.feeds.groups import DAY_US, GroupLoad, find_siblings
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.backout import backouts, taints
 from holdfast.store.backout.backouts import LiveLoad
-from holdfast.store.catalog import lineage
+from holdfast.store.catalog import delta, lineage
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
@@ -34,71 +35,113 @@ from holdfast.tables.backout import (
     Step,
     TaintSnapshots,
     TaintVersions,
+    WithdrawPublished,
 )
 from holdfast.tables.lineage import Node, NodeKind
+from holdfast.tables.snapshots import LoadKey
 from holdfast.train.artifact import read_metadata
 
 
 @dataclass(frozen=True, slots=True)
 class LoadToRemove:
-    """A load to remove, the column of its feed's event times (empty if unknown), and the feed's group."""
+    """A load to remove, the column of its feed's event times (empty if unknown), and the feed's group, None for none."""
 
     load: LiveLoad
     event_time: str
-    group: str
+    group: FeedGroup | None
+
+    @property
+    def periods(self) -> range:
+        """Return the periods of its rows."""
+        return (self.group or FeedGroup("")).periods(self.load.low_us, self.load.high_us)
+
+    @property
+    def in_group(self) -> GroupLoad:
+        """Return the load as one of its group."""
+        return GroupLoad(self.load.batch, self.load.epoch, self.periods, self.load.order)
 
 
 def loads_of_batch(connection: Transaction, feeds: Sequence[Feed], batch: BatchId) -> list[LoadToRemove]:
-    """Return the loads to remove with `batch`: its own, and those of the same id in the feeds of its group.
+    """Return the loads to remove with `batch`: its own, and its siblings in the feeds of its group.
 
-    The group is the one recorded at load time; for loads without one, the declared one. Raises `NotFoundError` HF211
-    if `batch` itself is not loaded.
+    The group is the one recorded at load time; for loads without one, the declared one. See `feeds.groups.find_siblings`.
+    Raises `NotFoundError` HF211 if `batch` itself is not loaded.
     """
-    found = _live_loads(connection, feeds, batch)
-    mine = next((each for each in found if each.load.feed == batch.feed), None)
-    if mine is None:
+    found = backouts.live(connection, [batch.feed], batch.batch)
+    if not found:
         raise NotFoundError(
             "HF211",
             f"back-out of {batch} failed: the batch is not loaded",
             state="nothing was changed",
             next_command=f"holdfast feeds {batch.feed} --batches, which lists what is loaded",
         )
-    return [each for each in found if each is mine or (mine.group and each.group == mine.group)]
+    mine = _load_to_remove(found[0], {feed.name: feed for feed in feeds})
+    return [mine, *_siblings(connection, feeds, mine)]
 
 
 def loads_of_plan(connection: Transaction, plan: BackoutPlan) -> list[LoadToRemove]:
-    """Return the live loads of `plan`, and those of their groups that were loaded after it was made."""
-    planned = {
-        (step.feed, step.batch, step.epoch): step for step in plan.steps if isinstance(step, RemoveRows)
-    }
-    removed = []
-    others = []
-    for each in _live_loads(connection, (), BatchId(plan.feed, plan.batch)):
-        step = planned.get(each.load.key)
-        if step is None:
-            others.append(each)
-        else:
-            removed.append(LoadToRemove(each.load, step.event_time, step.group))
-    groups = {each.group for each in removed if each.group}
-    return removed + [each for each in others if each.group in groups]
+    """Return the live loads of `plan`, and those of their periods and groups that were loaded after it was made."""
+    removed: dict[LoadKey, LoadToRemove] = {}
+    for step in plan.steps:
+        if isinstance(step, RemoveRows):
+            group = FeedGroup(step.group, step.period_us, step.zone) if step.group else None
+            for load in backouts.live(connection, [step.feed], step.batch):
+                if load.epoch == step.epoch:
+                    removed[load.key] = LoadToRemove(load, step.event_time, group)
+    named = [each for each in removed.values() if (each.load.feed, each.load.batch) == (plan.feed, plan.batch)]
+    for mine in named:
+        for each in _siblings(connection, (), mine):
+            removed.setdefault(each.load.key, each)
+    return list(removed.values())
 
 
-def _live_loads(connection: Transaction, feeds: Sequence[Feed], batch: BatchId) -> list[LoadToRemove]:
-    """Return every live load with the id of `batch`, over all feeds, that of `batch` first."""
+def _siblings(connection: Transaction, feeds: Sequence[Feed], mine: LoadToRemove) -> list[LoadToRemove]:
+    """Return the loads of other feeds of the group that are removed with `mine`, feed by feed."""
+    if mine.group is None:
+        return []
     declared = {feed.name: feed for feed in feeds}
-    names = list(dict.fromkeys([batch.feed, *declared, *backouts.feeds_known(connection)]))
-    return [
-        _load_to_remove(load, declared.get(load.feed))
-        for load in backouts.live(connection, names, batch.batch)
-    ]
+    names = list(dict.fromkeys([*declared, *backouts.feeds_known(connection)]))
+    low_us, high_us = mine.load.low_us - mine.group.period_us, mine.load.high_us + mine.group.period_us
+    near = {load.key: load for load in backouts.live_between(connection, names, low_us, high_us)}
+    near |= {load.key: load for load in backouts.live(connection, names, mine.load.batch)}
+    found: list[LoadToRemove] = []
+    ours = [_load_to_remove(load, declared, mine.group) for load in near.values()]
+    known = [each.in_group for each in ours if each.load.feed == mine.load.feed]
+    for feed in names:
+        theirs = {
+            each.load.key: each
+            for each in ours
+            if each.load.feed == feed != mine.load.feed
+            and each.group is not None
+            and each.group.name == mine.group.name
+        }
+        chosen = find_siblings(
+            mine.load.batch, mine.periods, known, [each.in_group for each in theirs.values()]
+        )
+        found += [theirs[feed, each.batch, each.epoch] for each in chosen]
+    return found
 
 
-def _load_to_remove(load: LiveLoad, feed: Feed | None) -> LoadToRemove:
-    event_time, group = load.event_time, load.group
+def _load_to_remove(
+    load: LiveLoad, declared: Mapping[str, Feed], of: FeedGroup | None = None
+) -> LoadToRemove:
+    """Return a load with its group; `of` is that of the named batch, whose periods count."""
+    feed = declared.get(load.feed)
+    event_time, name = load.event_time, load.group
+    membership = None if feed is None else feed.membership
     if feed is not None:
         event_time = feed.contract.event_time if event_time is None else event_time
-        group = (feed.group or "") if group is None else group
-    return LoadToRemove(load, event_time or "", group or "")
+        name = (feed.group or "") if name is None else name
+    if not name:
+        return LoadToRemove(load, event_time or "", None)
+    if of is not None:
+        period_us = of.period_us
+    elif load.group_period_us is not None:
+        period_us = load.group_period_us
+    else:
+        period_us = DAY_US if membership is None else membership.period_us
+    zone = load.group_zone or (membership.zone if membership is not None else "UTC")
+    return LoadToRemove(load, event_time or "", FeedGroup(name, period_us, zone))
 
 
 def recompute_all(store: Store, removed: Sequence[LoadToRemove]) -> tuple[Recomputation, ...]:
@@ -133,8 +176,7 @@ def make_plan(
     snapshots, reached = found.names(NodeKind.SNAPSHOT), found.names(NodeKind.VERSION)
     models = backouts.models_of(connection, reached)
     steps: list[Step] = [
-        RemoveRows(*each.load.key, each.event_time, backouts.parts_of(connection, each.load.key), each.group)
-        for each in removed
+        _remove_rows(connection, each) for each in removed
     ]
     steps += [
         RecomputeOnline(each.feed, each.aggregates, each.changed, each.removed, each.low_us, each.high_us)
@@ -146,12 +188,22 @@ def make_plan(
     steps += [TaintVersions(reached)] if reached else []
     for model in dict.fromkeys(models.values()):
         steps += plan_failover(connection, store, model, taints.versions_of(connection, model) | set(reached))
+    published = delta.published_of(store.root, snapshots, [each.load.feed for each in removed])
+    steps += [WithdrawPublished(published)] if published else []
     steps.append(ListPredictions(tuple(_predictions(connection, store, models, removed, recomputed))))
     feedback = [backouts.feedback_of(connection, model, version) for version, model in models.items()]
     if any(feedback):
         steps.append(ListFeedback(tuple(each for each in feedback if each is not None)))
     steps += _rebuilds(connection, store, models)
     return BackoutPlan(batch.feed, batch.batch, tuple(steps))
+
+
+def _remove_rows(connection: Transaction, each: LoadToRemove) -> RemoveRows:
+    parts = backouts.parts_of(connection, each.load.key)
+    if each.group is None:
+        return RemoveRows(*each.load.key, each.event_time, parts)
+    name, period_us, zone = each.group.name, each.group.period_us, each.group.zone
+    return RemoveRows(*each.load.key, each.event_time, parts, name, period_us, zone)
 
 
 def _predictions(

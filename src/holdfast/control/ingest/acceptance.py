@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.errors import NotFoundError
+from holdfast.feeds.groups import FeedGroup, find_lacking_feeds
 from holdfast.records import BatchId
 from holdfast.store import Store
-from holdfast.store.catalog import batches, snapshots
+from holdfast.store.catalog import snapshots
 from holdfast.store.db import events
 from holdfast.store.feeds import admissions, violations
 from holdfast.store.feeds.violations import ViolationRow
@@ -112,7 +113,7 @@ def accept_all(store: Store, feed: str, *, reason: str, actor: str, now_us: int)
 
 
 def accept_incomplete(
-    store: Store, batch: BatchId, groups: Mapping[str, str | None], *, reason: str, actor: str, now_us: int
+    store: Store, batch: BatchId, groups: Mapping[str, FeedGroup | None], *, reason: str, actor: str, now_us: int
 ) -> tuple[str, ...]:
     """Record that `actor` wants the loaded batch in the next snapshots although feeds of its group lack it.
 
@@ -141,12 +142,10 @@ def accept_incomplete(
                 state="nothing was changed",
                 next_command=f"holdfast feeds {batch.feed}",
             )
-        members = [feed for feed in groups if groups[feed] == groups[batch.feed]]
-        lacking = tuple(
-            feed
-            for feed in sorted(members)
-            if not any(load.live for load in batches.loads(connection, BatchId(feed, batch.batch)))
-        )
+        group = groups[batch.feed]
+        assert group is not None, "a feed of its own waits for no other"
+        members = snapshots.group_loads(connection, groups, group.name, accepted=False)
+        lacking = find_lacking_feeds(members, batch.feed, batch.batch)
         explanation = f"{reason}; accepted without {', '.join(lacking)}"
         snapshots.accept_incomplete(connection, held[0], explanation=explanation, actor=actor, now_us=now_us)
         events.append(

@@ -90,7 +90,7 @@ class AdmittedBatch:
 
     def admission(self) -> Admission:
         """Return what the ledger keeps of the delivery, for the next ones to be held against."""
-        facts = self.staged.facts
+        facts, group = self.staged.facts, self.feed.membership
         return Admission(
             rows_expected=facts.rows_expected,
             profile_json=self.staged.profile.to_json(),
@@ -99,6 +99,8 @@ class AdmittedBatch:
             sequence=facts.sequence,
             group_name=self.feed.group or "",
             event_time=self.feed.contract.event_time,
+            group_period_us=None if group is None else group.period_us,
+            group_zone=None if group is None else group.zone,
         )
 
 

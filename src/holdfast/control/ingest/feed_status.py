@@ -49,7 +49,7 @@ class FeedStatus:
 def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[FeedStatus, ...]:
     """Return the status of every declared feed, and of each that delivered and is no longer declared, by name."""
     expected = {feed.name: feed.expects for feed in declared}
-    groups = {feed.name: feed.group for feed in declared}
+    groups = {feed.name: feed.membership for feed in declared}
     with store.ledger.read() as connection:
         waiting = snapshots.waiting(connection, groups)
         owed = snapshots.waiting(connection, groups, accepted=False)

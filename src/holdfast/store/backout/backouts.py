@@ -55,11 +55,30 @@ class BackoutRow:
     changed_at_us: int
 
 
+_LIVE_LOADS: Final = (
+    select(
+        *load_columns(_BATCHES),
+        _VERSIONS.c.committed_at_us.label("published_us"),
+        _ADMISSIONS.c.group_name.label("group"),
+        _ADMISSIONS.c.event_time,
+        _ADMISSIONS.c.group_period_us,
+        _ADMISSIONS.c.group_zone,
+        func.coalesce(_BATCHES.c.event_time_min_us, 0).label("low_us"),
+        func.coalesce(_BATCHES.c.event_time_max_us, 0).label("high_us"),
+        _BATCHES.c.table_version.label("order"),
+    )
+    .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
+    .outerjoin(_ADMISSIONS, same_load(_ADMISSIONS, _BATCHES))
+    .where(LIVE)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LiveLoad:
-    """A load that could be backed out, and when it was published.
+    """A load that could be backed out, when it was published, and the bounds of its event times (microseconds UTC).
 
-    `group` (empty for none) and `event_time` are the declaration of its feed at load time; None if not recorded.
+    `group` (empty for none), its periods and `event_time` are the declaration of its feed at load time; None if not
+    recorded. Of two loads, the later one has the greater `order`.
     """
 
     feed: str
@@ -68,6 +87,11 @@ class LiveLoad:
     published_us: int
     group: str | None
     event_time: str | None
+    group_period_us: int | None
+    group_zone: str | None
+    low_us: int
+    high_us: int
+    order: int
 
     @property
     def key(self) -> LoadKey:
@@ -236,21 +260,21 @@ def live(connection: Connection, feeds: Sequence[str], batch: str, *, lock: bool
     lock
         Lock the rows until a writing transaction ends, so that no other process removes them.
     """
-    query = (
-        select(
-            *load_columns(_BATCHES),
-            _VERSIONS.c.committed_at_us.label("published_us"),
-            _ADMISSIONS.c.group_name.label("group"),
-            _ADMISSIONS.c.event_time,
-        )
-        .join(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
-        .outerjoin(_ADMISSIONS, same_load(_ADMISSIONS, _BATCHES))
-        .where(_BATCHES.c.feed.in_(feeds), _BATCHES.c.batch == batch, LIVE)
-    )
+    query = _LIVE_LOADS.where(_BATCHES.c.feed.in_(feeds), _BATCHES.c.batch == batch)
     if lock:
         query = query.with_for_update(of=_BATCHES)
     found = rows.read(connection, query, LiveLoad)
     return sorted(found, key=lambda load: list(feeds).index(load.feed))
+
+
+def live_between(connection: Connection, feeds: Sequence[str], low_us: int, high_us: int) -> list[LiveLoad]:
+    """Return the current loads of `feeds` with event times from `low_us` to `high_us`, in the order of their loading."""
+    query = _LIVE_LOADS.where(
+        _BATCHES.c.feed.in_(feeds),
+        _BATCHES.c.event_time_min_us <= high_us,
+        _BATCHES.c.event_time_max_us >= low_us,
+    )
+    return rows.read(connection, query.order_by(_BATCHES.c.table_version), LiveLoad)
 
 
 def feeds_known(connection: Connection) -> list[str]:

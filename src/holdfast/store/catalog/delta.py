@@ -2,6 +2,7 @@
 
 Whole files are not copied: a published table is a directory of hard links to the immutable files and one Delta commit
 that names them. Of a file that holds rows of other loads too, the snapshot's rows are written as a file of their own.
+After a back-out the removed rows are withdrawn: a new Delta version of each published table has the others alone.
 The ledger stays the only truth; a published table may be deleted at any time and published again. These functions work on
 files, and so take a `Store` or its root.
 """
@@ -10,25 +11,37 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import Schema
 from deltalake.transaction import AddAction, create_table_with_add_actions
+from sqlalchemy import Connection, select
 
 from holdfast.errors import InputError, UnavailableError
-from holdfast.records import sha256_hex
+from holdfast.records import canonical_json, sha256_hex
 from holdfast.store.catalog import snapshots
+from holdfast.store.db import schema
 from holdfast.store.db.ledger import Store
+from holdfast.store.db.statements import BACKED_OUT, load_columns
 from holdfast.store.durability import file_locks, fsync
 from holdfast.store.files import data_files, parquet
 from holdfast.store.files.data_files import FileFacts
+from holdfast.tables.snapshots import LoadKey
+
+_BATCHES: Final = schema.batches
+_MOST_ATTEMPTS: Final = 8
+_COMPARED: Final = (int, float, str, datetime)
+"""The types of values of which a published table has bounds."""
 
 PUBLISHED_DIRECTORY: Final = "published"
 """Where published snapshots lie, under the store's root: `published/<snapshot>/<table>`."""
@@ -49,7 +62,7 @@ def file_checksums(table: Path) -> dict[str, str]:
 def publish(store: Store, snapshot: str) -> dict[str, Path]:
     """Publish a Delta table for each table of `snapshot`; return their paths by the table's name.
 
-    Publishing again changes nothing.
+    Publishing again changes nothing. Rows that were backed out since are not published; see `publishable`.
 
     Readers see each table's timestamps in UTC, because Delta knows no other zone; the tests read it back by Polars and by
     DuckDB's own extension. Raises `NotFoundError` HF303 for an unknown snapshot, `IntegrityError` HF301 for a missing file,
@@ -63,10 +76,146 @@ def publish(store: Store, snapshot: str) -> dict[str, Path]:
         target = store.root / PUBLISHED_DIRECTORY / found.snapshot / table.table
         if not target.is_dir():
             with store.ledger.read() as connection:
-                facts = data_files.snapshot_entries(connection, found.snapshot, table.table)
+                facts = publishable(connection, found.snapshot, table.table)
             _publish_table(store.root, target, facts, found.created_at_us)
+            # A back-out may have come since the files were read, and its withdrawal may have found no table yet.
+            withdraw(store, found.snapshot, table.table, now_us=found.created_at_us)
         made[table.table] = target
     return made
+
+
+def publishable(connection: Connection, snapshot: str, table: str) -> list[FileFacts]:
+    """Return the files of `table` in `snapshot` without the rows that were backed out since.
+
+    Raises as `data_files.snapshot_entries`.
+    """
+    version = snapshots.get(connection, snapshot).table_version
+    gone = select(*load_columns(_BATCHES)).where(
+        _BATCHES.c.feed == table, _BATCHES.c.state == BACKED_OUT, _BATCHES.c.table_version <= version
+    )
+    removed: list[LoadKey] = [(feed, batch, epoch) for feed, batch, epoch in connection.execute(gone)]
+    facts = data_files.snapshot_entries(connection, snapshot, table)
+    if not removed:
+        return facts
+    held = data_files.incomplete_loads(connection, snapshot)
+    return data_files.entries(connection, table, version, excluded=[*held, *removed])
+
+
+def published_of(root: Path, snapshots_: Sequence[str], tables: Sequence[str]) -> tuple[str, ...]:
+    """Return `<snapshot>/<table>` of those that are published."""
+    found = ((snapshot, table) for snapshot in snapshots_ for table in dict.fromkeys(tables))
+    return tuple(
+        f"{snapshot}/{table}"
+        for snapshot, table in found
+        if (root / PUBLISHED_DIRECTORY / snapshot / table).is_dir()
+    )
+
+
+def withdraw(store: Store, snapshot: str, table: str, *, now_us: int) -> bool:
+    """Withdraw backed-out rows from the published `table` of `snapshot` by a new Delta version; return False if it had none.
+
+    Readers of the newest version have the other rows alone. Idempotent. A table that is not published is left alone.
+    """
+    directory = store.root / PUBLISHED_DIRECTORY / snapshot / table
+    for _ in range(_MOST_ATTEMPTS):
+        if not directory.is_dir():
+            return False
+        with store.ledger.read() as connection:
+            wanted = {name_in_table(fact): fact for fact in publishable(connection, snapshot, table)}
+        there = active_files(directory)
+        kept = {name for name, rows in there.items() if is_published(name, rows, wanted)}
+        missing = [
+            fact for name, fact in wanted.items() if not {name, Path(fact.path).name} & kept
+        ]
+        if kept == there.keys() and not missing:
+            return False
+        added = [_add_action(_place(store.root, directory, fact), directory, now_us) for fact in missing]
+        removed = sorted(there.keys() - kept)
+        try:
+            _commit(directory, removed, added, now_us)
+        except FileExistsError:
+            continue  # another process committed the same version first
+        return True
+    raise UnavailableError(
+        "HF311",
+        f"withdrawal from published/{snapshot}/{table} failed: other writers came first {_MOST_ATTEMPTS} times",
+        state="the table is as it was",
+        next_command="holdfast control",
+    )
+
+
+def name_in_table(fact: FileFacts) -> str:
+    """Return the name of a file in a published table: that of the whole file, or one for some of its row groups."""
+    path = Path(fact.path)
+    if fact.row_groups is None:
+        return path.name
+    return f"{path.stem}-{sha256_hex(canonical_json(list(fact.row_groups)))[:12]}{path.suffix}"
+
+
+def is_published(name: str, rows: int | None, wanted: Mapping[str, FileFacts]) -> bool:
+    """Return True if the file `name` with `rows` in a published table has rows of `wanted` alone.
+
+    Some rows of a file were once published under the name of the whole file; their count tells.
+    """
+    fact = wanted.get(name)
+    if fact is not None:
+        return rows in (None, fact.rows)
+    return any(
+        Path(each.path).name == name and each.row_groups is not None and rows == each.rows
+        for each in wanted.values()
+    )
+
+
+def active_files(table: Path) -> dict[str, int | None]:
+    """Return the files of the newest Delta version of the published `table`, each with its number of rows if known."""
+    found: dict[str, int | None] = {}
+    for commit in _commits(table):
+        for line in commit.read_text().splitlines():
+            action = json.loads(line)
+            if "add" in action:
+                found[action["add"]["path"]] = json.loads(action["add"].get("stats") or "{}").get("numRecords")
+            elif "remove" in action:
+                found.pop(action["remove"]["path"], None)
+    return found
+
+
+def _commits(table: Path) -> list[Path]:
+    return sorted((table / "_delta_log").glob("*.json"))
+
+
+def _commit(table: Path, removed: Sequence[str], added: Sequence[AddAction], now_us: int) -> None:
+    """Write the next Delta version of `table`; raise `FileExistsError` if another process wrote it."""
+    at_ms = now_us // 1000
+    actions: list[dict[str, object]] = [
+        {"commitInfo": {"timestamp": at_ms, "operation": "DELETE", "engineInfo": "holdfast"}}
+    ]
+    actions += [
+        {"remove": {"path": name, "deletionTimestamp": at_ms, "dataChange": True}} for name in removed
+    ]
+    actions += [
+        {
+            "add": {
+                "path": each.path,
+                "size": each.size,
+                "partitionValues": {},
+                "modificationTime": each.modification_time,
+                "dataChange": True,
+                "stats": each.stats,
+            }
+        }
+        for each in added
+    ]
+    log = table / "_delta_log"
+    target = log / f"{len(_commits(table)):020}.json"
+    data = "".join(f"{json.dumps(action)}\n" for action in actions).encode()
+    draft = log / f".{uuid.uuid4().hex}{DRAFT}"
+    fsync.replace(draft, data)
+    try:
+        os.link(draft, target)  # never replaces a version that another process wrote
+    finally:
+        draft.unlink()
+    fsync.sync(log)
+    fsync.replace(table / CHECKSUM_FILE, json.dumps(file_checksums(table)).encode())
 
 
 def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_at_us: int) -> None:
@@ -78,7 +227,7 @@ def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_at_
         create_table_with_add_actions(
             str(draft),
             _schema(draft),
-            [_add_action(fact, created_at_us) for fact in placed],
+            [_add_action(fact, draft, created_at_us) for fact in placed],
             mode="error",
             partition_by=[],
         )
@@ -104,19 +253,21 @@ def _settle(draft: Path, target: Path) -> None:
 
 def _place(root: Path, draft: Path, fact: FileFacts) -> FileFacts:
     """Put `fact` into `draft`, as a hard link or as a file of the rows that the snapshot has; return its facts."""
-    target = draft / Path(fact.path).name
+    target = draft / name_in_table(fact)
     if fact.row_groups is None:
         _link(root / fact.path, target)
         return fact
     frame = parquet.read(root / fact.path, sha256=fact.sha256, row_groups=fact.row_groups)
     data = parquet.encode(frame, {"table": fact.table})
     fsync.replace(target, bytes(data))
-    return replace(fact, bytes=data.nbytes)
+    return replace(fact, path=str(Path(fact.path).with_name(target.name)), bytes=data.nbytes, row_groups=None)
 
 
 def _link(source: Path, link: Path) -> None:
     try:
         os.link(source, link)
+    except FileExistsError:
+        return  # files are immutable: it is the same one
     except FileNotFoundError as error:
         raise parquet.damaged(source, error) from error
     except OSError as error:
@@ -127,15 +278,46 @@ def _link(source: Path, link: Path) -> None:
         ) from error
 
 
-def _add_action(fact: FileFacts, created_at_us: int) -> AddAction:
+def _add_action(fact: FileFacts, directory: Path, at_us: int) -> AddAction:
     return AddAction(
         path=Path(fact.path).name,
         size=fact.bytes,
         partition_values={},
-        modification_time=created_at_us // 1000,
+        modification_time=at_us // 1000,
         data_change=True,
-        stats=json.dumps({"numRecords": fact.rows}),
+        stats=json.dumps({"numRecords": fact.rows} | _column_stats(directory / Path(fact.path).name)),
     )
+
+
+def _column_stats(file: Path) -> dict[str, object]:
+    """Return the bounds and the missing values of each column as Delta's statistics, so that readers skip files by them."""
+    footer = pq.read_metadata(file)
+    low: dict[str, Any] = {}
+    high: dict[str, Any] = {}
+    missing: dict[str, int] = {}
+    for index in range(footer.num_columns):
+        groups = [footer.row_group(group).column(index) for group in range(footer.num_row_groups)]
+        name, found = groups[0].path_in_schema if groups else "", [group.statistics for group in groups]
+        if not found or "." in name or any(each is None for each in found):
+            continue
+        if all(each.has_null_count for each in found):
+            missing[name] = sum(each.null_count for each in found)
+        bounds = [(each.min, each.max) for each in found if each.has_min_max]
+        if len(bounds) == len(found):
+            least, most = min(each for each, _ in bounds), max(each for _, each in bounds)
+            if isinstance(least, _COMPARED) and not (isinstance(least, float) and not math.isfinite(least + most)):
+                low[name], high[name] = _stat(least, up=False), _stat(most, up=True)
+    return {"minValues": low, "maxValues": high, "nullCount": missing}
+
+
+def _stat(bound: Any, *, up: bool) -> Any:
+    """Return a bound as Delta writes it: a timestamp has milliseconds."""
+    if isinstance(bound, datetime):
+        at = bound.astimezone(UTC) if bound.tzinfo is not None else bound
+        at = at.replace(microsecond=at.microsecond // 1000 * 1000)
+        at += timedelta(milliseconds=1) if up and at.microsecond != bound.microsecond else timedelta(0)
+        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return bound
 
 
 def _schema(directory: Path) -> Schema:

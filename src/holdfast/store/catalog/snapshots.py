@@ -17,6 +17,7 @@ from sqlalchemy import Connection, exists, insert, or_, select
 
 from holdfast import records
 from holdfast.errors import NotFoundError
+from holdfast.feeds.groups import FeedGroup, GroupLoad, find_incomplete_loads
 from holdfast.records import Level
 from holdfast.store.catalog import batches
 from holdfast.store.db import schema
@@ -25,10 +26,8 @@ from holdfast.store.durability import fsync
 from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
 from holdfast.tables import (
-    GroupLoad,
     Snapshot,
     SnapshotTable,
-    find_incomplete_loads,
     known_day,
     snapshot_name,
 )
@@ -56,7 +55,7 @@ def create(
     *,
     contract_hash: str,
     now_us: int,
-    groups: Mapping[str, str | None] | None = None,
+    groups: Mapping[str, FeedGroup | None] | None = None,
     label_delays_us: Mapping[str, int] | None = None,
     may_be_empty: Collection[str] = (),
 ) -> Snapshot:
@@ -67,8 +66,8 @@ def create(
     root
         The store's root: the manifest is written below it, and is durable before the snapshot is registered.
     groups
-        The group of each feed, None for a feed of its own. Of a group, what only some of its feeds have delivered is
-        left out; see `tables.find_incomplete_loads`.
+        The group of each feed, None for a feed of its own. Of a group, the periods that only some of its feeds have
+        delivered are left out; see `feeds.groups.find_incomplete_loads`.
     label_delays_us
         By table, how much later than its rows their labels are known. While labels come due, unchanged tables give a
         new snapshot each day (UTC), because the training rows differ.
@@ -96,19 +95,25 @@ def create(
 
 
 def waiting(
-    connection: Connection, groups: Mapping[str, str | None], *, accepted: bool = True
+    connection: Connection, groups: Mapping[str, FeedGroup | None], *, accepted: bool = True
 ) -> tuple[LoadKey, ...]:
     """Return the loads that a new snapshot leaves out, by feed and batch: they wait for other feeds of the group.
 
     Without `accepted` also those that an operator accepted without the others.
     """
     held: list[LoadKey] = []
-    for group in sorted({group for group in groups.values() if group is not None}):
-        members = {
-            feed: _live_loads(connection, feed, accepted) for feed in sorted(groups) if groups[feed] == group
-        }
-        held += find_incomplete_loads(members)
+    for group in sorted({each.name for each in groups.values() if each is not None}):
+        held += find_incomplete_loads(group_loads(connection, groups, group, accepted=accepted))
     return tuple(sorted(held))
+
+
+def group_loads(
+    connection: Connection, groups: Mapping[str, FeedGroup | None], group: str, *, accepted: bool = True
+) -> dict[str, list[GroupLoad]]:
+    """Return the live loads of each feed of `group`, with their periods; see `waiting`."""
+    members = {feed: each for feed, each in sorted(groups.items()) if each is not None and each.name == group}
+    period_us = max((each.period_us for each in members.values()), default=1)
+    return {feed: _live_loads(connection, feed, each, period_us, accepted) for feed, each in members.items()}
 
 
 def accept_incomplete(
@@ -144,9 +149,13 @@ def accept_incomplete(
     )
 
 
-def _live_loads(connection: Connection, feed: str, accepted: bool) -> list[GroupLoad]:
+def _live_loads(
+    connection: Connection, feed: str, group: FeedGroup, period_us: int, accepted: bool
+) -> list[GroupLoad]:
     columns = ("batch", "epoch", "event_time_min_us", "event_time_max_us", "table_version")
-    query = select(*(_BATCHES.c[name] for name in columns)).where(_BATCHES.c.feed == feed, LIVE)
+    query = select(*(_BATCHES.c[name] for name in columns)).where(
+        _BATCHES.c.feed == feed, LIVE, _BATCHES.c.event_time_min_us.is_not(None)
+    )
     without = select(_VIOLATIONS.c.batch, _VIOLATIONS.c.epoch).where(
         _VIOLATIONS.c.feed == feed,
         _VIOLATIONS.c.check_name == INCOMPLETE,
@@ -154,7 +163,7 @@ def _live_loads(connection: Connection, feed: str, accepted: bool) -> list[Group
     )
     alone = {tuple(row) for row in connection.execute(without)} if accepted else set()
     return [
-        GroupLoad(batch, epoch, low_us, high_us, version, (batch, epoch) in alone)
+        GroupLoad(batch, epoch, group.periods(low_us, high_us, period_us), version, (batch, epoch) in alone)
         for batch, epoch, low_us, high_us, version in connection.execute(query)
     ]
 

@@ -66,8 +66,8 @@ _FIND_FEED: Final = Prepared(select(_FEEDS).where(_FEEDS.c.feed == bindparam("of
 class Admission:
     """What is kept of an admitted delivery; `profile_json` is canonical JSON.
 
-    `group_name` (empty for a feed of its own) and `event_time` are its feed's at the time of the load. A back-out goes by
-    them, whatever is declared later.
+    `group_name` (empty for a feed of its own), `event_time` and the periods are its feed's at the time of the load. A back-out
+    goes by them, whatever is declared later.
     """
 
     rows_expected: int | None
@@ -77,6 +77,8 @@ class Admission:
     sequence: measurements.Sequence | None = None
     group_name: str | None = None
     event_time: str | None = None
+    group_period_us: int | None = None
+    group_zone: str | None = None
 
 
 _PLAIN: Final = tuple(field.name for field in fields(Admission) if field.name != "sequence")

@@ -281,7 +281,10 @@ def _rebuild_profiles(
             not_rebuilt.append(f"profile of batch {load[0]}/{load[1]}: {error}")
             continue
         # A feed that is not declared has no known group; one of no group has the empty name.
+        group = feed.membership if feed else None
         row["group_name"] = feed.group or "" if feed else None
+        row["group_period_us"] = None if group is None else group.period_us
+        row["group_zone"] = None if group is None else group.zone
         connection.execute(insert(schema.admissions).values(dict(zip(_LOAD, load, strict=True)) | row))
     return not_rebuilt
 

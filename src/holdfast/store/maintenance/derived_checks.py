@@ -18,7 +18,15 @@ from holdfast.feedback import parse_id
 from holdfast.records import sha256_hex
 from holdfast.store.backout import tombstones
 from holdfast.store.catalog import snapshots
-from holdfast.store.catalog.delta import CHECKSUM_FILE, PUBLISHED_DIRECTORY, file_checksums
+from holdfast.store.catalog.delta import (
+    CHECKSUM_FILE,
+    PUBLISHED_DIRECTORY,
+    active_files,
+    file_checksums,
+    is_published,
+    name_in_table,
+    publishable,
+)
 from holdfast.store.db import schema
 from holdfast.store.db.statements import BACKED_OUT, load_columns
 from holdfast.store.feeds import contracts
@@ -47,8 +55,7 @@ def published_tables(connection: Connection, root: Path) -> Iterator[tuple[Path,
         if directory.suffix:
             continue
         try:
-            snapshot = snapshots.get(connection, directory.parent.name)
-            files = data_files.snapshot_entries(connection, snapshot.snapshot, directory.name)
+            files = publishable(connection, directory.parent.name, directory.name)
             reason = _published(root, directory, files)
         except HoldfastError as error:
             reason = error.what
@@ -70,7 +77,13 @@ def _published(root: Path, directory: Path, facts: list[FileFacts]) -> str:
         checksums = json.loads((directory / CHECKSUM_FILE).read_bytes())
     except (OSError, ValueError):
         return "its checksum file is missing or cannot be read"
-    return "" if checksums == file_checksums(directory) else "its commit is not the one that was written"
+    if checksums != file_checksums(directory):
+        return "its commit is not the one that was written"
+    wanted = {name_in_table(fact): fact for fact in facts}
+    backed_out = [
+        name for name, rows in active_files(directory).items() if not is_published(name, rows, wanted)
+    ]
+    return f"its file {backed_out[0]} holds rows that were backed out" if backed_out else ""
 
 
 def _same(link: Path, file: Path) -> bool:

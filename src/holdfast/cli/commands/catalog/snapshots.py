@@ -15,6 +15,7 @@ from holdfast.cli.output import Output
 from holdfast.cli.project import Limit, Run, with_project
 from holdfast.control.training import snapshots
 from holdfast.formatting import counted, timestamp
+from holdfast.store.backout import taints
 from holdfast.store.catalog import delta, name_lookup, recent
 from holdfast.tables import Snapshot
 from holdfast.tables.selection import SliceCount
@@ -149,9 +150,13 @@ def export(
 ) -> None:
     """Export a snapshot as Delta tables over the same files, for Polars, DuckDB, Spark and others.
 
+    A tainted snapshot is refused. When a batch is backed out later, a new Delta version of each table lacks its rows.
+
     Example: holdfast snapshot export s41-9a3c12ff --format delta
     """
     snapshot = run.snapshot(snapshot)
+    with run.store.ledger.read() as connection:
+        taints.refuse(connection, "snapshot", snapshot)
     exported = delta.publish(run.store, snapshot)
     run.out.print(f"[green]ok[/] snapshot [bold]{snapshot}[/] as {format_} tables")
     for table, path in sorted(exported.items()):

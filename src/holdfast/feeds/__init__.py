@@ -1,7 +1,8 @@
 """Feeds: what is delivered in batches, and what is decided about a delivery. Pure: nothing here reads a file.
 
-`feed.py` and `expectations.py` are the declaration, `groups.py` tells which batches belong together. `identity.py` decides whether a delivery is new, `measurements.py` and
-`admission.py` whether it is admitted; `state_machine.py` has the states of a feed.
+`feed.py` and `expectations.py` are the declaration; `groups.py` decides which batches belong together. `identity.py` decides
+whether a delivery is new, `measurements.py` and `admission.py` whether it is admitted; `state_machine.py` has the states of a
+feed.
 """
 
 from __future__ import annotations

@@ -103,12 +103,7 @@ def find_siblings(
     if same:
         return same
     known = {each.batch for each in mine}
-    return [
-        each
-        for each in others
-        if each.batch not in known
-        and _contains(periods, each.periods)
-    ]
+    return [each for each in others if each.batch not in known and _contains(periods, each.periods)]
 
 
 def find_incomplete_loads(group: Mapping[str, Sequence[GroupLoad]]) -> tuple[tuple[str, str, int], ...]:

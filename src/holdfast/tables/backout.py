@@ -364,8 +364,8 @@ def _explain_step(step: Step) -> Iterator[str]:
         case WithdrawPublished():
             yield (
                 f"withdraw the rows from {counted(len(step.tables), 'published table')}"
-                f"{_listed([f'published/{each}' for each in step.tables])}; who reads an older Delta version of them, or copied "
-                "rows, has to be told"
+                f"{_listed([f'published/{each}' for each in step.tables])}; readers of an older Delta "
+                "version, or of a copy, have these rows still"
             )
         case ListPredictions():
             yield from _explain_predictions(step)

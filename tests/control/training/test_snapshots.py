@@ -256,3 +256,29 @@ def test_the_commands_make_show_and_compare_snapshots(tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit):
         commands.main()
     assert "█" in capsys.readouterr().out
+
+
+def test_training_refuses_a_contract_that_ingest_refuses(store, tmp_path):
+    """Another unit for rows that are loaded: what `ingest` will not load, `train` does not read under the new name."""
+    stated = replace(
+        VISITS,
+        contract=Contract(
+            *(
+                Number("size", unit="cm", low=0, high=100) if each.name == "size" else each
+                for each in COLUMNS
+            ),
+            Category("source"),
+            key="id",
+            event_time="at",
+            label=VISITS.contract.label,
+        ),
+    )
+    shop = replace(model(Selection()), examples=stated, feeds=(stated,))
+    with pytest.raises(RefusedError, match=r"HF210.*size: unit changed") as by_ingest:
+        ingest(store, stated, "d9", delivery(tmp_path, 9), now_us=NOW_US)
+    with pytest.raises(RefusedError, match=r"HF210.*size: unit changed") as by_training:
+        train(store, shop, pinned(store), now_us=NOW_US)
+    assert by_training.value.next_command == by_ingest.value.next_command
+    assert by_ingest.value.next_command.startswith(
+        "revert size in the declaration, or give what changed a column"
+    )

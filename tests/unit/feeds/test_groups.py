@@ -63,7 +63,7 @@ def test_a_delivery_of_several_periods_waits_for_each_of_them() -> None:
 
 
 def test_one_id_in_common_holds_no_history_back() -> None:
-    """Ten batches that had been in every cut; a delivery under one id in both feeds; and on as before."""
+    """Ten batches that had been in every snapshot; a delivery under one id in both feeds; and on as before."""
     history = [f"{feed}{day}={feed}{day}" for day in range(1, 6) for feed in "ab"]
     assert _held(*history) == []
     assert _held(*history, "a6=fix") == ["a:fix"]
@@ -99,14 +99,18 @@ def test_the_period_of_a_batch_is_where_most_of_its_time_is() -> None:
 def test_a_day_begins_at_midnight_where_the_sender_is() -> None:
     """Prices stamped 00:00 in Oslo, and orders of the day there: in UTC these are two days."""
     oslo = FeedGroup("books", zone="Europe/Oslo")
-    assert oslo.periods(DAY - HOUR, DAY - HOUR) == oslo.periods(DAY + 7 * HOUR, DAY + 19 * HOUR) == range(1, 2)
+    assert (
+        oslo.periods(DAY - HOUR, DAY - HOUR) == oslo.periods(DAY + 7 * HOUR, DAY + 19 * HOUR) == range(1, 2)
+    )
     assert oslo.periods(2**61, 2**61)
 
 
 @pytest.mark.parametrize("named", [True, False])
 def test_a_backout_takes_the_period_from_every_feed(named: bool) -> None:
     mine = [GroupLoad(f"orders-{day}", 0, range(day, day + 1), day) for day in range(5)]
-    others = [GroupLoad(f"{'orders' if named else 'prices'}-{day}", 0, range(day, day + 1), day) for day in range(5)]
+    others = [
+        GroupLoad(f"{'orders' if named else 'prices'}-{day}", 0, range(day, day + 1), day) for day in range(5)
+    ]
     assert find_siblings("orders-3", range(3, 4), mine, others) == [others[3]]
     week = GroupLoad("week", 0, range(7), 9)
     assert find_siblings("week", range(7), [week], others) == others
@@ -128,7 +132,7 @@ DELIVERY = st.tuples(st.sampled_from("abc"), st.sampled_from("uvwxyz"), st.integ
 def test_one_more_delivery_takes_nothing_out_of_the_next_snapshot(
     found: list[tuple[str, str, int, int]],
 ) -> None:
-    """However deliveries are named, overlap and come: what was in a cut of all feeds is in every later one."""
+    """However deliveries are named, overlap and come: what was in a snapshot of all feeds is in every later one."""
     group: dict[str, list[GroupLoad]] = {
         feed: [GroupLoad(f"first-{feed}", 0, range(at, at + 1), at)] for at, feed in enumerate("abc")
     }
@@ -155,7 +159,9 @@ def test_a_snapshot_has_whole_days_and_nothing_else(there, draw, ids) -> None:
     days += draw.sample(sorted(there), len(there))
     group = _came(*(f"{feed}{day}={ids.format(feed, day)}" for feed, day in days))
     expected = {
-        (feed, ids.format(feed, day), 0) for feed, day in there if not all((other, day) in there for other in "abc")
+        (feed, ids.format(feed, day), 0)
+        for feed, day in there
+        if not all((other, day) in there for other in "abc")
     }
     assert set(find_incomplete_loads(group)) == expected
     for feed, day in days:
@@ -166,7 +172,9 @@ def test_a_snapshot_has_whole_days_and_nothing_else(there, draw, ids) -> None:
             if other != feed
             for load in find_siblings(ids.format(feed, day), periods, group[feed], group[other])
         }
-        assert gone == {(other, ids.format(other, day)) for other, same in days if same == day and other != feed}
+        assert gone == {
+            (other, ids.format(other, day)) for other, same in days if same == day and other != feed
+        }
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
@@ -179,5 +187,3 @@ def test_histories_that_begin_at_different_times_hold_nothing_back(a: int, b: in
     assert _held(*sorted(daily, reverse=True)) == []
     newest = [each for each in daily if each != "c10"]
     assert _held(*newest) == ["a:d10", "b:d10"]
-
-

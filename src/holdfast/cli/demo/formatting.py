@@ -22,6 +22,7 @@ from holdfast.tables.backout import (
     SuspectLoad,
     TaintSnapshots,
     TaintVersions,
+    WithdrawPublished,
     explain,
 )
 
@@ -38,6 +39,7 @@ NAMES: Final[Mapping[type[Step], str]] = {
     FailOver: "traffic",
     KeepLastResort: "traffic",
     ReplaceFallbacks: "traffic",
+    WithdrawPublished: "published tables",
     ListPredictions: "predictions",
     ListFeedback: "labels",
     Retrain: "train again",

@@ -6,7 +6,7 @@ The search starts at the batch and uses indexes, so its cost depends on the impa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdfast.control.backout.dangling_references import Dangling
 from holdfast.control.backout.online_recompute import Recomputation, recompute
@@ -14,7 +14,7 @@ from holdfast.control.rollout.failover import plan_failover
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.features import aggregates_from_json
 from holdfast.feeds import Feed, FeedGroup
-from holdfast.feeds.groups import DAY_US, GroupLoad, find_siblings
+from holdfast.feeds.groups import GroupLoad, find_siblings
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.backout import backouts, taints
@@ -64,8 +64,8 @@ class LoadToRemove:
 def loads_of_batch(connection: Transaction, feeds: Sequence[Feed], batch: BatchId) -> list[LoadToRemove]:
     """Return the loads to remove with `batch`: its own, and its siblings in the feeds of its group.
 
-    The group is the one recorded at load time; for loads without one, the declared one. See `feeds.groups.find_siblings`.
-    Raises `NotFoundError` HF211 if `batch` itself is not loaded.
+    Group and periods are those recorded at load time; for loads without them, the declared ones. See
+    `feeds.groups.find_siblings`. Raises `NotFoundError` HF211 if `batch` itself is not loaded.
     """
     found = backouts.live(connection, [batch.feed], batch.batch)
     if not found:
@@ -75,8 +75,12 @@ def loads_of_batch(connection: Transaction, feeds: Sequence[Feed], batch: BatchI
             state="nothing was changed",
             next_command=f"holdfast feeds {batch.feed} --batches, which lists what is loaded",
         )
-    mine = _load_to_remove(found[0], {feed.name: feed for feed in feeds})
-    return [mine, *_siblings(connection, feeds, mine)]
+    declared = {feed.name: feed for feed in feeds}
+    mine = _load_to_remove(found[0], declared)
+    if mine.group is not None:
+        period_us = backouts.longest_period_us(connection, mine.group.name) or mine.group.period_us
+        mine = replace(mine, group=replace(mine.group, period_us=period_us))
+    return [mine, *_siblings(connection, declared, mine)]
 
 
 def loads_of_plan(connection: Transaction, plan: BackoutPlan) -> list[LoadToRemove]:
@@ -88,60 +92,55 @@ def loads_of_plan(connection: Transaction, plan: BackoutPlan) -> list[LoadToRemo
             for load in backouts.live(connection, [step.feed], step.batch):
                 if load.epoch == step.epoch:
                     removed[load.key] = LoadToRemove(load, step.event_time, group)
-    named = [each for each in removed.values() if (each.load.feed, each.load.batch) == (plan.feed, plan.batch)]
+    named = [
+        each for each in removed.values() if (each.load.feed, each.load.batch) == (plan.feed, plan.batch)
+    ]
     for mine in named:
-        for each in _siblings(connection, (), mine):
+        for each in _siblings(connection, {}, mine):
             removed.setdefault(each.load.key, each)
     return list(removed.values())
 
 
-def _siblings(connection: Transaction, feeds: Sequence[Feed], mine: LoadToRemove) -> list[LoadToRemove]:
+def _siblings(
+    connection: Transaction, declared: Mapping[str, Feed], mine: LoadToRemove
+) -> list[LoadToRemove]:
     """Return the loads of other feeds of the group that are removed with `mine`, feed by feed."""
     if mine.group is None:
         return []
-    declared = {feed.name: feed for feed in feeds}
+    group = mine.group
     names = list(dict.fromkeys([*declared, *backouts.feeds_known(connection)]))
-    low_us, high_us = mine.load.low_us - mine.group.period_us, mine.load.high_us + mine.group.period_us
+    low_us, high_us = mine.load.low_us - group.period_us, mine.load.high_us + group.period_us
     near = {load.key: load for load in backouts.live_between(connection, names, low_us, high_us)}
     near |= {load.key: load for load in backouts.live(connection, names, mine.load.batch)}
+    of_group = [
+        replace(each, group=replace(each.group, period_us=group.period_us))
+        for each in (_load_to_remove(load, declared) for load in near.values())
+        if each.group is not None and each.group.name == group.name
+    ]
+    known = [each.in_group for each in of_group if each.load.feed == mine.load.feed]
     found: list[LoadToRemove] = []
-    ours = [_load_to_remove(load, declared, mine.group) for load in near.values()]
-    known = [each.in_group for each in ours if each.load.feed == mine.load.feed]
     for feed in names:
-        theirs = {
-            each.load.key: each
-            for each in ours
-            if each.load.feed == feed != mine.load.feed
-            and each.group is not None
-            and each.group.name == mine.group.name
-        }
-        chosen = find_siblings(
-            mine.load.batch, mine.periods, known, [each.in_group for each in theirs.values()]
-        )
+        theirs = {each.load.key: each for each in of_group if each.load.feed == feed != mine.load.feed}
+        others = [each.in_group for each in theirs.values()]
+        chosen = find_siblings(mine.load.batch, mine.periods, known, others)
         found += [theirs[feed, each.batch, each.epoch] for each in chosen]
     return found
 
 
-def _load_to_remove(
-    load: LiveLoad, declared: Mapping[str, Feed], of: FeedGroup | None = None
-) -> LoadToRemove:
-    """Return a load with its group; `of` is that of the named batch, whose periods count."""
+def _load_to_remove(load: LiveLoad, declared: Mapping[str, Feed]) -> LoadToRemove:
+    """Return a load with its group, as recorded or else as declared."""
     feed = declared.get(load.feed)
     event_time, name = load.event_time, load.group
-    membership = None if feed is None else feed.membership
     if feed is not None:
         event_time = feed.contract.event_time if event_time is None else event_time
         name = (feed.group or "") if name is None else name
     if not name:
         return LoadToRemove(load, event_time or "", None)
-    if of is not None:
-        period_us = of.period_us
-    elif load.group_period_us is not None:
-        period_us = load.group_period_us
-    else:
-        period_us = DAY_US if membership is None else membership.period_us
-    zone = load.group_zone or (membership.zone if membership is not None else "UTC")
-    return LoadToRemove(load, event_time or "", FeedGroup(name, period_us, zone))
+    membership = feed.membership if feed is not None and feed.membership is not None else FeedGroup(name)
+    period_us = load.group_period_us or membership.period_us
+    return LoadToRemove(
+        load, event_time or "", FeedGroup(name, period_us, load.group_zone or membership.zone)
+    )
 
 
 def recompute_all(store: Store, removed: Sequence[LoadToRemove]) -> tuple[Recomputation, ...]:
@@ -175,9 +174,7 @@ def make_plan(
     found = lineage.made_from(connection, *(Node.load(*each.load.key) for each in removed))
     snapshots, reached = found.names(NodeKind.SNAPSHOT), found.names(NodeKind.VERSION)
     models = backouts.models_of(connection, reached)
-    steps: list[Step] = [
-        _remove_rows(connection, each) for each in removed
-    ]
+    steps: list[Step] = [_remove_rows(connection, each) for each in removed]
     steps += [
         RecomputeOnline(each.feed, each.aggregates, each.changed, each.removed, each.low_us, each.high_us)
         for each in recomputed

@@ -113,7 +113,13 @@ def accept_all(store: Store, feed: str, *, reason: str, actor: str, now_us: int)
 
 
 def accept_incomplete(
-    store: Store, batch: BatchId, groups: Mapping[str, FeedGroup | None], *, reason: str, actor: str, now_us: int
+    store: Store,
+    batch: BatchId,
+    groups: Mapping[str, FeedGroup | None],
+    *,
+    reason: str,
+    actor: str,
+    now_us: int,
 ) -> tuple[str, ...]:
     """Record that `actor` wants the loaded batch in the next snapshots although feeds of its group lack it.
 

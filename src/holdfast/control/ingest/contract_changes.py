@@ -7,13 +7,16 @@ misread cannot be accepted: miles and kilometres in one column are refused for a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from holdfast.contract import Contract
 from holdfast.contract.evolution.compatibility import (
     Boundary,
+    Change,
     Compatibility,
+    Difference,
     Evolution,
     describe_changes,
     worst,
@@ -39,6 +42,8 @@ CHANGED: Final = "contract.changed"
 
 
 _SHOWN: Final = 5
+_CURED_BY_KEEPING: Final = (Difference.ADDED_REQUIRED, Difference.REMOVED_REQUIRED)
+"""Changes that are compatible when the column may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ def check(connection: Transaction, feed: Feed) -> ContractChange | None:
     before = contracts.newest_of(connection, feed.name)
     if before is None or before == feed.contract.hash:
         return None
-    _refuse_misreading(connection, feed, state="nothing was loaded")
+    refuse_misreading(connection, feed, state="nothing was loaded")
     old = contracts.find(connection, before)
     evolution = None if old is None else compare(old, feed.contract)
     accepted = contracts.is_accepted(connection, feed.name, before, feed.contract.hash)
@@ -153,7 +158,7 @@ def accept(store: Store, feed: Feed, *, reason: str, actor: str, now_us: int) ->
                 state="nothing was changed",
                 next_command="holdfast contract show",
             )
-        _refuse_misreading(connection, feed, state="nothing was changed")
+        refuse_misreading(connection, feed, state="nothing was changed")
         old = contracts.find(connection, before)
         evolution = None if old is None else compare(old, after)
         change = ContractChange(feed.name, before, after.hash, evolution, accepted=True)
@@ -212,8 +217,8 @@ def accept_for_callers(store: Store, model: Model, *, reason: str, actor: str, n
     return change
 
 
-def _refuse_misreading(connection: Transaction, feed: Feed, *, state: str) -> None:
-    """Raise HF210 when live batches hold rows that `feed`'s contract would misread.
+def refuse_misreading(connection: Transaction, feed: Feed, *, state: str) -> None:
+    """Raise `RefusedError` HF210 when live batches hold rows that `feed`'s contract would misread.
 
     Every contract under which they were loaded counts, not the newest alone: each still declares what its rows mean.
     """
@@ -230,7 +235,7 @@ def _refuse_misreading(connection: Transaction, feed: Feed, *, state: str) -> No
             f"{', '.join(named)}{more} under contract {use.contract_hash[:12]}: {describe_changes(wrong)}",
             state=state,
             next_command=(
-                "give what changed a column of its own name; or, if the rows are wrong as they are, "
+                f"{_cure(wrong)}; or, if the rows are wrong as they are, "
                 f"holdfast backout {feed.name} {named[0]}{' (and the others)' if use.batches > 1 else ''}"
             ),
         )
@@ -243,7 +248,24 @@ def _refused(feed: Feed, evolution: Evolution) -> RefusedError:
         f"the contract of feed {feed.name!r} breaks what is loaded: {describe_changes(broken)}",
         state="nothing was loaded",
         next_command=(
-            "revert the change in the declaration, or accept it: "
-            f"holdfast contract accept {feed.name} --reason WHY"
+            f"{_cure(broken)}, or accept the change: holdfast contract accept {feed.name} --reason WHY"
         ),
     )
+
+
+def _cure(changes: Sequence[Change]) -> str:
+    """Return what to change in the declaration so that none of `changes` breaks what is loaded."""
+    named: dict[bool, list[str]] = {True: [], False: []}
+    for change in changes:
+        named[change.what in _CURED_BY_KEEPING].append(change.column)
+    cures = []
+    if named[True]:
+        cures.append(f'declare {", ".join(named[True])} with missing="keep"')
+    if named[False]:
+        columns = [column for column in dict.fromkeys(named[False]) if column]
+        cures.append(f"revert {', '.join(columns) or 'the change'} in the declaration")
+    if any(change.misreads and change.what not in _CURED_BY_KEEPING for change in changes):
+        cures.append("give what changed a column of its own name")
+    if named[True] and named[False]:
+        cures[:2] = [f"{cures[0]} and {cures[1]}"]
+    return ", or ".join(cures)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import onnx
 import polars as pl
 
+from holdfast.control.ingest import contract_changes
 from holdfast.control.ingest.online_features import backfill
 from holdfast.control.training.examples import choose, read_examples, split_days
 from holdfast.declaration import Model
@@ -121,7 +122,7 @@ def train(
         HF401 if the snapshot has too few rows, also for a quota. Nothing is registered after any error.
     RefusedError
         HF405 or HF407 if the selection refuses the rows, HF402 if a learner fails, HF208 if the snapshot has a suspect
-        batch, HF406 if it is tainted.
+        batch, HF406 if it is tainted, HF210 if a declared contract would misread loaded rows.
     NotFoundError
         HF303 if there is no such snapshot.
     """
@@ -130,6 +131,9 @@ def train(
     with store.ledger.read() as connection:
         taints.refuse(connection, "snapshot", snapshot)
     refuse_suspects(store, snapshot)
+    with store.ledger.read() as connection:
+        for feed in model.feeds:
+            contract_changes.refuse_misreading(connection, feed, state="nothing was trained")
     backfill(store, model.feeds, model.aggregates, now_us=now_us)  # online before the version can be
     examples = read_examples(store, model, model.aggregates, snapshot)
     step(1, STEPS)

@@ -277,6 +277,13 @@ def live_between(connection: Connection, feeds: Sequence[str], low_us: int, high
     return rows.read(connection, query.order_by(_BATCHES.c.table_version), LiveLoad)
 
 
+def longest_period_us(connection: Connection, group: str) -> int | None:
+    """Return the length of the longest period that a load of `group` was loaded with; None if none is recorded."""
+    query = select(func.max(_ADMISSIONS.c.group_period_us)).where(_ADMISSIONS.c.group_name == group)
+    found: int | None = connection.execute(query).scalar()
+    return found
+
+
 def feeds_known(connection: Connection) -> list[str]:
     """Return the names of all feeds that ever delivered, also of those that are no longer declared."""
     return list(connection.execute(select(schema.feeds.c.feed).order_by(schema.feeds.c.feed)).scalars())

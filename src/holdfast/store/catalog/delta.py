@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import Schema
@@ -40,6 +41,7 @@ from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
 _MOST_ATTEMPTS: Final = 8
+_MOST_ROWS_READ: Final = 100_000
 _COMPARED: Final = (int, float, str, datetime)
 """The types of values of which a published table has bounds."""
 
@@ -124,9 +126,7 @@ def withdraw(store: Store, snapshot: str, table: str, *, now_us: int) -> bool:
             wanted = {name_in_table(fact): fact for fact in publishable(connection, snapshot, table)}
         there = active_files(directory)
         kept = {name for name, rows in there.items() if is_published(name, rows, wanted)}
-        missing = [
-            fact for name, fact in wanted.items() if not {name, Path(fact.path).name} & kept
-        ]
+        missing = [fact for name, fact in wanted.items() if not {name, Path(fact.path).name} & kept]
         if kept == there.keys() and not missing:
             return False
         added = [_add_action(_place(store.root, directory, fact), directory, now_us) for fact in missing]
@@ -155,7 +155,7 @@ def name_in_table(fact: FileFacts) -> str:
 def is_published(name: str, rows: int | None, wanted: Mapping[str, FileFacts]) -> bool:
     """Return True if the file `name` with `rows` in a published table has rows of `wanted` alone.
 
-    Some rows of a file were once published under the name of the whole file; their count tells.
+    Some rows of a file were once published under the name of the whole file; their count shows it.
     """
     fact = wanted.get(name)
     if fact is not None:
@@ -173,7 +173,9 @@ def active_files(table: Path) -> dict[str, int | None]:
         for line in commit.read_text().splitlines():
             action = json.loads(line)
             if "add" in action:
-                found[action["add"]["path"]] = json.loads(action["add"].get("stats") or "{}").get("numRecords")
+                found[action["add"]["path"]] = json.loads(action["add"].get("stats") or "{}").get(
+                    "numRecords"
+                )
             elif "remove" in action:
                 found.pop(action["remove"]["path"], None)
     return found
@@ -291,23 +293,35 @@ def _add_action(fact: FileFacts, directory: Path, at_us: int) -> AddAction:
 
 def _column_stats(file: Path) -> dict[str, object]:
     """Return the bounds and the missing values of each column as Delta's statistics, so that readers skip files by them."""
-    footer = pq.read_metadata(file)
     low: dict[str, Any] = {}
     high: dict[str, Any] = {}
     missing: dict[str, int] = {}
-    for index in range(footer.num_columns):
-        groups = [footer.row_group(group).column(index) for group in range(footer.num_row_groups)]
-        name, found = groups[0].path_in_schema if groups else "", [group.statistics for group in groups]
-        if not found or "." in name or any(each is None for each in found):
-            continue
-        if all(each.has_null_count for each in found):
-            missing[name] = sum(each.null_count for each in found)
-        bounds = [(each.min, each.max) for each in found if each.has_min_max]
-        if len(bounds) == len(found):
-            least, most = min(each for each, _ in bounds), max(each for _, each in bounds)
-            if isinstance(least, _COMPARED) and not (isinstance(least, float) and not math.isfinite(least + most)):
-                low[name], high[name] = _stat(least, up=False), _stat(most, up=True)
+    for name, (least, most, nulls) in _bounds(file).items():
+        missing[name] = nulls
+        if isinstance(least, _COMPARED) and isinstance(most, _COMPARED):
+            if isinstance(least, float) and not math.isfinite(least + float(most)):
+                continue
+            low[name], high[name] = _stat(least, up=False), _stat(most, up=True)
     return {"minValues": low, "maxValues": high, "nullCount": missing}
+
+
+def _bounds(file: Path) -> dict[str, tuple[Any, Any, int]]:
+    """Return the least and greatest value and the missing ones of each plain column, from the footer or from few rows."""
+    footer = pq.read_metadata(file)
+    found: dict[str, tuple[Any, Any, int]] = {}
+    for index in range(footer.num_columns if footer.num_row_groups else 0):
+        groups = [footer.row_group(group).column(index) for group in range(footer.num_row_groups)]
+        name, stats = groups[0].path_in_schema, [group.statistics for group in groups]
+        if any(each is None or not (each.has_min_max and each.has_null_count) for each in stats):
+            if footer.num_rows > _MOST_ROWS_READ:
+                continue
+            column = pl.read_parquet(file, columns=[name.partition(".")[0]]).to_series()
+            if not column.dtype.is_nested():
+                found[name] = column.min(), column.max(), column.null_count()
+        elif "." not in name:
+            least, most = min(each.min for each in stats), max(each.max for each in stats)
+            found[name] = least, most, sum(each.null_count for each in stats)
+    return found
 
 
 def _stat(bound: Any, *, up: bool) -> Any:

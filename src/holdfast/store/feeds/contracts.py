@@ -28,7 +28,7 @@ _BATCHES: Final = schema.batches
 _SHORTEST: Final = 6
 _NEWEST: Final = Prepared(
     select(_BATCHES.c.contract_hash)
-    .where(_BATCHES.c.feed == bindparam("of_feed"))
+    .where(_BATCHES.c.feed == bindparam("of_feed"), LIVE)
     .order_by(_BATCHES.c.table_version.desc())
     .limit(1)
 )
@@ -97,7 +97,7 @@ def everything(connection: Connection) -> list[ContractRow]:
 
 
 def newest_of(connection: Connection, feed: str) -> str | None:
-    """Return the hash of the contract of the newest loaded batch of `feed`; None if nothing was ever loaded."""
+    """Return the hash of the contract of the newest live batch of `feed`, the last of `uses`; None if none is live."""
     found: str | None = _NEWEST.value(connection, {"of_feed": feed})
     return found
 

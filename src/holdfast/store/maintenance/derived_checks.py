@@ -30,7 +30,6 @@ from holdfast.store.catalog.delta import (
 from holdfast.store.db import schema
 from holdfast.store.db.statements import BACKED_OUT, load_columns
 from holdfast.store.feeds import contracts
-from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
 from holdfast.store.maintenance.ledger_checks import Mismatch
 from holdfast.store.serving import log_directory, prediction_log

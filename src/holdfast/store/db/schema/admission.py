@@ -59,7 +59,11 @@ admissions = Table(
         "Group of the feed at load time; empty without a group, null for a load rebuilt from its files.",
     ),
     optional("event_time", String(63), "Name of the event time column at load time."),
-    optional("group_period_us", BigInteger, "Length of the periods of the group at load time; null without a group."),
+    optional(
+        "group_period_us",
+        BigInteger,
+        "Length of the periods of the group at load time; null without a group.",
+    ),
     optional("group_zone", String(63), "Time zone in which these periods begin."),
     Index("ix_admissions_feed_rows_digest", "feed", "rows_digest"),
     Index("ix_admissions_feed_values_digest", "feed", "values_digest"),

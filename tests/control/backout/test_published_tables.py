@@ -1,0 +1,142 @@
+"""What left the store as Delta tables is withdrawn by a back-out: a new version at the same path, without its rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.control.backout.backout import finish_interrupted, plan_backout
+from holdfast.control.maintenance.compact import compact
+from holdfast.control.maintenance.repair import repair
+from holdfast.control.maintenance.verify import verify
+from holdfast.records import BatchId
+from holdfast.store import Store
+from holdfast.store.catalog import delta, snapshots
+from holdfast.store.durability import failpoints
+from holdfast.tables.backout import WithdrawPublished, explain
+from tests.support import backout_world as world
+from tests.support.profile import examples
+from tests.support.queries import write
+
+
+def _published(store: Store) -> tuple[str, Path]:
+    made = write(
+        store, snapshots.create, store.root, ["flights", "weather"], contract_hash="c", now_us=world.NOW_US
+    )
+    return made.snapshot, delta.publish(store, made.snapshot)["flights"]
+
+
+def _hours(table: Path, version: int | None = None) -> list[int]:
+    ids = pl.scan_delta(str(table), version=version).collect()["id"]
+    return (ids // 1000).unique().sort().to_list()
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_the_rows_are_withdrawn_and_the_plan_names_the_tables(tmp_path: Path, compacted: bool) -> None:
+    store = Store.open(tmp_path / "store")
+    for hour in (0, 3, 6):
+        for feed in (world.FLIGHTS, world.WEATHER):
+            world.load(store, tmp_path, feed, hour)
+    if compacted:
+        compact(store, now_us=world.NOW_US)
+    name, table = _published(store)
+    (step,) = [
+        each
+        for each in plan_backout(store, world.FEEDS, BatchId("weather", "h3")).steps
+        if isinstance(each, WithdrawPublished)
+    ]
+    assert set(step.tables) == {f"{name}/flights", f"{name}/weather"}
+    assert f"published/{name}/flights" in explain([step])[0]
+    world.take_out(store, world.WEATHER, 3)
+    assert (_hours(table), _hours(table, 0)) == ([0, 6], [0, 3, 6])
+    assert delta.publish(store, name)["flights"] == table
+    assert _hours(table) == [0, 6]
+    assert [each.code for each in verify(store).findings] == []
+
+
+def test_an_interrupted_withdrawal_is_a_finding_and_is_finished(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    for hour in (0, 3):
+        for feed in (world.FLIGHTS, world.WEATHER):
+            world.load(store, tmp_path, feed, hour)
+    _, table = _published(store)
+
+    def stop(point: str) -> None:
+        if point == "backout.removed":
+            raise KeyboardInterrupt
+
+    failpoints.armed = stop
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            world.take_out(store, world.FLIGHTS, 3)
+    finally:
+        failpoints.armed = None
+    assert _hours(table) == [0, 3]
+    assert any("holds rows that were backed out" in str(each) for each in verify(store).findings)
+    assert finish_interrupted(store, now_us=world.NOW_US) == [1]
+    assert _hours(table) == [0]
+    assert verify(store).findings == ()
+
+
+def test_repair_publishes_no_row_that_was_backed_out(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    for hour in (0, 3):
+        for feed in (world.FLIGHTS, world.WEATHER):
+            world.load(store, tmp_path, feed, hour)
+    _, table = _published(store)
+    world.take_out(store, world.FLIGHTS, 3)
+    (table / "_delta_log" / f"{0:020}.json").write_text("{}")
+    repair(store, now_us=world.NOW_US)
+    assert _hours(table) == [0]
+
+
+def test_a_filter_by_time_reads_the_files_of_that_time_alone(tmp_path: Path) -> None:
+    """Bounds and missing values of each column are in the log, as the rows have them."""
+    store = Store.open(tmp_path / "store")
+    for hour in (0, 3, 6):
+        world.load(store, tmp_path, world.FLIGHTS, hour)
+        world.load(store, tmp_path, world.WEATHER, hour)
+    _, table = _published(store)
+    rows = pl.read_delta(str(table))
+    by_file = delta.active_files(table)
+    assert sum(count or 0 for count in by_file.values()) == rows.height
+    log = [json.loads(line) for line in (table / "_delta_log" / f"{0:020}.json").read_text().splitlines()]
+    for add in (each["add"] for each in log if "add" in each):
+        found = json.loads(add["stats"])
+        mine = pl.read_parquet(table / add["path"])
+        assert found["minValues"]["id"] == mine["id"].min()
+        assert found["maxValues"]["id"] == mine["id"].max()
+        assert found["nullCount"]["delay"] == mine["delay"].null_count()
+        assert found["minValues"]["at"] <= mine["at"].min().isoformat() <= found["maxValues"]["at"] + "9"
+    hour = pl.col("at") >= world.START.replace(hour=5)
+    assert (pl.scan_delta(str(table)).filter(hour).collect()["id"] // 1000).unique().to_list() == [6]
+
+
+@examples(15)
+@given(
+    st.lists(st.sampled_from([0, 3, 6, 9]), min_size=1, max_size=4, unique=True),
+    st.lists(st.sampled_from([0, 3, 6, 9]), max_size=3, unique=True),
+    st.booleans(),
+)
+def test_every_published_table_has_the_rows_that_are_left(tmp_path_factory, loaded, gone, compacted) -> None:
+    """By brute force: whatever was published when, its newest version is its snapshot without what was backed out."""
+    directory = tmp_path_factory.mktemp("published")
+    store = Store.open(directory / "store")
+    published: dict[Path, set[int]] = {}
+    for count, hour in enumerate(loaded, 1):
+        for feed in (world.FLIGHTS, world.WEATHER):
+            world.load(store, directory, feed, hour)
+        if compacted and count == 2:
+            compact(store, now_us=world.NOW_US)
+        published[_published(store)[1]] = set(loaded[:count])
+    for hour in set(gone) & set(loaded):
+        world.take_out(store, world.FLIGHTS, hour)
+        for rows in published.values():
+            rows.discard(hour)
+        assert {table: set(_hours(table)) for table in published} == published
+    assert verify(store).findings == ()

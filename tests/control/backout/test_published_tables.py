@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,6 +97,14 @@ def test_repair_publishes_no_row_that_was_backed_out(tmp_path: Path) -> None:
     assert _hours(table) == [0]
 
 
+def test_the_fields_name_their_units_and_meanings(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    world.load(store, tmp_path, world.FLIGHTS, 0)
+    world.load(store, tmp_path, world.WEATHER, 0)
+    fields = {field.name: field.metadata for field in DeltaTable(_published(store)[1]).schema().fields}
+    assert (fields["delay"], fields["origin"]) == ({"unit": "min"}, {})
+
+
 def test_a_filter_by_time_reads_the_files_of_that_time_alone(tmp_path: Path) -> None:
     """Bounds and missing values of each column are in the log, as the rows have them."""
     store = Store.open(tmp_path / "store")
@@ -112,7 +122,10 @@ def test_a_filter_by_time_reads_the_files_of_that_time_alone(tmp_path: Path) -> 
         assert found["minValues"]["id"] == mine["id"].min()
         assert found["maxValues"]["id"] == mine["id"].max()
         assert found["nullCount"]["delay"] == mine["delay"].null_count()
-        assert found["minValues"]["at"] <= mine["at"].min().isoformat() <= found["maxValues"]["at"] + "9"
+        low, high = (datetime.fromisoformat(found[each]["at"]) for each in ("minValues", "maxValues"))
+        assert (
+            low <= mine["at"].min() <= mine["at"].max() <= high < mine["at"].max() + timedelta(milliseconds=1)
+        )
     hour = pl.col("at") >= world.START.replace(hour=5)
     assert (pl.scan_delta(str(table)).filter(hour).collect()["id"] // 1000).unique().to_list() == [6]
 

@@ -12,12 +12,15 @@ import polars as pl
 import pytest
 
 from holdfast.contract import Category, Contract, Number, Text, Timestamp
+from holdfast.control.backout.backout import execute_backout
+from holdfast.control.ingest import acceptance
 from holdfast.control.ingest import online_features as control
 from holdfast.control.ingest.contract_changes import accept
 from holdfast.control.ingest.ingest import ingest
 from holdfast.features import Aggregate
 from holdfast.features.asof import aggregate_rows
-from holdfast.feeds import Feed
+from holdfast.feeds import Expectations, Feed
+from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.files import data_files
@@ -128,3 +131,50 @@ def test_a_definition_whose_column_is_gone_stops_no_load(store: Store, load: Loa
     accept(store, slim, reason="x is not delivered any more", actor="test", now_us=1)
     assert ingest(store, slim, "slim", path, now_us=1).state == "loaded"
     assert served(store, HOURLY) == before
+
+
+def test_servers_read_no_value_of_a_suspect_batch(store: Store, tmp_path: Path) -> None:
+    """R15: not before an operator accepts it, whatever is loaded meanwhile; and then all that its rows give."""
+    feed = replace(FEED, expects=Expectations(max_future="1d"))
+
+    def go(hour: int, *, early: bool = False) -> None:
+        path = tmp_path / f"{hour}.parquet"
+        times = [START + timedelta(hours=hour, minutes=6 * n) for n in range(10)]
+        pl.DataFrame(
+            {"id": [f"{hour}-{n}" for n in range(10)], "e": ["a"] * 10, "x": [hour + 0.5] * 10, "at": times}
+        ).write_parquet(path)
+        now_us = 1 if early else round(times[-1].timestamp() * 1e6)
+        ingest(store, feed, f"b{hour}", path, now_us=now_us, aggregates=[HOURLY, DAILY])
+
+    def reference(*hours: int) -> list[tuple[str, int, float]]:
+        rows = data_files.read_rows(store, 1_000, "rows")
+        rows = rows.filter(pl.col("id").str.split("-").list.first().cast(pl.Int64).is_in(hours))
+        return sorted(aggregate_rows(HOURLY, rows).rows())
+
+    go(0)
+    go(1, early=True)
+    assert served(store, HOURLY) == reference(0)
+    go(2)
+    assert served(store, HOURLY) == reference(0, 2)
+    assert control.backfill(store, [feed], [HOURLY, DAILY], now_us=5) == 0
+    acceptance.accept(store, BatchId("rows", "b1"), reason="their clock", actor="ann", now_us=6)
+    assert control.backfill(store, [feed], [HOURLY, DAILY], now_us=7)
+    assert served(store, HOURLY) == reference(0, 1, 2)
+    assert served(store, DAILY) == trained(store, DAILY)
+    go(3, early=True)
+    execute_backout(store, [feed], BatchId("rows", "b2"), reason="wrong", actor="ann", now_us=8)
+    assert served(store, HOURLY) == reference(0, 1)
+
+
+def test_a_new_definition_is_not_complete_by_a_suspect_batch(
+    store: Store, load: Load, tmp_path: Path
+) -> None:
+    load(HOURLY)
+    feed = replace(FEED, expects=Expectations(max_future="1d"))
+    path = tmp_path / "suspect.parquet"
+    pl.DataFrame({"id": ["s"], "e": ["a"], "x": [1e6], "at": [START]}).write_parquet(path)
+    before = trained(store, DAILY)
+    ingest(store, feed, "suspect", path, now_us=1, aggregates=[HOURLY, DAILY])
+    assert served(store, DAILY) == []
+    control.backfill(store, [feed], [HOURLY, DAILY], now_us=7)
+    assert served(store, DAILY) == before

@@ -273,7 +273,12 @@ def test_training_refuses_a_contract_that_ingest_refuses(store, tmp_path):
             label=VISITS.contract.label,
         ),
     )
-    shop = replace(model(Selection()), examples=stated, feeds=(stated,))
+    base = model(Selection())
+    columns = (
+        Number("size", unit="cm", low=0, high=100) if each.name == "size" else each for each in COLUMNS
+    )
+    contract = Contract(*columns, key="id", event_time="at", label=base.contract.label, slices=("site",))
+    shop = replace(base, examples=stated, feeds=(stated,), contract=contract)
     with pytest.raises(RefusedError, match=r"HF210.*size: unit changed") as by_ingest:
         ingest(store, stated, "d9", delivery(tmp_path, 9), now_us=NOW_US)
     with pytest.raises(RefusedError, match=r"HF210.*size: unit changed") as by_training:

@@ -18,6 +18,7 @@ from holdfast.store.backout import backouts
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.catalog.online_features import Definition, OnlineValue
 from holdfast.store.db.ledger import Transaction
+from holdfast.store.feeds import violations
 from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
 from holdfast.tables.snapshots import LoadKey
@@ -80,6 +81,7 @@ def recompute(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str
     """
     with store.ledger.read() as connection:
         basis = batches.current_version(connection)
+        without = [*loads, *violations.suspect_loads(connection, feed)]
         known = online_features.definitions(connection, feed)
         removed_files = backouts.files_of(connection, feed, loads)
     aggregates = [Aggregate.from_dict(json.loads(each.definition_json)) for each, _ in known]
@@ -90,7 +92,7 @@ def recompute(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str
     touched: list[Aggregate] = []
     with store.ledger.read() as connection:
         for aggregate in aggregates:
-            changed = _changed(store, connection, aggregate, removed, basis, loads, event_time)
+            changed = _changed(store, connection, aggregate, removed, basis, without, event_time)
             values += changed
             touched += [aggregate] if changed else []
         complete = tuple(

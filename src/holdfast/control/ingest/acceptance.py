@@ -8,9 +8,9 @@ from typing import Final
 
 from holdfast.errors import NotFoundError
 from holdfast.feeds.groups import FeedGroup, find_lacking_feeds
-from holdfast.records import BatchId
+from holdfast.records import BatchId, Level
 from holdfast.store import Store
-from holdfast.store.catalog import snapshots
+from holdfast.store.catalog import batches, online_features, snapshots
 from holdfast.store.db import events
 from holdfast.store.feeds import admissions, violations
 from holdfast.store.feeds.violations import ViolationRow
@@ -46,7 +46,8 @@ class AcceptedAll:
 def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int) -> Accepted:
     """Record in one transaction that `actor` accepts every open violation of `batch`, because of `reason`.
 
-    The feed flows again when no other batch of it is suspect. Accepting a refused delivery loads nothing: it settles the
+    The feed flows again when no other batch of it is suspect. The next `backfill` or load of the feed makes the online values
+    of its rows. Accepting a refused delivery loads nothing: it settles the
     refusal, and the feed refuses no more if it was the last. Raises `NotFoundError` HF410 when the batch has no
     open violation.
 
@@ -68,6 +69,10 @@ def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int
                 state="nothing was changed",
                 next_command=f"holdfast feeds {batch.feed}",
             )
+        if any(row.level is Level.ERROR and row.check_name != violations.REREGISTERED for row in open_ones):
+            for load in batches.loads(connection, batch):
+                if load.live:
+                    online_features.reopen(connection, batch.feed, load.table_version)
         explanation = f"{reason}; accepted: {'; '.join(row.explanation for row in open_ones)}"
         events.append(
             connection, at_us=now_us, kind=ACCEPTED, subject=str(batch), explanation=explanation, actor=actor

@@ -76,8 +76,11 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
             return Retry(RetryReason.SWEPT)
         version = batches.new_version(connection, f"load {identity}", now_us)
         batches.insert(connection, manifest, staged.files, version)
-        online_features.upsert(connection, batch.online.values, version)
-        online_features.register(connection, batch.online.definitions, version)
+        if not suspect:  # servers read no value of a suspect batch before an operator accepts it
+            online_features.upsert(connection, batch.online.values, version)
+        online_features.register(
+            connection, batch.online.complete if suspect else batch.online.definitions, version
+        )
         events.append(
             connection,
             at_us=now_us,
@@ -113,6 +116,10 @@ def _has_changed(connection: Transaction, batch: AdmittedBatch) -> bool:
         or contract_changes.has_changed(connection, feed.name, feed.contract.hash, batch.judgement.change)
         or lookups.may_be_outdated(connection, feed, facts, batch.checked_version)
         or (batch.basis is not None and batches.has_feed_changed(connection, feed.name, batch.basis))
+        or (
+            batch.online.basis is not None
+            and tuple(violations.suspect_loads(connection, feed.name)) != batch.online.withheld
+        )
     )
 
 
@@ -184,6 +191,9 @@ def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us:
         if any(each.check == place.check_name for each in admission.in_place(feed, facts, history)):
             continue
         violations.withdraw(connection, place.violation_id, now_us=now_us)
+        for load in batches.loads(connection, BatchId(feed.name, place.batch)):
+            if load.live:
+                online_features.reopen(connection, feed.name, load.table_version)
         explanation = (
             f"batch {batch.batch} came and nothing is missing any more; withdrawn: {place.explanation}"
         )

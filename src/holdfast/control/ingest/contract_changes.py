@@ -152,9 +152,12 @@ def accept(store: Store, feed: Feed, *, reason: str, actor: str, now_us: int) ->
     with store.ledger.write() as connection:
         before, after = contracts.newest_of(connection, feed.name), feed.contract
         if before is None or before == after.hash:
+            why = (
+                "has no loaded batch" if before is None else "was loaded under the contract that is declared"
+            )
             raise NotFoundError(
                 "HF410",
-                f"feed {feed.name!r} was loaded under the contract that is declared: there is no change to accept",
+                f"feed {feed.name!r} {why}: there is no change to accept",
                 state="nothing was changed",
                 next_command="holdfast contract show",
             )

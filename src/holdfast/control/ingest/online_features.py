@@ -24,8 +24,10 @@ from holdfast.store import Store
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.catalog.online_features import Definition, OnlineValue
 from holdfast.store.db.ledger import Transaction
+from holdfast.store.feeds import violations
 from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
+from holdfast.tables.snapshots import LoadKey
 
 _MOST_ATTEMPTS: Final = 8
 
@@ -34,12 +36,15 @@ _MOST_ATTEMPTS: Final = 8
 class Computed:
     """Values with the definitions that are complete with them, and the table version that was read for them.
 
-    `basis` is None when no aggregate is kept over the feed: nothing then depends on other batches.
+    `basis` is None when no aggregate is kept over the feed: nothing then depends on other batches. `withheld` are the suspect
+    loads whose rows are in no value (R15); `complete` are the definitions that were complete without the batch.
     """
 
     basis: int | None
     values: tuple[OnlineValue, ...] = ()
     definitions: tuple[Definition, ...] = ()
+    complete: tuple[Definition, ...] = ()
+    withheld: tuple[LoadKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +57,11 @@ class _Kept:
 
     @property
     def definitions(self) -> tuple[Definition, ...]:
-        return tuple(
-            Definition(each.key, each.over, canonical_json(each.as_dict()))
-            for each in (*self.complete, *self.behind)
-        )
+        return _definitions((*self.complete, *self.behind))
+
+
+def _definitions(aggregates: Sequence[Aggregate]) -> tuple[Definition, ...]:
+    return tuple(Definition(each.key, each.over, canonical_json(each.as_dict())) for each in aggregates)
 
 
 def compute(store: Store, feed: Feed, declared: Sequence[Aggregate], batch: pl.DataFrame) -> Computed:
@@ -64,21 +70,28 @@ def compute(store: Store, feed: Feed, declared: Sequence[Aggregate], batch: pl.D
     `declared` are those over `feed` that the project declares now; those that it declared before are computed with
     them. Of the rows loaded before, only those are read that a changed value's window can hold; all are read for an
     aggregate whose values lack rows, because it is new or was not declared when they were loaded. The values equal,
-    to the last bit, what all rows of the feed would have given.
+    to the last bit, what all rows of the feed would have given, without those of suspect batches.
     """
     with store.ledger.read() as connection:
         kept = _kept(connection, feed, declared, batch)
         if not kept.definitions:
             return Computed(None)
+        withheld = tuple(violations.suspect_loads(connection, feed.name))
         oldest = _oldest(feed, kept.complete, batch)
         recent = data_files.entries(
-            connection, feed.name, kept.basis, lookback_start_us=None if oldest is None else _us(oldest)
+            connection,
+            feed.name,
+            kept.basis,
+            lookback_start_us=None if oldest is None else _us(oldest),
+            excluded=withheld,
         )
-        everything = data_files.entries(connection, feed.name, kept.basis) if kept.behind else []
+        everything = (
+            data_files.entries(connection, feed.name, kept.basis, excluded=withheld) if kept.behind else []
+        )
     at_least = None if oldest is None else (feed.contract.event_time, oldest)
     values = _changed(kept.complete, _read(store, feed, recent, kept.complete, at_least), batch)
     values += _all(kept.behind, _read(store, feed, everything, kept.behind, None), batch)
-    return Computed(kept.basis, tuple(values), kept.definitions)
+    return Computed(kept.basis, tuple(values), kept.definitions, _definitions(kept.complete), withheld)
 
 
 def backfill(store: Store, feeds: Sequence[Feed], aggregates: Sequence[Aggregate], *, now_us: int) -> int:
@@ -102,12 +115,16 @@ def _backfill(store: Store, feed: Feed, aggregates: Sequence[Aggregate], now_us:
             kept = _kept(connection, feed, aggregates, None)
             if not kept.behind:
                 return 0
-            everything = data_files.entries(connection, feed.name, kept.basis)
+            withheld = violations.suspect_loads(connection, feed.name)
+            everything = data_files.entries(connection, feed.name, kept.basis, excluded=withheld)
         values = _all(kept.behind, _read(store, feed, everything, kept.behind, None), None)
         made = _Kept(kept.basis, (), kept.behind).definitions
         with store.ledger.write() as connection:
             # The binding look: a load may have come since the rows were read, and its values would be lost.
-            if batches.has_feed_changed(connection, feed.name, kept.basis):
+            if (
+                batches.has_feed_changed(connection, feed.name, kept.basis)
+                or violations.suspect_loads(connection, feed.name) != withheld
+            ):
                 continue
             version = batches.new_version(connection, f"aggregates over {feed.name}", now_us)
             online_features.upsert(connection, values, version)

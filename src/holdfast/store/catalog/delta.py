@@ -28,6 +28,7 @@ from deltalake import Schema
 from deltalake.transaction import AddAction, create_table_with_add_actions
 from sqlalchemy import Connection, select
 
+from holdfast.contract import Contract
 from holdfast.errors import InputError, UnavailableError
 from holdfast.records import canonical_json, sha256_hex
 from holdfast.store.catalog import snapshots
@@ -79,7 +80,8 @@ def publish(store: Store, snapshot: str) -> dict[str, Path]:
         if not target.is_dir():
             with store.ledger.read() as connection:
                 facts = publishable(connection, found.snapshot, table.table)
-            _publish_table(store.root, target, facts, found.created_at_us)
+                contract = _contract(connection, table.table, found.table_version)
+            _publish_table(store.root, target, facts, contract, found.created_at_us)
             # A back-out may have come since the files were read, and its withdrawal may have found no table yet.
             withdraw(store, found.snapshot, table.table, now_us=found.created_at_us)
         made[table.table] = target
@@ -220,7 +222,9 @@ def _commit(table: Path, removed: Sequence[str], added: Sequence[AddAction], now
     fsync.replace(table / CHECKSUM_FILE, json.dumps(file_checksums(table)).encode())
 
 
-def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_at_us: int) -> None:
+def _publish_table(
+    root: Path, target: Path, facts: list[FileFacts], contract: Contract | None, created_at_us: int
+) -> None:
     fsync.make_directory(target.parent)
     draft = target.with_name(f"{uuid.uuid4().hex}{DRAFT}")
     lock = file_locks.create_locked(draft, directory=True)
@@ -228,7 +232,7 @@ def _publish_table(root: Path, target: Path, facts: list[FileFacts], created_at_
         placed = [_place(root, draft, fact) for fact in facts]
         create_table_with_add_actions(
             str(draft),
-            _schema(draft),
+            _schema(draft, contract),
             [_add_action(fact, draft, created_at_us) for fact in placed],
             mode="error",
             partition_by=[],
@@ -299,7 +303,7 @@ def _column_stats(file: Path) -> dict[str, object]:
     for name, (least, most, nulls) in _bounds(file).items():
         missing[name] = nulls
         if isinstance(least, _COMPARED) and isinstance(most, _COMPARED):
-            if isinstance(least, float) and not math.isfinite(least + float(most)):
+            if any(isinstance(each, float) and not math.isfinite(each) for each in (least, most)):
                 continue
             low[name], high[name] = _stat(least, up=False), _stat(most, up=True)
     return {"minValues": low, "maxValues": high, "nullCount": missing}
@@ -334,8 +338,33 @@ def _stat(bound: Any, *, up: bool) -> Any:
     return bound
 
 
-def _schema(directory: Path) -> Schema:
-    """Return the columns of all files together, in the types of Delta."""
+def _contract(connection: Connection, table: str, version: int) -> Contract | None:
+    """Return the contract of the newest load of `table` at a table version; None if the ledger does not have it."""
+    contracts = schema.contracts
+    newest = (
+        select(contracts.c.contract_json)
+        .join(_BATCHES, _BATCHES.c.contract_hash == contracts.c.contract_hash)
+        .where(_BATCHES.c.feed == table, _BATCHES.c.table_version <= version)
+        .order_by(_BATCHES.c.table_version.desc())
+        .limit(1)
+    )
+    found = connection.execute(newest).scalar()
+    return None if found is None else Contract.from_json(found)
+
+
+def _described(columns: pa.Schema, contract: Contract | None) -> pa.Schema:
+    """Return `columns` with the unit and the meaning of each in the metadata of its field."""
+    for column in contract.columns if contract is not None else ():
+        stated = {name: getattr(column, name, None) for name in ("unit", "semantic")}
+        metadata = {name: str(value) for name, value in stated.items() if value is not None}
+        index = columns.get_field_index(column.name)
+        if metadata and index >= 0:
+            columns = columns.set(index, columns.field(index).with_metadata(metadata))
+    return columns
+
+
+def _schema(directory: Path, contract: Contract | None) -> Schema:
+    """Return the columns of all files together, in the types of Delta, with their units and meanings."""
     # Converted before they are merged: files of before and after a change of zone have the same timestamps.
     schemas = [
         pa.schema([field.with_type(_delta_type(field.type)) for field in pq.read_schema(path)])
@@ -350,7 +379,7 @@ def _schema(directory: Path) -> Schema:
             state="this table was not published",
             next_command="give the new column of the contract a name of its own, or back out the batches of the old contract",
         ) from error
-    return Schema.from_arrow(merged)
+    return Schema.from_arrow(_described(merged, contract))
 
 
 def _delta_type(found: pa.DataType) -> pa.DataType:

@@ -13,6 +13,7 @@ from holdfast.records import BatchId, Level, Violation
 from holdfast.store.db import rows, schema
 from holdfast.store.db.events import SYSTEM
 from holdfast.store.db.statements import LIVE, UNACCEPTED_ERROR, Prepared, at_version, pieces, same_load
+from holdfast.tables.snapshots import LoadKey
 
 _VIOLATIONS: Final = schema.violations
 _BATCHES: Final = schema.batches
@@ -197,6 +198,14 @@ def withdraw(connection: Connection, violation: int, *, now_us: int) -> None:
 def suspect_batches(connection: Connection, feed: str) -> list[str]:
     """Return the loaded batches of `feed` that broke an expectation at level "error" and are not accepted."""
     return list(connection.execute(_SUSPECT_BATCHES, {"of_feed": feed}).scalars())
+
+
+def suspect_loads(connection: Connection, feed: str) -> list[LoadKey]:
+    """Return the loads of `suspect_batches` without those that are only re-registered: servers read no value of their rows."""
+    query = _SUSPECT_BATCHES.with_only_columns(
+        _VIOLATIONS.c.feed, _VIOLATIONS.c.batch, _VIOLATIONS.c.epoch
+    ).where(_VIOLATIONS.c.check_name != REREGISTERED)
+    return [(row.feed, row.batch, row.epoch) for row in connection.execute(query, {"of_feed": feed})]
 
 
 def reregistered_batches(connection: Connection, feed: str) -> list[str]:

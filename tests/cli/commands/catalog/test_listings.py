@@ -108,3 +108,15 @@ def test_the_newest_batch_of_a_feed_is_the_one_loaded_last(run: Run) -> None:
     (totals,) = [each["totals"] for each in run("feeds")[1]["feeds"]]
     assert (totals["batches"], totals["newest_batch"]) == (2, "day-1")
     assert run("status")[1]["feeds"][0]["newest_batch"] == "day-1"
+
+
+def test_a_tainted_snapshot_is_not_exported(run: Run) -> None:
+    deliver(run, 1, 2)
+    first = run("snapshot", "export")[1]["snapshot"]
+    plan = run("backout", "departures", "day-1")[1]
+    assert [each["tables"] for each in plan["steps"] if each["step"] == "WithdrawPublished"] == [
+        [f"{first}/departures"]
+    ]
+    assert run("backout", "departures", "day-1", "--apply", "--reason", "wrong clock")[0] == 0
+    status, refused = run("snapshot", "export", first)
+    assert (status, refused["error"]["code"]) == (1, "HF406")

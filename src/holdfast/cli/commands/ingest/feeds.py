@@ -13,6 +13,7 @@ from holdfast.cli.output import Output
 from holdfast.cli.project import Limit, Run, misused, now_us, with_project
 from holdfast.control.ingest import acceptance as accepting
 from holdfast.control.ingest import feed_status as standing
+from holdfast.control.ingest.online_features import backfill
 from holdfast.errors import NotFoundError
 from holdfast.feeds import batch_id
 from holdfast.feeds.state_machine import State
@@ -196,6 +197,7 @@ def _accept(run: Run, feed: str, accepted: BatchId, reason: str, *, incomplete: 
         run.out.result({"batch": str(accepted), "without": lacking})
         return
     done = accepting.accept(run.store, accepted, reason=reason, actor=run.actor, now_us=now_us())
+    backfill(run.store, run.model.feeds, run.model.aggregates, now_us=now_us())
     run.out.print(f"[green]ok[/] accepted {counted(len(done.violations), 'violation')} of {done.batch}")
     for row in done.violations:
         run.out.print(f"  {row.check_name} {escape(row.subject)}: {escape(row.explanation)}")

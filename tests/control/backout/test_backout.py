@@ -7,12 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from holdfast.control.backout.backout import finish_interrupted, plan_backout
+from holdfast.control.backout.backout import execute_backout, finish_interrupted, plan_backout
+from holdfast.control.ingest.ingest import ingest
 from holdfast.errors import ConflictError, IntegrityError, NotFoundError
 from holdfast.records import BatchId
 from holdfast.store import Store
@@ -63,6 +65,27 @@ def test_a_batch_goes_with_its_group_and_comes_back_corrected(tmp_path: Path, st
         world.load(store, tmp_path, world.WEATHER, 1).epoch == 1
     )  # this file was right: the same bytes again
     clean = world.never_saw(tmp_path / "again", tmp_path, {**kept, ("flights", 1): 1, ("weather", 1): 0})
+    assert world.readable(store) == world.readable(clean)
+    assert world.served(store) == world.served(clean)
+
+
+def test_siblings_under_other_ids_go_together_with_what_servers_read_of_them(
+    tmp_path: Path, store: Store
+) -> None:
+    """R8: one flights delivery of five hours, and weather by the hour under ids of its own; another hour stays."""
+    world = backout_world
+    long = tmp_path / "long.parquet"
+    pl.concat(
+        [pl.read_parquet(world.delivery(tmp_path, world.FLIGHTS, hour)) for hour in (0, 3)]
+    ).write_parquet(long)
+    ingest(store, world.FLIGHTS, "long", long, now_us=world.NOW_US, aggregates=world.AGGREGATES)
+    for hour in (0, 3, 6):
+        world.load(store, tmp_path, world.WEATHER, hour)
+    done = execute_backout(
+        store, world.FEEDS, BatchId("flights", "long"), reason="wrong", actor="ann", now_us=world.NOW_US
+    )
+    assert list(done.plan.loads) == [("flights", "long", 0), ("weather", "h0", 0), ("weather", "h3", 0)]
+    clean = world.never_saw(tmp_path / "clean", tmp_path, {("weather", 6): 0})
     assert world.readable(store) == world.readable(clean)
     assert world.served(store) == world.served(clean)
 

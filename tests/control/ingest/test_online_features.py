@@ -163,7 +163,8 @@ def test_servers_read_no_value_of_a_suspect_batch(store: Store, tmp_path: Path) 
     assert served(store, DAILY) == trained(store, DAILY)
     go(3, early=True)
     execute_backout(store, [feed], BatchId("rows", "b2"), reason="wrong", actor="ann", now_us=8)
-    assert served(store, HOURLY) == reference(0, 1)
+    left = [value for value in served(store, HOURLY) if value[2] is not None]
+    assert left == reference(0, 1)
 
 
 def test_a_new_definition_is_not_complete_by_a_suspect_batch(

@@ -145,7 +145,13 @@ def _load_to_remove(load: LiveLoad, declared: Mapping[str, Feed]) -> LoadToRemov
 
 def recompute_all(store: Store, removed: Sequence[LoadToRemove]) -> tuple[Recomputation, ...]:
     """Return the online values without `removed`, feed by feed. This part of a plan reads rows."""
-    return tuple(recompute(store, each.load.feed, [each.load.key], each.event_time) for each in removed)
+    of_feed: dict[str, list[LoadToRemove]] = {}
+    for each in removed:
+        of_feed.setdefault(each.load.feed, []).append(each)
+    return tuple(
+        recompute(store, feed, [each.load.key for each in loads], loads[0].event_time)
+        for feed, loads in of_feed.items()
+    )
 
 
 def make_plan(

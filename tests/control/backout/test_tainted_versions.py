@@ -260,7 +260,7 @@ def test_responses_and_feedback_are_listed_by_version_and_time(case: Case) -> No
             connection.execute(
                 insert(schema.outcomes).values(
                     prediction_id=f"p{number}", model="m", version=bad, arm="champion", probability=0.5, label=1.0,
-                    event_time_us=1, joined_at_us=first,
+                    event_time_us=1, joined_at_us=first, predicted_at_us=1,
                 )
             )  # fmt: skip
     plan = plan_backout(case.store, case.rows.FEEDS, BatchId("flights", "h1"))

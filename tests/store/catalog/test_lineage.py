@@ -149,7 +149,7 @@ class History:
             prediction = f"p{version}"
             self.put("labels", prediction_id=prediction, value=1.0, source="s", received_at_us=1, joined=1)
             self.put("outcomes", prediction_id=prediction, model="m", version=version, arm="champion", probability=0.5,
-                     label=1.0, event_time_us=1, joined_at_us=1)  # fmt: skip
+                     label=1.0, event_time_us=1, joined_at_us=1, predicted_at_us=1)  # fmt: skip
             self.edge(Node(NodeKind.PREDICTIONS, version), Node(NodeKind.LABELS, version))
 
     def impact(self) -> dict[Node, set[Node]]:

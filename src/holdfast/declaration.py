@@ -58,13 +58,14 @@ class Model:
     holdout
         The newest span of labelled rows, which is never trained on and by which the gates evaluate.
     golden
-        Requests whose predictions an owner vouches for.
+        Requests whose predictions an owner vouches for: by the gate, and by servers after each new plan and every hour.
     gates
         The bounds of the gates.
     rollout
         The policy by which a qualified version takes over the traffic.
     objective
-        The bound of a metric; a version that misses it on held-out days is not rolled out. None sets no bound.
+        The bound of a metric; a version that misses it on held-out days is not rolled out, and a champion that misses it
+        is reported. None sets no bound.
     selection
         Which rows are trained on, and their weights; all rows with equal weight by default.
     hooks

@@ -69,11 +69,7 @@ def check_golden(report: LoadReport, queries: Sequence[GoldenQuery]) -> GateResu
     if len(report.golden) != len(queries):
         why = f"{len(report.golden)} predictions were given for {len(queries)} golden queries"
         return GateResult(GATE, Verdict.ERROR, why)
-    wrong = [
-        f"{query.name!r} got {prediction:.4f}, correct is {query.bounds[0]:.4f} to {query.bounds[1]:.4f}"
-        for query, prediction in zip(queries, report.golden, strict=True)
-        if not query.bounds[0] <= prediction <= query.bounds[1]
-    ]
+    wrong = wrong_predictions(queries, report.golden)
     return GateResult(
         GATE,
         Verdict.FAIL if wrong else Verdict.PASS,
@@ -81,3 +77,16 @@ def check_golden(report: LoadReport, queries: Sequence[GoldenQuery]) -> GateResu
         observed=float(len(wrong)),
         bound=0.0,
     )
+
+
+def wrong_predictions(queries: Sequence[GoldenQuery], predictions: Sequence[float]) -> list[str]:
+    """Return each query whose prediction lies outside its bounds, in words; `predictions` are in the order of `queries`.
+
+    >>> wrong_predictions([GoldenQuery("far", {}, between=(0.5, 1.0))], [0.25])
+    ["'far' got 0.2500, correct is 0.5000 to 1.0000"]
+    """
+    return [
+        f"{query.name!r} got {prediction:.4f}, correct is {query.bounds[0]:.4f} to {query.bounds[1]:.4f}"
+        for query, prediction in zip(queries, predictions, strict=True)
+        if not query.bounds[0] <= prediction <= query.bounds[1]
+    ]

@@ -71,6 +71,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     from holdfast.control.drills import runner
     from holdfast.control.integrations import cdevents, exporter, openlineage
     from holdfast.control.maintenance import verify
+    from holdfast.control.probing.golden import GoldenQueries
     from holdfast.control.reports.live_objective import ObjectiveMonitor
     from holdfast.control.rollout import webhooks
 
@@ -98,6 +99,8 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     concerns = daemon.concerns()
     if model.label_feeds:
         concerns["matching label feeds with predictions"] = FeedLabels(model)
+    if model.golden:
+        concerns["requesting the golden queries"] = GoldenQueries(model)
     if model.objective is not None:
         concerns["comparing quality with the objective"] = ObjectiveMonitor(model.objective)
     if model.drills is not None:

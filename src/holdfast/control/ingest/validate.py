@@ -134,7 +134,9 @@ def _check_rows(feed: Feed, delivery: Delivery) -> BatchVerdict:
         found = changed_columns(feed.contract, columns) or (
             Violation("schema", "", Level.CRITICAL, error.what),
         )
-        raise RefusalError(delivery.batch, feed.contract.hash, found, _with_renames(error, found)) from error
+        raise RefusalError(
+            delivery.batch, feed.contract.hash, found, _with_advice(error, feed, found)
+        ) from error
 
 
 def _repetition(batch: BatchId, feed: Feed, known: Known) -> RefusalError:
@@ -152,11 +154,15 @@ def _repetition(batch: BatchId, feed: Feed, known: Known) -> RefusalError:
     return RefusalError(batch, feed.contract.hash, (broken,), error)
 
 
-def _with_renames(error: InputError, found: tuple[Violation, ...]) -> InputError:
-    """Add the likely new names of columns to the message of `error`."""
+def _with_advice(error: InputError, feed: Feed, found: tuple[Violation, ...]) -> InputError:
+    """Add the likely new names of columns to the message of `error`, and what to declare if only the label is missing."""
     renamed = [each.explanation for each in found if RENAMED in each.explanation]
     what = f"{error.what} ({'; '.join(renamed)})" if renamed else error.what
-    return InputError(error.code, what, state=error.state, next_command=error.next_command)
+    advice, label = error.next_command, feed.contract.label
+    if label is not None and not renamed and what == f"missing: {label.name}":
+        declared = f'Label({label.name!r}, ..., missing="keep")'
+        advice = f"if labels come later, declare {declared} and a feed with labels_for={feed.name!r}"
+    return InputError(error.code, what, state=error.state, next_command=advice)
 
 
 @lru_cache(maxsize=64)

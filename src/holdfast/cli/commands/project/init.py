@@ -41,9 +41,9 @@ from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.errors import ConflictError, InputError
 from holdfast.qualify.gate_config import Gates
 from holdfast.records import check_name
-from holdfast.rollout.forecast import forecast, suggest
-from holdfast.rollout.forecast import span as in_days
-from holdfast.rollout.forecast import to_python as policy_line
+from holdfast.rollout.expected_duration import forecast, suggest
+from holdfast.rollout.expected_duration import span as in_days
+from holdfast.rollout.expected_duration import to_python as policy_line
 from holdfast.store.sources.csv_reader import read_csv
 from holdfast.store.sources.delivery import LIMIT_BYTES, UnreadableError
 from holdfast.store.sources.parquet_reader import read_parquet

@@ -17,7 +17,7 @@ from holdfast.control.reports import policy_power
 from holdfast.declaration import Model
 from holdfast.records import DAY_US, MINUTE_US
 from holdfast.rollout import Canary
-from holdfast.rollout.forecast import Forecast, forecast, span, suggest, to_python
+from holdfast.rollout.expected_duration import Forecast, forecast, span, suggest, to_python
 from holdfast.rollout.power import MeasuredTraffic, PowerRow
 from holdfast.store import Store
 from holdfast.store.rollout import rollouts

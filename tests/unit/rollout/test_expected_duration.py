@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from holdfast.rollout import Canary
-from holdfast.rollout.forecast import forecast, suggest
+from holdfast.rollout.expected_duration import forecast, suggest
 
 WEEK = 1_156 / 7
 """Requests a day of the user whose first step would last 17 weeks."""

@@ -6,9 +6,11 @@ import dataclasses
 import inspect
 import json
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from inspect import Parameter
+from pathlib import Path
 from typing import Final, get_args
 
 import typer
@@ -36,12 +38,15 @@ from holdfast.contract.batch.compiler import dtype
 from holdfast.contract.schema.missing import SHORTHAND
 from holdfast.contract.schema.rule_ast import OPERATORS
 from holdfast.contract.schema.units import SAME, find_conversion
+from holdfast.control.reports.metrics import LoopCounters, StatusCollector
+from holdfast.control.reports.status import StatusReader
 from holdfast.errors import CODES
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.rollout.model.state_machine import RESTING, TRANSITIONS, State
 from holdfast.serve.inference.metrics import Counters, ServerCollector, ServerFacts
 from holdfast.serve.protocol.oip import input_spec
 from holdfast.settings import SETTINGS
+from holdfast.store import Store
 from holdfast.store.db.schema import METADATA
 
 WIDTH: Final = 100
@@ -148,6 +153,23 @@ def limits() -> str:
     return table(
         ("limit", "default"),
         ((f"`{each.name}`", f"{each.default:,}") for each in dataclasses.fields(ConnectionLimits)),
+    )
+
+
+def model_metrics() -> str:
+    """Every metric of the control loop and the page that is not of the process."""
+    with tempfile.TemporaryDirectory() as directory:
+        store = Store.open(Path(directory) / "store")
+        reader = StatusReader(store, "m")
+        collector = StatusCollector("m", lambda: reader.read(now_us=0), LoopCounters())
+        found = [family for family in collector.collect() if family.name.startswith("holdfast_")]
+        store.ledger.close()
+    return table(
+        ("metric", "kind", "meaning"),
+        (
+            (f"`{family.name}{'_total' * (family.type == 'counter')}`", family.type, family.documentation)
+            for family in found
+        ),
     )
 
 

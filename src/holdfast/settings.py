@@ -27,6 +27,7 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "Host names by which clients may call server and page, separated by commas; localhost and addresses are allowed.",
     ),
     ("HOLDFAST_PAGE_PORT", "8081", "Port of the page; 0 takes a free one."),
+    ("HOLDFAST_CONTROL_PORT", "8082", "Port of the control loop's /metrics; 0 for none."),
     (
         "HOLDFAST_SOURCE_BYTES",
         "8589934592",
@@ -96,6 +97,7 @@ class Settings:
     host: str
     port: int
     page_port: int
+    control_port: int = 0
     names: tuple[str, ...] = ()
     source_bytes: int = 8 << 30
     source_seconds: float = 300.0
@@ -122,6 +124,7 @@ class Settings:
             host=values["HOLDFAST_HOST"],
             port=_port("HOLDFAST_PORT", values),
             page_port=_port("HOLDFAST_PAGE_PORT", values),
+            control_port=_port("HOLDFAST_CONTROL_PORT", values),
             names=tuple(name.strip() for name in values["HOLDFAST_NAMES"].split(",") if name.strip()),
             source_bytes=_count("HOLDFAST_SOURCE_BYTES", values),
             source_seconds=_count("HOLDFAST_SOURCE_SECONDS", values),

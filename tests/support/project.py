@@ -62,7 +62,11 @@ class Project:
     def environment(self) -> dict[str, str]:
         """The environment of every command."""
         own = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
-        ports = {"HOLDFAST_PORT": str(self.port), "HOLDFAST_PAGE_PORT": str(self.page_port)}
+        ports = {
+            "HOLDFAST_PORT": str(self.port),
+            "HOLDFAST_PAGE_PORT": str(self.page_port),
+            "HOLDFAST_CONTROL_PORT": "0",
+        }
         return own | ports | {"PYTHONPATH": PYTHONPATH}
 
     def run(self, *arguments: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from holdfast.control.reports.metrics import StatusCollector
 from holdfast.control.reports.status import Status, StatusReader
 from holdfast.errors import HoldfastError
 from holdfast.feeds import Feed
@@ -44,6 +46,7 @@ SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
 )
 """The headers of every response: no inline script, no foreign resource, no framing of the page."""
 
+_OPENMETRICS: Final = "application/openmetrics-text"
 _NO_STORE: Final = {"cache-control": "no-store"}
 _HERE: Final = Path(__file__).parent
 _FIGURES: Final = (ago, share, span, count, day, latency, timestamp, number, percent, size, colour)
@@ -84,6 +87,7 @@ def build_app(
             Route("/live", pages.live, methods=["GET"]),
             Route("/api/status", pages.api_status, methods=["GET"]),
             Route("/api/rollout", pages.api_rollout, methods=["GET"]),
+            Route("/metrics", pages.metrics, methods=["GET"]),
             Route("/health", _health, methods=["GET"]),
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ],
@@ -118,6 +122,13 @@ class _Pages:
     def api_rollout(self, _request: Request) -> Response:
         """Return the running rollout as JSON: metrics, evidence over time, webhooks, drills."""
         return JSONResponse(asdict(self._rollout(self._clock_us())), headers=_NO_STORE)
+
+    def metrics(self, request: Request) -> Response:
+        """Return metrics for Prometheus; OpenMetrics if the Accept header names it."""
+        accept = request.headers.get("accept", "")
+        encoder, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in accept else "")
+        found = encoder(StatusCollector(self._model, self._status))
+        return Response(found, media_type=content_type, headers=_NO_STORE)
 
     def _rollout(self, now_us: int) -> rollout_section.RolloutSection:
         return rollout_section.read(self._store, self._model, now_us=now_us)

@@ -179,11 +179,11 @@ def _latency_tile(status: Status) -> Tile:
     champion = None if status.plan is None else status.plan.champion
     found = next((each for each in status.use.versions if each.version == champion), None)
     if found is None:
-        return Tile("Latency, p99", "–", "of the champion, at the server")
+        return Tile("Processor time, p99", "–", "of the champion, at the server")
     return Tile(
-        "Latency, p99",
+        "Processor time, p99",
         web_formatting.latency(found.p99_seconds),
-        f"p50 {web_formatting.latency(found.p50_seconds)}; buckets of 12 %",
+        f"p50 {web_formatting.latency(found.p50_seconds)}; response times are in /metrics of the server",
     )
 
 

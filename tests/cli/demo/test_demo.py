@@ -19,7 +19,9 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     directory = tmp_path_factory.mktemp("demo") / "stage"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
     # Ports of its own: by the time that the servers start, another test may have those that the demo prefers.
-    environment |= {name: str(free_port(0)) for name in ("HOLDFAST_PORT", "HOLDFAST_PAGE_PORT")}
+    environment |= {
+        name: str(free_port(0)) for name in ("HOLDFAST_PORT", "HOLDFAST_PAGE_PORT", "HOLDFAST_CONTROL_PORT")
+    }
     run = subprocess.run(
         [sys.executable, "-m", "holdfast", "demo", "--json", "--directory", str(directory)],
         stdin=subprocess.DEVNULL,

@@ -84,7 +84,11 @@ class Sandbox:
         for name in EXAMPLE_FILES:
             shutil.copy(example / name, directory / name)
         _split(directory, first, last)
-        for name, preferred in (("HOLDFAST_PORT", 8080), ("HOLDFAST_PAGE_PORT", 8081)):
+        for name, preferred in (
+            ("HOLDFAST_PORT", 8080),
+            ("HOLDFAST_PAGE_PORT", 8081),
+            ("HOLDFAST_CONTROL_PORT", 8082),
+        ):
             os.environ[name] = str(free_port(int(os.environ.get(name, preferred))))
         project = Project.load(directory)
         settings, model = project.settings, project.model

@@ -37,6 +37,36 @@ labels.
 """
 
 
+def list_reasons(contract: Contract) -> tuple[str, ...]:
+    """Return every reason why a request of `contract` may be refused.
+
+    >>> from holdfast.contract import Contract, Number, Text, Timestamp
+    >>> contract = Contract(Number("distance", unit="mi"), Timestamp("at", tz="UTC"), Text("id"), key="id", event_time="at")
+    >>> [reason for reason in list_reasons(contract) if reason.startswith("distance")]
+    ['distance|missing', 'distance|type', 'distance|not_finite', 'distance|not_exact', 'distance|range']
+    """
+    found = [EXTRA]
+    for column in contract.request_columns:
+        rules = ["missing"] if isinstance(column.missing, Reject) else []
+        match column:
+            case Number():
+                rules += ["type", "not_finite", "not_exact", "range"]
+            case Integer():
+                rules += ["type", "not_exact", "range"]
+            case Category():
+                rules += ["type", "not_unicode", "nul", "unseen"]
+            case Text():
+                rules += ["type", "not_unicode", "nul", "too_long", "pattern"]
+            case Timestamp():
+                rules += ["type", "zone", "gap", "fold", "range"]
+            case Boolean() | Label():
+                rules += ["type"]
+            case _:
+                assert_never(column)
+        found += [f"{column.name}|{rule}" for rule in rules]
+    return (*found, *(rule.reason for rule in contract.rules))
+
+
 def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, object]], tuple[str, ...]]:
     """Return a function from a row to the reasons why it breaks `contract`; an empty tuple for a valid row.
 

@@ -133,7 +133,10 @@ class LabelStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The status of one model at `now_us`. `waiting_webhooks` are the webhooks that the running rollout waits for."""
+    """The status of one model at `now_us`. `waiting_webhooks` are the webhooks that the running rollout waits for.
+
+    `overdue_us` is how long the next batch of a feed is overdue, for each whose batch is.
+    """
 
     model: str
     now_us: int
@@ -155,6 +158,7 @@ class Status:
     drills: tuple[Standing, ...]
     events: tuple[EventRow, ...]
     health: Health
+    overdue_us: dict[str, int]
     waiting_webhooks: tuple[str, ...] = ()
     missed_objective: str = ""
 
@@ -202,7 +206,7 @@ class StatusReader:
             for each in feed_status.of_model(self._store, self._feeds, now_us=now_us)
             if each.overdue_us is not None
         }
-        return replace(found, health=judge_health(_health_facts(found, overdue)))
+        return replace(found, health=judge_health(_health_facts(found, overdue)), overdue_us=overdue)
 
     def _read(self, now_us: int) -> Status:
         model = self._model
@@ -264,6 +268,7 @@ class StatusReader:
                 missed_objective=live_objective.missed(
                     connection, model, None if plan is None else plan.champion
                 ),
+                overdue_us={},
                 waiting_webhooks=tuple(
                     f"{each.webhook}, called before {each.event}: {each.explanation}"
                     for each in webhooks.open_questions(connection, model)

@@ -19,7 +19,7 @@ import msgspec
 
 from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
 from holdfast.features import OnlineTable
-from holdfast.records import Arm, TrafficPlan
+from holdfast.records import DAY_US, Arm, TrafficPlan
 from holdfast.rollout.model.assignment import arm_of
 from holdfast.serve.inference.active_plan import ActivePlan
 from holdfast.serve.inference.loaded_model import Probabilities, empty_rows, invalid_reason
@@ -309,6 +309,7 @@ class DataPlane:
         if job.probe:
             self.counters.probes += 1
         else:
+            self.counters.distant_events += abs(job.event_times[0] - self.clock_us()) > DAY_US
             self.counters.count(version, arm, _result(job), len(job.rows) if job.served_by else 0, seconds)
         if job.probabilities is None:
             return _unavailable("no version could answer")

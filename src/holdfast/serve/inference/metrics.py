@@ -18,7 +18,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from holdfast.contract.row.compiler import list_reasons
 from holdfast.monitor.traffic_comparison import TrafficComparison
+from holdfast.rollout.evidence.shadow import HUNG, OK
 from holdfast.serve.inference.loaded_model import LoadedVersion
 
 RESULTS: Final = ("ok", "champion_failed", "malformed", "contract", "unavailable")
@@ -28,6 +30,8 @@ the contract (HF502); no version could answer (HF503)."""
 EDGES_SECONDS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 )  # fmt: skip
+FAILURES: Final = ("exception", "contract", "wrong_shape", "not_a_probability", "not_finite")
+"""Kinds of failures of a version for which another one answers."""
 _OPENMETRICS: Final = "application/openmetrics-text"
 
 
@@ -69,6 +73,29 @@ class Counters:
     """Durations by version and arm."""
     probes: int = 0
     labels: int = 0
+    distant_events: int = 0
+    """Requests whose event is more than a day from their arrival."""
+
+    def begin(self, versions: Iterable[VersionFacts]) -> None:
+        """Begin a series at 0 for every known label value, so that the increase of a first failure is seen.
+
+        A copy of the counters is begun at each scrape: nothing on the request path knows of it.
+        """
+        for each in versions:
+            name = each.loaded.name
+            if each.role == "shadow":
+                continue
+            arm = each.role if each.role in ("champion", "challenger") else "fallback"
+            for result in RESULTS:
+                self.requests[name, arm, result] += 0
+            self.predictions[name, arm] += 0
+            self.seconds.setdefault((name, arm), Histogram())
+            if each.role == "challenger":
+                for kind in FAILURES:
+                    self.challenger_failures[name, kind] += 0
+            if each.role == "champion":
+                for reason in list_reasons(each.loaded.contract):
+                    self.violations[reason] += 0
 
     def count(self, version: str, arm: str, result: str, rows: int, seconds: float) -> None:
         """Count one request.
@@ -102,6 +129,7 @@ class Counters:
             {arm: histogram.copy() for arm, histogram in self.seconds.items()},
             self.probes,
             self.labels,
+            self.distant_events,
         )
 
 
@@ -149,6 +177,7 @@ class ServerCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield the families of the server, then those of the process."""
         facts = self.facts
+        self.counters.begin(facts.versions)
         yield from _versions(facts)
         yield from _requests(facts.model, self.counters)
         yield from _server(facts, self.counters)
@@ -234,6 +263,10 @@ def _requests(model: str, counters: Counters) -> Iterable[Metric]:
 _SERVER: Final = (
     ("probes_total", "Answered probe requests."),
     ("labels_received_total", "Labels that are on disk."),
+    (
+        "distant_events_total",
+        "Requests whose event is more than a day from their arrival, by their caller's clock.",
+    ),
     ("ready", "1 when the server takes requests."),
     ("traffic_plan", "Number of the active traffic plan."),
     ("challenger_share_ratio", "The challenger's share of the units."),
@@ -254,6 +287,7 @@ _SERVER: Final = (
 
 def _server(facts: ServerFacts, counters: Counters) -> Iterable[Metric]:
     values = {"probes_total": counters.probes, "labels_received_total": counters.labels, **facts.values}
+    values["distant_events_total"] = counters.distant_events
     for name, text in _SERVER:
         yield _family(facts.model, name, text, (), [((), values.get(name, 0))])
     yield _family(
@@ -263,13 +297,18 @@ def _server(facts: ServerFacts, counters: Counters) -> Iterable[Metric]:
 
 
 def _shadow(facts: ServerFacts) -> Iterable[Metric]:
+    shadows = [each.loaded.name for each in facts.versions if each.role == "shadow"]
+    results = {(name, result): 0 for name in shadows for result in (OK, *FAILURES, HUNG)} | dict(
+        facts.shadow_results
+    )
+    dropped = dict.fromkeys(shadows, 0) | dict(facts.shadow_dropped)
     yield _family(
         facts.model, "shadow_requests_total", "Copies of requests that a shadow finished, by result.",
-        ("version", "result"), facts.shadow_results.items(),
+        ("version", "result"), results.items(),
     )  # fmt: skip
     yield _family(
         facts.model, "shadow_dropped_total", "Copies that came when the queue was full or the shadow disabled.",
-        ("version",), [((version,), number) for version, number in facts.shadow_dropped.items()],
+        ("version",), [((version,), number) for version, number in dropped.items()],
     )  # fmt: skip
 
 

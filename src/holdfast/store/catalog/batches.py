@@ -195,6 +195,8 @@ class FeedTotals:
     rows_quarantined: int
     event_time_min_us: int | None
     event_time_max_us: int | None
+    newest_load_at_us: int | None = None
+    """When the newest load was published, by our own clock."""
 
 
 def totals(connection: Connection) -> tuple[FeedTotals, ...]:
@@ -220,8 +222,16 @@ def totals(connection: Connection) -> tuple[FeedTotals, ...]:
         .scalar_subquery()
         .label("newest_batch")
     )
+    newest_load_at_us = (
+        select(_VERSIONS.c.committed_at_us)
+        .where(_VERSIONS.c.table_version == each.c.newest)
+        .scalar_subquery()
+        .label("newest_load_at_us")
+    )
+    looked_up = {"newest_batch": newest_batch, "newest_load_at_us": newest_load_at_us}
     columns = (
-        newest_batch if field.name == "newest_batch" else each.c[field.name] for field in fields(FeedTotals)
+        looked_up[field.name] if field.name in looked_up else each.c[field.name]
+        for field in fields(FeedTotals)
     )
     query = select(*columns).order_by(each.c.feed)
     return tuple(FeedTotals(*row) for row in connection.execute(query))

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.registry import Collector
 from rich.markup import escape
 
 from holdfast.cli.app import command
@@ -73,6 +75,8 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     from holdfast.control.maintenance import verify
     from holdfast.control.probing.golden import GoldenQueries
     from holdfast.control.reports.live_objective import ObjectiveMonitor
+    from holdfast.control.reports.metrics import LoopCounters, StatusCollector
+    from holdfast.control.reports.status import StatusReader
     from holdfast.control.rollout import webhooks
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -105,6 +109,9 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
         concerns["comparing quality with the objective"] = ObjectiveMonitor(model.objective)
     if model.drills is not None:
         concerns["drilling what is due"] = runner.Scheduled(workspace_of(run), model.drills)
+    counters = LoopCounters()
+    reader = StatusReader(store, model.name, model.feeds)
+    _expose(settings, StatusCollector(model.name, lambda: reader.read(now_us=now_us()), counters))
     loop.run(
         store,
         model.name,
@@ -112,8 +119,25 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
         holder=f"{os.getpid()}-{os.uname().nodename}"[:63],
         clock_us=now_us,
         wait=stopped.wait,
-        doing=concerns,
+        doing=counters.count(concerns),
     )
+
+
+def _expose(settings: Settings, collector: Collector) -> None:
+    """Serve metrics in a thread, if a port is set. A port that is taken stops no control loop."""
+    if not settings.control_port:
+        return
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    try:
+        start_http_server(settings.control_port, settings.host, registry)
+    except OSError as error:
+        logging.getLogger("holdfast.control").warning(
+            "no metrics at %s:%s: %s; next: set HOLDFAST_CONTROL_PORT to a free port",
+            settings.host,
+            settings.control_port,
+            error.strerror or error,
+        )
 
 
 def _start(target: Callable[..., None], *arguments: object, **options: object) -> None:

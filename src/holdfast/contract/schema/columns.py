@@ -110,6 +110,8 @@ class Number:
 class Integer:
     """A whole number of magnitude up to 2**53. Beyond it, double precision merges neighbouring integers.
 
+    A model computes in float32: training refuses whole numbers above 2**24 that a feature would merge.
+
     `unit`, `low`, `high`, `missing` and `semantic` are as in `Number`.
     """
 

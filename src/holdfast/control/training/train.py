@@ -27,6 +27,7 @@ from holdfast.errors import HoldfastError, RefusedError
 from holdfast.features import Feature, aggregates_to_json, tensors_from_frame
 from holdfast.features.fitting import fit
 from holdfast.features.graph import compose, feature_graph
+from holdfast.features.precision import refuse_merged
 from holdfast.records import BatchId, Progress
 from holdfast.store import Store
 from holdfast.store.backout import taints
@@ -205,6 +206,7 @@ def _make(
     aggregates = model.aggregates if role == "candidate" else model.aggregates_read_by(features)
     fitted = fit(features, aggregates, model.contract, rows)
     feed = tensors_from_frame(fitted.inputs, rows)
+    refuse_merged(features, feed)
     x = run_rows(feature_graph(fitted), feed, "features")
     y = rows[model.label].cast(pl.Float64).to_numpy()
     weights = recipe.selected.weights

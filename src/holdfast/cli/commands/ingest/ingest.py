@@ -358,7 +358,7 @@ def _only(argument: str) -> str:
 
 
 def _batch_id(name: str, base: str = "") -> str:
-    """Return the id of a delivery without one: the part of its path that tells it from others, as an id is written.
+    """Return the id of a delivery without one: the part of its path that differs from others, as an id is written.
 
     That is the file's name, the folders between `base` and it, and every folder of a partition, such as "day=5". An id that
     lost letters of the name, or its end, has a hash of the whole name at its own end.

@@ -13,14 +13,20 @@ GATE: Final = "size"
 ALARM_GROWTH: Final = 1.05
 """A file larger than this multiple of the version before is reported, whatever the verdict."""
 
+ALARM_SHRINK: Final = 0.5
+"""A file smaller than this multiple is reported: the model was trained on too little, or lost a part of itself."""
+
 
 def check_size(file_bytes: int, previous_bytes: int | None, gates: Gates) -> GateResult:
-    """Fail over `gates.size_bytes`, or over `gates.size_growth` times the version before; report growth over 5 %.
+    """Fail over `gates.size_bytes`, or over `gates.size_growth` times the version before; report growth over 5 % and a loss of half.
 
-    The alarm alone refuses nothing: a forest trained on more rows rightly grows by a few per cent.
+    The alarm alone refuses nothing: a forest trained on more rows rightly grows by a few per cent, and another learner
+    may need less.
 
     >>> check_size(1_100, 1_000, Gates()).explanation
     'ALARM: 1,100 bytes are 10.0 % more than the 1,000 of the version before'
+    >>> check_size(130, 1_000, Gates()).explanation
+    'ALARM: 130 bytes are 87.0 % less than the 1,000 of the version before'
     """
     limit = float(gates.size_bytes)
     if file_bytes > gates.size_bytes:
@@ -35,7 +41,7 @@ def check_size(file_bytes: int, previous_bytes: int | None, gates: Gates) -> Gat
     return GateResult(
         GATE,
         Verdict.FAIL if growth > gates.size_growth else Verdict.PASS,
-        f"ALARM: {compared}" if growth > ALARM_GROWTH else compared,
+        f"ALARM: {compared}" if not ALARM_SHRINK <= growth <= ALARM_GROWTH else compared,
         observed=growth,
         bound=gates.size_growth,
     )

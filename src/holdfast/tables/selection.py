@@ -55,8 +55,9 @@ class Sample:
 class Cap:
     """The maximum number of rows of each combination of values of `columns`.
 
-    `at_most` is a number of rows (int, at least 1), or a share of the rows before the cap (float, above 0 and below
-    1). The hash of their key and the seed decide which rows are kept.
+    `at_most` is a number of rows (int, at least 1), or a share of the rows that are left after the cap (float, above 0
+    and below 1). A share that no number of rows can hold, as 0.3 of two values, refuses the training (HF401). The hash
+    of their key and the seed decide which rows are kept.
     """
 
     columns: tuple[str, ...] | str
@@ -382,12 +383,43 @@ def _sample_and_cap(
         below = min(2**64 - 1, math.floor(selection.sample.share * 2**64))
         fewer = ranked.filter(pl.col("_rank") <= below)
         counts["sample"], ranked = ranked.height - fewer.height, fewer
-    for cap in selection.caps:
-        most = cap.at_most if isinstance(cap.at_most, int) else math.floor(cap.at_most * ranked.height)
-        # Equal hashes are as good as impossible; should two be equal, the earlier row comes first.
-        fewer = ranked.filter(pl.col("_rank").rank("ordinal").over(list(cap.columns)) <= most)
-        counts[f"cap:{'+'.join(cap.columns)}"], ranked = ranked.height - fewer.height, fewer
+    before = -1
+    # A cap may raise a share that an earlier one lowered, so they are repeated until all hold.
+    while before != ranked.height:
+        before = ranked.height
+        for cap in selection.caps:
+            most = cap.at_most if isinstance(cap.at_most, int) else _most_of_share(cap, ranked)
+            # Equal hashes are as good as impossible; should two be equal, the earlier row comes first.
+            fewer = ranked.filter(pl.col("_rank").rank("ordinal").over(list(cap.columns)) <= most)
+            name = f"cap:{'+'.join(cap.columns)}"
+            counts[name] = counts.get(name, 0) + ranked.height - fewer.height
+            ranked = fewer
     return ranked.drop("_rank")
+
+
+def _most_of_share(cap: Cap, rows: pl.DataFrame) -> int:
+    """Return the largest number of rows of each value with which none has more than the share of all rows that are left."""
+    counts = rows.group_by(list(cap.columns)).len()["len"].to_list()
+
+    def holds(most: int) -> bool:
+        left: int = sum(min(count, most) for count in counts)
+        return most <= cap.at_most * left + 1e-9
+
+    if not holds(1) and counts:
+        names = "+".join(cap.columns)
+        raise InputError(
+            "HF401",
+            f"Cap({names!r}, {cap.at_most}): the rows have {len(counts)} values of {names}, so one of them has at least "
+            f"{1 / len(counts):.1%} of any choice",
+            state="nothing was trained",
+            next_command=f"raise the share to {math.ceil(100 / len(counts)) / 100} or more, or cap by a number of rows",
+        )
+    # If a number holds, each smaller one does: capped rows grow no faster than the number.
+    low, high = 0, max(counts, default=0)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low
 
 
 def _key_hashes(frame: pl.DataFrame, key: Sequence[str], seed: int) -> pl.Series:

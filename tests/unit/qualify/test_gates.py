@@ -262,6 +262,8 @@ def test_the_first_version_has_no_champion_to_fear() -> None:
         (2000, 1000, Verdict.PASS, True),
         (2001, 1000, Verdict.FAIL, True),
         (500, 1000, Verdict.PASS, False),
+        (499, 1000, Verdict.PASS, True),
+        (130, 1000, Verdict.PASS, True),
         (5001, None, Verdict.FAIL, False),
         (5001, 5000, Verdict.FAIL, False),
     ],

@@ -116,8 +116,41 @@ def test_the_rows_that_a_seed_chooses_are_the_same_in_every_release():
     assert found.frame["id"].to_list() == [61, 110, 145, 242, 385, 580]
 
 
-def test_a_cap_as_a_share_is_of_the_rows_before_it():
-    found = chosen(Selection(caps=(Cap(("site", "robot"), 0.2),)))
+@pytest.mark.parametrize("share", [0.3, 0.34, 0.5, 0.8, 0.95])
+def test_a_cap_as_a_share_holds_of_the_rows_that_are_left(share):
+    """R31: 0.3 of rows that were 83 % oslo left 64 % oslo. The number of rows is the largest that brute force finds."""
+    towns = [830, 90, 50, 20, 10]
+    frame = rows(1000).with_columns(
+        carrier=pl.Series([f"t{place}" for place, count in enumerate(towns) for _ in range(count)])
+    )
+    kept = (
+        chosen(Selection(caps=(Cap("carrier", share),)), frame)
+        .frame["carrier"]
+        .value_counts()["count"]
+        .to_list()
+    )
+    assert max(kept) <= share * sum(kept) + 1e-9
+    capped = [[min(count, most) for count in towns] for most in range(1, 831)]
+    assert sum(kept) == max(sum(left) for left in capped if max(left) <= share * sum(left) + 1e-9)
+
+
+def test_a_share_that_so_few_values_cannot_hold_is_refused():
+    with pytest.raises(InputError, match="2 values of site") as refused:
+        chosen(Selection(caps=(Cap("site", 0.3),)))
+    assert refused.value.code == "HF401"
+    assert "0.5 or more" in (refused.value.next_command or "")
+
+
+def test_shares_of_two_caps_hold_together():
+    found = chosen(Selection(caps=(Cap(("site", "robot"), 0.48), Cap("site", 0.55))))
+    shares = found.frame.group_by("site").len()["len"] / found.frame.height
+    pairs = found.frame.group_by("site", "robot").len()["len"] / found.frame.height
+    assert shares.max() <= 0.55
+    assert pairs.max() <= 0.48
+
+
+def test_a_cap_as_a_share_of_combinations():
+    found = chosen(Selection(caps=(Cap(("site", "robot"), 0.4),)))
     counts = {row[:2]: row[2] for row in found.frame.group_by("site", "robot").len().rows()}
     assert counts == {("north", False): 200, ("south", False): 200, ("south", True): 100}
 

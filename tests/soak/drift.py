@@ -24,7 +24,8 @@ from holdfast.contract.batch.compiler import compile_batch
 from holdfast.contract.batch.typed_input import from_frame
 from holdfast.contract.profile.profile import Profile, profile_batch
 from holdfast.feeds import Feed
-from holdfast.monitor.drift import FEWEST_BATCHES, check_profile
+from holdfast.monitor.chance import FEWEST_BATCHES
+from holdfast.monitor.drift import check_profile
 from holdfast.records import Level, Violation
 from tests.support.processes import ROOT
 

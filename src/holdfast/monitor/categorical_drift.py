@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from holdfast.contract.profile.column_profile import WordProfile
+from holdfast.contract.profile.column_profile import BooleanProfile, WordProfile
+from holdfast.monitor.chance import SURE, is_absence_chance
 from holdfast.records import Level, Violation
 
-FEWEST_ROWS: Final = 20
-
-_SURE: Final = 1e-6
-"""The maximum probability of a word's absence by chance, for it to count as missing."""
-
 _MAX_NAMED: Final = 5
+
+_SURE_RENAMED: Final = 1e-4
+"""As `SURE`, for a missing word that a new one of about as many rows replaces: a second coincidence."""
+
+_VARIES: Final = 3.0
+"""The surprise from which a past batch counts for how much the share of true varies."""
+
+_SHARE_LIMITS: Final = {
+    Level.ERROR: (10.0, 3.0, -math.log(SURE)),
+    Level.WARNING: (3.0, 1.5, 8.0),
+}
+"""For the share of true: the least ratio of the odds, the multiple of the farthest past one, and the least surprise."""
 
 
 def check_words(
@@ -33,11 +42,58 @@ def check_words(
     is_slice
         True if the contract declares the column as a slice: then each new word is reported.
     """
-    past = [shape for shape in past if shape.named >= FEWEST_ROWS]
-    if now.named < FEWEST_ROWS or not past:
-        return
     found = [*_find_new_words(name, now, past, is_slice=is_slice), *_find_missing_words(name, now, past)]
     yield from found or _check_mixture(name, now, past)
+
+
+def check_booleans(name: str, now: BooleanProfile, past: Sequence[BooleanProfile]) -> Iterator[Violation]:
+    """Yield the violations of a column that is true or false, the label among them: one value only, or another share.
+
+    The share is compared by its odds, so that a rare value that gets ten times as frequent is found as well.
+    """
+    rows = now.true + now.false
+    usual = sum(shape.true for shape in past) / sum(shape.true + shape.false for shape in past)
+    known = f"in {len(past)} batches before"
+    if rows in (now.true, now.false):
+        others = [shape.false if now.true else shape.true for shape in past]
+        share = 1.0 - usual if now.true else usual
+        if min(others) > 0 and not is_absence_chance(share, rows):
+            value, other = ("true", "false") if now.true else ("false", "true")
+            message = f"{name}: all {rows:,} values are {value}; {share:.1%} were {other} {known}: a default for values?"
+            yield Violation("constant", name, Level.ERROR, message, now.share, usual)
+            return
+    distance = _odds_distance(now, usual)
+    # What chance alone makes of a past batch does not show how much the feed varies.
+    farthest = max(
+        (_odds_distance(shape, usual) for shape in past if _surprise(shape, usual) > _VARIES), default=0.0
+    )
+    for level, (times, spreads, rarity) in _SHARE_LIMITS.items():
+        if distance > max(math.log(times), spreads * farthest) and _surprise(now, usual) > rarity:
+            message = (
+                f"{name}: {now.share:.1%} of {rows:,} values are true, and {usual:.1%} were {known} "
+                f"({min(shape.share for shape in past):.1%} to {max(shape.share for shape in past):.1%} of a batch)"
+            )
+            yield Violation("mix", name, level, message, now.share, usual)
+            return
+
+
+def _odds_distance(shape: BooleanProfile, usual: float) -> float:
+    """Return the distance of the log odds of true from that of so many rows of the usual share; half a row keeps it finite."""
+    rows = shape.true + shape.false
+    expected = usual * rows
+    found = (shape.true + 0.5) / (shape.false + 0.5)
+    return abs(math.log(found / ((expected + 0.5) / (rows - expected + 0.5))))
+
+
+def _surprise(now: BooleanProfile, usual: float) -> float:
+    """Return a bound of the negative log probability that rows of the usual share give this one or one farther away.
+
+    Source: H. Chernoff, Ann. Math. Stat. 23 (1952), doi 10.1214/aoms/1177729330.
+    """
+    rows = now.true + now.false
+    share = min(1.0 - 0.5 / rows, max(0.5 / rows, usual))
+    parts = ((now.true, share), (now.false, 1.0 - share))
+    return sum(count * math.log(count / rows / expected) for count, expected in parts if count)
 
 
 def variation_distance(one: Mapping[str, float], other: Mapping[str, float]) -> float:
@@ -61,29 +117,41 @@ def mean_shares(past: Sequence[WordProfile]) -> dict[str, float]:
 def _find_new_words(
     name: str, now: WordProfile, past: Sequence[WordProfile], *, is_slice: bool
 ) -> Iterator[Violation]:
-    if any(shape.other for shape in past):
-        return  # A word that seems new may be one of those that were not counted.
+    # A word that seems new may be one of those that were not counted; all of them in capitals are none of those.
+    uncounted = any(shape.other for shape in past)
     known = {word for shape in past for word in shape.counts}
     new = {word: count for word, count in now.counts.items() if word not in known}
     if not new:
         return
     share = sum(new.values()) / now.named
     folded = {_fold_spelling(word) for word in known}
-    respelt = [word for word in new if _fold_spelling(word) in folded]
+    # Where words were spelt in several ways before, another way is no news.
+    respelt = [word for word in new if _fold_spelling(word) in folded] if len(folded) == len(known) else []
     named = ", ".join(repr(word) for word in list(new)[:_MAX_NAMED]) + (
         " ..." if len(new) > _MAX_NAMED else ""
     )
     were = "were" if len(new) > 1 else "was"
     message = f"{name}: {named} {were} never seen in {len(past)} batches before, with {share:.1%} of the rows"
-    if respelt and sum(new[word] for word in respelt) >= 0.01 * now.named:
+    if respelt and sum(new[word] for word in respelt) >= (0.2 if uncounted else 0.01) * now.named:
         message = f"{message}: known words in another spelling?"
         yield Violation("new_slice", name, Level.ERROR, message, share, 0.01)
+    elif uncounted:
+        return
     elif (old := _find_renamed(new, now, past)) is not None:
         message = f"{message}; no row is {old!r}, which had about as many: renamed?"
         yield Violation("new_slice", name, Level.ERROR, message, share, 0.05)
     elif share >= 0.05 or is_slice:
-        level = Level.ERROR if share >= 0.2 else Level.WARNING
+        level = Level.ERROR if share >= max(0.2, 3.0 * _share_of_single(past)) else Level.WARNING
         yield Violation("new_slice", name, level, message, share, 0.05)
+
+
+def _share_of_single(past: Sequence[WordProfile]) -> float:
+    """Return the largest share that words of one batch alone had of it: what is new in a batch of an open vocabulary."""
+    batches = Counter(word for shape in past for word in shape.counts)
+    return max(
+        sum(count for word, count in shape.counts.items() if batches[word] == 1) / max(1, shape.named)
+        for shape in past
+    )
 
 
 def _find_renamed(new: Mapping[str, int], now: WordProfile, past: Sequence[WordProfile]) -> str | None:
@@ -93,7 +161,9 @@ def _find_renamed(new: Mapping[str, int], now: WordProfile, past: Sequence[WordP
     gone = {word: abs(was - share) for word, was in usual.items() if word not in now.counts}
     nearest = min(gone, key=lambda word: gone[word], default=None)
     alike = nearest is not None and share >= 0.05 and 1 / 1.5 < usual[nearest] / share < 1.5
-    return nearest if alike else None
+    if nearest is None or not alike or is_absence_chance(usual[nearest], now.named, sure=_SURE_RENAMED):
+        return None
+    return nearest
 
 
 def _fold_spelling(word: str) -> str:
@@ -106,7 +176,7 @@ def _find_missing_words(name: str, now: WordProfile, past: Sequence[WordProfile]
     for word in sorted({word for shape in past for word in shape.counts} - now.counts.keys()):
         least = min(found.get(word, 0.0) for found in each)
         # Half of what it had on its poorest day: a day may be poorer than any before.
-        if least > 0.0 and rows * math.log1p(-min(0.999999, least / 2)) < math.log(_SURE):
+        if least > 0.0 and not is_absence_chance(least / 2, rows):
             message = (
                 f"{name}: no row of {rows:,} is {word!r}, which made at least {least:.1%} of each of {len(past)} "
                 f"batches before"

@@ -7,6 +7,7 @@ because with many rows every difference is significant.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Final, TypeVar
@@ -14,6 +15,7 @@ from typing import Final, TypeVar
 from holdfast.contract.profile.column_profile import (
     BooleanProfile,
     ColumnProfile,
+    LabelSums,
     NumberProfile,
     TimestampProfile,
     WordProfile,
@@ -22,16 +24,22 @@ from holdfast.contract.profile.column_profile import (
 from holdfast.contract.profile.profile import Profile
 from holdfast.contract.schema.columns import Category, Integer, Number, Timestamp
 from holdfast.contract.schema.contract import Contract
-from holdfast.monitor.categorical_drift import check_words, mean_shares, variation_distance
-from holdfast.monitor.numeric_drift import FEWEST_ROWS, check_numbers, make_reference
+from holdfast.monitor.categorical_drift import (
+    check_booleans,
+    check_words,
+    mean_shares,
+    variation_distance,
+)
+from holdfast.monitor.chance import FEWEST_BATCHES, FEWEST_ROWS
+from holdfast.monitor.numeric_drift import check_numbers, is_beyond_chance, make_reference
 from holdfast.monitor.timestamp_drift import check_timestamps
 from holdfast.records import Level, Violation
 
-FEWEST_BATCHES: Final = 8
-"""The minimum number of earlier batches; fewer do not show how much the feed varies."""
-
 MOST_BATCHES: Final = 28
 """The maximum number of earlier batches: seasons change, and four weeks hold every weekday four times."""
+
+_FAR_DIFFERENCE: Final = 5.0
+"""A label is inverted only if the difference of means moved by so many standard errors."""
 
 _Kind = TypeVar("_Kind", NumberProfile, WordProfile, BooleanProfile, TimestampProfile)
 
@@ -55,7 +63,8 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
     zone, grain and label. An old delivery under a new id is found by its rows, in `feeds.admission`.
 
     No p-value stands behind a bound: batches of a feed follow each other and are no sample. The bound is a multiple of
-    the farthest of the earlier batches.
+    the farthest of the earlier batches. It is never less than what so few rows differ by chance. `python -m
+    benchmarks.drift_rates` counts the false suspects of columns whose law never changes.
     """
     recent = history[-MOST_BATCHES:]
     if len(recent) < FEWEST_BATCHES or profile.rows < FEWEST_ROWS:
@@ -70,15 +79,19 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
         now = profile.columns[column.name]
         if column != contract.late_label:  # its absence is declared
             found += _check_missing(column.name, now, past)
+        past = [shape for shape in past if _has_enough(shape)]
         if column.name in explained or column.name in _id_columns(contract):
+            continue
+        if not _has_enough(now) or len(past) < FEWEST_BATCHES:
             continue
         violations = _check_column(contract, column.name, now, past)
         # For an integer with few values the check of its shares is sharper than that of its quantiles.
         found += [each for each in violations if each.check != "shift" or column.name not in profile.values]
     for name, now in profile.values.items():
-        past = [other.values[name] for other in recent if name in other.values]
-        if len(past) >= FEWEST_BATCHES and name not in explained:
-            found += check_words(name, now, _same_kind(now, past), is_slice=name in contract.slices)
+        counted = [other.values[name] for other in recent if name in other.values]
+        counted = [shape for shape in counted if _has_enough(shape)]
+        if _has_enough(now) and len(counted) >= FEWEST_BATCHES and name not in explained:
+            found += check_words(name, now, counted, is_slice=name in contract.slices)
     moved = {violation.subject for violation in found if violation.level is Level.ERROR}
     return (*found, *_check_label(contract, profile, recent, moved))
 
@@ -95,6 +108,11 @@ def _past_columns(name: str, profile: Profile, history: Sequence[Profile]) -> li
         for other in history
         if name in other.columns and now is not None and is_same_kind(now, other.columns[name])
     ]
+
+
+def _has_enough(shape: ColumnProfile) -> bool:
+    """Return True if a batch has enough values of a column to compare it."""
+    return shape.rows - shape.missing >= FEWEST_ROWS
 
 
 def _same_kind(now: _Kind, past: Sequence[ColumnProfile]) -> list[_Kind]:
@@ -117,6 +135,8 @@ def _check_column(
             )
         case WordProfile():
             yield from check_words(name, now, _same_kind(now, past), is_slice=name in contract.slices)
+        case BooleanProfile():
+            yield from check_booleans(name, now, _same_kind(now, past))
         case TimestampProfile() if isinstance(column, Timestamp):
             yield from check_timestamps(name, column.tz, now, _same_kind(now, past))
         case _:
@@ -157,7 +177,8 @@ def _check_label(
         )
         if weakest <= 0.3 * usual:
             continue  # It does not always correlate with the label, so it is no evidence.
-        turned.append((name, sign * now < -0.3 * usual, sign * usual, now))
+        chance = _FAR_DIFFERENCE * _difference_error(profile.columns.get(name), parts)
+        turned.append((name, sign * now < min(-0.3 * usual, usual - chance), sign * usual, now))
     if turned and all(against for _, against, _, _ in turned):
         name, _, usual, now = turned[0]
         message = (
@@ -165,6 +186,12 @@ def _check_label(
             f"and in the batches before it was {abs(usual):,.4g} {'less' if usual < 0 else 'more'}: the label turned around?"
         )
         yield Violation("label", contract.label.name, Level.ERROR, message, now, usual)
+
+
+def _difference_error(shape: ColumnProfile | None, parts: LabelSums) -> float:
+    """Return the standard error of the difference between the means of true and false labels."""
+    deviation = shape.deviation if isinstance(shape, NumberProfile) else 0.0
+    return deviation * math.sqrt(1.0 / parts.true_count + 1.0 / parts.false_count)
 
 
 def _find_swaps(contract: Contract, profile: Profile, history: Sequence[Profile]) -> Iterator[Violation]:
@@ -189,10 +216,15 @@ def _is_unlike_own_past(profile: Profile, history: Sequence[Profile], name: str)
     past = _past_columns(name, profile, history)
     match profile.columns.get(name):
         case NumberProfile() as now if len(past) >= FEWEST_BATCHES and now.count >= FEWEST_ROWS:
-            own = make_reference(_same_kind(now, past))
-            return own is not None and own.distance(now.compared_quantiles) > max(1.0, 1.3 * own.farthest)
+            numbers = _same_kind(now, past)
+            own = make_reference(numbers)
+            far = own is not None and own.distance(now.compared_quantiles) > max(1.0, 1.3 * own.farthest)
+            return far and is_beyond_chance(now, numbers)
         case WordProfile() as now if len(past) >= FEWEST_BATCHES and now.named >= FEWEST_ROWS:
-            return variation_distance(now.shares, mean_shares(_same_kind(now, past))) > 0.5
+            words = _same_kind(now, past)
+            usual = mean_shares(words)
+            farthest = max(variation_distance(shape.shares, usual) for shape in words)
+            return variation_distance(now.shares, usual) > max(0.5, 1.3 * farthest)
         case _:
             return False
 
@@ -202,7 +234,8 @@ def _is_like_other(profile: Profile, history: Sequence[Profile], one: str, other
     theirs = [past.columns[other] for past in history if other in past.columns]
     match profile.columns[one]:
         case NumberProfile() as now:
-            foreign = make_reference(_same_kind(now, theirs))
+            numbers = _same_kind(now, theirs)
+            foreign = make_reference(numbers) if numbers else None
             return foreign is not None and foreign.distance(now.compared_quantiles) <= max(
                 0.25, 1.1 * foreign.farthest
             )

@@ -1,22 +1,22 @@
 """Drift of a numeric column against its own history: shift, unit, sign, rounding, constants, zeros for missing.
 
 A batch is summarised by five quantiles. Its distance from the history is the mean distance of the quantiles from the
-history's, in units of the history's spread; the past batches show how large that is without an error.
+history's, in units of the history's spread; the past batches show how large that is without an error. A difference that
+few rows make by chance, or that is below the resolution of the profiles, is none.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 from typing import Final
 
-from holdfast.contract.profile.column_profile import NumberProfile
+from holdfast.contract.profile.column_profile import MOST_DECIMALS, QUANTILES, NumberProfile, add
+from holdfast.monitor.chance import FEWEST_BATCHES, is_absence_chance
 from holdfast.records import Level, Violation
-
-FEWEST_ROWS: Final = 20
-"""The minimum number of values to check."""
 
 _GROSS: Final = 1.0
 """A shift of less than one spread is no error without an explanation, however constant the column was before."""
@@ -30,6 +30,21 @@ few times in the year.
 
 _LEAST_SKEW: Final = 0.1
 """A distribution whose mean is nearer to its median than this, in standard deviations, has no long tail on one side."""
+
+_SKEW_ERROR: Final = 0.76
+"""The standard error of that distance for one normal value; for n values it is this divided by the root of n."""
+
+_FAR: Final = 3.5
+"""A quantile is beyond chance from this many standard errors of its share of the rows."""
+
+_FAR_MEAN: Final = 6.0
+"""A mean is beyond chance from this many standard errors, for a column whose bins are too wide for its quantiles."""
+
+_COARSE: Final = 1e-3
+"""Rounding to less than this share of the standard deviation is a warning: it changes no value by anything that counts."""
+
+_CHANGED: Final = 0.2
+"""The share of other values from which a column that had one value only is reported: a warning, as rain after dry days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +151,10 @@ def check_numbers(
     past
         Those of earlier batches, the newest last.
     """
-    past = [shape for shape in past if shape.count >= FEWEST_ROWS]
-    if now.count < FEWEST_ROWS or not past:
-        return
     yield from _check_zeros(name, now, past)
     known = make_reference(past)
     if known is None:
+        yield from _check_other_value(name, unit, now, past)
         return
     moved = _check_shift(name, unit, now, past, known)
     plain = [found for found in moved if found.level is Level.ERROR] or _check_fractions(
@@ -155,11 +168,43 @@ def _check_constant(name: str, now: NumberProfile, past: Sequence[NumberProfile]
     usual = median(shape.deviation for shape in past)
     if now.low != now.high or min(shape.deviation for shape in past) < 0.1 * usual:
         return []
+    others = [shape.count * _other_share(shape, now.low) for shape in past]
+    share = sum(others) / sum(shape.count for shape in past)
+    if min(others) <= 0.0 or is_absence_chance(share, now.count):
+        return []
     message = (
         f"{name}: all {now.count:,} values are {now.low:,.6g}; in {len(past)} batches before they spread by "
         f"{usual:,.4g} (standard deviation): a stuck sensor, or a default in place of values?"
     )
     return [Violation("constant", name, Level.ERROR, message, 0.0, usual)]
+
+
+def _other_share(shape: NumberProfile, value: float) -> float:
+    """Return the least share of values of `shape` that are not `value`: by the bins, or by the spread if they are wide."""
+    width = shape.high - shape.low
+    return max(1.0 - shape.share_at(value), (shape.deviation / width) ** 2 if width > 0.0 else 0.0)
+
+
+def _check_other_value(
+    name: str, unit: str, now: NumberProfile, past: Sequence[NumberProfile]
+) -> Iterator[Violation]:
+    """Check a column that had one value only."""
+    usual = past[-1].low
+    if any(shape.low != usual or shape.high != usual for shape in past):
+        return
+    share = 1.0 - now.share_at(usual) if now.low <= usual <= now.high else 1.0
+    if share < _CHANGED:
+        return
+    message = (
+        f"{name}: {share:.0%} of its values are not {usual:,.6g}{_suffix(unit)}, as all were in {len(past)} batches before; "
+        f"they lie in {now.low:,.6g} to {now.high:,.6g}"
+    )
+    level = Level.ERROR if share == 1.0 else Level.WARNING
+    yield Violation("shift", name, level, message, share, _CHANGED)
+
+
+def _suffix(unit: str) -> str:
+    return "" if unit == "1" else f" {unit}"
 
 
 def _check_rounded(name: str, now: NumberProfile, past: Sequence[NumberProfile]) -> list[Violation]:
@@ -172,22 +217,52 @@ def _check_rounded(name: str, now: NumberProfile, past: Sequence[NumberProfile])
                 f"rounded on the way?"
             )
             return [Violation("rounded", name, Level.ERROR, message, share, before)]
+    for decimals in range(1, MOST_DECIMALS + 1):
+        shares = _shares_within(decimals, now, past)
+        if shares is not None and shares[0] > 0.99 and max(shares[1]) < 0.6:
+            found, most = shares[0], max(shares[1])
+            message = (
+                f"{name}: {found:.0%} of its values have at most {decimals} decimals, at most {most:.0%} in {len(past)} "
+                f"batches before: converted or rounded on the way?"
+            )
+            coarse = 10.0**-decimals >= _COARSE * median(shape.deviation for shape in past)
+            return [
+                Violation("rounded", name, Level.ERROR if coarse else Level.WARNING, message, found, most)
+            ]
     return []
+
+
+def _shares_within(
+    decimals: int, now: NumberProfile, past: Sequence[NumberProfile]
+) -> tuple[float, list[float]] | None:
+    """Return the share of values with at most so many decimals, now and in each batch of the past; None if unknown."""
+    found = now.share_within(decimals)
+    before = [share for shape in past if (share := shape.share_within(decimals)) is not None]
+    return None if found is None or len(before) < FEWEST_BATCHES else (found, before)
 
 
 def _check_fractions(
     name: str, unit: str, now: NumberProfile, past: Sequence[NumberProfile]
 ) -> list[Violation]:
-    """Check a column that had whole numbers only: it may have been divided."""
+    """Check a column that had whole numbers only, or few decimals: it may have been divided or converted."""
     share = now.whole / now.count
     before = min(shape.whole / shape.count for shape in past)
-    if before < 0.99 or share > 0.6:
-        return []
-    message = (
-        f"{name}: {share:.0%} of its values are whole numbers, at least {before:.0%} in {len(past)} batches before: "
-        f"no more in {unit}, but in a larger unit, or averaged?"
-    )
-    return [Violation("shift", name, Level.ERROR, message, share, before)]
+    if before >= 0.99 and share <= 0.6:
+        message = (
+            f"{name}: {share:.0%} of its values are whole numbers, at least {before:.0%} in {len(past)} batches before: "
+            f"no more in {unit}, but in a larger unit, or averaged?"
+        )
+        return [Violation("shift", name, Level.ERROR, message, share, before)]
+    for decimals in range(1, MOST_DECIMALS + 1):
+        shares = _shares_within(decimals, now, past)
+        if shares is not None and min(shares[1]) >= 0.99 and shares[0] <= 0.6:
+            share, before = shares[0], min(shares[1])
+            message = (
+                f"{name}: {1.0 - share:.0%} of its values have more than {decimals} decimals, at most {1.0 - before:.0%} in "
+                f"{len(past)} batches before: no more in {unit}, but converted from another unit, or averaged?"
+            )
+            return [Violation("shift", name, Level.ERROR, message, share, before)]
+    return []
 
 
 def _check_sign(name: str, now: NumberProfile, past: Sequence[NumberProfile]) -> list[Violation]:
@@ -195,7 +270,8 @@ def _check_sign(name: str, now: NumberProfile, past: Sequence[NumberProfile]) ->
     before, found = [_skew(shape) for shape in past], _skew(now)
     least = min(abs(skew) for skew in before)
     same = len({skew > 0.0 for skew in before}) == 1
-    if not same or least < _LEAST_SKEW or (found > 0.0) == (before[0] > 0.0) or abs(found) < _LEAST_SKEW:
+    chance = max(_LEAST_SKEW, _FAR * _SKEW_ERROR / math.sqrt(now.count))
+    if not same or least < _LEAST_SKEW or (found > 0.0) == (before[0] > 0.0) or abs(found) < chance:
         return []
     message = (
         f"{name}: its long tail is on the other side of its median; (mean - median) / standard deviation is {found:.2f}, "
@@ -227,11 +303,11 @@ def _check_shift(
     found = now.compared_quantiles
     distance = known.distance(found)
     bound = max(0.5, 1.3 * known.farthest)
-    if distance < bound or _is_monotonic(past):
+    if distance < bound or _is_monotonic(past) or not is_beyond_chance(now, past):
         return []
     conversion = _find_misreading(unit, found, distance, known)
     low, high = known.quantiles[2], found[2]
-    message = f"{name}: median {low:,.4g} -> {high:,.4g}" + ("" if unit == "1" else f" {unit}")
+    message = f"{name}: median {low:,.4g} -> {high:,.4g}{_suffix(unit)}"
     if low > 0.0 < high:
         message += f", ratio {high / low:.3g}"
     if conversion is None:
@@ -248,6 +324,40 @@ def _check_shift(
         gross = distance > 1.6 * known.farthest or _gap(now, past) > 0.0
     message = f"{message} ({distance:.2g} spreads from the usual, at most {known.farthest:.2g} in {len(past)} batches before)"
     return [Violation("shift", name, Level.ERROR if gross else Level.WARNING, message, distance, bound)]
+
+
+def is_beyond_chance(now: NumberProfile, past: Sequence[NumberProfile]) -> bool:
+    """Return True if a quantile of `now` is farther than so few rows of the `past`, and its resolution, let it be.
+
+    A quantile of n rows lies between two quantiles of their law whose distance shrinks with the root of n, whatever the
+    law is. If the bins are too wide for that, the mean decides.
+    """
+    whole = add(past)
+    errors = [_FAR * math.sqrt(share * (1.0 - share) / now.count) for share in QUANTILES]
+    lows = [share - error for share, error in zip(QUANTILES, errors, strict=True)]
+    highs = [share + error for share, error in zip(QUANTILES, errors, strict=True)]
+    bounds = zip(
+        now.compared_quantiles,
+        zip(lows, whole.quantiles([max(0.0, low) for low in lows]), strict=True),
+        zip(highs, whole.quantiles([min(1.0, high) for high in highs]), strict=True),
+        strict=True,
+    )
+    for found, (low_share, low), (high_share, high) in bounds:
+        # Fewer rows than it takes to see the end of the past show nothing there.
+        if low_share > 0.0 and low - found > whole.resolution(low):
+            return True
+        if high_share < 1.0 and found - high > whole.resolution(high):
+            return True
+    return _is_mean_beyond_chance(now, past, whole)
+
+
+def _is_mean_beyond_chance(now: NumberProfile, past: Sequence[NumberProfile], whole: NumberProfile) -> bool:
+    deviation = max(now.deviation, *(shape.deviation for shape in past))
+    if whole.scale is None or whole.resolution(whole.mean) <= deviation:
+        return False
+    farthest = max(abs(shape.mean - whole.mean) for shape in past)
+    # By the deviation of the batch itself too: then one far value alone is never beyond chance.
+    return abs(now.mean - whole.mean) > 1.5 * farthest + _FAR_MEAN * deviation / math.sqrt(now.count)
 
 
 def _gap(now: NumberProfile, past: Sequence[NumberProfile]) -> float:

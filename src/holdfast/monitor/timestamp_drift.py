@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 from holdfast.contract.profile.column_profile import TimestampProfile
 from holdfast.records import EPOCH, Level, Violation
 
-FEWEST_ROWS: Final = 20
 _MOVES: Final = tuple(hours for hours in range(-11, 13) if hours)
 
 
@@ -31,9 +30,6 @@ def check_timestamps(
     past
         Those of earlier batches.
     """
-    past = [shape for shape in past if shape.count >= FEWEST_ROWS]
-    if now.count < FEWEST_ROWS or not past:
-        return
     hours = _shift_of_pattern(now, past) or _shift_of_ends(zone, now, past)
     if hours:
         later = f"{abs(hours)} hour{'s' if abs(hours) > 1 else ''} {'later' if hours > 0 else 'earlier'}"

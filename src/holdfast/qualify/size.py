@@ -18,7 +18,7 @@ ALARM_SHRINK: Final = 0.5
 
 
 def check_size(file_bytes: int, previous_bytes: int | None, gates: Gates) -> GateResult:
-    """Fail over `gates.size_bytes`, or over `gates.size_growth` times the version before; report growth over 5 % and a loss of half.
+    """Fail over `gates.size_bytes`, or over `gates.size_growth` times the version before; alarm at +5 % and -50 %.
 
     The alarm alone refuses nothing: a forest trained on more rows rightly grows by a few per cent, and another learner
     may need less.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from holdfast.contract import Category, Contract, Integer, Keep, Label, Number, Text, Timestamp
+from holdfast.contract import Boolean, Category, Contract, Integer, Keep, Label, Number, Text, Timestamp
 from holdfast.contract.batch.compiler import dtypes
-from holdfast.contract.profile.profile import profile_batch
-from holdfast.monitor.drift import FEWEST_BATCHES, check_profile
+from holdfast.contract.profile.column_profile import NumberProfile
+from holdfast.contract.profile.profile import Profile, profile_batch
+from holdfast.monitor.chance import FEWEST_BATCHES
+from holdfast.monitor.drift import check_profile
 from holdfast.records import Level
 from tests.soak import drift as drift_soak
 
@@ -167,3 +170,120 @@ def test_what_is_reported_of_miles_read_as_kilometres(spring):
     (violation,) = drift_soak.found(fault, declared, day)
     assert violation.observed == 5.0
     assert "5 hours later" in violation.explanation
+
+
+SPARSE = Contract(
+    Integer("id"),
+    Number("cost", unit="USD"),
+    Number("factor", unit="1"),
+    Boolean("paid"),
+    Category("name"),
+    Timestamp("at", tz="UTC"),
+    key="id",
+    event_time="at",
+    label=Label("fraud", delay="1d", missing=Keep()),
+)
+
+
+def sparse(day: int, rows: int = 100, **changed: Any) -> pl.DataFrame:
+    """A day of columns in which nearly nothing happens, and of names that never come again."""
+    draw = np.random.default_rng(day)
+    columns: dict[str, Any] = {
+        "id": np.arange(rows) + day * rows,
+        "cost": np.where(draw.random(rows) < 0.03, np.round(draw.lognormal(6, 1, rows), 2), 0.0),
+        "factor": np.full(rows, 1.5),
+        "paid": draw.random(rows) < 0.4,
+        "name": [f"name {number}" for number in draw.integers(0, 10**6, rows)],
+        "at": [datetime(2013, 1, 1, tzinfo=UTC) + timedelta(days=day, minutes=n) for n in range(rows)],
+        "fraud": draw.random(rows) < 0.02,
+    }
+    return pl.DataFrame(columns | changed, schema=dtypes(SPARSE))
+
+
+SPARSE_PAST = [profile_batch(SPARSE, sparse(day)) for day in range(30)]
+
+
+def found_in(rows: pl.DataFrame) -> set[tuple[str, str, str]]:
+    found = check_profile(SPARSE, profile_batch(SPARSE, rows), SPARSE_PAST)
+    return {(violation.check, violation.subject, str(violation.level)) for violation in found}
+
+
+def test_no_finding_is_below_the_resolution_or_within_chance():
+    """`benchmarks.drift_rates` counts it for 23 kinds of columns."""
+    errors = [found_in(sparse(day, rows)) for day in range(30, 60) for rows in (20, 39, 100)]
+    assert [found for found in errors if any(level == "error" for *_, level in found)] == []
+    zeros = profile_batch(SPARSE, sparse(70)).columns["cost"]
+    assert isinstance(zeros, NumberProfile)
+    assert zeros.quantiles((0.25, 0.5)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"fraud": pl.lit(value=True)}, ("constant", "fraud", "error")),
+        ({"paid": pl.lit(value=True)}, ("constant", "paid", "error")),
+        ({"paid": pl.lit(value=False)}, ("constant", "paid", "error")),
+        ({"fraud": pl.col("id") % 2 == 0}, ("mix", "fraud", "error")),
+        ({"fraud": pl.col("id") % 8 == 0}, ("mix", "fraud", "warning")),
+        ({"factor": pl.lit(15.0)}, ("shift", "factor", "error")),
+        ({"cost": pl.lit(0.0)}, None),  # so few are not 0 that a day without any is ordinary
+        ({"fraud": pl.lit(value=False)}, None),
+        ({"name": pl.col("name").str.to_uppercase()}, None),
+    ],
+)
+def test_one_value_and_another_share_of_true_are_reported(changed, expected):
+    """R50: label and boolean features; `all 964 flights are not late` was loaded without a word."""
+    found = found_in(sparse(71).with_columns(**changed))
+    assert (expected in found) if expected else not found
+
+
+def test_a_label_that_is_always_false_is_reported():
+    assert ("constant", "returned", "error") in told(orders(44).with_columns(returned=pl.lit(value=False)))
+
+
+def test_decimals_that_no_batch_had_show_a_converted_unit():
+    """R22: metres a second for miles an hour lie within the ordinary days of wind."""
+    wind = Contract(
+        Integer("id"),
+        Number("wind", unit="mph", low=0, high=200),
+        Timestamp("at", tz="UTC"),
+        key="id",
+        event_time="at",
+    )
+
+    def day(number: int) -> pl.DataFrame:
+        draw = np.random.default_rng(number)
+        knots = draw.poisson(draw.uniform(4, 15), 24).astype(np.float64)
+        at = [datetime(2013, 1, 1, tzinfo=UTC) + timedelta(days=number, hours=hour) for hour in range(24)]
+        rows = {"id": np.arange(24) + 24 * number, "wind": np.round(knots * 1.15078, 5), "at": at}
+        return pl.DataFrame(rows, schema=dtypes(wind))
+
+    past = [profile_batch(wind, day(number)) for number in range(20)]
+    assert check_profile(wind, profile_batch(wind, day(20)), past) == ()
+    converted = day(20).with_columns(wind=pl.col("wind") * 0.44704)
+    (violation,) = check_profile(wind, profile_batch(wind, converted), past)
+    assert (violation.check, violation.level) == ("shift", Level.ERROR)
+    assert "more than 5 decimals" in violation.explanation
+    rounded = day(20).with_columns(wind=(pl.col("wind") * 0.44704).round(2))
+    (violation,) = check_profile(wind, profile_batch(wind, rounded), past)
+    assert (violation.check, violation.level) == ("rounded", Level.ERROR)
+    harmless = day(20).with_columns(wind=pl.col("wind").round(4))
+    (violation,) = check_profile(wind, profile_batch(wind, harmless), past)
+    assert (violation.check, violation.level) == ("rounded", Level.WARNING)
+    older = [replace(each, columns={**each.columns, "wind": _undecimal(each)}) for each in past]
+    assert check_profile(wind, profile_batch(wind, converted), older) == ()
+
+
+def _undecimal(profile: Profile) -> NumberProfile:
+    """The column's profile as an earlier version wrote it."""
+    shape = profile.columns["wind"]
+    assert isinstance(shape, NumberProfile)
+    return replace(shape, decimals=())
+
+
+def test_a_number_and_a_category_that_both_moved_are_no_swap():
+    """There is no past of numbers to compare the number with in a category."""
+    moved = orders(45).with_columns(price=pl.col("price") * 1000, country=pl.lit("XX"))
+    found = told(moved)
+    assert ("shift", "price", "error") in found
+    assert "swap" not in {check for check, *_ in found}

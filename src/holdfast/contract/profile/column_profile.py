@@ -32,6 +32,12 @@ SPACINGS_SECONDS: Final = (
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 """The quantiles by which batches are compared."""
 
+MOST_DECIMALS: Final = 6
+"""Values with more decimals than this are counted together."""
+
+_ROUNDING: Final = 1e-15
+"""The relative error within which a double is the nearest to a decimal number, after one multiplication."""
+
 
 @dataclass(frozen=True)
 class NumberProfile:
@@ -40,7 +46,8 @@ class NumberProfile:
     `count` values are present and `missing` are not; `zeros`, `whole` and `tens` of them are 0, whole numbers and
     multiples of ten; `total` and `squares` are their sum and the sum of their squares, `low` and `high` the smallest
     and the largest (0 without values). `bins` counts the values per bin. With a `scale` (the bounds of the contract)
-    a bin is 1/256 of the range between them; without one it is an eighth of a power of two, of either sign.
+    a bin is 1/256 of the range between them; without one it is an eighth of a power of two, of either sign. `decimals`
+    counts the values that need exactly 0, 1, ... `MOST_DECIMALS` and more decimals; empty in a profile of earlier versions.
     """
 
     count: int
@@ -54,6 +61,7 @@ class NumberProfile:
     high: float
     scale: tuple[float, float] | None
     bins: Mapping[int, int]
+    decimals: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -89,10 +97,35 @@ class NumberProfile:
             count = self.bins[place]
             low, high = bin_edges(place, self.scale)
             low, high = max(low, self.low), min(high, self.high)
+            if place == 0 and self.scale is None:
+                low = high = 0.0  # The bin holds 0 and the subnormal numbers, which no unit resolves.
             while len(found) < len(rising) and rising[len(found)] * self.count <= below + count:
                 found.append(low + (high - low) * ((rising[len(found)] * self.count - below) / count))
             below += count
         return (*found, *[self.high] * (len(rising) - len(found)))
+
+    def resolution(self, value: float) -> float:
+        """Return the width of the bin that `value` is in: differences below it are not measured.
+
+        >>> profile_numbers(np.arange(256.0), 0, (0.0, 512.0)).resolution(100.0)
+        2.0
+        """
+        if self.scale is None and value == 0.0:
+            return 0.0
+        (place,) = _bins_of(np.array([value]), self.scale).tolist()
+        low, high = bin_edges(place, self.scale)
+        return high - low
+
+    def share_at(self, value: float) -> float:
+        """Return the share of the present values that are in the bin of `value`."""
+        (place,) = _bins_of(np.array([value]), self.scale).tolist()
+        return self.bins.get(place, 0) / max(1, self.count)
+
+    def share_within(self, decimals: int) -> float | None:
+        """Return the share of the present values that need at most so many decimals; None if they were not counted."""
+        if not self.decimals or not self.count:
+            return None
+        return sum(self.decimals[: decimals + 1]) / self.count
 
 
 @dataclass(frozen=True)
@@ -228,6 +261,7 @@ def profile_numbers(
         high=high,
         scale=scale,
         bins=_count_bins(_bins_of(values, scale)),
+        decimals=_count_decimals(values, whole.size),
     )
 
 
@@ -262,6 +296,25 @@ def _count_bins(places: NDArray[np.int64]) -> dict[int, int]:
     counts = np.bincount(places - first)
     filled = np.flatnonzero(counts)
     return dict(zip((filled + first).tolist(), counts[filled].tolist(), strict=True))
+
+
+def _count_decimals(values: NDArray[np.float64], whole: int) -> tuple[int, ...]:
+    rest = np.abs(values[values != np.rint(values)]) if whole < values.size else values[:0]
+    # First the most decimals: nearly all columns have more of them, or few that the rest is quick for.
+    few = rest[~_needs_more(rest, MOST_DECIMALS)]
+    counts = [whole]
+    left = few
+    for decimals in range(1, MOST_DECIMALS):
+        more = left[_needs_more(left, decimals)]
+        counts.append(left.size - more.size)
+        left = more
+    return (*counts, left.size, rest.size - few.size)
+
+
+def _needs_more(values: NDArray[np.float64], decimals: int) -> NDArray[np.bool_]:
+    scaled = values * 10.0**decimals
+    needs: NDArray[np.bool_] = np.abs(scaled - np.rint(scaled)) > _ROUNDING * scaled
+    return needs
 
 
 def _finite(value: float) -> float:
@@ -323,6 +376,10 @@ def _sum_places(parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(map(sum, zip(*parts, strict=True)))
 
 
+def _sum_decimals(parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    return _sum_places(parts) if all(parts) else ()  # An earlier version did not count them.
+
+
 def _sum_counts(parts: Sequence[Mapping[_Key, int]]) -> dict[_Key, int]:
     whole: Counter[_Key] = Counter()
     for part in parts:
@@ -340,13 +397,14 @@ _ADD: Final[dict[str, Callable[[Sequence[Any]], Any]]] = {
     "scale": operator.itemgetter(0),
     "bins": _sum_counts,
     "counts": _sum_counts,
+    "decimals": _sum_decimals,
     "hours": _sum_places,
     "weekdays": _sum_places,
     "spacings": _sum_places,
 }
 """How the facts of several profiles become one; every other is a sum."""
 
-_ENDS: Final = frozenset({"low", "low_us", "high", "high_us"})
+_ENDS: Final = frozenset({"low", "low_us", "high", "high_us", "decimals"})
 """The facts that a profile without values does not have."""
 
 
@@ -369,7 +427,7 @@ def column_from_json(value: Mapping[str, Any]) -> ColumnProfile:
     if "bins" in facts:
         flat = facts["bins"]
         facts["bins"] = dict(zip(flat[::2], flat[1::2], strict=True))
-    for name in ("scale", "hours", "weekdays", "spacings"):
+    for name in ("scale", "decimals", "hours", "weekdays", "spacings"):
         if facts.get(name) is not None:
             facts[name] = tuple(facts[name])
     return kind(**facts)

@@ -238,7 +238,9 @@ def test_one_value_and_another_share_of_true_are_reported(changed, expected):
 
 
 def test_a_label_that_is_always_false_is_reported():
-    assert ("constant", "returned", "error") in told(orders(44).with_columns(returned=pl.lit(value=False)))
+    assert ("constant", "returned", "error") in reported(
+        orders(44).with_columns(returned=pl.lit(value=False))
+    )
 
 
 def test_decimals_that_no_batch_had_show_a_converted_unit():
@@ -284,6 +286,6 @@ def _undecimal(profile: Profile) -> NumberProfile:
 def test_a_number_and_a_category_that_both_moved_are_no_swap():
     """There is no past of numbers to compare the number with in a category."""
     moved = orders(45).with_columns(price=pl.col("price") * 1000, country=pl.lit("XX"))
-    found = told(moved)
+    found = reported(moved)
     assert ("shift", "price", "error") in found
     assert "swap" not in {check for check, *_ in found}

@@ -20,6 +20,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from holdfast.contract import Category, Contract, Label, Timestamp
+from holdfast.contract.row.compiler import list_reasons
 from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, read
 from holdfast.store.serving.servers import registered
@@ -464,7 +465,7 @@ def test_metrics_parse_and_their_labels_are_bounded(served: Served, world: World
     served.call(f"/v2/models/{MODEL}/versions/invented/infer", b"{}")
     metrics = families(served)
     requests = {sample.labels["result"]: sample.value for sample in metrics["holdfast_requests"]}
-    assert requests == {"ok": 3, "contract": 1, "malformed": 1}
+    assert requests == {"ok": 3, "contract": 1, "malformed": 1, "champion_failed": 0, "unavailable": 0}
     [predictions] = metrics["holdfast_predictions"]
     assert (predictions.labels, predictions.value) == (
         {"model": MODEL, "version": version, "arm": "champion"},
@@ -481,9 +482,9 @@ def test_metrics_parse_and_their_labels_are_bounded(served: Served, world: World
         if "le" in sample.labels
     }
     assert counts["+Inf"] == 5
-    assert [sample.labels["reason"] for sample in metrics["holdfast_contract_violations"]] == [
-        "carrier|unseen"
-    ]
+    violations = {sample.labels["reason"]: sample.value for sample in metrics["holdfast_contract_violations"]}
+    assert {reason for reason, value in violations.items() if value} == {"carrier|unseen"}
+    assert violations.keys() == set(list_reasons(CONTRACT))
     assert metrics["process_resident_memory_bytes"][0].value > 1e6
     assert metrics["holdfast_prediction_log_dropped_records"][0].value == 0
     assert "invented" not in served.call("/metrics")[1].decode()

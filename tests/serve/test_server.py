@@ -169,8 +169,15 @@ def test_bad_requests_get_400_with_their_reason_and_never_more(served: Served, w
         assert "Traceback" not in response["error"]
     rows = [row(), row(distance=-1.0, carrier="ZZ"), row(), row(seats=0)]
     assert served.call(INFER, tensors(rows))[1]["reasons"] == [
-        "row 1: carrier|unseen", "row 1: distance|range", "row 3: seats|range",
-    ]  # fmt: skip
+        "row 1: carrier|unseen ('ZZ'; the known words are AA, UA, B6)",
+        "row 1: distance|range (-1.0; it is from 0 to 6000 mi)",
+        "row 3: seats|range (0; it is from 1 to 900)",
+    ]
+    inputs = {
+        each["name"]: each.get("parameters", {}) for each in served.call(f"/v2/models/{MODEL}")[1]["inputs"]
+    }
+    assert inputs["carrier"]["values"] == ["AA", "UA", "B6"]
+    assert (inputs["seats"]["low"], inputs["seats"]["high"]) == (1, 900)
     status, response = served.infer([row(distance=None, international=None, origin="\0\U0001f600")])
     assert (status, response["outputs"][0]["data"]) == (200, [0.5])
     results = Counter(record.result for record in logged(world.root) if isinstance(record, PredictionRecord))

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from holdfast.contract import Column, ColumnFacts, Contract, Timestamp
 from holdfast.contract.row.compiler import compile_row, compile_rules
+from holdfast.contract.row.explain import explain
 from holdfast.contract.schema.source_metadata import ColumnMismatch, column_conversion
 from holdfast.contract.schema.timestamps import read_timestamp
 from holdfast.contract.schema.units import InexactError, convert_value, is_loaded, load_definitions
@@ -76,7 +77,7 @@ class RequestSchema:
         if check is not None:
             broken = [(number, reasons) for number, row in enumerate(rows) if (reasons := check(row))]
             if broken:
-                raise self._violation(broken, violations)
+                raise self._violation(rows, broken, violations)
         name, zone, local = self._event
         event_times = [
             known.get(row[name]) or self._read_event_time(row[name], name, zone, local) for row in rows
@@ -129,12 +130,21 @@ class RequestSchema:
         assert request.facts is not None
         return convert_units(self._by_name, request.columns, request.facts)
 
-    @staticmethod
-    def _violation(broken: list[tuple[int, tuple[str, ...]]], violations: Counter[str]) -> RequestError:
+    def _explain(self, reason: str, row: Row) -> str:
+        name, _, rule = reason.partition("|")
+        column = self._by_name.get(name)
+        explanation = explain(column, rule, row[name]) if column is not None and name in row else ""
+        return f" ({explanation})" if explanation else ""
+
+    def _violation(
+        self, rows: list[Row], broken: list[tuple[int, tuple[str, ...]]], violations: Counter[str]
+    ) -> RequestError:
         for _, reasons in broken:
             violations.update(reasons)
         named = [
-            f"row {number}: {reason}" for number, reasons in broken[:MAX_NAMED_ROWS] for reason in reasons
+            f"row {number}: {reason}{self._explain(reason, rows[number])}"
+            for number, reasons in broken[:MAX_NAMED_ROWS]
+            for reason in reasons
         ]
         return RequestError(
             "HF502", f"{len(broken)} of the rows break the model's contract", named, uncounted=()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from holdfast.contract import Boolean, Category, Column, ColumnFacts, Integer, Label, Number, Text, Timestamp
+from holdfast.contract.row.explain import limits
 from holdfast.errors import InputError
 from holdfast.records import EPOCH
 
@@ -362,6 +363,8 @@ class InputSpec:
     datatypes: tuple[str, ...]
     facts: ColumnFacts
     """Facts of the contract: part of the metadata, and compared with the facts that a request states."""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    """The bounds and known words of the column: part of the metadata."""
 
 
 def input_spec(column: Column) -> InputSpec:
@@ -373,11 +376,16 @@ def input_spec(column: Column) -> InputSpec:
     facts = ColumnFacts(getattr(column, "unit", None), column.semantic)
     match column:
         case Number():
-            return InputSpec(column.name, ("FP64", "FP32", *_INTEGERS), facts)
+            return InputSpec(column.name, ("FP64", "FP32", *_INTEGERS), facts, limits(column))
         case Integer():
-            return InputSpec(column.name, ("INT64", *(each for each in _INTEGERS if each != "INT64")), facts)
+            return InputSpec(
+                column.name,
+                ("INT64", *(each for each in _INTEGERS if each != "INT64")),
+                facts,
+                limits(column),
+            )
         case Category() | Text():
-            return InputSpec(column.name, ("BYTES",), facts)
+            return InputSpec(column.name, ("BYTES",), facts, limits(column))
         case Timestamp():
             return InputSpec(column.name, ("BYTES", "INT64"), facts)
         case Boolean() | Label():
@@ -387,7 +395,7 @@ def input_spec(column: Column) -> InputSpec:
 def model_metadata(
     name: str, versions: Sequence[str], specs: Sequence[InputSpec], facts: Mapping[str, str]
 ) -> bytes:
-    """Return the response to `GET v2/models/<name>`: inputs and outputs with datatype, shape, unit and semantic."""
+    """Return the response to `GET v2/models/<name>`: inputs and outputs with datatype, shape, unit and bounds."""
     return _encode(
         {
             "name": name,
@@ -402,7 +410,7 @@ def model_metadata(
 
 def _described(spec: InputSpec) -> dict[str, Any]:
     pairs = (("unit", spec.facts.unit), ("semantic", spec.facts.semantic))
-    stated = {what: word for what, word in pairs if word is not None}
+    stated: dict[str, Any] = {what: word for what, word in pairs if word is not None} | dict(spec.limits)
     parameters = {"parameters": stated} if stated else {}
     return {"name": spec.name, "datatype": spec.datatypes[0], "shape": [-1], **parameters}
 

@@ -14,7 +14,7 @@ WEEK = 1_156 / 7
 """Requests a day of the user whose first step would last 17 weeks."""
 
 
-def test_the_default_policy_does_not_end_at_low_traffic_and_says_so() -> None:
+def test_the_default_policy_does_not_end_at_low_traffic_and_reports_it() -> None:
     found = forecast(Canary(), units_per_day=WEEK)
     assert not found.ends
     assert found.slowest.share_percent == 1.0

@@ -90,11 +90,11 @@ def test_parquet_is_read_alike(project: Project, kind: pl.DataType) -> None:
     assert (checked["rows"], checked["quarantined"]) == (600, 0)
 
 
-def test_everything_that_is_open_is_answer_at_once(project: Project) -> None:
+def test_everything_that_is_open_is_requested_at_once(project: Project) -> None:
     rows = ["id,When At,Price,kind,size", *(f"1,0{n}/02/2026,{n}.5,{'abc'[n % 3]},1" for n in range(1, 7))]
     (project.directory / "my data.csv").write_text("\n".join(rows) + "\n")
-    answer = run(project, "init", "my data.csv", "--label", "kind", "--key", "nothing", "--json")
-    error = json.loads(answer.stdout)["error"]
+    refused = run(project, "init", "my data.csv", "--label", "kind", "--key", "nothing", "--json")
+    error = json.loads(refused.stdout)["error"]
     for part in (
         "d/m/yyyy or m/d/yyyy: --dates",
         "3 values: several classes, not yet",

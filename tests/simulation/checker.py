@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.rollout import RESTING, TERMINAL, TRANSITIONS, State
-from holdfast.store.db.events import FIRST, chain_digest
+from holdfast.store.db.event_chain import FIRST, chain_digest
 from tests.simulation.actors import Actor
 from tests.simulation.expected_evidence import Reckoning
 from tests.simulation.ledger_view import Seen, look, requested_by

@@ -24,7 +24,7 @@ from holdfast.store.files import blobs
 from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.serving import servers
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import usage
+from holdfast.store.telemetry import request_counts
 from holdfast.tables import Snapshot
 from tests.support.queries import read
 
@@ -126,7 +126,7 @@ class World:
             plan.champion, Arm.CHAMPION, "ok", self.now_us, requests, requests, 0, {bucket_of(1000): requests}
         )
         with self.store.ledger.write() as connection:
-            usage.add(connection, MODEL, [counted])
+            request_counts.add(connection, MODEL, [counted])
 
     def traffic(self, *, units: int = 25, failing: int = 0, labelled: int = 6, score: float = 0.8) -> None:
         """One window: `units` of the challenger, `failing` of them bad, and nine times the champion's, which has

@@ -15,7 +15,7 @@ from holdfast.store import Store
 from holdfast.store.db import schema
 from holdfast.store.db.events import append
 from holdfast.store.rollout.evidence import values_of
-from holdfast.store.telemetry import usage
+from holdfast.store.telemetry import request_counts
 
 DAY = 86_400_000_000
 MINUTE = 60_000_000
@@ -206,7 +206,7 @@ def _responses(connection):
                 at = NOW - (58 - minute) * MINUTE
                 rows.append(UsageRow(version, arm, "ok", at - at % MINUTE, many, many, many * 1100, latency))
     rows.append(UsageRow(V3, "challenger", "model_error", NOW - 5 * MINUTE, 3, 0, 4000, {12: 3}))
-    usage.add(connection, "flight-delay", rows)
+    request_counts.add(connection, "flight-delay", rows)
     labels, found = [], []
     serial = 0
     for day in range(9):

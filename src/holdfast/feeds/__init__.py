@@ -1,6 +1,6 @@
 """Feeds: what is delivered in batches, and what is decided about a delivery. Pure: nothing here reads a file.
 
-`feed.py` and `expectations.py` are the declaration; `groups.py` decides which batches belong together. `identity.py` decides
+`feed.py` and `expectations.py` are the declaration; `groups.py` decides which batches belong together. `idempotency.py` decides
 whether a delivery is new, `measurements.py` and `admission.py` whether it is admitted; `state_machine.py` has the states of a
 feed.
 """
@@ -20,7 +20,7 @@ from holdfast.feeds.expectations import (
 )
 from holdfast.feeds.feed import Feed, quarantine_table
 from holdfast.feeds.groups import FeedGroup
-from holdfast.feeds.identity import (
+from holdfast.feeds.idempotency import (
     AlreadyLoaded,
     Load,
     Manifest,

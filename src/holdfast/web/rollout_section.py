@@ -19,7 +19,7 @@ from holdfast.store import Store
 from holdfast.store.rollout import drills, evidence
 from holdfast.store.rollout import webhooks as hooks
 from holdfast.store.rollout.webhooks import HookResponseRow
-from holdfast.store.telemetry import usage
+from holdfast.store.telemetry import request_counts
 from holdfast.web import formatting as web_formatting
 
 SHOWN_EVENTS: Final = 12
@@ -141,7 +141,7 @@ def _realised(store: Store, model: str, now: RolloutProgress, now_us: int) -> tu
     since_us = max(now.step_started_at_us, now_us - HOUR_US)
     # Usage is counted by the minute; the minute in which the step began contains requests of the step before.
     with store.ledger.read() as connection:
-        rows = usage.since(connection, model, since_us - since_us % MINUTE_US + MINUTE_US)
+        rows = request_counts.since(connection, model, since_us - since_us % MINUTE_US + MINUTE_US)
     challenger, champion = (
         sum(row.requests for row in rows if row.arm == arm) for arm in (Arm.CHALLENGER, Arm.CHAMPION)
     )

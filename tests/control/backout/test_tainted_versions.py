@@ -24,7 +24,7 @@ from holdfast.store.db import events, schema
 from holdfast.store.durability import failpoints
 from holdfast.store.durability.failpoints import BACKOUT_POINTS
 from holdfast.store.rollout import rollouts, traffic_plans
-from holdfast.store.telemetry import usage
+from holdfast.store.telemetry import request_counts
 from holdfast.tables.backout import (
     BackoutState,
     CancelRollout,
@@ -249,8 +249,8 @@ def test_responses_and_feedback_are_listed_by_version_and_time(case: Case) -> No
     first = case.rows.NOW_US // minute * minute + 10 * minute
     with case.store.ledger.write() as connection:
         for version, at, rows in ((bad, first, 5), (bad, first + 3 * minute, 7), (case.clean, first, 4)):
-            usage.add(connection, "m", [UsageRow(version, Arm.CHAMPION, "ok", at, 2, rows, 0, {})])
-        usage.add(connection, "m", [UsageRow(bad, Arm.CHAMPION, "contract", first, 1, 9, 0, {})])
+            request_counts.add(connection, "m", [UsageRow(version, Arm.CHAMPION, "ok", at, 2, rows, 0, {})])
+        request_counts.add(connection, "m", [UsageRow(bad, Arm.CHAMPION, "contract", first, 1, 9, 0, {})])
         for number in range(3):
             connection.execute(
                 insert(schema.labels).values(

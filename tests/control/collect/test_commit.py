@@ -15,7 +15,7 @@ from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_log, outcomes, usage
+from holdfast.store.telemetry import collected_log, outcomes, request_counts
 from holdfast.store.telemetry.collected_log import PREDICTIONS
 from tests.support import queries
 from tests.support.queries import read
@@ -99,7 +99,7 @@ def round_(store, lease, now_us=NOW):
 
 def requests(store):
     with store.ledger.read() as connection:
-        return sum(row.requests for row in usage.since(connection, MODEL, 0))
+        return sum(row.requests for row in request_counts.since(connection, MODEL, 0))
 
 
 def history(store, kind):
@@ -118,7 +118,7 @@ def test_requests_are_counted_once_by_minute_version_and_result(store, logs, lea
     assert round_(store, lease)[0] == 4
     assert round_(store, lease)[0] == 0
     with store.ledger.read() as connection:
-        rows = usage.since(connection, MODEL, 0)
+        rows = request_counts.since(connection, MODEL, 0)
     assert sorted((row.result, row.requests, row.rows) for row in rows) == [
         ("ok", 1, 1),
         ("ok", 2, 4),
@@ -126,7 +126,7 @@ def test_requests_are_counted_once_by_minute_version_and_result(store, logs, lea
     ]
     assert sum(merge(row.latency for row in rows).values()) == 4
     with store.ledger.read() as connection:
-        assert usage.predicted_rows(connection, MODEL, since_us=0) == {"v1": 5}
+        assert request_counts.predicted_rows(connection, MODEL, since_us=0) == {"v1": 5}
     log(logs, prediction(5))
     assert round_(store, lease)[0] == 1
     assert requests(store) == 5

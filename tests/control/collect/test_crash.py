@@ -14,7 +14,7 @@ from holdfast.store.maintenance import orphans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_log, outcomes, usage
+from holdfast.store.telemetry import collected_log, outcomes, request_counts
 from holdfast.store.telemetry.collected_log import PREDICTIONS, SHADOWS
 from tests.support import forking, queries
 
@@ -109,7 +109,7 @@ def finish(store):
 def everything_once(store, requests):
     with store.ledger.read() as connection:
         assert collected_log.totals(connection).predictions == requests
-        assert sum(row.requests for row in usage.since(connection, "m", 0)) == requests
+        assert sum(row.requests for row in request_counts.since(connection, "m", 0)) == requests
     assert sum(file.rows for file in collected(store, PREDICTIONS)) == requests
     assert sum(file.rows for file in collected(store, SHADOWS)) == requests
     with store.ledger.read() as connection:

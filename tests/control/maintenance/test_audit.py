@@ -111,9 +111,9 @@ def test_an_event_log_that_was_written_anew_is_found_by_a_head_that_was_kept(sto
     kept = audit(store).chain.head
     run(store, "UPDATE events SET explanation = 'nothing' WHERE event_id = 2")
     with store.ledger.write() as connection:
-        before = events.FIRST
+        before = event_chain.FIRST
         for row in events.since(connection, 0):
-            before = events.chain_digest(before, row.at_us, row.kind, row.subject, row.actor, row.explanation)
+            before = event_chain.chain_digest(before, row.at_us, row.kind, row.subject, row.actor, row.explanation)
             connection.execute(text(f"UPDATE events SET digest = '{before}' WHERE event_id = {row.event_id}"))
     assert audit(store).clean
     (reason,) = audit(store, kept=kept).errors
@@ -123,8 +123,8 @@ def test_an_event_log_that_was_written_anew_is_found_by_a_head_that_was_kept(sto
 ROWS: list[tuple[int, int, str, str, str, str, str]] = []
 for _number in range(1, 8):
     _reported = (_number, "k.reported", "s", "ada", f"words {_number}")
-    _before = ROWS[-1][-1] if ROWS else events.FIRST
-    ROWS.append((_number, *_reported, events.chain_digest(_before, *_reported)))
+    _before = ROWS[-1][-1] if ROWS else event_chain.FIRST
+    ROWS.append((_number, *_reported, event_chain.chain_digest(_before, *_reported)))
 
 
 @given(
@@ -136,8 +136,8 @@ for _number in range(1, 8):
 )
 def test_a_digest_is_over_canonical_json(at_us: int, kind: str, subject: str, actor: str, words: str) -> None:
     reported = canonical_json([at_us, kind, subject, actor, words])
-    assert events.chain_digest(events.FIRST, at_us, kind, subject, actor, words) == sha256_hex(
-        events.FIRST + reported
+    assert event_chain.chain_digest(event_chain.FIRST, at_us, kind, subject, actor, words) == sha256_hex(
+        event_chain.FIRST + reported
     )
 
 
@@ -161,7 +161,7 @@ def test_any_change_of_one_event_log_but_its_end_breaks_the_chain(data: st.DataO
                 return
         case "swap":
             rows[at], rows[at + 1] = rows[at + 1], rows[at]
-    count, broken = event_chain.count_chained(rows, events.FIRST)
+    count, broken = event_chain.count_chained(rows, event_chain.FIRST)
     assert broken is not None
     assert count <= at + 1
 
@@ -199,9 +199,9 @@ def test_four_processes_make_one_chain(store: Store) -> None:
 
 def test_a_hundred_thousand_events_are_checked(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
-    count, before, rows = 100_000, events.FIRST, []
+    count, before, rows = 100_000, event_chain.FIRST, []
     for number in range(count):
-        before = events.chain_digest(
+        before = event_chain.chain_digest(
             before, number, "batch.published", "flights/b", "holdfast", "10 rows loaded"
         )
         rows.append({"n": number, "d": before})

@@ -14,7 +14,7 @@ from holdfast.monitor.usage import UsageRow
 from holdfast.records import DAY_US, MINUTE_US
 from holdfast.store import Store
 from holdfast.store.db import schema
-from holdfast.store.telemetry import traffic_comparison, usage
+from holdfast.store.telemetry import request_counts, traffic_comparison
 
 MODEL = "m"
 NOW_US = 1_790_899_200_000_000 + 5_000_000  # 2026-10-02
@@ -49,7 +49,9 @@ def predict(
                 predicted_at_us=predicted_at_us, joined_at_us=NOW_US,
             )
         )  # fmt: skip
-        usage.add(connection, MODEL, [UsageRow(version, "champion", "ok", minute_us, 1, 1, 900, {10: 1})])
+        request_counts.add(
+            connection, MODEL, [UsageRow(version, "champion", "ok", minute_us, 1, 1, 900, {10: 1})]
+        )
 
 
 def test_an_event_of_2035_moves_no_window_and_no_coverage(store: Store) -> None:
@@ -76,7 +78,9 @@ def test_labels_and_predictions_of_coverage_are_of_the_same_days(store: Store) -
     for number in range(90):
         predict(store, number, NOW_US - number * DAY_US, NOW_US - number * DAY_US)
     with store.ledger.write() as connection:
-        usage.add(connection, MODEL, [UsageRow("v2", "champion", "ok", NOW_US - DAY_US, 2, 20, 900, {10: 2})])
+        request_counts.add(
+            connection, MODEL, [UsageRow("v2", "champion", "ok", NOW_US - DAY_US, 2, 20, 900, {10: 2})]
+        )
     reader = StatusReader(store, MODEL)
     found = reader.read(now_us=NOW_US).coverage
     assert (found.labelled, found.predictions) == (60, 80)

@@ -9,7 +9,7 @@ from holdfast.control.reports.usage_events import EVERY_US, UsageEvents
 from holdfast.monitor.usage import UsageRow
 from holdfast.records import MINUTE_US
 from holdfast.store.db import events
-from holdfast.store.telemetry import usage
+from holdfast.store.telemetry import request_counts
 from tests.support.rollout_world import MODEL, World
 
 
@@ -20,7 +20,7 @@ def count(world: World, minutes: range, *, result: str = "ok", requests: int = 2
         for at in minutes
     ]
     with world.store.ledger.write() as connection:
-        usage.add(connection, MODEL, rows)
+        request_counts.add(connection, MODEL, rows)
 
 
 def kinds(world: World, reporter: UsageEvents) -> list[str]:

@@ -98,7 +98,7 @@ def test_a_flipped_bit_is_refused_and_never_written_over(ledger: Path) -> None:
         with pytest.raises(IntegrityError, match=r"HF309.*altered") as refused:
             Store.open(ledger.parent)
         assert refused.value.state == "nothing was changed"
-        assert refused.value.next_command == "holdfast restore BACKUP, or holdfast repair-ledger"
+        assert refused.value.next_command == "holdfast restore BACKUP, or holdfast rebuild-ledger"
         turn(ledger, byte, mask)
         Store.open(ledger.parent).ledger.close()
 

@@ -46,7 +46,7 @@ from holdfast.store.files.staging import staged
 from holdfast.store.serving import log_directory, prediction_log, servers
 from holdfast.store.serving.prediction_log import FeedbackRecord
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_log, outcomes, usage
+from holdfast.store.telemetry import collected_log, outcomes, request_counts
 from holdfast.store.telemetry.collected_log import (
     PREDICTIONS,
     SHADOWS,
@@ -271,7 +271,7 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
         )
         if stretch.file is not None:
             collected_log.register(connection, PREDICTIONS, stretch.file)
-        usage.add(connection, stretch.model, summary.usage)
+        request_counts.add(connection, stretch.model, summary.usage)
         for window in summary.windows:
             fold_window(connection, window, now_us)
         outcomes.add_labels(connection, checked.accepted)

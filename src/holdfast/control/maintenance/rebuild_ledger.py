@@ -24,11 +24,11 @@ from holdfast.store.maintenance import backup as backups
 from holdfast.store.maintenance import (
     derived_checks,
     footer_scan,
-    ledger_rebuild,
+    rebuild_history,
     repairs,
 )
-from holdfast.store.maintenance.catalog_rebuild import reregister
 from holdfast.store.maintenance.footer_scan import ScannedFile
+from holdfast.store.maintenance.rebuild_catalog import reregister
 from holdfast.store.models import versions
 from holdfast.tables.snapshots import LoadKey
 from holdfast.train.artifact import VersionMetadata, read_metadata
@@ -92,7 +92,7 @@ def rebuild(
         HF306 if the ledger is not lost: it can be read and has batches.
     """
     if ledger_url is None:
-        ledger_rebuild.must_be_lost(root)
+        rebuild_history.must_be_lost(root)
     done = RebuiltLedger()
     found = _scan(root, done, progress)
     choice = footer_scan.choose(found)
@@ -104,23 +104,23 @@ def rebuild(
     store = Store.open(root, ledger_url or sqlite_url(root / "ledger.db"), recovering=True)
     try:
         with store.ledger.write() as connection:
-            ledger_rebuild.must_be_empty(connection)
-            ledger_rebuild.put_table_versions(connection, manifests)
+            rebuild_history.must_be_empty(connection)
+            rebuild_history.put_table_versions(connection, manifests)
             reregistered = reregister(
                 connection,
                 root,
                 choice,
                 found_tombstones,
                 now_us=now_us,
-                numbers=ledger_rebuild.table_versions(choice, found_tombstones, manifests),
+                numbers=rebuild_history.table_versions(choice, found_tombstones, manifests),
                 feeds=model.feeds if model else (),
             )
             done.contracts = len(contracts.everything(connection))
-            done.not_rebuilt += ledger_rebuild.put_snapshots(connection, manifests, now_us=now_us)
+            done.not_rebuilt += rebuild_history.put_snapshots(connection, manifests, now_us=now_us)
             done.snapshots = [each.snapshot.snapshot for each in manifests]
             _versions(connection, root, models, done, now_us)
-            ledger_rebuild.put_backouts(connection, found_tombstones.values())
-            put = ledger_rebuild.put_predictions(connection, root, found)
+            rebuild_history.put_backouts(connection, found_tombstones.values())
+            put = rebuild_history.put_predictions(connection, root, found)
             done.prediction_files = len(put)
             done.batches, done.backed_out = len(reregistered.loads), len(reregistered.backed_out)
             done.rows = reregistered.rows

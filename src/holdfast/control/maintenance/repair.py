@@ -17,7 +17,7 @@ from holdfast.store import Store
 from holdfast.store.catalog import delta
 from holdfast.store.db import events
 from holdfast.store.maintenance import derived_checks, footer_scan, orphans, repairs
-from holdfast.store.maintenance.catalog_rebuild import reregister
+from holdfast.store.maintenance.rebuild_catalog import reregister
 from holdfast.store.maintenance.repairs import Repair
 
 _UNREPAIRED: Final = "HF305"

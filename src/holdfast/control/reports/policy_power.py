@@ -12,7 +12,7 @@ from holdfast.records import DAY_US, MINUTE_US
 from holdfast.rollout import Canary
 from holdfast.rollout.power import MeasuredTraffic, PowerRow, power_of
 from holdfast.store import Store
-from holdfast.store.telemetry import outcomes, usage
+from holdfast.store.telemetry import outcomes, request_counts
 
 LOOKBACK_US: Final = 7 * DAY_US
 """How far back the traffic is measured, microseconds."""
@@ -63,7 +63,11 @@ def measured(store: Store, model: str, *, now_us: int) -> MeasuredTraffic | None
     later than this estimates.
     """
     with store.ledger.read() as connection:
-        rows = [row for row in usage.since(connection, model, now_us - LOOKBACK_US) if row.result in _COUNTED]
+        rows = [
+            row
+            for row in request_counts.since(connection, model, now_us - LOOKBACK_US)
+            if row.result in _COUNTED
+        ]
     requests = sum(row.requests for row in rows)
     if not requests:
         return None

@@ -47,7 +47,7 @@ from holdfast.store.rollout import drills, rollouts, traffic_plans, webhooks
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.serving import servers
 from holdfast.store.serving.servers import Probe, Server
-from holdfast.store.telemetry import collected_log, outcomes, traffic_comparison, usage
+from holdfast.store.telemetry import collected_log, outcomes, request_counts, traffic_comparison
 
 USE_WINDOW_US: Final = HOUR_US
 """Window of requests on the page, microseconds: one hour."""
@@ -219,10 +219,10 @@ class StatusReader:
             known = versions.of_model(connection, model)
             drilled = drills.of_model(connection, model)
             runs = rollouts.of_model(connection, model)
-            requests = usage.requests_by_version(connection, model)
+            requests = request_counts.requests_by_version(connection, model)
             since_us = (now_us // DAY_US - QUALITY_DAYS + 1) * DAY_US
             self._judge_quality(connection, since_us)
-            predicted = usage.predicted_rows(connection, model, since_us=since_us)
+            predicted = request_counts.predicted_rows(connection, model, since_us=since_us)
             spoilt = {
                 version: taints.why(connection, "version", version)
                 for version in taints.versions_of(connection, model)
@@ -289,10 +289,12 @@ class StatusReader:
 
 def read_usage(connection: Transaction, model: str, now_us: int) -> tuple[Usage, int | None]:
     """Return the usage of the last hour, and the newest minute with a request; None without one."""
-    since_us, last_us = now_us - USE_WINDOW_US, usage.last_minute_us(connection, model)
-    silent_us = silent_after_us(usage.minutes_with_requests(connection, model, now_us - PAUSES_OF_US))
+    since_us, last_us = now_us - USE_WINDOW_US, request_counts.last_minute_us(connection, model)
+    silent_us = silent_after_us(
+        request_counts.minutes_with_requests(connection, model, now_us - PAUSES_OF_US)
+    )
     found = summarise_usage(
-        usage.since(connection, model, since_us),
+        request_counts.since(connection, model, since_us),
         since_us=since_us,
         until_us=now_us,
         silent_after_us=silent_us,

@@ -24,7 +24,7 @@ from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.rollout import drills, evidence, rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
-from holdfast.store.telemetry import usage
+from holdfast.store.telemetry import request_counts
 from holdfast.tables.backout import FailOver
 
 _LAG_US = 120_000_000
@@ -141,7 +141,7 @@ def _due_rate(
     """Return the evidence about the rate, and the periods to compare next; None if there is nothing to compare."""
     states = evidence.canary_of_rollout(connection, row.rollout_id)
     state = next((each for each in states if each.metric == RATE), None)
-    history_us = usage.first_minute_us(connection, row.model)
+    history_us = request_counts.first_minute_us(connection, row.model)
     if state is None or history_us is None:
         return None
     due = next_periods(state, history_us=history_us, known_at_us=now_us - _LAG_US)
@@ -158,8 +158,8 @@ def _compare_rate(connection: Transaction, row: RolloutRow, now_us: int) -> None
     state = fold_rate(
         state,
         due,
-        after=usage.requests_between(connection, row.model, due.after_us, due.after_us + due.us),
-        before=usage.requests_between(connection, row.model, due.before_us, due.before_us + due.us),
+        after=request_counts.requests_between(connection, row.model, due.after_us, due.after_us + due.us),
+        before=request_counts.requests_between(connection, row.model, due.before_us, due.before_us + due.us),
     )
     evidence.put(connection, row.rollout_id, [state], now_us=now_us)
     if state.is_harmful and not changed:

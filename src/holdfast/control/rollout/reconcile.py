@@ -48,7 +48,7 @@ from holdfast.store.models import gate_results, versions
 from holdfast.store.rollout import drills, evidence, rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.serving import servers
-from holdfast.store.telemetry import usage
+from holdfast.store.telemetry import request_counts
 
 if TYPE_CHECKING:
     from holdfast.declaration import Model
@@ -410,6 +410,6 @@ def _champions_latency(connection: Transaction, row: RolloutRow, now_us: int) ->
     """Return the latencies of the champion's recent requests."""
     return merge(
         each.latency
-        for each in usage.since(connection, row.model, now_us - LATENCY_LOOKBACK_US)
+        for each in request_counts.since(connection, row.model, now_us - LATENCY_LOOKBACK_US)
         if each.version == row.champion and each.result == "ok"
     )

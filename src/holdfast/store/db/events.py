@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from json.encoder import encode_basestring as _quoted
 from typing import Final
 
 from sqlalchemy import Connection, func, insert, select
 
-from holdfast.records import sha256_hex
 from holdfast.store.db import schema
+from holdfast.store.db.event_chain import FIRST, chain_digest
 from holdfast.store.db.statements import Prepared
 
 SYSTEM: Final = "holdfast"
@@ -22,9 +21,6 @@ _APPEND: Final = Prepared(
 )
 _NEWEST: Final = select(func.max(_EVENTS.c.event_id)).scalar_subquery()
 _LAST: Final = Prepared(select(_EVENTS.c.digest).where(_EVENTS.c.event_id == _NEWEST))
-
-FIRST: Final = "0" * 64
-"""The digest before the first event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +60,6 @@ def append(
     before = _LAST.value(connection, {}) or FIRST
     values["digest"] = chain_digest(before, at_us, kind, subject, actor, explanation)
     return int(_APPEND.value(connection, values))
-
-
-def chain_digest(before: str, at_us: int, kind: str, subject: str, actor: str, explanation: str) -> str:
-    """Return the digest of an event: SHA-256 over the digest of the event before it and its fields.
-
-    >>> chain_digest(FIRST, 1, "batch.published", "flights/b1", "holdfast", "10 rows")[:8]
-    'e4a15484'
-    """
-    # As `canonical_json` writes the list of the five, four times as fast: an audit does it for every event there is.
-    fields = ",".join(map(_quoted, (kind, subject, actor, explanation)))
-    return sha256_hex(f"{before}[{at_us},{fields}]")
 
 
 def append_once(connection: Connection, *, at_us: int, kind: str, subject: str, explanation: str) -> None:

@@ -117,7 +117,7 @@ class Ledger:
                     "HF309",
                     f"the ledger {name} is lost: the store has rows, and the ledger is missing or empty",
                     state="nothing was changed",
-                    next_command="holdfast restore BACKUP, or holdfast repair-ledger",
+                    next_command="holdfast restore BACKUP, or holdfast rebuild-ledger",
                 )
             _upgrade(engine)
             if on_sqlite:

@@ -32,7 +32,7 @@ LOGS: Final = ("-wal", "-journal")
 """Suffixes of the logs that SQLite would replay into the file; checksums are written only without one."""
 
 _AT_ONCE_BYTES: Final = 256 * PAGE_BYTES
-_NEXT: Final = "holdfast restore BACKUP, or holdfast repair-ledger"
+_NEXT: Final = "holdfast restore BACKUP, or holdfast rebuild-ledger"
 
 
 @dataclass(frozen=True, slots=True)

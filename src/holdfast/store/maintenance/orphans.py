@@ -27,7 +27,7 @@ from holdfast.store.files.staging import (
     remove_unnamed,
     sweep_dead_attempts,
 )
-from holdfast.store.maintenance import catalog_rebuild, footer_scan
+from holdfast.store.maintenance import footer_scan, rebuild_catalog
 from holdfast.tables.snapshots import LoadKey
 
 
@@ -73,7 +73,7 @@ def lost_loads(store: Store) -> dict[LoadKey, tuple[str, ...]]:
             part = files[0][1]
             is_complete = sorted(each.number for _, each in files) == list(range(part.manifest.files))
             has_tombstone = tombstones.path_of(store.root, part.load).exists()
-            if is_complete and not has_tombstone and catalog_rebuild.is_free(connection, part.manifest):
+            if is_complete and not has_tombstone and rebuild_catalog.is_free(connection, part.manifest):
                 found[part.load] = tuple(path for path, _ in files)
     return found
 

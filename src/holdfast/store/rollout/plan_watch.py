@@ -85,7 +85,7 @@ def _identity(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
     except OSError as error:
-        cure = "holdfast restore BACKUP, or holdfast repair-ledger"
+        cure = "holdfast restore BACKUP, or holdfast rebuild-ledger"
         raise _lost(f"the ledger is missing: {path}", "it is back", cure) from error
     return found.st_dev, found.st_ino
 

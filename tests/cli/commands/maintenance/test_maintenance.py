@@ -1,4 +1,4 @@
-"""`compact`, `vacuum`, `backup`, `restore`, `repair-ledger` and `verify --repair`, as a person types them, right and wrong."""
+"""`compact`, `vacuum`, `backup`, `restore`, `rebuild-ledger` and `verify --repair`, as a person types them, right and wrong."""
 
 from __future__ import annotations
 
@@ -178,13 +178,13 @@ def test_a_backup_goes_neither_into_the_store_nor_onto_a_disk_without_room(
 
 
 def test_a_lost_ledger_is_made_again_and_the_model_trains_on(shell: Shell) -> None:
-    """The whole way back by hand: repair-ledger, verify, accept, train. The snapshot comes back with the declaration."""
+    """The whole way back by hand: rebuild-ledger, verify, accept, train. The snapshot comes back with the declaration."""
     rows, versions = shell.rows(), {each.version for each in _versions(Store.open(shell.root))}
     for path in shell.root.glob("ledger.db*"):
         path.unlink()
-    with pytest.raises(IntegrityError, match=r"HF309.*lost.*repair-ledger"):
+    with pytest.raises(IntegrityError, match=r"HF309.*lost.*rebuild-ledger"):
         shell("status")
-    done = shell.json("repair-ledger")
+    done = shell.json("rebuild-ledger")
     assert (done["batches"], done["not_rebuilt"], len(done["snapshots"])) == (4, [], 1)
     assert set(done["versions"]) == versions
     assert shell.json("verify")["clean"]
@@ -194,7 +194,7 @@ def test_a_lost_ledger_is_made_again_and_the_model_trains_on(shell: Shell) -> No
     shell("accept", "rows", "--all", "--reason", "compared with the sender's own books")
     assert "v" in shell("train")
     with pytest.raises(InputError, match=r"HF306.*the ledger is not lost"):
-        shell("repair-ledger")
+        shell("rebuild-ledger")
     assert shell.rows() == rows
 
 

@@ -54,7 +54,7 @@ def test_what_came_back_is_accepted_together_and_never_backed_out_for_it(run: Ru
         run("ingest", "rows", str(path), "--batch", f"d{day}")
     for path in tmp_path.rglob("ledger.db*"):
         path.unlink()
-    run("repair-ledger")
+    run("rebuild-ledger")
     reported = run("feeds")
     assert "3 loads; their violations are unknown" in reported
     assert "holdfast accept rows --all --reason WHY" in reported

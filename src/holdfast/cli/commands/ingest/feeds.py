@@ -155,7 +155,7 @@ def accept(
     reason: Annotated[str, typer.Option("--reason", help="Why; recorded in the ledger.")],
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Accept every batch of the feed that repair-ledger re-registered."),
+        typer.Option("--all", help="Accept every batch of the feed that rebuild-ledger re-registered."),
     ] = False,
     incomplete: Annotated[
         bool,
@@ -164,7 +164,7 @@ def accept(
 ) -> None:
     """Accept a suspect batch, so that models may be trained on it. For a refused delivery it only closes the refusal.
 
-    --incomplete: stop waiting for the other feeds of this group. --all: accept every batch that repair-ledger
+    --incomplete: stop waiting for the other feeds of this group. --all: accept every batch that rebuild-ledger
     re-registered, although its violations are unknown. Without anything to accept it changes nothing.
 
     Example: holdfast accept weather 2013-05-01 --reason "a cold front, not an error"

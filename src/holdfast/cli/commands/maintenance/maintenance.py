@@ -1,4 +1,4 @@
-"""Keep the store intact and small: verify, backup, restore, repair-ledger, compact, vacuum."""
+"""Keep the store intact and small: verify, backup, restore, rebuild-ledger, compact, vacuum."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from holdfast.cli.output import JUDGED
 from holdfast.cli.project import MODEL_FILE, Run, misused, now_us, with_directory, with_project
 from holdfast.control.maintenance import backup as backing
 from holdfast.control.maintenance import compact as compacting
-from holdfast.control.maintenance import rebuild_ledger as recovering
+from holdfast.control.maintenance import rebuild_ledger as ledger_rebuild
 from holdfast.control.maintenance import repair as repairing
 from holdfast.control.maintenance import vacuum as retention
 from holdfast.control.maintenance import verify as verifying
@@ -132,17 +132,17 @@ def _outer_ledger(settings: Settings) -> str | None:
 
 @command(GROUP)
 @with_project
-def repair_ledger(run: Run) -> None:
+def rebuild_ledger(run: Run) -> None:
     """Rebuild a lost ledger from the files, as far as they prove it. Stop everything that uses the store first.
 
     Takes expectations and groups of the feeds from the declaration, if there is one.
 
-    Example: holdfast repair-ledger
+    Example: holdfast rebuild-ledger
     """
     out = run.out
     is_declared = run.declaration is not None or (run.directory / MODEL_FILE).is_file()
     with out.progress("reading the files") as step:
-        done = recovering.rebuild(
+        done = ledger_rebuild.rebuild(
             run.settings.root,
             now_us=now_us(),
             model=run.model if is_declared else None,
@@ -157,8 +157,8 @@ def repair_ledger(run: Run) -> None:
         out.print(f"the old ledger is now {done.old_ledger}")
     if done.not_rebuilt:
         out.table("Not rebuilt", ["what"], [(each,) for each in done.not_rebuilt])
-    out.table("Not in any file", ["what"], [(each,) for each in recovering.NOT_IN_FILES])
-    out.result(asdict(done) | {"not_in_files": recovering.NOT_IN_FILES})
+    out.table("Not in any file", ["what"], [(each,) for each in ledger_rebuild.NOT_IN_FILES])
+    out.result(asdict(done) | {"not_in_files": ledger_rebuild.NOT_IN_FILES})
 
 
 @command(GROUP)

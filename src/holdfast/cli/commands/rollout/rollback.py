@@ -155,7 +155,7 @@ def _commit(settings: Settings, request: Request) -> _Committed:
         raise UnavailableError(
             "HF302",
             f"the ledger {path} does not exist",
-            next_command="holdfast restore BACKUP, or holdfast repair-ledger",
+            next_command="holdfast restore BACKUP, or holdfast rebuild-ledger",
         )
     store = Store.of(settings)
     with store.ledger.read() as connection:

@@ -58,7 +58,7 @@ ROWS = st.lists(
     st.tuples(
         st.integers(0, 2**53),
         st.none() | st.integers(1, 5),
-        st.none() | st.floats(-1e300, 1e300),  # a sum that overflows is cut off at the largest double
+        st.none() | st.floats(-1e300, 1e300),  # a sum that overflows saturates at the largest double
         st.none() | st.floats(0, 6000),
         st.none() | st.sampled_from(["AA", "UA", "B6", "🛫", "\0"]),
         st.none() | st.text(st.characters(codec="utf-8"), min_size=1, max_size=40),

@@ -113,7 +113,9 @@ def test_an_event_log_that_was_written_anew_is_found_by_a_head_that_was_kept(sto
     with store.ledger.write() as connection:
         before = event_chain.FIRST
         for row in events.since(connection, 0):
-            before = event_chain.chain_digest(before, row.at_us, row.kind, row.subject, row.actor, row.explanation)
+            before = event_chain.chain_digest(
+                before, row.at_us, row.kind, row.subject, row.actor, row.explanation
+            )
             connection.execute(text(f"UPDATE events SET digest = '{before}' WHERE event_id = {row.event_id}"))
     assert audit(store).clean
     (reason,) = audit(store, kept=kept).errors

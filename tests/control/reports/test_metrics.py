@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -27,7 +28,9 @@ from tests.support.rollout_world import MODEL, World
 
 
 def series(collector: object) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
-    text = generate_latest(collector).decode()  # type: ignore[arg-type]
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)  # type: ignore[arg-type]
+    text = generate_latest(registry).decode()
     found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

@@ -27,7 +27,7 @@ from holdfast.store.db.leases import Lease
 Samples = Iterable[tuple[tuple[str, ...], float]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class LoopCounters:
     """What the control loop has done since it started."""
 

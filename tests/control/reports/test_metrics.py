@@ -28,9 +28,11 @@ from tests.support.rollout_world import MODEL, World
 
 
 def series(collector: object) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)  # type: ignore[arg-type]
-    text = generate_latest(registry).decode()
+    if isinstance(collector, StatusCollector):
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(collector)
+        collector = registry
+    text = generate_latest(collector).decode()  # type: ignore[arg-type]
     found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

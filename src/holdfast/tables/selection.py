@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from holdfast.contract.batch.reasons import REASONS, has_reason_of
 from holdfast.contract.batch.rules import compile_rule_for_frame
 from holdfast.contract.schema.columns import Category, Column, Number
 from holdfast.contract.schema.expressions import Rule
@@ -125,7 +126,9 @@ class Weights:
 class DiscardBudget:
     """The maximum loss of rows to filters and to the contract, overall or, with `by`, within each value of a column.
 
-    At most the share `at_most` (0 to 1), with at least `at_least_rows` left. More refuse the training (HF405).
+    Rows that the contract of the feed quarantined when they were loaded count too, overall and, unless the value of `by`
+    itself is what broke the contract, within their value. At most the share `at_most` (0 to 1), with at least
+    `at_least_rows` left. More refuse the training (HF405).
     """
 
     at_most: float
@@ -356,6 +359,8 @@ def _check_budget(
     else:
         before, after = Counter(_value_counts(frame, budget.by)), _value_counts(kept, budget.by)
         if budget.by in lost_before.columns:
+            if REASONS in lost_before.columns:  # a value that the contract rejects is no slice
+                lost_before = lost_before.filter(~has_reason_of(budget.by))
             before.update(_value_counts(lost_before, budget.by))
         pairs = {value: (found, after.get(value, 0)) for value, found in before.items()}
     for value, (found, left) in pairs.items():

@@ -15,6 +15,7 @@ from holdfast import (
     Cap,
     Category,
     Contract,
+    DiscardBudget,
     Feed,
     Filter,
     Forbidden,
@@ -168,6 +169,41 @@ def test_a_forbidden_row_and_a_missed_quota_register_nothing(store):
     with pytest.raises(InputError, match="its quota is 500"):
         train(store, model(Selection(quotas=(Quota("site", 500),))), snapshot, now_us=NOW_US)
     assert read(store, cutting.show, snapshot)[1] == []
+
+
+def test_the_discard_budget_counts_what_the_contract_quarantined_at_load(store, tmp_path):
+    """R28: two of five rows of one site broke the contract of the feed when they were loaded, and were gone in silence.
+
+    Repeats of loaded rows, held-out rows and unknown sites are no loss of a slice.
+    """
+    rows = pl.read_parquet(delivery(tmp_path, 8)).with_columns(pl.col("at") - timedelta(days=9))
+    is_lost = (pl.col("site") == "south") & (pl.int_range(240) % 20 < 8)
+    bad = rows.with_columns(pl.when(is_lost).then(999.0).otherwise("size").alias("size"))
+    path = tmp_path / "bad.csv"
+    bad.with_columns(pl.col("at").dt.to_string("%Y-%m-%dT%H:%M:%SZ")).write_csv(path)
+    ingest(store, VISITS, "bad", path, now_us=NOW_US)
+    repeats = bad.tail(200)
+    unknown = rows.head(3).with_columns(pl.col("id") + 500, site=pl.lit("nowhere"))
+    held_out = pl.read_parquet(tmp_path / "3.parquet").with_columns(pl.col("id") + 500, size=pl.lit(999.0))
+    valid = rows.head(1).with_columns(pl.col("id") + 900)
+    path = tmp_path / "again.parquet"
+    pl.concat([repeats, unknown, held_out, valid]).write_parquet(path)
+    ingest(store, VISITS, "again", path, now_us=NOW_US)
+    taken = write(store, snapshots.create, store.root, ["visits"], contract_hash="c", now_us=NOW_US)
+    lost, unknown_sites, valid_rows = bad.filter(is_lost).height, 3, 710 + 240 - 24 + 1
+    assert lost == 24
+
+    def found(*budgets: DiscardBudget) -> int:
+        return cutting.preview(store, model(Selection(discard=budgets)), taken).found
+
+    assert found(DiscardBudget(0.03), DiscardBudget(0.11, by="site")) == valid_rows
+    with pytest.raises(RefusedError, match=r"24 of 239 rows of site=south \(10\.0%\)") as refused:
+        found(DiscardBudget(0.09, by="site"))
+    assert refused.value.code == "HF405"
+    with pytest.raises(
+        RefusedError, match=f"{lost + unknown_sites} of {valid_rows + lost + unknown_sites} rows"
+    ):
+        found(DiscardBudget(0.01))
 
 
 def test_a_golden_query_that_is_forbidden_refuses_the_training(store):

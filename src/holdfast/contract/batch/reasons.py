@@ -128,6 +128,11 @@ def _pattern_mismatch(value: pl.Expr, pattern: str, longest: int) -> pl.Expr:
     return is_text_such_that(value, lambda text: 0 < len(text) <= longest and not matches(text))
 
 
+def has_reason_of(column: str) -> pl.Expr:
+    """Return an expression for quarantined rows: true if a reason of the row is about `column` itself."""
+    return pl.col(REASONS).list.eval(pl.element().str.starts_with(f"{column}|")).list.any()
+
+
 def is_any_broken(reasons: tuple[Reason, ...]) -> pl.Expr:
     """Return an expression that is true in each row for which any reason holds."""
     # Null where one is null and none holds, so that one look at the end is enough.

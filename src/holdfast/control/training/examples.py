@@ -9,14 +9,18 @@ from datetime import timedelta
 import polars as pl
 
 from holdfast.contract.batch.compiler import compile_batch, dtype, dtypes
+from holdfast.contract.batch.reasons import REASONS, has_reason_of
+from holdfast.contract.batch.text_input import from_text
 from holdfast.control.training import labels
 from holdfast.declaration import Model
 from holdfast.errors import InputError, RefusedError
 from holdfast.features import Aggregate
 from holdfast.features.asof import aggregate_rows, join_as_of
+from holdfast.feeds import quarantine_table
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 from holdfast.store.files import data_files
+from holdfast.tables import Snapshot
 from holdfast.tables.labels import KNOWN_AT
 from holdfast.tables.selection import SelectedRows, count_forbidden, select_rows
 from holdfast.train import Split, time_split
@@ -27,9 +31,10 @@ class Examples:
     """Labelled rows in the contract's columns and dtypes, with one more column for each aggregate.
 
     `unlabelled` counts rows that were left out because they have no label, `not_due` those whose label
-    could not be known yet. `dropped` is the number of rows that each reason rejected ("distance|range"); rejected
-    rows are in `rejected` and not in `frame`. Columns of the feed that only the model's selection reads are in both. With
-    labels that come later, `frame` has the time at which each label became known in the column `KNOWN_AT`.
+    could not be known yet. `dropped` is the number of rows that each reason of the model's contract rejected
+    ("distance|range"). `rejected` has these rows, and those that the feed's contract quarantined when they were loaded, if the
+    model declares a discard budget. Columns of the feed that only the model's selection reads are in both. With labels
+    that come later, `frame` has the time at which each label became known in the column `KNOWN_AT`.
     """
 
     frame: pl.DataFrame
@@ -74,7 +79,7 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
     with store.ledger.read() as connection:
         taken = snapshots.get(connection, snapshot)
     created_at_us = taken.created_at_us
-    if model.label_feeds:
+    if model.label_feeds or model.selection.discard:
         also |= {name: dtype(model.examples.contract.column(name)) for name in model.examples.contract.key}
     rows = data_files.read_rows(store, snapshot, model.examples.name, dtypes(model.contract) | also)
     if model.label_feeds and rows.width:
@@ -93,12 +98,15 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
     verdict = compile_batch(model.contract)(due.select(model.contract.names))
     brought = [name for name in also if name not in model.contract.names]
     valid = _with_columns(verdict.valid, due, model.contract.key, brought)
+    rejected = _with_columns(verdict.quarantined, due, model.contract.key, brought)
+    if model.selection.discard:
+        rejected = pl.concat([rejected, _quarantined(store, model, taken, rows)], how="diagonal_relaxed")
     return Examples(
         with_aggregates(store, model, aggregates, snapshot, valid),
         unlabelled=rows.height - labelled.height,
         not_due=labelled.height - due.height,
         dropped=verdict.counts,
-        rejected=verdict.quarantined,
+        rejected=rejected,
     )
 
 
@@ -154,7 +162,7 @@ def choose(model: Model, rows: pl.DataFrame, rejected: pl.DataFrame, seed: int) 
     rows
         The candidates for training.
     rejected
-        The rows that the contract rejected.
+        The rows that the contract rejected. Those newer than `rows` are in the holdout, and do not count.
     seed
         Decides which rows a sample or a cap keeps.
 
@@ -162,6 +170,7 @@ def choose(model: Model, rows: pl.DataFrame, rejected: pl.DataFrame, seed: int) 
     """
     # A version must not be evaluated by rows that it may not be trained on.
     _refuse_forbidden_golden(model)
+    at = pl.col(model.contract.event_time)
     return select_rows(
         rows,
         model.selection,
@@ -169,8 +178,35 @@ def choose(model: Model, rows: pl.DataFrame, rejected: pl.DataFrame, seed: int) 
         columns=model.selection_columns,
         key=model.contract.key,
         slices=model.contract.slices,
-        rejected=rejected,
+        rejected=rejected.filter(at.is_null() | (at <= rows[model.contract.event_time].max())),
     )
+
+
+def _quarantined(store: Store, model: Model, taken: Snapshot, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows that would be examples, had the feed's contract not quarantined them at load.
+
+    A row counts once by its key, and not at all if `rows` has its key: it was a repeat, or came again and was valid. What
+    cannot be read as the type of its column is null.
+    """
+    feed = model.examples
+    columns = dict.fromkeys(feed.contract.names, pl.String()) | {REASONS: pl.List(pl.String)}
+    with store.ledger.read() as connection:
+        files = data_files.entries(
+            connection, quarantine_table(feed.name), taken.table_version, excluded=taken.incomplete_loads
+        )
+    texts = data_files.read(store.root, files, columns)
+    if texts.is_empty():
+        return pl.DataFrame()
+    typed = from_text(
+        feed.contract, texts.drop(REASONS), missing_words=feed.missing_words, csv=feed.csv
+    ).frame.with_columns(texts[REASONS])
+    key = list(feed.contract.key)
+    without_key = pl.any_horizontal(pl.col(key).is_null())
+    once = typed.filter(without_key | pl.struct(key).is_first_distinct()).join(rows, on=key, how="anti")
+    if not model.label_feeds:
+        once = once.filter(pl.col(model.label).is_not_null() | has_reason_of(model.label))
+    due_us = taken.created_at_us - model.label_delay // timedelta(microseconds=1)
+    return once.filter((pl.col(feed.contract.event_time).dt.epoch("us") <= due_us).fill_null(value=True))
 
 
 def _refuse_forbidden_golden(model: Model) -> None:

@@ -218,8 +218,9 @@ class Expectations:
     rows
         The size of a batch.
     interval, grace
-        The time between batches in event time, such as "1d". More than `interval` and `grace` between the last event
-        before a batch and its first event is a gap in which batches are missing (R18).
+        The time between batches, such as "1d". A feed with no load for longer than `interval` and `grace`, by our own clock,
+        is overdue. More than both in event time, between the last event before a batch and its first event, is a gap in
+        which batches are missing (R18).
     missing_batches
         Limits of the number of batches that such a gap lacks.
     completeness

@@ -9,6 +9,7 @@ import json
 import runpy
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -393,7 +394,7 @@ def test_the_status_of_a_feed_reports_what_is_overdue_and_wrong(
 ) -> None:
     load(delivery(0), "d0")
     load(pl.read_parquet(delivery(1)).head(150), "d1")
-    (status,) = of_model(store, [feed], now_us=1_357_000_000_000_000 + 9 * DAY_US)
+    (status,) = of_model(store, [feed], now_us=7 + 8 * DAY_US)
     assert (status.state, status.suspect, status.counts) == (
         State.SUSPECT,
         ("d1",),
@@ -402,6 +403,29 @@ def test_the_status_of_a_feed_reports_what_is_overdue_and_wrong(
     assert status.overdue_us is not None
     assert 6 * DAY_US < status.overdue_us < 8 * DAY_US
     assert json.dumps(status.reason).startswith('"batch d1: 150 rows came')
+
+
+def test_an_event_time_after_its_load_hides_no_overdue_batch(
+    store: Store, feed: Feed, delivery: Callable[[int], Path], tmp_path: Path
+) -> None:
+    """One row of 2035 made a feed never overdue, and was its newest event for ten years."""
+    plain = replace(feed, expects=Expectations(interval="1d"))
+    rows = pl.read_parquet(delivery(0))
+    last = rows["at"].max()
+    assert isinstance(last, datetime)
+    newest_us = int(last.timestamp() * 1e6)
+    ingest(store, plain, "d0", delivery(0), now_us=newest_us + 5)
+    one = rows.tail(1).with_columns(pl.col("id") + 10_000_000, pl.lit(last.replace(year=2035)).alias("at"))
+    one.cast(rows.schema).write_parquet(tmp_path / "ahead.parquet")
+    loaded_at_us = newest_us + DAY_US
+    ingest(store, plain, "d1", tmp_path / "ahead.parquet", now_us=loaded_at_us)
+    (fresh,) = of_model(store, [plain], now_us=loaded_at_us + DAY_US)
+    assert fresh.overdue_us is None
+    (late,) = of_model(store, [plain], now_us=loaded_at_us + 3 * DAY_US)
+    assert late.overdue_us == 2 * DAY_US - plain.expects.grace_us
+    assert late.totals is not None
+    assert late.totals.newest_event_us == newest_us
+    assert late.totals.event_time_ahead_us == int(last.replace(year=2035).timestamp() * 1e6)
 
 
 def test_rows_that_are_loaded_already_do_not_count_twice(

@@ -21,7 +21,8 @@ NEWEST_VIOLATIONS = 50
 class FeedStatus:
     """One feed. `state` is None before its first delivery; `totals` is None while nothing of it is loaded.
 
-    `overdue_us` is how long the next batch is overdue by what the feed expects, None when it is not or nothing is expected.
+    `overdue_us` is how long the next batch is overdue by what the feed expects of the time since the newest load, by our own
+    clock: an event time is what the sender wrote. It is None when no batch is overdue or nothing is expected.
     `open` are the newest violations that stand, of loads and of refused deliveries, as `violations.open_ones` returns them.
     `waiting` are the loaded batches that the next snapshot leaves out, because other feeds of the group lack them, and `alone`
     those that it takes without the others, because an operator accepted that. `reregistered` are those of `suspect` that were
@@ -80,7 +81,7 @@ def of_model(store: Store, declared: Sequence[Feed], *, now_us: int) -> tuple[Fe
 
 
 def _overdue(total: FeedTotals | None, after_us: int, now_us: int) -> int | None:
-    if total is None or total.event_time_max_us is None:
+    if total is None or total.newest_load_at_us is None:
         return None
-    late_us = now_us - total.event_time_max_us - after_us
+    late_us = now_us - total.newest_load_at_us - after_us
     return late_us if late_us > 0 else None

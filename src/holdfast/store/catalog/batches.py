@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, func, literal_column, select
+from sqlalchemy import Connection, bindparam, case, func, literal_column, select
 from sqlalchemy import insert as insert_into
 
 from holdfast.feeds import AlreadyLoaded, Load, Manifest, Publish, decide
@@ -197,10 +197,19 @@ class FeedTotals:
     event_time_max_us: int | None
     newest_load_at_us: int | None = None
     """When the newest load was published, by our own clock."""
+    newest_event_us: int | None = None
+    """The latest event time of the loads that have none later than themselves."""
+
+    @property
+    def event_time_ahead_us(self) -> int | None:
+        """Return the latest event time if it is later than the load that brought it."""
+        return None if self.event_time_max_us == self.newest_event_us else self.event_time_max_us
 
 
 def totals(connection: Connection) -> tuple[FeedTotals, ...]:
     """Return what is loaded of every feed, by feed; batches that were backed out do not count."""
+    newest_us = _BATCHES.c.event_time_max_us
+    loaded_at_us = func.coalesce(_VERSIONS.c.committed_at_us, newest_us)
     each = (
         select(
             _BATCHES.c.feed,
@@ -209,8 +218,11 @@ def totals(connection: Connection) -> tuple[FeedTotals, ...]:
             total(_BATCHES.c.rows_loaded).label("rows_loaded"),
             total(_BATCHES.c.rows_quarantined).label("rows_quarantined"),
             func.min(_BATCHES.c.event_time_min_us).label("event_time_min_us"),
-            func.max(_BATCHES.c.event_time_max_us).label("event_time_max_us"),
+            func.max(newest_us).label("event_time_max_us"),
+            func.max(case((newest_us <= loaded_at_us, newest_us))).label("newest_event_us"),
         )
+        .select_from(_BATCHES)
+        .outerjoin(_VERSIONS, _VERSIONS.c.table_version == _BATCHES.c.table_version)
         .where(LIVE)
         .group_by(_BATCHES.c.feed)
         .subquery()

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.cli import app
+from holdfast.cli.commands.ingest import feeds
+from holdfast.cli.project import now_us
+from holdfast.records import DAY_US
 
 MODEL = """
 from holdfast import (
@@ -38,6 +41,7 @@ def test_the_table_of_feeds_is_read_in_eighty_columns(
         with pytest.raises(SystemExit):
             app.main()
         reported = capsys.readouterr().out
+        monkeypatch.setattr(feeds, "now_us", lambda: now_us() + 3 * DAY_US)
     shown = [line.split() for line in reported.splitlines()]
     assert all(len(line) <= 80 for line in reported.splitlines()[:4])
     assert shown[1] == ["feed", "state", "batches", "rows", "bad", "rows", "newest", "event"]

@@ -62,7 +62,7 @@ def feeds(
             "batches": lambda each: each.totals.batches if each.totals else 0,
             "rows": lambda each: each.totals.rows_loaded if each.totals else 0,
             "bad rows": lambda each: each.totals.rows_quarantined if each.totals else 0,
-            "newest event": lambda each: _minute(each.totals.event_time_max_us if each.totals else None),
+            "newest event": lambda each: _minute(each.totals.newest_event_us if each.totals else None),
         },
     )
     for each in found:
@@ -77,6 +77,9 @@ def _print_state(out: Output, status: standing.FeedStatus) -> None:
     feed = status.feed
     if status.overdue_us is not None:
         out.print(f"[yellow]overdue[/] {feed}: its next batch, by {status.overdue_us / HOUR_US:,.0f} h")
+    if status.totals is not None and status.totals.event_time_ahead_us is not None:
+        ahead = timestamp(status.totals.event_time_ahead_us)
+        out.print(f"[yellow]event time ahead[/] {feed}: {ahead} is later than the load that brought it")
     if any(status.counts.values()):
         totals = ", ".join(f"{count} {level}" for level, count in status.counts.items() if count)
         out.print(f"[yellow]violations[/] {feed}: {totals}; next: holdfast feeds {feed}")

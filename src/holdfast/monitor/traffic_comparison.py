@@ -21,6 +21,9 @@ LEAST_SHARE: Final = 0.01
 LEAST_SHIFT: Final = 0.05
 """The minimum difference of the share of positive labels that counts as a shift."""
 
+LEAST_LABELLED: Final = 0.5
+"""The share of the newest predictions that have labels from which on the labels replace the estimate."""
+
 MOST_VALUES: Final = 100  # none that is left out has more than a hundredth of the rows
 _LONGEST_VALUE: Final = 255
 _MISSING: Final = "(missing)"
@@ -46,7 +49,8 @@ class LabelShare:
 
     `estimate` is at 95 % for the number of predictions alone. `check` is a second estimate from the classifier's
     confusion, None if there is none. `calibrated_on` older labelled predictions corrected the scores; with 0 they
-    were used as they are, and no shift is claimed. `explanation` describes all this and the assumptions.
+    were used as they are, and no shift is claimed. With `by_labels`, enough of these predictions have labels: they decide
+    whether the share has shifted, and the estimate does not. `explanation` describes all this and the assumptions.
     """
 
     trained: float
@@ -57,6 +61,17 @@ class LabelShare:
     seen_rows: int
     shifted: bool
     explanation: str
+    by_labels: bool = False
+
+    @property
+    def refutes_shift(self) -> bool:
+        """Return True if real labels show a share close to that of the training rows."""
+        return (
+            self.by_labels
+            and not self.shifted
+            and self.seen is not None
+            and abs(self.seen.estimate - self.trained) < LEAST_SHIFT / 2
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +168,20 @@ def estimate_label_share(
     labels = np.asarray(seen, dtype=np.float64)
     came = wilson(float((labels >= 0.5).sum()), len(labels)) if len(labels) else None
     calibrated_on = len(known_scores) if fits else 0
+    by_labels = len(labels) >= max(FEWEST_KNOWN, LEAST_LABELLED * len(scores))
     # Scores that no label corrected may be wrong by more than any shift.
-    shifted = fits and abs(share - trained) >= LEAST_SHIFT and not low <= trained <= high
+    judged = came if by_labels else estimate if fits else None
+    shifted = judged is not None and _is_shift(judged, trained)
     explanation = _explain(trained, estimate, check, calibrated_on, came, len(labels))
-    return LabelShare(trained, estimate, check, calibrated_on, came, len(labels), shifted, explanation)
+    if by_labels:
+        explanation = f"real labels decide, and not the estimate: {explanation}"
+    return LabelShare(
+        trained, estimate, check, calibrated_on, came, len(labels), shifted, explanation, by_labels
+    )
+
+
+def _is_shift(found: Interval, trained: float) -> bool:
+    return abs(found.estimate - trained) >= LEAST_SHIFT and not found.low <= trained <= found.high
 
 
 def _explain(

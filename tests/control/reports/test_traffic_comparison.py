@@ -37,6 +37,7 @@ from holdfast.control.reports.status import status
 from holdfast.control.training import snapshots as cutting
 from holdfast.control.training.train import train
 from holdfast.errors import ConflictError
+from holdfast.monitor.traffic_comparison import estimate_label_share
 from holdfast.records import Arm
 from holdfast.serve.inference.loaded_model import LoadedVersion, load
 from holdfast.serve.inference.metrics import Counters, ServerCollector, ServerFacts
@@ -259,6 +260,26 @@ def test_the_share_of_late_flights_in_december_is_found_from_scores_made_for_apr
     assert event.subject == line.version.name
     with line.store.ledger.read() as connection:
         assert traffic_comparison.last(connection, "late") == found
+
+
+def test_real_labels_end_a_shift_that_only_the_estimate_showed(line: Line) -> None:
+    shares = np.random.default_rng(7)
+    calm = estimate_label_share(
+        np.full(400, 0.3), 0.3, (np.array([]), np.array([])), (np.arange(400) % 10 < 3).astype(float)
+    )
+    scores, known = shares.beta(2, 2, 2_000), shares.beta(2, 2, 2_000)
+    came = (shares.random(2_000) < known).astype(float)
+    risen = estimate_label_share(np.sqrt(scores), 0.5, (known, came), [])
+    assert calm is not None
+    assert risen is not None
+    name = line.version.name
+    for number, label in enumerate((risen, risen, calm, calm, risen)):
+        found = traffic_comparison.TrafficComparison(name, 400, 1, 2, NOW_US, (), label)
+        comparing._report(line.store, "late", found, NOW_US + number)
+    with line.store.ledger.read() as connection:
+        reported = [event.kind for event in events.since(connection, 0) if event.subject == name]
+    assert reported[-2:] == ["label.shifted", "label.shift_ended"]
+    assert reported.count("label.shifted") == 1
 
 
 def test_without_labels_the_share_is_a_guess_that_reports_it_and_alarms_no_person(line: Line) -> None:

@@ -33,6 +33,24 @@ def test_too_few_responses_or_nothing_to_compare_with_report_nothing():
     assert estimate_label_share(np.full(60, 0.5), 0.0, one_class, []) is None
 
 
+def test_real_labels_of_half_the_predictions_replace_the_estimate():
+    """Labels showed 27.6 %, and the estimate stayed at 60 %."""
+    draw = np.random.default_rng(6)
+    scores = draw.beta(2, 2, 2_000)
+    known = (scores, (draw.random(2_000) < scores).astype(float))
+    wrong = draw.beta(6, 2, 1_000)  # scores of another input, whose labels stayed as they were
+    labels = (draw.random(1_000) < 0.5).astype(float)
+    few, half = (estimate_label_share(wrong, 0.5, known, labels[:count]) for count in (499, 500))
+    assert few is not None
+    assert half is not None
+    assert (few.shifted, few.by_labels, few.refutes_shift) == (True, False, False)
+    assert (half.shifted, half.by_labels, half.refutes_shift) == (False, True, True)
+    assert half.explanation.startswith("real labels decide, and not the estimate: ")
+    moved = estimate_label_share(scores[:1_000], 0.5, known, np.ones(600))
+    assert moved is not None
+    assert (moved.shifted, moved.by_labels, moved.refutes_shift) == (True, True, False)
+
+
 def test_a_share_that_did_not_move_is_no_shift():
     draw = np.random.default_rng(5)
     scores = draw.beta(2, 2, 4_000)

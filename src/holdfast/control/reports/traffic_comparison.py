@@ -10,10 +10,16 @@ import polars as pl
 
 from holdfast.contract import Contract
 from holdfast.control.collect.collector import emit_damaged
-from holdfast.monitor.traffic_comparison import TrafficComparison, compare_slices, estimate_label_share
+from holdfast.monitor.traffic_comparison import (
+    LabelShare,
+    TrafficComparison,
+    compare_slices,
+    estimate_label_share,
+)
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
+from holdfast.store.db.ledger import Transaction
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.telemetry import traffic_comparison
@@ -28,6 +34,8 @@ MOST_FILES: Final = 400
 
 MOST_LABELS: Final = 20_000
 _LONGEST_SUBJECT: Final = 127
+_SHIFTED: Final = "label.shifted"
+_SHIFT_ENDED: Final = "label.shift_ended"
 
 _inputs: Final = msgspec.json.Decoder(list[Any]).decode
 
@@ -36,8 +44,9 @@ def compare(store: Store, model: str, lease: Lease, *, now_us: int) -> TrafficCo
     """Compare the champion's newest predictions with its training data, if that is due; None if not.
 
     An event reports once for each version: a slice of the contract that callers send and no training row had (slice.uncovered),
-    and a share of positive labels that differs from that of the training rows (label.shifted). Raises `ConflictError`
-    HF304 when `lease` has gone to another loop.
+    and a share of positive labels that differs from that of the training rows (label.shifted). When real labels of the
+    newest predictions show no such difference, another event ends it (label.shift_ended). Raises `ConflictError` HF304
+    when `lease` has gone to another loop.
     """
     with store.ledger.read() as connection:
         champion = versions.champion(connection, model)
@@ -133,12 +142,25 @@ def _report(store: Store, model: str, found: TrafficComparison, now_us: int) -> 
                 explanation=f"{each.share:.1%} of the newest {found.predictions:,} predictions of {model} are for "
                 f"{each.column} = {each.value}, and no training row of {found.version} was: its predictions there are a guess",
             )
-    if found.label is not None and found.label.shifted:
+    if found.label is not None and (found.label.shifted or found.label.refutes_shift):
         with store.ledger.write() as connection:
-            events.append_once(
-                connection,
-                at_us=now_us,
-                kind="label.shifted",
-                subject=found.version,
-                explanation=f"Of {model}: {found.label.explanation}.",
-            )
+            _report_label_share(connection, model, found.version, found.label, now_us)
+
+
+def _report_label_share(
+    connection: Transaction, model: str, version: str, label: LabelShare, now_us: int
+) -> None:
+    newest = [
+        event
+        for kind in (_SHIFTED, _SHIFT_ENDED)
+        for event in events.newest(connection, subject=version, kind=kind, limit=1)
+    ]
+    last = max(newest, key=lambda event: event.event_id, default=None)
+    if last is not None and last.kind == _SHIFTED:
+        kind = _SHIFT_ENDED if label.refutes_shift else None
+    else:
+        # After labels refuted a shift, an estimate is no reason to report one again.
+        kind = _SHIFTED if label.shifted and (last is None or label.by_labels) else None
+    if kind is not None:
+        text = f"Of {model}: {label.explanation}."
+        events.append(connection, at_us=now_us, kind=kind, subject=version, explanation=text)

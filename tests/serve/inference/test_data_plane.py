@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from holdfast.contract import Category, Contract, Number
+from holdfast.contract import Category, Contract, Number, Rule, col
+from holdfast.contract.schema.units import is_loaded, load_definitions
 from holdfast.control.collect.log_summary import Baking, LogContext, summarise
+from holdfast.errors import UnavailableError
 from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.serve.inference.active_plan import ActivePlan
-from holdfast.serve.inference.data_plane import DataPlane, InferenceCall
+from holdfast.serve.inference.data_plane import DataPlane, InferenceCall, Outcome
 from holdfast.serve.inference.loaded_model import load
 from holdfast.serve.protocol.oip import RequestError
 from holdfast.store.serving.log_directory import segments
@@ -112,6 +115,18 @@ def requested(plane: DataPlane, request: dict[str, Any], pinned: str | None = No
     return outcome[0].version if isinstance(outcome, tuple) else outcome.code
 
 
+def infer(plane: DataPlane, *requests: dict[str, Any], unit: str | None = None) -> list[Outcome]:
+    """The outcomes of requests of one row that arrive together; `unit` is what they state of the column "wind"."""
+    calls = []
+    for request in requests:
+        body = tensors([request])
+        for each in body["inputs"]:
+            if unit and each["name"] == "wind":
+                each["parameters"] = {"unit": unit}
+        calls.append(InferenceCall(json.dumps(body).encode(), None, None, time.perf_counter()))
+    return plane.infer(calls)
+
+
 def logged(tmp_path: Path) -> list[PredictionRecord]:
     [(_, path)] = segments(tmp_path)
     return [record for record in read(path)[0] if isinstance(record, PredictionRecord)]
@@ -148,6 +163,69 @@ def test_a_challenger_that_refuses_what_callers_send_has_failed(served: Callable
     plane = served(changed(high=1000), "old", "new")
     assert requested(plane, row(distance=2000.0)) == "old"
     assert plane.counters.challenger_failures["new", "contract"] == 1
+
+
+def test_a_bad_value_of_a_new_column_is_the_callers_and_not_a_failure_of_the_challenger(
+    served: Callable[..., DataPlane], tmp_path: Path
+) -> None:
+    """R122: a caller that sends 500 of at most 100 rolled a good version back; on either arm it gets HTTP 400."""
+    new = Contract(
+        Number("dist", unit="km", high=100, missing="keep"), *changed(high=900).request_columns,
+        Number("taxied", unit="mi", missing="keep"), rules=(Rule("short", col("taxied") < col("distance")),),
+        key="flight_id", event_time="scheduled", label=CONTRACT.label,
+    )  # fmt: skip
+    plane = served(new, "old", "new")
+    assert plane.active is not None
+    assert requested(plane, row(dist=50.0)) == "new"
+    [bad] = infer(plane, row(dist=500.0, distance=2000.0))
+    assert isinstance(bad, RequestError)
+    assert (bad.code, [reason.partition(" (")[0] for reason in bad.reasons]) == (
+        "HF502",
+        ["row 0: dist|range"],
+    )
+    assert requested(plane, row(taxied=600.0)) == "HF502", "a rule that reads a new column"
+    plane.active = replace(plane.active, plan=replace(plane.active.plan, share_ppm=0))
+    assert requested(plane, row(dist=500.0)) == "HF502"
+    assert requested(plane, row(dist=500.0), pinned="old") == "old"
+    assert not plane.counters.challenger_failures
+    windows = summarise(logged(tmp_path), LogContext()).windows
+    assert [each.failed for window in windows for each in window.requests] == [False]
+
+
+def test_a_unit_that_is_not_loaded_yet_is_the_fate_of_its_request_alone(
+    served: Callable[..., DataPlane],
+) -> None:
+    """R122: the whole batch got HTTP 503."""
+    for champion, challenger, previous in (("old", "new", None), ("old", None, "new")):
+        plane = served(grown(), champion, challenger, previous)
+        assert plane.active is not None
+        if previous:  # only the fallback reads the column
+            broken = {**plane.active.versions, "old": replace(plane.active.versions["old"], session=None)}
+            plane.active = replace(plane.active, versions=broken)
+        load_definitions.cache_clear()
+        good, bad = infer(plane, row(), row(wind=3.0), unit="km/h")
+        assert isinstance(good, tuple)
+        assert good[0].version == "new"
+        assert isinstance(bad, UnavailableError)
+        assert not plane.counters.challenger_failures
+        while not is_loaded():
+            time.sleep(0.01)
+
+
+def test_a_shadow_gets_no_copy_with_a_bad_value_of_a_column_that_only_the_shadow_has(
+    served: Callable[..., DataPlane],
+) -> None:
+    plane = served(grown(), "old", "new")
+    assert plane.active is not None
+    plan = replace(plane.active.plan, challenger=None, share_ppm=0, shadow="new", shadow_ppm=1_000_000)
+    plane.active = replace(plane.active, plan=plan)
+    offered: list[object] = []
+    thread: Any = SimpleNamespace(offer=offered.append, set_target=lambda _: None)
+    plane.shadow = thread
+    for wind, copies in ((3.0, 1), ("calm", 1), (4.0, 2)):
+        assert requested(plane, row(wind=wind)) == "old", "a shadow refuses no request"
+        plane.mirror()
+        assert len(offered) == copies
 
 
 def test_a_request_that_names_a_version_is_never_held_against_the_champion(
@@ -213,9 +291,9 @@ def test_a_new_column_is_accepted_while_the_challengers_contract_has_it_and_afte
     plane.active = ActivePlan.of(canary, versions, plane.active)
     responding = {outcome(plane, note="fragile")[0].version for _ in range(40)}
     assert responding == {"v1-0", "v2-0"}
-    # The challenger's contract checks its values: a word that it rejects is its failure, and the champion answers.
-    assert {outcome(plane, note="on fire")[0].version for _ in range(40)} == {"v1-0"}
-    assert plane.counters.challenger_failures["v2-0", "contract"] > 0
+    # The challenger's contract checks its values, on both arms: a word that it rejects is the caller's fault.
+    assert {outcome(plane, note="on fire").code for _ in range(40)} == {"HF502"}
+    assert not plane.counters.challenger_failures
     plane.active = back = ActivePlan.of(replace(alone, plan_id=3), {"v1-0": versions["v1-0"]}, plane.active)
     assert outcome(plane, note="fragile")[0].version == "v1-0"
     assert isinstance(outcome(plane, never="x"), RequestError)  # a column that no version ever had

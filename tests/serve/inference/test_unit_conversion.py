@@ -152,9 +152,12 @@ def test_a_challenger_whose_column_is_something_else_does_not_predict(tmp_path: 
 def test_the_metadata_reports_the_unit_and_semantic_of_each_input() -> None:
     specs = [input_spec(column) for column in contract(semantic="route_length").request_columns]
     inputs = {each["name"]: each for each in json.loads(model_metadata(MODEL, ["1"], specs, {}))["inputs"]}
-    assert inputs["distance"]["parameters"] == {"unit": "mi", "semantic": "route_length"}
-    assert inputs["seats"]["parameters"] == {"unit": "1"}
-    assert "parameters" not in inputs["carrier"]
+    assert inputs["distance"]["parameters"] == {
+        "unit": "mi", "semantic": "route_length", "low": 0.0, "high": 6000.0
+    }  # fmt: skip
+    assert inputs["seats"]["parameters"] == {"unit": "1", "low": 1, "high": 900}
+    assert inputs["carrier"]["parameters"] == {"values": ["AA", "UA", "B6"]}
+    assert "parameters" not in inputs["origin"]
 
 
 def test_while_the_definitions_are_read_a_caller_is_to_come_again(plane: DataPlane) -> None:

@@ -150,7 +150,9 @@ class DataPlane:
         for job in jobs:
             if job.probe or job.pinned:
                 continue
-            if arm_of(job.unit, active.shadow_salt, plan.shadow_ppm) is Arm.CHALLENGER:
+            drawn = arm_of(job.unit, active.shadow_salt, plan.shadow_ppm) is Arm.CHALLENGER
+            # A value that a caller got wrong in a column that only the shadow reads is no evidence against the shadow.
+            if drawn and _has_valid_new_columns(active.schemas[plan.shadow], job):
                 self.shadow.offer(_shadow_copy(plan, plan.shadow, job, len(calls[job.index].body)))
 
     def log_shadow_records(self) -> None:
@@ -177,6 +179,10 @@ class DataPlane:
                 own = request if request.columns.keys() <= schema.specs.keys() else _own(schema, request)
                 rows, event_times = schema.accept(own, self.counters.violations)
                 received_rows = schema.received_rows(request)
+                if own is not request and call.pinned is None and plan.challenger is not None:
+                    # Both arms are checked, so that the draw does not decide over the refusal.
+                    new = active.schemas[plan.challenger]
+                    _check_new_columns(new, schema, request, self.counters.violations)
             else:  # a probe that leaves the rows to us
                 rows, received_rows, event_times = empty_rows(1), [()], [0]
         except RequestError as error:
@@ -258,7 +264,8 @@ class DataPlane:
         version = active.versions[name]
         try:
             rows, event_times = _rows_for(active.schemas[name], jobs)
-        except RequestError:
+        except (RequestError, UnavailableError):
+            # One request must not be the fate of the batch: not even with a unit whose definition is not read yet.
             return "contract"
         try:
             version.fill_aggregates(rows, event_times, self.table)
@@ -282,7 +289,7 @@ class DataPlane:
         received, own = job.received_rows, active.schemas[version]
         if own is not job.schema and job.request.rows:
             # The log holds rows in the order and the units of the contract that answered.
-            received = own.received_rows(_request_for(own, job))
+            received = own.received_rows(_request_for(own, job.request, job.schema))
         record = PredictionRecord(
             job.id,
             now_us,
@@ -349,7 +356,7 @@ def _rows_for(schema: RequestSchema, jobs: list[_Job]) -> tuple[list[Row], list[
 def _checked_by(schema: RequestSchema, job: _Job) -> tuple[list[Row], list[int]]:
     if not job.request.rows:  # a probe that leaves the rows to us
         return job.rows, job.event_times
-    return schema.accept(_request_for(schema, job), Counter())
+    return schema.accept(_request_for(schema, job.request, job.schema), Counter())
 
 
 def _own(schema: RequestSchema, request: InferRequest) -> InferRequest:
@@ -358,10 +365,31 @@ def _own(schema: RequestSchema, request: InferRequest) -> InferRequest:
     return replace(request, columns=columns)
 
 
-def _request_for(schema: RequestSchema, job: _Job) -> InferRequest:
+def _check_new_columns(
+    new: RequestSchema, known: RequestSchema, request: InferRequest, violations: Counter[str]
+) -> None:
+    """Check the columns of the request that the schema `new` has and `known` does not.
+
+    A bad value in one is the caller's fault, as in any other column. Found only when the version of `new` predicts, it
+    would count as a failure of that version.
+    """
+    added = request.columns.keys() & (new.specs.keys() - known.specs.keys())
+    if added:
+        new.check_columns(_request_for(new, request, known), added, violations)
+
+
+def _has_valid_new_columns(schema: RequestSchema, job: _Job) -> bool:
+    try:
+        _check_new_columns(schema, job.schema, job.request, Counter())
+    except (RequestError, UnavailableError):
+        return False
+    return True
+
+
+def _request_for(schema: RequestSchema, request: InferRequest, made_for: RequestSchema) -> InferRequest:
     """Return the request for another contract; units that it does not state are those of the contract it was made for."""
-    facts = schema.differing_facts(job.schema) | (job.request.facts or {})
-    return replace(_own(schema, job.request), facts=facts or None)
+    facts = schema.differing_facts(made_for) | (request.facts or {})
+    return replace(_own(schema, request), facts=facts or None)
 
 
 def _charged(active: ActivePlan, job: _Job) -> str:

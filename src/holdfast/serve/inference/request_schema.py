@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -64,12 +64,7 @@ class RequestSchema:
         rows and reasons when one breaks the contract; `violations` counts by reason.
         """
         columns = request.columns if request.facts is None else self._converted(request)
-        rows: list[Row]
-        if request.rows == 1:  # most requests, and half the work
-            rows = [{name: values[0] for name, values in columns.items()}]
-        else:
-            names = tuple(columns)
-            rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        rows = _as_rows(columns, request.rows)
         known: dict[str, int] = {}
         check: Callable[[Row], tuple[str, ...]] | None = self._check
         if request.rows >= FAST_CHECK_ROWS and self._is_surely_valid(columns, known):
@@ -85,6 +80,47 @@ class RequestSchema:
         for row, event_time in zip(rows, event_times, strict=True):
             row[name] = event_time
         return rows, event_times
+
+    def check_columns(self, request: InferRequest, names: Set[str], violations: Counter[str]) -> None:
+        """Check the columns `names` alone, and the rules that read one of them; ignore what else breaks the contract.
+
+        Parameters
+        ----------
+        request
+            A request with at least one row, without columns that the contract does not have.
+        names
+            Columns of the contract.
+        violations
+            Counts the reasons.
+
+        Raises
+        ------
+        RequestError
+            HF502 with rows and reasons when a value breaks the contract.
+        UnavailableError
+            HF503 while the definitions of units are read.
+        """
+        rules = {rule.reason for rule in self.contract.rules if not names.isdisjoint(rule.columns)}
+        try:
+            columns = request.columns if request.facts is None else self._converted(request)
+        except RequestError as error:
+            if any(reason.partition("|")[0] in names for reason in error.reasons):
+                raise
+            return
+        rows = _as_rows(columns, request.rows)
+        broken = [
+            (number, found)
+            for number, row in enumerate(rows)
+            if (
+                found := tuple(
+                    reason
+                    for reason in self._check(row)
+                    if reason in rules or reason.partition("|")[0] in names
+                )
+            )
+        ]
+        if broken:
+            raise self._violation(rows, broken, violations)
 
     def _is_surely_valid(self, columns: dict[str, list[Any]], known: dict[str, int]) -> bool:
         """Return True if every column is valid beyond doubt; `known` then has every event time by its text."""
@@ -149,6 +185,13 @@ class RequestSchema:
         return RequestError(
             "HF502", f"{len(broken)} of the rows break the model's contract", named, uncounted=()
         )
+
+
+def _as_rows(columns: dict[str, list[Any]], rows: int) -> list[Row]:
+    if rows == 1:  # most requests, and half the work
+        return [{name: values[0] for name, values in columns.items()}]
+    names = tuple(columns)
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def convert_units(

@@ -81,8 +81,19 @@ class Csv:
             if date not in DATES:
                 raise _refused(f"dates are written as {', '.join(DATES)}, not as {date!r}")
         for one, other in combinations(sorted(set(self.dates)), 2):
-            if DATES[one] == DATES[other] and one.startswith("yyyy") == other.startswith("yyyy"):
+            if is_ambiguous(one, other):
                 raise _refused(f"a date cannot be both {one} and {other}")
+
+
+def is_ambiguous(one: str, other: str) -> bool:
+    """Return True if one text can be a date of two different orders.
+
+    >>> is_ambiguous("d/m/yyyy", "m/d/yyyy"), is_ambiguous("d/m/yyyy", "yyyy/mm/dd"), is_ambiguous("", "d/m/yyyy")
+    (True, False, False)
+    """
+    if one == other or one not in DATES or other not in DATES:
+        return False
+    return DATES[one] == DATES[other] and one.startswith("yyyy") == other.startswith("yyyy")
 
 
 def date_pattern(date: str) -> str:

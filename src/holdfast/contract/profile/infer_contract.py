@@ -265,7 +265,9 @@ def _exact_integer(bound: float | None) -> int | None:
 
 def _span(values: pl.Series) -> str:
     numbers = values.drop_nulls().to_list()
-    return f"{min(numbers):g} to {max(numbers):g}" if numbers else "nothing to nothing"
+    if not numbers:
+        return "nothing to nothing"
+    return " to ".join(str(end) if isinstance(end, int) else f"{end:g}" for end in (min(numbers), max(numbers)))
 
 
 def _shares(values: pl.Series) -> str:

@@ -14,7 +14,7 @@ from typing import Final
 
 import polars as pl
 
-from holdfast.contract.batch.csv_format import DATES, FALSE, SEPARATORS, TRUE, Csv
+from holdfast.contract.batch.csv_format import DATES, FALSE, SEPARATORS, TRUE, Csv, is_ambiguous
 from holdfast.contract.batch.text_input import read_column
 from holdfast.contract.schema.columns import Boolean, Column, Integer, Number, Timestamp
 
@@ -37,6 +37,8 @@ WORD_PAIRS: Final = (
 
 _ENOUGH: Final = 0.99
 """The share of a column's values that must be of a type: a rare faulty value does not make a number a text."""
+_SIGNED: Final = {",": r"^[+-]?[0-9]*,?[0-9]+$", ".": r"^[+-]?[0-9]*\.?[0-9]+$"}
+"""By decimal sign, the numbers that have no other sign."""
 _UNIT: Final = re.compile(r"(.*\S)\s*\[([^\[\]]+)\]\s*\Z", re.DOTALL)
 
 
@@ -45,6 +47,8 @@ class FileForm:
     """The form of a file, and its rows in the types of their values under the names that columns can have.
 
     `headers` has the name of each column whose header is no such name, and `units` those that stand in a header.
+    `missing_texts` are the columns of text in which one of `missing_words` was found. `is_typed` is True if the file itself
+    has types, as Parquet does.
     """
 
     frame: pl.DataFrame
@@ -52,6 +56,8 @@ class FileForm:
     missing_words: tuple[str, ...]
     headers: dict[str, str]
     units: dict[str, str]
+    missing_texts: tuple[str, ...] = ()
+    is_typed: bool = False
 
 
 def infer_separator(header: str) -> str:
@@ -93,7 +99,7 @@ def header_units(names: dict[str, str]) -> dict[str, str]:
 
 
 def infer_form(
-    texts: pl.DataFrame, *, separator: str, zone: str, dates: Sequence[str] = ()
+    texts: pl.DataFrame, *, separator: str, zone: str, dates: Sequence[str] = (), decimal: str = ""
 ) -> tuple[FileForm, tuple[str, ...]]:
     """Return the form of the rows `texts`, all of whose columns are text, and what the values leave open.
 
@@ -106,50 +112,86 @@ def infer_form(
     zone
         The zone of times that have none.
     dates
-        The orders of dates that are known already; without any they are inferred.
+        The orders of dates that are known already; where none of them fits, others are inferred.
+    decimal
+        The decimal sign, ',' or '.'; if it is empty, it is inferred.
     """
     names = column_names(texts.columns)
     plain = texts.rename(names)
-    decimal = "," if separator != "," and _has_decimal_comma(plain) else "."
     open_questions: list[str] = []
+    if not decimal:
+        decimal, undecided = ("." , ()) if separator == "," else infer_decimal(plain)
+        if undecided:
+            listed = " and ".join(repr(name) for name in undecided)
+            open_questions.append(f"the commas of {listed} can be of decimals or of thousands: --decimal , or .")
     orders = tuple(dates)
-    typed: list[pl.Series] = []
+    typed: dict[str, pl.Series] = {}
     missing: set[str] = set()
     for column in plain.get_columns():
         values = column.set(column.is_in(["", *MISSING_WORDS]), None)
-        if label_words(values) == WORD_PAIRS[0]:
-            typed.append(read_column(Boolean(column.name), values, Csv())[0].alias(column.name))
+        words = label_words(values)
+        if words == WORD_PAIRS[0]:
+            typed[column.name] = read_column(Boolean(column.name), values, Csv())[0]
         elif (number := _number(values, Csv(separator, decimal))) is not None:
-            typed.append(number)
+            typed[column.name] = number
         else:
             found, when = _timestamps(values, zone, orders)
             if len(found) > 1:
                 open_questions.append(
                     f"the dates of {column.name!r} can be {' or '.join(found)}: --dates {found[0]}, or another of them"
                 )
-            if when is None:
-                typed.append(column.set(column == "", None))
+            if when is not None:
+                orders = (*orders, *(order for order in found[:1] if order and order not in orders))
+                typed[column.name] = when
+            elif words is None:
                 continue
-            orders = (*orders, *(order for order in found[:1] if order and order not in orders))
-            typed.append(when)
         missing |= {word for word in MISSING_WORDS if (column == word).any()}
+    missing_words = ("", *(word for word in MISSING_WORDS if word in missing))
+    # A feed's missing words hold for all its columns: what they do to the texts is shown here, not found by a load.
+    read = [
+        typed.get(column.name, column.set(column.is_in(list(missing_words)), None)).alias(column.name)
+        for column in plain.get_columns()
+    ]
     form = FileForm(
-        pl.DataFrame(typed),
+        pl.DataFrame(read),
         Csv(separator, decimal, orders),
-        ("", *(word for word in MISSING_WORDS if word in missing)),
+        missing_words,
         {header: name for header, name in names.items() if header != name},
         header_units(names),
+        tuple(
+            column.name
+            for column in plain.get_columns()
+            if column.name not in typed and column.is_in(list(missing_words[1:])).any()
+        ),
     )
     return form, tuple(open_questions)
 
 
-def _has_decimal_comma(frame: pl.DataFrame) -> bool:
-    return any(
-        _is_mostly(values.str.contains(r"^[+-]?[0-9]*,?[0-9]+$"))
-        and values.str.contains(",", literal=True).any()
-        for column in frame.get_columns()
-        for values in [column.filter(column != "")]
-    )
+def infer_decimal(frame: pl.DataFrame) -> tuple[str, tuple[str, ...]]:
+    """Return the decimal sign of a file's texts, and the columns that leave it open.
+
+    A sign that three digits follow in every value may separate thousands. A point elsewhere decides against the comma.
+
+    >>> infer_decimal(pl.DataFrame({"km": ["1,5", "20"]})), infer_decimal(pl.DataFrame({"km": ["1.5"], "eur": ["1,5"]}))
+    ((',', ()), ('.', ()))
+    >>> infer_decimal(pl.DataFrame({"eur": ["1,234", "987"]}))
+    ('.', ('eur',))
+    """
+    found: dict[str, list[str]] = {",": [], ".": []}
+    may_be_thousands: list[str] = []
+    for column in frame.get_columns():
+        values = column.filter(~column.is_in(["", *MISSING_WORDS]))
+        for sign, pattern in _SIGNED.items():
+            signed = values.filter(values.str.contains(sign, literal=True))
+            if not len(signed) or not _is_mostly(values.str.contains(pattern)):
+                continue
+            if signed.str.contains(rf"^[+-]?[0-9]{{1,3}}[{sign}][0-9]{{3}}$").all():
+                may_be_thousands += [column.name] if sign == "," else []
+            else:
+                found[sign].append(column.name)
+    if found["."]:
+        return ".", ()
+    return (",", ()) if found[","] else (".", tuple(may_be_thousands))
 
 
 def label_words(values: pl.Series) -> tuple[str, str] | None:
@@ -213,10 +255,26 @@ def _number(values: pl.Series, csv: Csv) -> pl.Series | None:
 
 
 def _timestamps(values: pl.Series, zone: str, orders: tuple[str, ...]) -> tuple[list[str], pl.Series | None]:
-    """Return the orders in which the dates can be read, "" for RFC 3339, and the timestamps by the first of them."""
+    """Return the orders in which the dates can be read, "" for RFC 3339, and the timestamps by the first of them.
+
+    The `orders` of other columns come first: one file is mostly of one form.
+    """
+    found = _in_orders(values, zone, orders)
+    if not found:
+        # A feed cannot read d/m/yyyy in one column and m/d/yyyy in another.
+        found = _in_orders(
+            values, zone, [order for order in ("", *DATES) if not any(is_ambiguous(order, each) for each in orders)]
+        )
+    best = max((each.count() for each in found.values()), default=0)
+    found = {order: each for order, each in found.items() if each.count() == best}
+    return list(found), next(iter(found.values()), None)
+
+
+def _in_orders(values: pl.Series, zone: str, orders: Iterable[str]) -> dict[str, pl.Series]:
+    """Return the timestamps by each order that fits; by "" alone if that does."""
     column = Timestamp(values.name, tz=zone, naive="local")
     found: dict[str, pl.Series] = {}
-    for order in orders or ("", *DATES):
+    for order in orders:
         csv = Csv(dates=(order,) if order else ())
         read, faults = read_column(column, values, csv)
         if values.count() and faults["type"].sum() <= (1 - _ENOUGH) * values.count():
@@ -227,9 +285,7 @@ def _timestamps(values: pl.Series, zone: str, orders: tuple[str, ...]) -> tuple[
             )
             if not order:
                 break
-    best = max((each.count() for each in found.values()), default=0)
-    found = {order: each for order, each in found.items() if each.count() == best}
-    return list(found), next(iter(found.values()), None)
+    return found
 
 
 def _is_read(values: pl.Series, read: pl.Series) -> bool:

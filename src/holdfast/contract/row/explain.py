@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from holdfast.contract.schema.columns import Category, Column, Integer, Number
+from holdfast.contract.schema.columns import EXACT, Category, Column, Integer, Number
 
 LONGEST_VALUE: Final = 60
 """Characters of a value that are shown."""
@@ -19,15 +19,15 @@ def explain(column: Column, rule: str, value: object) -> str:
     '60000.0; it is from 0 to 50000 USD'
     >>> explain(Category("town", values=("bergen", "oslo"), unseen="reject"), "unseen", "Oslo")
     "'Oslo'; the known words are bergen, oslo"
+    >>> explain(Integer("price", unit="EUR", high=1_234_567), "range", 1_234_568)
+    '1234568; it is at most 1234567 EUR'
     """
     shown = repr(value[:LONGEST_VALUE] if isinstance(value, str) else value)
     shown = shown if len(shown) <= LONGEST_VALUE else f"{shown[: LONGEST_VALUE - 3]}..."
     match column, rule:
         case ((Number() | Integer()), "range"):
             unit = "" if column.unit == "1" else f" {column.unit}"
-            ends = {"from": column.low, "to": column.high}
-            stated = " ".join(f"{word} {end:g}" for word, end in ends.items() if end is not None)
-            return f"{shown}; it is {stated}{unit}"
+            return f"{shown}; it is {_range(column.low, column.high)}{unit}"
         case Category(), "unseen":
             known = column.values or ()
             more = f" and {len(known) - MOST_WORDS:,} more" if len(known) > MOST_WORDS else ""
@@ -37,6 +37,23 @@ def explain(column: Column, rule: str, value: object) -> str:
             return shown
         case _:
             return ""
+
+
+def _range(low: float | None, high: float | None) -> str:
+    """Return the bounds in words, exactly: a caller may send them.
+
+    >>> _range(0.1, 1e6), _range(-16_777_217, None)
+    ('from 0.1 to 1000000', 'at least -16777217')
+    """
+    if low is not None and high is not None:
+        return f"from {_exact(low)} to {_exact(high)}"
+    return " ".join(
+        f"{word} {_exact(end)}" for word, end in (("at least", low), ("at most", high)) if end is not None
+    )
+
+
+def _exact(number: float) -> str:
+    return repr(int(number) if abs(number) <= EXACT and number == int(number) else number)
 
 
 def limits(column: Column) -> dict[str, Any]:

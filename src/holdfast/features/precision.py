@@ -11,7 +11,7 @@ import numpy.typing as npt
 from holdfast.errors import InputError
 from holdfast.features.declarations import Clip, Difference, Feature, Impute, Passthrough
 
-_LARGEST_EXACT: Final = 2.0**24
+LARGEST_EXACT: Final = 2.0**24
 """From here on float32 merges neighbouring whole numbers."""
 
 
@@ -33,13 +33,21 @@ def refuse_merged(features: Sequence[Feature], tensors: Mapping[str, npt.NDArray
                 continue
         if isinstance(feature, Clip):
             values = np.clip(values, feature.low, feature.high)
-        large = np.unique(values[np.isfinite(values) & (np.abs(values) > _LARGEST_EXACT)])
-        if not len(large) or not (large == np.floor(large)).all():
-            continue
-        merged = np.flatnonzero(np.diff(large.astype(np.float32)) == 0)
-        if len(merged):
-            one, other = large[merged[0]], large[merged[0] + 1]
-            raise _error(feature, f"{one:.0f} and {other:.0f}")
+        if pair := find_merged(values):
+            raise _error(feature, f"{pair[0]:.0f} and {pair[1]:.0f}")
+
+
+def find_merged(values: npt.NDArray[Any]) -> tuple[float, float] | None:
+    """Return two whole numbers of `values` that are one number in float32; None if there are none.
+
+    >>> find_merged(np.array([20_000_000.0, 20_000_001.0])), find_merged(np.array([20_000_000.0, 20_000_002.5]))
+    ((20000000.0, 20000001.0), None)
+    """
+    large = np.unique(values[np.isfinite(values) & (np.abs(values) > LARGEST_EXACT)])
+    if not len(large) or not (large == np.floor(large)).all():
+        return None
+    found = np.flatnonzero(np.diff(large.astype(np.float32)) == 0)
+    return (float(large[found[0]]), float(large[found[0] + 1])) if len(found) else None
 
 
 def _error(feature: Feature, pair: str) -> InputError:

@@ -126,3 +126,20 @@ def test_a_decimal_that_is_in_another_unit_is_converted() -> None:
     pq.write_table(table, file)
     delivery = Bundle("d.parquet", (File("d.parquet", Kind.PARQUET, file.getvalue()),), alone=True)
     assert parse(delivery, CONTRACT).frame["kg"].to_list() == [1.5]
+
+
+def test_a_unit_in_a_header_is_read_as_in_csv() -> None:
+    contract = Contract(
+        Integer("id", unit="1"),
+        Number("weight", unit="kg"),
+        Timestamp("at", tz="UTC"),
+        key="id",
+        event_time="at",
+    )
+    table = pa.table({"id": [1, 2], "Mass [g]": [1500.0, 20.0], "at": [DAY, DAY]})
+    file = BytesIO()
+    pq.write_table(table, file)
+    delivery = Bundle("d.parquet", (File("d.parquet", Kind.PARQUET, file.getvalue()),), alone=True)
+    typed = parse(delivery, contract, headers={"Mass [g]": "weight"})
+    assert typed.frame["weight"].to_list() == [1.5, 0.02]
+    assert not compile_batch(contract)(typed).counts

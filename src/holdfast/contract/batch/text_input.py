@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, assert_never
 
@@ -93,7 +93,8 @@ def from_text(
     >>> list(typed.faults), typed.frame["distance"].to_list()
     (['distance|type'], [None, None])
     """
-    frame, facts = _apply_header_units(contract, frame, facts)
+    renamed, facts = plain_headers(contract, frame.columns, facts)
+    frame = frame.rename(renamed)
     not_text = [name for name in contract.names if frame.schema.get(name, pl.String) != pl.String]
     required = contract.delivered_names(frame.columns)
     require_columns(required, frame.columns, {"not text": not_text}, state="no row was read")
@@ -113,22 +114,25 @@ def from_text(
     return TypedBatch(pl.DataFrame(read), frame, faults)
 
 
-def _apply_header_units(
-    contract: Contract, frame: pl.DataFrame, facts: Facts
-) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
-    """Return `frame` under plain names, and `facts` with the units of its header."""
+def plain_headers(
+    contract: Contract, headers: Sequence[str], facts: Facts
+) -> tuple[dict[str, str], dict[str, ColumnFacts]]:
+    """Return the plain name of each header that states a unit, as `distance [km]`, and `facts` by plain names with the units.
+
+    Raises `InputError` HF202 if a column is there twice, or has another unit in `facts`.
+    """
     known = dict(facts)
     renamed: dict[str, str] = {}
     wrong: list[str] = []
-    for header in frame.columns:
+    for header in headers:
         found = _HEADER.fullmatch(header)
         if found is None or header in contract.names:
             continue
         name, unit = found[1], found[2].strip()
-        declared = known.get(name, ColumnFacts())
+        declared = known.pop(header, None) or known.get(name, ColumnFacts())
         if declared.unit not in (None, unit):
             wrong.append(f"{name} is in {unit!r} by its header and in {declared.unit!r} by its source")
-        if name in frame.columns or name in renamed.values():
+        if name in headers or name in renamed.values():
             wrong.append(f"{name} is there twice")
         renamed[header], known[name] = name, replace(declared, unit=unit)
     if wrong:
@@ -138,7 +142,7 @@ def _apply_header_units(
             state="no row was read",
             next_command="correct the header of the source",
         )
-    return frame.rename(renamed), known
+    return renamed, known
 
 
 def read_column(column: Column, texts: pl.Series, csv: Csv) -> tuple[pl.Series, dict[str, pl.Series]]:

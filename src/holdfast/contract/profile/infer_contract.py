@@ -267,7 +267,9 @@ def _span(values: pl.Series) -> str:
     numbers = values.drop_nulls().to_list()
     if not numbers:
         return "nothing to nothing"
-    return " to ".join(str(end) if isinstance(end, int) else f"{end:g}" for end in (min(numbers), max(numbers)))
+    return " to ".join(
+        str(end) if isinstance(end, int) else f"{end:g}" for end in (min(numbers), max(numbers))
+    )
 
 
 def _shares(values: pl.Series) -> str:

@@ -47,8 +47,8 @@ class FileForm:
     """The form of a file, and its rows in the types of their values under the names that columns can have.
 
     `headers` has the name of each column whose header is no such name, and `units` those that stand in a header.
-    `missing_texts` are the columns of text in which one of `missing_words` was found. `is_typed` is True if the file itself
-    has types, as Parquet does.
+    `missing_texts` are the columns in which a text is missing only because it means that in others. `is_typed` is True if
+    the file itself has types, as Parquet does.
     """
 
     frame: pl.DataFrame
@@ -120,13 +120,16 @@ def infer_form(
     plain = texts.rename(names)
     open_questions: list[str] = []
     if not decimal:
-        decimal, undecided = ("." , ()) if separator == "," else infer_decimal(plain)
+        decimal, undecided = (".", ()) if separator == "," else infer_decimal(plain)
         if undecided:
             listed = " and ".join(repr(name) for name in undecided)
-            open_questions.append(f"the commas of {listed} can be of decimals or of thousands: --decimal , or .")
+            open_questions.append(
+                f"the commas of {listed} can be of decimals or of thousands: --decimal , or ."
+            )
     orders = tuple(dates)
     typed: dict[str, pl.Series] = {}
     missing: set[str] = set()
+    texts_only: list[str] = []
     for column in plain.get_columns():
         values = column.set(column.is_in(["", *MISSING_WORDS]), None)
         words = label_words(values)
@@ -144,6 +147,7 @@ def infer_form(
                 orders = (*orders, *(order for order in found[:1] if order and order not in orders))
                 typed[column.name] = when
             elif words is None:
+                texts_only.append(column.name)
                 continue
         missing |= {word for word in MISSING_WORDS if (column == word).any()}
     missing_words = ("", *(word for word in MISSING_WORDS if word in missing))
@@ -158,11 +162,7 @@ def infer_form(
         missing_words,
         {header: name for header, name in names.items() if header != name},
         header_units(names),
-        tuple(
-            column.name
-            for column in plain.get_columns()
-            if column.name not in typed and column.is_in(list(missing_words[1:])).any()
-        ),
+        tuple(name for name in texts_only if plain[name].is_in(list(missing_words[1:])).any()),
     )
     return form, tuple(open_questions)
 
@@ -263,7 +263,9 @@ def _timestamps(values: pl.Series, zone: str, orders: tuple[str, ...]) -> tuple[
     if not found:
         # A feed cannot read d/m/yyyy in one column and m/d/yyyy in another.
         found = _in_orders(
-            values, zone, [order for order in ("", *DATES) if not any(is_ambiguous(order, each) for each in orders)]
+            values,
+            zone,
+            [order for order in ("", *DATES) if not any(is_ambiguous(order, each) for each in orders)],
         )
     best = max((each.count() for each in found.values()), default=0)
     found = {order: each for order, each in found.items() if each.count() == best}

@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from holdfast.contract import Contract, Integer, Number
-from holdfast.contract.batch.text_input import TypedBatch
+from holdfast.contract.batch.text_input import TypedBatch, plain_headers
 from holdfast.contract.batch.typed_input import from_frame
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.errors import InputError
@@ -69,11 +69,14 @@ def plain(table: pa.Table) -> pa.Table:
 
 
 def typed(contract: Contract, table: pa.Table) -> TypedBatch:
-    """Return the rows of a `plain` table or of a Parquet file, in the units that the fields name.
+    """Return the rows of a `plain` table or of a Parquet file, in the units that the fields name, or their headers.
 
     A decimal becomes the double or integer that is written the same. Where there is none, its row has the fault
     `not_exact`.
     """
+    renamed, facts = plain_headers(contract, table.column_names, facts_of(table.schema))
+    if renamed:
+        table = table.rename_columns([renamed.get(name, name) for name in table.column_names])
     delivered = pl.DataFrame(pl.from_arrow(table))
     frame = delivered
     faults: dict[str, pl.Series] = {}
@@ -87,7 +90,7 @@ def typed(contract: Contract, table: pa.Table) -> TypedBatch:
             values, lost = _numbers(texts, whole=isinstance(column, Integer))
             frame = frame.with_columns(values.alias(field.name))
             faults |= {f"{field.name}|not_exact": lost} if lost.any() else {}
-    read = from_frame(contract, frame, facts_of(table.schema))
+    read = from_frame(contract, frame, facts)
     faults = {
         reason: rows | read.faults[reason] if reason in read.faults else rows
         for reason, rows in faults.items()

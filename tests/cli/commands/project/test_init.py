@@ -127,3 +127,55 @@ def test_the_canary_of_few_rows_ends(project: Project) -> None:
     project.run("init", "d.csv", "--label", "Damage?")
     source = (project.directory / "model.py").read_text()
     assert "Canary(steps=(50, 100), units_per_step=50, labels_per_step=20, timeout=" in source
+
+
+def refusal_of(project: Project, *words: str) -> dict[str, Any]:
+    error: dict[str, Any] = json.loads(run(project, *words, "--json").stdout)["error"]
+    return error
+
+
+def test_a_file_that_is_not_parquet_is_refused(project: Project) -> None:
+    (project.directory / "bad.parquet").write_bytes(b"id,at" * 9)
+    error = refusal_of(project, "init", "bad.parquet", "--label", "late")
+    assert error["code"] == "HF201"
+    assert "bad.parquet cannot be read" in error["what"]
+
+
+def test_a_label_of_words_in_parquet_is_refused(project: Project) -> None:
+    frame = export(when=lambda at: f"{at:%Y-%m-%dT%H:%M:%S}", label=("yes", "no"))
+    frame.with_columns(pl.col("When").str.to_datetime()).write_parquet(project.directory / "d.parquet")
+    error = refusal_of(project, "init", "d.parquet", "--label", "Damage?", "--key", "Record No")
+    assert error["code"] == "HF110"
+    assert "write 'yes' as true and 'no' as false" in error["what"]
+
+
+def test_units_of_parquet_are_loaded_and_merged_numbers_are_no_features(project: Project) -> None:
+    frame = export(when=lambda at: f"{at:%Y-%m-%dT%H:%M:%S}", label=("1", "0")).drop("Cost")
+    frame.with_columns(
+        pl.col("When").str.to_datetime(),
+        pl.col("Damage?").cast(pl.Int64),
+        pl.col("Record No").cast(pl.Int64).add(20_000_000).alias("Article"),
+        pl.col("Speed").cast(pl.Float64, strict=False).alias("Speed [km/h]"),
+    ).drop("Speed").write_parquet(project.directory / "d.parquet")
+    project.document("init", "d.parquet", "--label", "Damage?", "--key", "Record No")
+    checked = project.document("check", "rows", "d.parquet")
+    assert (checked["rows"], checked["quarantined"]) == (600, 0)
+    source = (project.directory / "model.py").read_text()
+    assert 'Number("speed", unit="km/h"' in source
+    assert 'Passthrough("article")' not in source
+    assert "# article has whole numbers above 2**24" in source
+
+
+def test_missing_words_of_numbers_and_label_are_declared_for_texts(project: Project) -> None:
+    frame = export(when=lambda at: f"{at:%d.%m.%Y}", label=("yes", "no")).with_columns(
+        pl.when(pl.int_range(pl.len()) % 9 == 0)
+        .then(pl.lit("NA"))
+        .otherwise(pl.col("Damage?", "Speed", "Kind"))
+        .name.keep()
+    )
+    written(frame, project.directory / "d.csv", ";")
+    project.document("init", "d.csv", "--label", "Damage?", "--key", "Record No")
+    checked = project.document("check", "rows", "d.csv")
+    assert (checked["rows"], checked["quarantined"]) == (600, 0)
+    source = (project.directory / "model.py").read_text()
+    assert 'missing_words=("", "NA"),  # so in this file; as texts of kind too' in source

@@ -15,6 +15,7 @@ from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
+import pyarrow as pa
 import typer
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.markup import escape
@@ -39,13 +40,15 @@ from holdfast.contract.profile.infer_form import (
 )
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.errors import ConflictError, InputError
+from holdfast.features.precision import LARGEST_EXACT, find_merged
+from holdfast.formatting import first_line
 from holdfast.qualify.gate_config import Gates
 from holdfast.records import check_name
 from holdfast.rollout.expected_duration import forecast, suggest
 from holdfast.rollout.expected_duration import span as in_days
 from holdfast.rollout.expected_duration import to_python as policy_line
 from holdfast.store.sources.csv_reader import read_csv
-from holdfast.store.sources.delivery import LIMIT_BYTES, UnreadableError
+from holdfast.store.sources.delivery import LIMIT_BYTES, TooLargeError, UnreadableError
 from holdfast.store.sources.parquet_reader import read_parquet
 
 _SAMPLE = "parcels.csv"
@@ -89,6 +92,12 @@ def init(
             "--dates", help="The order of dates, such as d/m/yyyy.", show_default="found in the file"
         ),
     ] = None,
+    decimal: Annotated[
+        str | None,
+        typer.Option(
+            "--decimal", help="The decimal sign of a CSV file, '.' or ','.", show_default="found in the file"
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option("--name", help="The name of the model.", show_default="the directory's name"),
@@ -107,6 +116,8 @@ def init(
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise _refusal(f"{zone!r} is not a time zone") from error
+    if decimal not in (None, ".", ","):
+        raise _refusal(f"--decimal is '.' or ',', not {decimal!r}")
     target = project / MODEL_FILE
     if target.exists():
         raise ConflictError(
@@ -120,7 +131,7 @@ def init(
         out.print(
             f"[green]ok[/] wrote {escape(str(data))}: 6,000 synthetic parcels, about a quarter of them late"
         )
-    form, faults = _read(data, zone, (dates,) if dates else ())
+    form, faults = _read(data, zone, (dates,) if dates else (), decimal or "")
     columns = _columns_of(data, form, label, key, event_time, faults)
     late = _known_late(form, columns)
     target.write_text(_render(name, data, form, columns, zone, late), encoding="utf-8")
@@ -164,7 +175,7 @@ def _columns_of(
     label = _chosen(form, label, "label", booleans or two_valued, faults)
     times = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime) and name != label]
     event_time = _chosen(form, event_time, "event-time", times, faults)
-    words = None if label is None else _label_words(frame[label], faults)
+    words = None if label is None else _label_words(frame[label], form.is_typed, faults)
     if event_time is not None and (problem := _no_event_time(frame[event_time])):
         faults.append(problem)
     keys = _key_of(form, key, [name for name in frame.columns if name not in (label, event_time)], faults)
@@ -180,7 +191,7 @@ def _columns_of(
     return _Columns(label, keys, event_time, words)
 
 
-def _label_words(values: pl.Series, faults: list[str]) -> tuple[str, str] | None:
+def _label_words(values: pl.Series, is_typed: bool, faults: list[str]) -> tuple[str, str] | None:
     """Return the label's words of true and false; None, with a fault, if it cannot be learned from."""
     words = label_words(values)
     if words is None:
@@ -189,6 +200,11 @@ def _label_words(values: pl.Series, faults: list[str]) -> tuple[str, str] | None
         faults.append(
             f"the label {values.name!r} must be true or false, as in yes and no or 1 and 0; it has {known:,} values"
             + (f": {several}, not yet" if known > 2 else "")
+        )
+    elif is_typed and values.dtype == pl.String:
+        faults.append(
+            f"the label {values.name!r} is text in a Parquet file, where a label is a boolean or 0 and 1: "
+            f"write {words[0]!r} as true and {words[1]!r} as false"
         )
     return words
 
@@ -229,17 +245,30 @@ def _known_late(form: FileForm, roles: _Columns) -> dict[str, str]:
     return dict(late_columns(frame, label, candidates=[name for name in frame.columns if name not in taken]))
 
 
-def _feature(column: Column, is_key: bool) -> str | None:
-    """Return the feature of a column as it is; None if it has none."""
+def _feature(column: Column, values: pl.Series, is_key: bool) -> tuple[str | None, str]:
+    """Return the feature of a column as it is, or None and why a column that could have one has none."""
     match column:
         case Category():
-            return f'Ordinal("{column.name}")'
-        case Boolean():
-            return f'Passthrough("{column.name}")'
-        case Integer() | Number():
-            return None if is_key else f'Passthrough("{column.name}")'
+            return f'Ordinal("{column.name}")', ""
+        case Integer() | Number() if is_key:
+            return None, ""
+        case Integer() | Number() if _is_too_exact(column, values):
+            return (
+                None,
+                f"{column.name} has whole numbers above 2**24, which a model merges: it computes in float32",
+            )
+        case Boolean() | Integer() | Number():
+            return f'Passthrough("{column.name}")', ""
         case _:
-            return None
+            return None, ""
+
+
+def _is_too_exact(column: Integer | Number, values: pl.Series) -> bool:
+    """Return True if training would refuse the column as it is, or may refuse it with the next batch."""
+    numbers = values.drop_nulls().cast(pl.Float64)
+    if isinstance(column, Integer):
+        return bool((numbers.abs() > LARGEST_EXACT).any())
+    return find_merged(numbers.to_numpy()) is not None
 
 
 def _render(name: str, data: Path, form: FileForm, roles: _Columns, zone: str, late: dict[str, str]) -> str:
@@ -274,7 +303,7 @@ def _render(name: str, data: Path, form: FileForm, roles: _Columns, zone: str, l
         "event_time": roles.event_time,
         "name": name,
         "columns": [
-            (each, _feature(each.column, column in roles.key))
+            (each, *_feature(each.column, frame[column], column in roles.key))
             for column, each in found.items()
             if column not in late
         ],
@@ -283,6 +312,7 @@ def _render(name: str, data: Path, form: FileForm, roles: _Columns, zone: str, l
         "source": data.name,
         "holdout_days": holdout_days(times),
         "missing_words": repr(form.missing_words).replace("'", '"') if len(form.missing_words) > 1 else "",
+        "missing_texts": form.missing_texts,
         "csv": csv_line(with_label(form.csv, roles.words)),
         "headers": [
             (json.dumps(header, ensure_ascii=False), column) for header, column in form.headers.items()
@@ -337,7 +367,7 @@ def used(source: str) -> list[str]:
     return sorted(names & set(holdfast.__all__))
 
 
-def _read(path: Path, zone: str, dates: tuple[str, ...]) -> tuple[FileForm, list[str]]:
+def _read(path: Path, zone: str, dates: tuple[str, ...], decimal: str) -> tuple[FileForm, list[str]]:
     """Return the rows of a file with the form of their values, and what the values leave open."""
     if not path.is_file():
         raise _refusal(f"{path} does not exist", code="HF201")
@@ -348,10 +378,12 @@ def _read(path: Path, zone: str, dates: tuple[str, ...]) -> tuple[FileForm, list
         text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
         separator = infer_separator(text.split(b"\n", 1)[0].decode(errors="replace"))
         form, questions = infer_form(
-            read_csv(text, separator).frame, separator=separator, zone=zone, dates=dates
+            read_csv(text, separator).frame, separator=separator, zone=zone, dates=dates, decimal=decimal
         )
-    except (pl.exceptions.PolarsError, UnreadableError, OSError) as error:
-        raise _refusal(f"{path} cannot be read: {error}", code="HF201") from error
+    except TooLargeError as error:
+        raise _refusal(f"{path} is larger than {LIMIT_BYTES:,} bytes when unpacked", code="HF201") from error
+    except (pl.exceptions.PolarsError, pa.ArrowException, UnreadableError, OSError, ValueError) as error:
+        raise _refusal(f"{path} cannot be read: {first_line(error)}", code="HF201") from error
     return form, list(questions)
 
 
@@ -359,7 +391,7 @@ def _from_frame(frame: pl.DataFrame) -> FileForm:
     names = column_names(frame.columns)
     headers = {header: name for header, name in names.items() if header != name}
     frame = frame.with_columns(pl.col(pl.Date).cast(pl.Datetime("us")))
-    return FileForm(frame.rename(names), Csv(), ("",), headers, header_units(names))
+    return FileForm(frame.rename(names), Csv(), ("",), headers, header_units(names), is_typed=True)
 
 
 def _chosen(

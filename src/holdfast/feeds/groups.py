@@ -7,7 +7,7 @@ A snapshot leaves a period out until every feed of the group has it, and a back-
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -15,6 +15,9 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 DAY_US: Final = 86_400_000_000
+
+_MOST_PERIODS: Final = 10_000
+"""A load of more periods has its first and last alone: one date of the year 9999 would otherwise make millions."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -48,13 +51,14 @@ def periods_of(low_us: int, high_us: int, period_us: int) -> range:
     """Return the numbers of the periods that rows from `low_us` to `high_us` are of, counted from 1970.
 
     The length is rounded to whole periods around the middle, so that some rows of the evening before make no period.
+    Of more than 10,000 periods the range has the first and the last alone.
 
-    >>> periods_of(18, 39, period_us=20), periods_of(0, 59, period_us=20)
-    (range(1, 2), range(0, 3))
+    >>> periods_of(18, 39, period_us=20), periods_of(0, 59, period_us=20), list(periods_of(0, 10**6, period_us=20))
+    (range(1, 2), range(0, 3), [0, 49999])
     """
     count = max(1, round((high_us - low_us) / period_us))
     first = (low_us + high_us - (count - 1) * period_us) // 2 // period_us
-    return range(first, first + count)
+    return range(first, first + count, 1 if count <= _MOST_PERIODS else count - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,7 @@ def find_lacking_feeds(group: Mapping[str, Sequence[GroupLoad]], feed: str, batc
         return any(
             each.batch == batch
             or (
-                period in each.periods
+                each.periods.start <= period < each.periods.stop
                 and is_sibling(batch, load.periods, each, known, max(each.order, load.order))
             )
             for each in others
@@ -172,22 +176,32 @@ def find_lacking_feeds(group: Mapping[str, Sequence[GroupLoad]], feed: str, batc
 
 @dataclass(frozen=True, slots=True)
 class _Deliveries:
-    """The loads of one feed in order of arrival, the newest period up to each, and the order of each id."""
+    """The loads of one feed in order of arrival, the newest period up to each, and the order of each id.
+
+    `by_period` has the loads of each period, without those of too many periods, which `long` has.
+    """
 
     loads: tuple[GroupLoad, ...]
     newest: tuple[int, ...]
     arrived: Mapping[str, int]
     by_period: Mapping[int, list[GroupLoad]] = field(repr=False)
+    long: tuple[GroupLoad, ...] = ()
 
     @classmethod
     def of(cls, loads: Sequence[GroupLoad]) -> _Deliveries:
         ordered = tuple(sorted(loads, key=lambda load: load.order))
         newest = tuple(accumulate((load.periods[-1] for load in ordered), max))
         by_period: dict[int, list[GroupLoad]] = {}
+        long = tuple(load for load in ordered if load.periods.step > 1)
         for load in ordered:
-            for period in load.periods:
+            for period in load.periods if load.periods.step == 1 else ():
                 by_period.setdefault(period, []).append(load)
-        return cls(ordered, newest, {load.batch: load.order for load in ordered}, by_period)
+        return cls(ordered, newest, {load.batch: load.order for load in ordered}, by_period, long)
+
+    def of_period(self, period: int) -> Iterator[GroupLoad]:
+        """Yield the loads that have `period`, or have it between their first and their last."""
+        yield from self.by_period.get(period, ())
+        yield from (load for load in self.long if load.periods.start <= period < load.periods.stop)
 
     def named(self, batch: str) -> list[GroupLoad]:
         """Return the loads with the id `batch`."""
@@ -207,7 +221,7 @@ def _is_owed(period: int, load: GroupLoad, mine: _Deliveries, others: _Deliverie
     """Return True if `others` are still to deliver `period` of `load`."""
     if any(
         is_sibling(load.batch, load.periods, each, mine.arrived, max(each.order, load.order))
-        for each in others.by_period.get(period, ())
+        for each in others.of_period(period)
     ):
         return False
     passed = bisect_right(others.newest, period)
@@ -228,7 +242,7 @@ def _is_taken_along(
         and (each.batch == load.batch or _contains(each.periods, load.periods))
         for other, others in begun.items()
         if other != feed
-        for each in (*others.by_period.get(load.periods.start, ()), *others.named(load.batch))
+        for each in (*others.of_period(load.periods.start), *others.named(load.batch))
     )
 
 

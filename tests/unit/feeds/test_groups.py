@@ -96,6 +96,20 @@ def test_the_period_of_a_batch_is_where_most_of_its_time_is() -> None:
     assert periods_of(-DAY, -1, DAY) == range(-1, 0)
 
 
+def test_one_date_of_the_year_9999_makes_no_millions_of_periods() -> None:
+    """Such a batch waits for its first and last period alone; for the other feed it is there in all of them."""
+    far = FeedGroup("g", period_us=HOUR).periods(DAY, 8_029_200 * DAY)
+    assert len(far) == 2
+    assert (far[0], far[1], far.start, far.stop) == (24, 192_700_799, 24, 192_700_800)
+    mine = [GroupLoad("a0", 0, range(23, 24), 0), GroupLoad("a1", 0, far, 2)]
+    others = [GroupLoad("b0", 0, range(23, 24), 1), GroupLoad("b1", 0, range(24, 25), 3)]
+    assert find_incomplete_loads({"a": mine, "b": others}) == (("a", "a1", 0),)
+    between = [*others, GroupLoad("b2", 0, range(99, 100), 4)]
+    assert find_incomplete_loads({"a": mine, "b": between}) == (("a", "a1", 0),)
+    assert find_lacking_feeds({"a": mine, "b": between}, "b", "b2") == ()
+    assert find_incomplete_loads({"a": mine, "b": [*others, replace(mine[1], batch="b9")]}) == ()
+
+
 def test_a_day_begins_at_midnight_where_the_sender_is() -> None:
     """Prices stamped 00:00 in Oslo, and orders of the day there: in UTC these are two days."""
     oslo = FeedGroup("books", zone="Europe/Oslo")

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
-from holdfast.contract import Category, Contract, Number, Text, Timestamp
-from holdfast.control.backout.backout import execute_backout
+from holdfast.contract import Category, Contract, Integer, Number, Text, Timestamp
+from holdfast.control.backout import backout
 from holdfast.control.ingest import acceptance
 from holdfast.control.ingest import online_features as control
 from holdfast.control.ingest.contract_changes import accept
 from holdfast.control.ingest.ingest import ingest
 from holdfast.features import Aggregate
 from holdfast.features.asof import aggregate_rows
-from holdfast.feeds import Expectations, Feed
+from holdfast.feeds import Expectations, Feed, Limits
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.files import data_files
 
-CONTRACT = Contract(
-    Text("id"), Category("e"), Number("x", unit="1"), Timestamp("at", tz="UTC"), key="id", event_time="at"
-)
+COLUMNS = (Text("id"), Category("e"), Number("x", unit="1"), Timestamp("at", tz="UTC"))
+CONTRACT = Contract(*COLUMNS, key="id", event_time="at")
+COUNTED = Contract(*COLUMNS, Integer("n"), key="id", event_time="at")
 FEED = Feed("rows", CONTRACT)
 HOURLY = Aggregate("g", over="rows", by="e", value="x", known_at="at", window="1h", every="10min")
 DAILY = replace(HOURLY, window="24h", agg="count")
@@ -162,9 +164,35 @@ def test_servers_read_no_value_of_a_suspect_batch(store: Store, tmp_path: Path) 
     assert served(store, HOURLY) == reference(0, 1, 2)
     assert served(store, DAILY) == trained(store, DAILY)
     go(3, early=True)
-    execute_backout(store, [feed], BatchId("rows", "b2"), reason="wrong", actor="ann", now_us=8)
+    backout.execute_backout(store, [feed], BatchId("rows", "b2"), reason="wrong", actor="ann", now_us=8)
     left = [value for value in served(store, HOURLY) if value[2] is not None]
     assert left == reference(0, 1)
+
+
+def test_an_acceptance_during_a_backout_keeps_its_values(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The back-out computes without the suspect batch, and must not count its rows as done."""
+    feed = replace(FEED, expects=Expectations(max_future="1d"))
+    for hour, now_us in ((0, 2**52), (1, 1), (9, 2**52)):
+        path = tmp_path / f"{hour}.parquet"
+        times = [START + timedelta(hours=hour, minutes=6 * n) for n in range(10)]
+        ids = [f"{hour}-{n}" for n in range(10)]
+        pl.DataFrame({"id": ids, "e": ["a"] * 10, "x": [hour + 0.5] * 10, "at": times}).write_parquet(path)
+        ingest(store, feed, f"b{hour}", path, now_us=now_us, aggregates=[HOURLY])
+
+    real, calls = backout.recompute_all, itertools.count(1)
+
+    def accept_meanwhile(*arguments: Any) -> Any:
+        found = real(*arguments)
+        if next(calls) == 2:  # the first call is for the plan
+            acceptance.accept(store, BatchId("rows", "b1"), reason="their clock", actor="ann", now_us=6)
+        return found
+
+    monkeypatch.setattr(backout, "recompute_all", accept_meanwhile)
+    backout.execute_backout(store, [feed], BatchId("rows", "b9"), reason="wrong", actor="ann", now_us=8)
+    control.backfill(store, [feed], [HOURLY], now_us=9)
+    assert [value for value in served(store, HOURLY) if value[2] is not None] == trained(store, HOURLY)
 
 
 def test_a_new_definition_is_not_complete_by_a_suspect_batch(
@@ -179,3 +207,22 @@ def test_a_new_definition_is_not_complete_by_a_suspect_batch(
     assert served(store, DAILY) == []
     control.backfill(store, [feed], [HOURLY, DAILY], now_us=7)
     assert served(store, DAILY) == before
+
+
+@pytest.mark.parametrize(("level", "missing"), [("warning", False), ("error", True)])
+def test_only_a_batch_that_was_suspect_is_computed_when_its_gap_is_filled(
+    store: Store, tmp_path: Path, level: str, missing: bool
+) -> None:
+    """A batch that comes late must not make the next load read every row of the feed."""
+    limits = Limits(warning=1) if level == "warning" else Limits(error=1)
+    feed = replace(FEED, contract=COUNTED, expects=Expectations(sequence="n", sequence_gaps=limits))
+    for hour in (0, 2, 1):
+        path = tmp_path / f"{hour}.parquet"
+        numbers = range(10 * hour, 10 * hour + 10)
+        times = [START + timedelta(hours=hour, minutes=6 * n) for n in range(10)]
+        pl.DataFrame(
+            {"id": map(str, numbers), "e": ["a"] * 10, "x": [0.5] * 10, "at": times, "n": numbers}
+        ).write_parquet(path)
+        found = ingest(store, feed, f"b{hour}", path, now_us=2**52, aggregates=[HOURLY]).violations
+        assert [each.level for each in found] == ([level] if hour == 2 else [])
+    assert bool(control.backfill(store, [feed], [HOURLY], now_us=2**52)) is missing

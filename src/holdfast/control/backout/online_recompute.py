@@ -33,12 +33,14 @@ Span: TypeAlias = tuple[int, int]
 class Recomputation:
     """The changes of online values when loads of `feed` are removed. Values without a number are to be removed.
 
-    `basis` is the table version that was read. `definitions` are of the aggregates whose values are complete after this.
+    `basis` is the table version that was read, without the `suspect` loads. `definitions` are of the aggregates whose values
+    are complete after this.
     `low_us` and `high_us` bound the event times of requests that a changed value could affect.
     """
 
     feed: str
     basis: int
+    suspect: list[LoadKey]
     values: tuple[OnlineValue, ...]
     aggregates: tuple[str, ...]
     definitions: tuple[Definition, ...]
@@ -81,12 +83,13 @@ def recompute(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str
     """
     with store.ledger.read() as connection:
         basis = batches.current_version(connection)
-        without = [*loads, *violations.suspect_loads(connection, feed)]
+        suspect = violations.suspect_loads(connection, feed)
         known = online_features.definitions(connection, feed)
         removed_files = backouts.files_of(connection, feed, loads)
     aggregates = [Aggregate.from_dict(json.loads(each.definition_json)) for each, _ in known]
     if not aggregates:
-        return Recomputation(feed, basis, (), (), (), None, None)
+        return Recomputation(feed, basis, suspect, (), (), (), None, None)
+    without = [*loads, *suspect]
     removed = _read_removed(store, removed_files, aggregates)
     values: list[OnlineValue] = []
     touched: list[Aggregate] = []
@@ -101,6 +104,7 @@ def recompute(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str
     return Recomputation(
         feed,
         basis,
+        suspect,
         tuple(values),
         tuple(aggregate.key for aggregate in touched),
         complete,

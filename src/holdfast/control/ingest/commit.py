@@ -192,7 +192,8 @@ def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us:
             continue
         violations.withdraw(connection, place.violation_id, now_us=now_us)
         for load in batches.loads(connection, BatchId(feed.name, place.batch)):
-            if load.live:
+            # A warning made no batch suspect: the values hold its rows already.
+            if load.live and place.level is Level.ERROR:
                 online_features.reopen(connection, feed.name, load.table_version)
         explanation = (
             f"batch {batch.batch} came and nothing is missing any more; withdrawn: {place.explanation}"

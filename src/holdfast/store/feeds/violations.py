@@ -32,6 +32,7 @@ _OPEN_GAPS: Final = Prepared(
         _VIOLATIONS.c.violation_id,
         _VIOLATIONS.c.batch,
         _VIOLATIONS.c.check_name,
+        _VIOLATIONS.c.level,
         _VIOLATIONS.c.explanation,
         _BATCHES.c.event_time_min_us,
         _ADMISSIONS.c.sequence_min,
@@ -163,6 +164,7 @@ class OpenGap:
     violation_id: int
     batch: str
     check_name: str
+    level: Level
     explanation: str
     event_time_min_us: int
     sequence: measurements.Sequence | None
@@ -176,6 +178,7 @@ def open_gaps(connection: Connection, feed: str, but: str) -> list[OpenGap]:
             row.violation_id,
             row.batch,
             row.check_name,
+            Level(row.level),
             row.explanation,
             row.event_time_min_us,
             None

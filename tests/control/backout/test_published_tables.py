@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -16,10 +19,13 @@ from holdfast.control.backout.backout import finish_interrupted, plan_backout
 from holdfast.control.maintenance.compact import compact
 from holdfast.control.maintenance.repair import repair
 from holdfast.control.maintenance.verify import verify
+from holdfast.errors import UnavailableError
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.catalog import delta, snapshots
+from holdfast.store.db import events
 from holdfast.store.durability import failpoints
+from holdfast.store.files import data_files
 from holdfast.tables.backout import WithdrawPublished, explain
 from tests.support import backout_world as world
 from tests.support.profile import examples
@@ -36,6 +42,20 @@ def _published(store: Store) -> tuple[str, Path]:
 def _hours(table: Path, version: int | None = None) -> list[int]:
     ids = pl.scan_delta(str(table), version=version).collect()["id"]
     return (ids // 1000).unique().sort().to_list()
+
+
+@contextmanager
+def _interrupted(at: str) -> Iterator[None]:
+    def stop(point: str) -> None:
+        if point == at:
+            raise KeyboardInterrupt
+
+    failpoints.armed = stop
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        failpoints.armed = None
 
 
 @pytest.mark.parametrize("compacted", [False, True])
@@ -68,20 +88,92 @@ def test_an_interrupted_withdrawal_is_a_finding_and_is_finished(tmp_path: Path) 
             world.load(store, tmp_path, feed, hour)
     _, table = _published(store)
 
-    def stop(point: str) -> None:
-        if point == "backout.removed":
-            raise KeyboardInterrupt
-
-    failpoints.armed = stop
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            world.take_out(store, world.FLIGHTS, 3)
-    finally:
-        failpoints.armed = None
+    with _interrupted("backout.removed"):
+        world.take_out(store, world.FLIGHTS, 3)
     assert _hours(table) == [0, 3]
     assert any("holds rows that were backed out" in str(each) for each in verify(store).findings)
     assert finish_interrupted(store, now_us=world.NOW_US) == [1]
     assert _hours(table) == [0]
+    assert verify(store).findings == ()
+
+
+def _truncate_log(store: Store, table: Path) -> None:
+    log = table / "_delta_log" / f"{0:020}.json"
+    log.write_bytes(log.read_bytes()[:-9])
+
+
+def _damage_links(store: Store, table: Path) -> None:
+    """Damage the compacted file that holds the removed rows and the others."""
+    with store.ledger.read() as connection:
+        (file,) = {
+            fact.path for fact in data_files.snapshot_entries(connection, table.parent.name, "flights")
+        }
+    damaged = (store.root / file).read_bytes()[:-9]
+    (store.root / file).unlink()
+    (store.root / file).write_bytes(damaged)
+
+
+@pytest.mark.parametrize("damage", [_truncate_log, _damage_links])
+def test_a_table_that_cannot_be_rewritten_is_moved_aside(
+    tmp_path: Path, damage: Callable[[Store, Path], None]
+) -> None:
+    """It neither blocks the back-out nor keeps the rows."""
+    store = Store.open(tmp_path / "store")
+    for hour in (0, 3):
+        for feed in (world.FLIGHTS, world.WEATHER):
+            world.load(store, tmp_path, feed, hour)
+    compact(store, now_us=world.NOW_US)
+    name, table = _published(store)
+    with _interrupted("backout.removed"):
+        world.take_out(store, world.FLIGHTS, 3)
+    damage(store, table)
+    assert finish_interrupted(store, now_us=world.NOW_US) == [1]
+    assert not table.exists()
+    assert (store.root / "aside" / f"published_{name}_flights.1").is_dir()
+    assert _hours(table.with_name("weather")) == [0]
+    with store.ledger.read() as connection:
+        (event,) = events.newest(connection, kind="published_table.withdrawn")
+    assert (event.subject, event.actor) == (f"published/{name}/flights", "ann")
+    assert "flights/h3 was backed out, and it cannot be rewritten" in event.explanation
+    assert finish_interrupted(store, now_us=world.NOW_US) == []
+
+
+def test_a_backout_that_cannot_be_finished_keeps_no_other_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path / "store")
+    for hour in (0, 3, 6):
+        for feed in (world.FLIGHTS, world.WEATHER):
+            world.load(store, tmp_path, feed, hour)
+    _, table = _published(store)
+    for hour in (3, 6):
+        with _interrupted("backout.removed"):
+            world.take_out(store, world.FLIGHTS, hour)
+    real, calls = delta.withdraw, iter(range(9))
+
+    def fail_once(*arguments: Any, **named: Any) -> bool:
+        if next(calls) == 0:
+            raise UnavailableError("HF311", "other writers came first")
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(delta, "withdraw", fail_once)
+    with pytest.raises(UnavailableError, match="HF311"):
+        finish_interrupted(store, now_us=world.NOW_US)
+    assert _hours(table) == [0]
+    assert finish_interrupted(store, now_us=world.NOW_US) == [1]
+
+
+def test_a_withdrawal_that_was_killed_before_its_checksum_is_completed(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    for hour in (0, 3):
+        for feed in (world.FLIGHTS, world.WEATHER):
+            world.load(store, tmp_path, feed, hour)
+    name, table = _published(store)
+    before = (table / delta.CHECKSUM_FILE).read_bytes()
+    world.take_out(store, world.FLIGHTS, 3)
+    (table / delta.CHECKSUM_FILE).write_bytes(before)
+    assert verify(store).findings
+    assert not delta.withdraw(store, name, "flights", now_us=world.NOW_US)
     assert verify(store).findings == ()
 
 

@@ -8,16 +8,20 @@ same command or the control loop resumes an interrupted back-out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal, assert_never
+
+from polars.exceptions import PolarsError
 
 from holdfast.control.backout.dangling_references import find_dangling, find_dependents
 from holdfast.control.backout.impact import loads_of_batch, loads_of_plan, make_plan, recompute_all
 from holdfast.control.ingest import lookups
 from holdfast.control.rollout.failover import Cause, fail_over
-from holdfast.errors import ConflictError, UnavailableError
+from holdfast.errors import ConflictError, HoldfastError, UnavailableError
 from holdfast.feeds import Feed
 from holdfast.feeds.state_machine import Event
+from holdfast.formatting import first_line
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store
 from holdfast.store.backout import backouts, taints, tombstones
@@ -27,6 +31,7 @@ from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.feeds import admissions, violations
+from holdfast.store.maintenance import repairs
 from holdfast.tables.backout import (
     BackoutPlan,
     BackoutState,
@@ -48,6 +53,8 @@ from holdfast.tables.backout import (
 )
 
 _MOST_ATTEMPTS: Final = 16
+_NOT_OF_THE_TABLE: Final = ("HF205", "HF302", "HF309", "HF311")
+"""Codes of errors that a published table has no part in: of the ledger, and that other writers came first."""
 
 Outcome = Literal["backed_out", "carried_on", "already_backed_out"]
 
@@ -127,10 +134,22 @@ def execute_backout(
 
 
 def finish_interrupted(store: Store, *, now_us: int) -> list[int]:
-    """Finish every back-out that is under way, and return their numbers. The control loop does so in each round."""
+    """Finish every back-out that is under way, and return their numbers. The control loop does so in each round.
+
+    One that fails keeps no other from being finished; its error is raised after them.
+    """
     with store.ledger.read() as connection:
         waiting = backouts.under_way(connection)
-    return [_finish(store, row.backout_id, now_us) for row in waiting]
+    finished, failures = list[int](), list[Exception]()
+    for row in waiting:
+        try:
+            finished.append(_finish(store, row.backout_id, now_us))
+        except Exception as error:
+            error.add_note(f"in back-out {row.backout_id} of {row.feed}/{row.batch}")
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return finished
 
 
 def _begin(
@@ -220,6 +239,8 @@ def _remove(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
             loads_of_plan(connection, row.plan) != removed
             or find_dependents(connection, loads) != left.dependents
             or any(batches.has_feed_changed(connection, each.feed, each.basis) for each in recomputed)
+            # An acceptance makes no table version, and the values computed here lack the accepted rows.
+            or any(violations.suspect_loads(connection, each.feed) != each.suspect for each in recomputed)
         ):
             raise ConflictError("HF304", f"back-out of {batch} failed: the rows of its group have changed")
         plan = make_plan(connection, store, batch, removed, recomputed, left)
@@ -249,12 +270,33 @@ def _move_traffic(store: Store, row: BackoutRow, model: str, now_us: int) -> Bac
 
 
 def _withdraw(store: Store, row: BackoutRow, step: WithdrawPublished, now_us: int) -> BackoutRow:
-    """Withdraw the rows from published tables, and count the step as done."""
+    """Withdraw the rows from published tables, and count the step as done.
+
+    A table that cannot be rewritten is moved aside, so that it neither blocks the back-out nor keeps the rows.
+    """
+    moved: dict[str, str] = {}
     for each in step.tables:
         snapshot, _, table = each.partition("/")
-        delta.withdraw(store, snapshot, table, now_us=now_us)
+        try:
+            delta.withdraw(store, snapshot, table, now_us=now_us)
+        except (HoldfastError, OSError, ValueError, PolarsError) as error:
+            if isinstance(error, HoldfastError) and error.code in _NOT_OF_THE_TABLE:
+                raise
+            directory = store.root / delta.PUBLISHED_DIRECTORY / snapshot / table
+            with suppress(FileNotFoundError):  # another process has moved it
+                aside = repairs.set_aside(store.root, directory).relative_to(store.root)
+                moved[each] = f"it cannot be rewritten ({first_line(error)}); it was moved to {aside}"
     with store.ledger.write() as connection:
         backouts.advance(connection, row, steps_done=row.steps_done + 1, now_us=now_us)
+        for each, reason in moved.items():
+            events.append(
+                connection,
+                at_us=now_us,
+                kind="published_table.withdrawn",
+                subject=f"published/{each}"[:127],
+                actor=row.actor,
+                explanation=f"{row.feed}/{row.batch} was backed out, and {reason}",
+            )
         return backouts.get(connection, row.backout_id)
 
 

@@ -130,6 +130,7 @@ def withdraw(store: Store, snapshot: str, table: str, *, now_us: int) -> bool:
         kept = {name for name, rows in there.items() if is_published(name, rows, wanted)}
         missing = [fact for name, fact in wanted.items() if not {name, Path(fact.path).name} & kept]
         if kept == there.keys() and not missing:
+            _complete_checksums(directory)
             return False
         added = [_add_action(_place(store.root, directory, fact), directory, now_us) for fact in missing]
         removed = sorted(there.keys() - kept)
@@ -169,17 +170,22 @@ def is_published(name: str, rows: int | None, wanted: Mapping[str, FileFacts]) -
 
 
 def active_files(table: Path) -> dict[str, int | None]:
-    """Return the files of the newest Delta version of the published `table`, each with its number of rows if known."""
+    """Return the files of the newest Delta version of the published `table`, each with its number of rows if known.
+
+    Raises `IntegrityError` HF301 if its log is damaged.
+    """
     found: dict[str, int | None] = {}
     for commit in _commits(table):
-        for line in commit.read_text().splitlines():
-            action = json.loads(line)
-            if "add" in action:
-                found[action["add"]["path"]] = json.loads(action["add"].get("stats") or "{}").get(
-                    "numRecords"
-                )
-            elif "remove" in action:
-                found.pop(action["remove"]["path"], None)
+        try:
+            actions = [json.loads(line) for line in commit.read_text().splitlines()]
+            for action in actions:
+                if "add" in action:
+                    stats = json.loads(action["add"].get("stats") or "{}")
+                    found[action["add"]["path"]] = stats.get("numRecords")
+                elif "remove" in action:
+                    found.pop(action["remove"]["path"], None)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise parquet.damaged(commit, error) from error
     return found
 
 
@@ -220,6 +226,17 @@ def _commit(table: Path, removed: Sequence[str], added: Sequence[AddAction], now
         draft.unlink()
     fsync.sync(log)
     fsync.replace(table / CHECKSUM_FILE, json.dumps(file_checksums(table)).encode())
+
+
+def _complete_checksums(table: Path) -> None:
+    """Add the checksum of the newest commit if its writer was killed before it wrote that."""
+    try:
+        listed = json.loads((table / CHECKSUM_FILE).read_bytes())
+    except (OSError, ValueError):
+        return  # that is damage, which `verify` reports
+    found = file_checksums(table)
+    if listed == {name: found[name] for name in sorted(found)[:-1]}:
+        fsync.replace(table / CHECKSUM_FILE, json.dumps(found).encode())
 
 
 def _publish_table(

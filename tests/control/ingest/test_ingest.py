@@ -136,7 +136,6 @@ def test_what_means_missing_is_reported_by_the_feed(store: Store, tmp_path: Path
     "values",
     [
         pa.array([Decimal("1.5")], pa.decimal256(50, 2)),
-        pa.array([Decimal("1.5")], pa.decimal128(10, 2)),
         pa.array([[1.5]]),
         pa.array([b"1"], pa.binary(1)),
         pa.array([1], pa.duration("us")),
@@ -312,12 +311,10 @@ def test_parquet_types_are_widened_only_without_loss(store: Store, load: Callabl
     )
     load(frame)
     assert data_files.read_rows(store, 1, "flights").row(0)[:3] == (7, "EWR", 2.5)
-    for column, values in (
-        ("id", pl.Series([7.5])),
-        ("at", pl.Series([1], dtype=pl.Datetime("us"))),
-    ):
-        with pytest.raises(InputError, match=f"HF202.*{column}"):
-            load(frame.with_columns(values.alias(column)), batch="d2")
+    with pytest.raises(RefusedError, match=r"HF204.*1 id\|not_exact"):
+        load(frame.with_columns(pl.Series("id", [7.5])), batch="d2")
+    with pytest.raises(InputError, match=r"HF202.*at"):
+        load(frame.with_columns(pl.Series("at", [1], dtype=pl.Datetime("us"))), batch="d2")
 
 
 def test_a_snapshot_stands_still_and_is_read_by_other_engines(

@@ -37,6 +37,8 @@ class MeasuredTraffic:
         The share of units with an error, from 0 to 1.
     mean_score, score_spread
         Mean (between 0 and 1) and standard deviation (above 0) of the scores of labelled answers.
+    labels_due
+        False if no prediction is old enough to have its label: then `labelled_per_minute` is 0 and means nothing.
     """
 
     units_per_minute: float
@@ -44,6 +46,7 @@ class MeasuredTraffic:
     error_rate: float = 0.01
     mean_score: float = 0.8
     score_spread: float = 0.2
+    labels_due: bool = True
 
     def __post_init__(self) -> None:
         if not (0.0 < self.units_per_minute < math.inf and 0.0 <= self.labelled_per_minute < math.inf):

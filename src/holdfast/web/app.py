@@ -6,6 +6,7 @@ import ipaddress
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,6 +62,7 @@ def build_app(
     host: str = "127.0.0.1",
     allowed_hosts: Iterable[str] = (),
     feeds: Sequence[Feed] = (),
+    label_delay: timedelta = timedelta(0),
     clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
 ) -> Starlette:
     """Return the page of `model` as an ASGI application.
@@ -77,10 +79,12 @@ def build_app(
         always work.
     feeds
         The declared feeds: what they expect states when a batch is overdue.
+    label_delay
+        The duration from an event until its label is known.
     clock_us
         The clock, in microseconds since 1970 UTC.
     """
-    pages = _Pages(store, model, feeds, clock_us)
+    pages = _Pages(store, model, StatusReader(store, model, feeds, label_delay), clock_us)
     return Starlette(
         routes=[
             Route("/", pages.full, methods=["GET"]),
@@ -99,10 +103,10 @@ def build_app(
 class _Pages:
     """The views of one model."""
 
-    def __init__(self, store: Store, model: str, feeds: Sequence[Feed], clock_us: Callable[[], int]) -> None:
+    def __init__(self, store: Store, model: str, reader: StatusReader, clock_us: Callable[[], int]) -> None:
         self._store = store
         self._model = model
-        self._reader = StatusReader(store, model, feeds)
+        self._reader = reader
         self._clock_us = clock_us
         self._drawings = Drawings(keep=128)  # more than a page has; with fewer each view would draw all again
         self._templates = _templates()

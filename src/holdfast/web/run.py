@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Final
 
 import uvicorn
@@ -26,6 +27,7 @@ def serve_page(
     settings: Settings,
     *,
     feeds: Sequence[Feed] = (),
+    label_delay: timedelta = timedelta(0),
     started: Callable[[str], None],
 ) -> None:
     """Serve the page of `model` until SIGTERM or SIGINT.
@@ -38,6 +40,8 @@ def serve_page(
         The address and port of the page.
     feeds
         The declared feeds.
+    label_delay
+        The duration from an event until its label is known.
     started
         Called with the URL once the socket listens.
 
@@ -47,7 +51,14 @@ def serve_page(
         port = bound.getsockname()[1]
         started(f"http://{settings.host}:{port}/")
         config = uvicorn.Config(
-            build_app(store, model, feeds=feeds, host=settings.host, allowed_hosts=settings.names),
+            build_app(
+                store,
+                model,
+                feeds=feeds,
+                label_delay=label_delay,
+                host=settings.host,
+                allowed_hosts=settings.names,
+            ),
             # h11 bounds the header of a request, which httptools under uvicorn does not (reliability F9).
             http="h11",
             h11_max_incomplete_event_size=HEADER_BYTES,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from holdfast.control.reports.live_objective import EVERY_US, ObjectiveMonitor, 
 from holdfast.control.reports.status import StatusReader
 from holdfast.monitor.quality import Outcomes, compute_quality
 from holdfast.qualify import Objective
+from holdfast.records import DAY_US
 from holdfast.store.db import events
 from holdfast.store.telemetry import outcomes
+from tests.support.labelled import predict
 from tests.support.rollout_world import MODEL, World
 
 
@@ -67,3 +71,28 @@ def test_a_missed_objective_is_an_event_and_in_the_status(
     assert ("objective_missed", event) in [(each.kind, each.text) for each in health.problems]
     assert len(after(inverted=False)) == 2
     assert StatusReader(world.store, MODEL, ()).read(now_us=world.now_us).missed_objective == ""
+
+
+def test_labels_that_come_after_the_window_are_compared_and_a_failed_write_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With labels after 30 days `objective.missed` never came: the window was of 28."""
+    world = World.open(tmp_path)
+    world.promote(world.add_version())
+    at_us = world.now_us - 31 * DAY_US
+    for number in range(60):
+        predict(world.store, number, at_us, at_us, version=world.plan().champion, inverted=True)
+    objective = Objective("auc", at_least=0.6)
+    early, monitor = ObjectiveMonitor(objective), ObjectiveMonitor(objective, timedelta(days=30))
+
+    def has_missed(one: ObjectiveMonitor) -> bool:
+        one(world.store, MODEL, world.lease, now_us=world.tick(EVERY_US))
+        with world.store.ledger.read() as connection:
+            return bool(live_objective.missed(connection, MODEL, world.plan().champion))
+
+    assert not has_missed(early)
+    with monkeypatch.context() as patch:
+        patch.setattr(events, "append", Mock(side_effect=OSError("the disk is full")))
+        with pytest.raises(OSError, match="full"):
+            has_missed(monitor)
+    assert has_missed(monitor)

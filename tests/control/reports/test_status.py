@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sqlalchemy import insert
 
 from holdfast.control.reports.status import StatusReader
 from holdfast.monitor.usage import UsageRow
 from holdfast.records import DAY_US, MINUTE_US
 from holdfast.store import Store
-from holdfast.store.db import schema
 from holdfast.store.telemetry import request_counts, traffic_comparison
+from tests.support.labelled import predict
 
 MODEL = "m"
 NOW_US = 1_790_899_200_000_000 + 5_000_000  # 2026-10-02
@@ -26,32 +25,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store = Store.open(tmp_path / "store")
     yield store
     store.ledger.close()
-
-
-def predict(
-    store: Store, number: int, predicted_at_us: int, event_time_us: int, *, version: str = "v1"
-) -> None:
-    """One row that was predicted, with its label."""
-    random = np.random.default_rng(number)
-    probability = random.uniform()
-    label = float(random.uniform() < probability)
-    row = {"prediction_id": f"s1-1-{number}/0", "model": MODEL, "version": version, "arm": "champion"}
-    minute_us = predicted_at_us - predicted_at_us % MINUTE_US
-    with store.ledger.write() as connection:
-        connection.execute(
-            insert(schema.labels).values(
-                prediction_id=row["prediction_id"], value=label, source="t", received_at_us=NOW_US, joined=1
-            )
-        )
-        connection.execute(
-            insert(schema.outcomes).values(
-                **row, probability=probability, label=label, event_time_us=event_time_us,
-                predicted_at_us=predicted_at_us, joined_at_us=NOW_US,
-            )
-        )  # fmt: skip
-        request_counts.add(
-            connection, MODEL, [UsageRow(version, "champion", "ok", minute_us, 1, 1, 900, {10: 1})]
-        )
 
 
 def test_an_event_of_2035_moves_no_window_and_no_coverage(store: Store) -> None:
@@ -89,3 +62,13 @@ def test_labels_and_predictions_of_coverage_are_of_the_same_days(store: Store) -
     assert (later.labelled, later.predictions) == (30, 50), (
         "the window moves with our clock, without a new label"
     )
+
+
+def test_labels_that_come_after_the_window_are_in_the_figures(store: Store) -> None:
+    """The window of predictions ended 60 days ago, and labels come after 61: no quality was ever shown."""
+    for number in range(30):
+        at_us = NOW_US - (61 * DAY_US + number * DAY_US)
+        predict(store, number, at_us, at_us)
+    assert StatusReader(store, MODEL).read(now_us=NOW_US).coverage.labelled == 0
+    found = StatusReader(store, MODEL, label_delay=timedelta(days=61)).read(now_us=NOW_US)
+    assert (found.coverage.labelled, len(found.quality) > 0) == (30, True)

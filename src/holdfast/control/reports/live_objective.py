@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from holdfast.monitor.quality import CONFIDENCE, Quality, compute_quality
@@ -15,7 +16,7 @@ from holdfast.store.rollout import traffic_plans
 from holdfast.store.telemetry import outcomes
 
 WINDOW_US: Final = 28 * DAY_US
-"""Predictions of the last four weeks are compared, microseconds."""
+"""Predictions of the last four weeks are compared, microseconds. The label's delay is added to it."""
 EVERY_US: Final = MINUTE_US
 MISSED: Final = "objective.missed"
 REACHED: Final = "objective.reached"
@@ -23,10 +24,19 @@ REACHED: Final = "objective.reached"
 
 
 class ObjectiveMonitor:
-    """A concern of the control loop: one event when the champion surely misses its objective, one when it does no more."""
+    """A concern of the control loop: one event when the champion surely misses its objective, one when it does no more.
 
-    def __init__(self, objective: Objective) -> None:
+    Parameters
+    ----------
+    objective
+        The declared objective.
+    label_delay
+        The duration from an event until its label is known: younger predictions have none.
+    """
+
+    def __init__(self, objective: Objective, label_delay: timedelta = timedelta(0)) -> None:
         self._objective = objective
+        self._window_us = WINDOW_US + label_delay // timedelta(microseconds=1)
         self._compared: tuple[str, int] | None = None
         self._compared_at_us = 0
 
@@ -40,21 +50,24 @@ class ObjectiveMonitor:
             newest = outcomes.newest(connection, model)
             if plan is None or (plan.champion, newest) == self._compared:
                 return
-            found = outcomes.of_model(connection, model, since_us=now_us - WINDOW_US)
+            found = outcomes.of_model(connection, model, since_us=now_us - self._window_us)
         quality = compute_quality(found.where(found.version == plan.champion))
-        self._compared = (plan.champion, newest)
         judged = judge(quality, self._objective)
-        if judged is None:
+        if judged is not None:
+            _report(store, model, plan.champion, judged, lease, now_us)
+        self._compared = (plan.champion, newest)  # last: a failed write is tried again
+
+
+def _report(
+    store: Store, model: str, champion: str, judged: tuple[bool, str], lease: Lease, now_us: int
+) -> None:
+    is_missed, why = judged
+    with store.ledger.write() as connection:
+        assert_epoch(connection, lease.name, lease.epoch)
+        if is_missed == bool(missed(connection, model, champion)):
             return
-        is_missed, why = judged
-        with store.ledger.write() as connection:
-            assert_epoch(connection, lease.name, lease.epoch)
-            if is_missed == bool(missed(connection, model, plan.champion)):
-                return
-            kind = MISSED if is_missed else REACHED
-            events.append(
-                connection, at_us=now_us, kind=kind, subject=model, explanation=f"{plan.champion} {why}"
-            )
+        kind = MISSED if is_missed else REACHED
+        events.append(connection, at_us=now_us, kind=kind, subject=model, explanation=f"{champion} {why}")
 
 
 def judge(quality: Quality, objective: Objective) -> tuple[bool, str] | None:

@@ -127,15 +127,16 @@ def _of_health(status: Status, family: _Family) -> Iterable[Metric]:
 def _of_quality(status: Status, family: _Family) -> Iterable[Metric]:
     placed = [each for each in status.versions if each.place]
     yield family(
-        "auc", "AUC of the labelled predictions of the last 60 days.", ("version", "place"),
+        "auc", "AUC of the labelled predictions of the last 60 days, and of the label's delay before.", ("version", "place"),
         [((each.version, each.place), each.auc) for each in placed if each.auc is not None],
     )  # fmt: skip
     yield family(
-        "brier_score", "Brier score of the labelled predictions of the last 60 days.", ("version", "place"),
+        "brier_score", "Brier score of the labelled predictions of the last 60 days, and of the label's delay before.",
+        ("version", "place"),
         [((each.version, each.place), each.quality.brier.estimate) for each in placed if each.quality.brier is not None],
     )  # fmt: skip
     yield family(
-        "predictions", "Rows predicted in the last 60 days.", ("version", "place"),
+        "predictions", "Rows predicted in the last 60 days, and in the label's delay before.", ("version", "place"),
         [((each.version, each.place), each.predictions) for each in placed],
     )  # fmt: skip
     yield family(

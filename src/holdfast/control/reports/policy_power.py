@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import numpy as np
@@ -56,34 +57,41 @@ class Comparison:
     power: tuple[PowerChange, ...]
 
 
-def measured(store: Store, model: str, *, now_us: int) -> MeasuredTraffic | None:
+def measured(
+    store: Store, model: str, *, label_delay: timedelta = timedelta(0), now_us: int
+) -> MeasuredTraffic | None:
     """Return the traffic of `model` over its last week, or since its first request; None without a whole minute of it.
 
     A request counts as a unit, because only servers know repeated units: where sessions send many requests, harm is detected
-    later than this estimates.
+    later than this estimates. The share of labelled requests is that of the week that ended `label_delay` ago, the newest
+    whose labels are due.
     """
+    # Requests are counted by minute: labels of the same minutes are compared with them.
+    due_us = -(-(now_us - label_delay // timedelta(microseconds=1)) // MINUTE_US) * MINUTE_US
+    since_us = due_us - LOOKBACK_US
     with store.ledger.read() as connection:
         rows = [
             row
             for row in request_counts.since(connection, model, now_us - LOOKBACK_US)
             if row.result in _COUNTED
         ]
+        due = request_counts.requests_between(connection, model, since_us, due_us, results=_COUNTED)
+        found = outcomes.of_model(connection, model, since_us=since_us, until_us=due_us)
     requests = sum(row.requests for row in rows)
     if not requests:
         return None
     first_us = min(row.minute_start_us for row in rows)
     minutes = max(1.0, (now_us - first_us) / MINUTE_US)
     failed = sum(row.requests for row in rows if row.result != "ok")
-    with store.ledger.read() as connection:
-        found = outcomes.of_model(connection, model, since_us=now_us - LOOKBACK_US)
     scores = 1.0 - (found.label - found.probability) ** 2
     spread = float(scores.std()) if scores.size else 0.0
     return MeasuredTraffic(
         units_per_minute=requests / minutes,
-        labelled_per_minute=scores.size / minutes,
+        labelled_per_minute=requests / minutes * scores.size / due if due else 0.0,
         error_rate=failed / requests,
         mean_score=float(np.clip(scores.mean(), 0.01, 0.99)) if scores.size else 0.8,
         score_spread=max(spread, 0.01) if scores.size else 0.2,
+        labels_due=due > 0,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from typing import Any, Final
 
 from holdfast.control.ingest import feed_status
@@ -56,7 +57,10 @@ PAUSES_OF_US: Final = 7 * DAY_US
 """How far back the usual pause between requests is measured, microseconds."""
 
 QUALITY_DAYS: Final = 60
-"""How many UTC days of predictions, up to today by our own clock, the quality and the coverage are of."""
+"""How many UTC days of predictions, up to today by our own clock, the quality and the coverage are of.
+
+The label's delay is added to them, because younger predictions have no label.
+"""
 
 _UNKNOWN: Final = Quality(0, 0, None, None, None, None)
 
@@ -173,9 +177,16 @@ class Status:
         return next((each for each in self.rollouts if each.running), None)
 
 
-def status(store: Store, model: str, *, feeds: Sequence[Feed] = (), now_us: int) -> dict[str, Any]:
-    """Return the status of `model` with the declared `feeds` at `now_us`, as a JSON document."""
-    return asdict(StatusReader(store, model, feeds).read(now_us=now_us))
+def status(
+    store: Store,
+    model: str,
+    *,
+    feeds: Sequence[Feed] = (),
+    label_delay: timedelta = timedelta(0),
+    now_us: int,
+) -> dict[str, Any]:
+    """Return the status of `model` at `now_us` as a JSON document. Parameters are those of `StatusReader`."""
+    return asdict(StatusReader(store, model, feeds, label_delay).read(now_us=now_us))
 
 
 class StatusReader:
@@ -187,12 +198,17 @@ class StatusReader:
         The store, and the model.
     feeds
         The declared feeds: what they expect states when the next batch is overdue.
+    label_delay
+        The duration from an event until its label is known.
     """
 
-    def __init__(self, store: Store, model: str, feeds: Sequence[Feed] = ()) -> None:
+    def __init__(
+        self, store: Store, model: str, feeds: Sequence[Feed] = (), label_delay: timedelta = timedelta(0)
+    ) -> None:
         self._store = store
         self._model = model
         self._feeds = feeds
+        self._label_delay_us = label_delay // timedelta(microseconds=1)
         self._computed: tuple[int, int] | None = None
         self._days: tuple[QualityDay, ...] = ()
         self._versions: dict[str, Quality] = {}
@@ -220,7 +236,7 @@ class StatusReader:
             drilled = drills.of_model(connection, model)
             runs = rollouts.of_model(connection, model)
             requests = request_counts.requests_by_version(connection, model)
-            since_us = (now_us // DAY_US - QUALITY_DAYS + 1) * DAY_US
+            since_us = ((now_us - self._label_delay_us) // DAY_US - QUALITY_DAYS + 1) * DAY_US
             self._judge_quality(connection, since_us)
             predicted = request_counts.predicted_rows(connection, model, since_us=since_us)
             spoilt = {

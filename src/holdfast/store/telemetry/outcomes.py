@@ -158,8 +158,8 @@ def newest(connection: Connection, model: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def of_model(connection: Connection, model: str, *, since_us: int) -> Outcomes:
-    """Return the outcomes of `model` whose predictions were made from `since_us` on, by the servers' clocks.
+def of_model(connection: Connection, model: str, *, since_us: int, until_us: int | None = None) -> Outcomes:
+    """Return the outcomes of `model` whose predictions were made from `since_us` to before `until_us`, by the servers' clocks.
 
     No clock of a caller moves this window: it hangs on when the requests arrived.
     """
@@ -170,6 +170,8 @@ def of_model(connection: Connection, model: str, *, since_us: int) -> Outcomes:
         outcomes.c.probability,
         outcomes.c.label,
     ).where(outcomes.c.model == model, outcomes.c.predicted_at_us >= since_us)
+    if until_us is not None:
+        query = query.where(outcomes.c.predicted_at_us < until_us)
     found = connection.execute(query).all()
     return Outcomes(
         version=np.array([row.version for row in found], dtype=np.str_),

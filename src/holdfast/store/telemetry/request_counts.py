@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -79,12 +79,19 @@ def first_minute_us(connection: Connection, model: str) -> int | None:
     ).scalar_one_or_none()
 
 
-def requests_between(connection: Connection, model: str, from_us: int, to_us: int) -> int:
-    """Return the number of requests of `model` in the minutes from `from_us` to before `to_us`, answered or not."""
+def requests_between(
+    connection: Connection, model: str, from_us: int, to_us: int, *, results: Sequence[str] | None = None
+) -> int:
+    """Return the number of requests of `model` in the minutes from `from_us` to before `to_us`.
+
+    Counted are those with one of `results`; without it all, answered or not.
+    """
     counts = request_counts.c
     query = select(total(counts.requests)).where(
         counts.model == model, counts.minute_start_us >= from_us, counts.minute_start_us < to_us
     )
+    if results is not None:
+        query = query.where(counts.result.in_(results))
     return connection.execute(query).scalar_one()
 
 

@@ -25,7 +25,10 @@ def status(run: Run) -> None:
 
     Example: holdfast status
     """
-    document = assemble_status(run.store, run.model.name, feeds=run.model.feeds, now_us=now_us())
+    model = run.model
+    document = assemble_status(
+        run.store, model.name, feeds=model.feeds, label_delay=model.label_delay, now_us=now_us()
+    )
     _print_status(run.out, document)
     run.out.result(document)
 

@@ -51,7 +51,7 @@ def policy(
     if known:
         before, number = Canary.from_json(known[0].policy_json), known[0].rollout_id
     with run.out.progress("simulating the tests"):
-        traffic = policy_power.measured(store, run.model.name, now_us=now_us())
+        traffic = _measured(store, run.model)
         found = policy_power.compare(before, declared, traffic)
     ahead = forecast_of(run.model, traffic)
     settings = policy_power.settings_of(declared)
@@ -59,6 +59,10 @@ def policy(
     _print_comparison(run.out, found, number)
     print_forecast(run.out, run.model, ahead)
     run.out.result({"policy": settings, "against": number, **asdict(found), "forecast": _document(ahead)})
+
+
+def _measured(store: Store, model: Model) -> MeasuredTraffic | None:
+    return policy_power.measured(store, model.name, label_delay=model.label_delay, now_us=now_us())
 
 
 def forecast_of(model: Model, traffic: MeasuredTraffic | None) -> Forecast | None:
@@ -69,12 +73,15 @@ def forecast_of(model: Model, traffic: MeasuredTraffic | None) -> Forecast | Non
     return forecast(
         model.rollout,
         units_per_day=traffic.units_per_minute * day,
-        labelled_share=_labelled_share(traffic),
+        labelled_share=labelled_share(traffic),
         label_delay=model.label_delay,
     )
 
 
-def _labelled_share(traffic: MeasuredTraffic) -> float:
+def labelled_share(traffic: MeasuredTraffic) -> float:
+    """Return the share of units that get a label, 0 to 1; 1 as long as none is due, as `init` assumes."""
+    if not traffic.labels_due:
+        return 1.0
     return min(1.0, traffic.labelled_per_minute / traffic.units_per_minute)
 
 
@@ -97,7 +104,7 @@ def print_forecast(out: Output, model: Model, found: Forecast | None) -> None:
 
 def forecast_now(run: Run) -> Forecast | None:
     """Return how long a rollout of the project's model takes at the traffic of its last week."""
-    return forecast_of(run.model, policy_power.measured(run.store, run.model.name, now_us=now_us()))
+    return forecast_of(run.model, _measured(run.store, run.model))
 
 
 def _document(found: Forecast | None) -> dict[str, object] | None:
@@ -119,7 +126,7 @@ def print_change(out: Output, store: Store, model: Model, before: Canary) -> pol
     """Print briefly what a change of the policy does to both error rates, and return it; None if it did not change."""
     if before == model.rollout:
         return None
-    traffic = policy_power.measured(store, model.name, now_us=now_us())
+    traffic = _measured(store, model)
     found = policy_power.compare(before, model.rollout, traffic, first_step_only=True)
     for change in found.changes:
         out.print(f"  policy: {change.field} was {escape(change.before)}, is {escape(change.after)}")

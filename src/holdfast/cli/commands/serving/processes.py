@@ -106,11 +106,13 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     if model.golden:
         concerns["requesting the golden queries"] = GoldenQueries(model)
     if model.objective is not None:
-        concerns["comparing quality with the objective"] = ObjectiveMonitor(model.objective)
+        concerns["comparing quality with the objective"] = ObjectiveMonitor(
+            model.objective, model.label_delay
+        )
     if model.drills is not None:
         concerns["drilling what is due"] = runner.Scheduled(workspace_of(run), model.drills)
     counters = LoopCounters()
-    reader = StatusReader(store, model.name, model.feeds)
+    reader = StatusReader(store, model.name, model.feeds, model.label_delay)
     _expose(settings, StatusCollector(model.name, lambda: reader.read(now_us=now_us()), counters))
     loop.run(
         store,
@@ -154,13 +156,14 @@ def page(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     """
     from holdfast.web.run import serve_page
 
-    model = run.model.name
+    model = run.model
     supervise.end_with(exit_with_parent)
     serve_page(
         run.store,
-        model,
+        model.name,
         run.settings,
-        feeds=run.model.feeds,
+        feeds=model.feeds,
+        label_delay=model.label_delay,
         started=lambda url: run.out.print(f"page at {url}"),
     )
 

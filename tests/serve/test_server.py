@@ -385,6 +385,9 @@ def test_feedback_that_contradicts_what_was_taken_is_refused(served: Served, wor
     status, reported = served.call(path, {"id": first, "value": False})
     assert (status, reported["code"]) == (409, "HF505"), reported
     assert "the earlier one stands" in reported["error"]
+    status, reported = served.call(path, {"id": second, "value": False, "source": "label feeds"})
+    assert (status, reported["code"]) == (400, "HF511"), "the source of labels of label feeds is reserved"
+    assert "reserved" in reported["error"]
     assert served.call(path, {"id": second, "value": False})[0] == 202
     kept = [(each.prediction, each.value) for each in logged(world.root) if isinstance(each, FeedbackRecord)]
     assert kept == [(f"{first}/0", 1.0), (f"{first}/0", 1.0), (f"{second}/0", 0.0)]

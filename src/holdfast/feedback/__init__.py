@@ -1,6 +1,7 @@
 """Labels that arrive late: which are accepted, and which prediction each belongs to."""
 
 from holdfast.feedback.join import (
+    FEED_SOURCE,
     Arrival,
     Frontier,
     Impossible,
@@ -18,6 +19,7 @@ from holdfast.feedback.join import (
 )
 
 __all__ = [
+    "FEED_SOURCE",
     "Arrival",
     "Frontier",
     "Impossible",

@@ -22,6 +22,9 @@ MAXIMUM_WAIT_US: Final = 7 * 86_400_000_000
 PATIENCE_US: Final = 10 * 60_000_000
 """How long a label waits whose prediction should have been collected."""
 
+FEED_SOURCE: Final = "label feeds"
+"""The source of labels that label feeds brought. No caller may use it."""
+
 _ID: Final = re.compile(r"([a-z0-9][a-z0-9_-]{0,62})-([0-9]{1,9})-([0-9]{1,15})/([0-9]{1,9})\Z", re.ASCII)
 
 

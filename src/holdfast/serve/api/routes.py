@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.errors import HoldfastError, NotFoundError
-from holdfast.feedback import full_id, parse_id
+from holdfast.feedback import FEED_SOURCE, full_id, parse_id
 from holdfast.serve.api.recent_labels import RecentLabels
 from holdfast.serve.http.exchange import Exchange
 from holdfast.serve.http.request_guard import RequestGuard
@@ -297,6 +297,10 @@ class Routes:
         if not (1 <= len(label.source) <= _SOURCE_CHARACTERS and label.source.isprintable()):
             raise RequestError(
                 "HF511", f"{name}: a source is a text of 1 to {_SOURCE_CHARACTERS} printable characters"
+            )
+        if label.source == FEED_SOURCE:
+            raise RequestError(
+                "HF511", f"{name}: the source {FEED_SOURCE!r} is reserved for labels of label feeds"
             )
         return FeedbackRecord(name, value, label.source, now_us)
 

@@ -6,22 +6,26 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 from sqlalchemy import select
 
 from holdfast.control.backout.backout import execute_backout
-from holdfast.control.collect import collector
+from holdfast.control.collect import collector, prediction_keys
 from holdfast.control.collect.feed_labels import FeedLabels
 from holdfast.control.training.feedback_labels import load_feedback
 from holdfast.control.training.train import train
 from holdfast.declaration import Model
+from holdfast.errors import IntegrityError
+from holdfast.feedback import Joined
 from holdfast.records import BatchId
 from holdfast.store import Store
-from holdfast.store.db import leases, schema
+from holdfast.store.db import events, leases, schema
 from holdfast.store.db.leases import Lease
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
+from holdfast.store.telemetry import collected_log, outcomes
 from tests.support.late_labels import (
     A_WEEK,
     BY_PREDICTION,
@@ -90,6 +94,17 @@ class Served:
         with self.store.ledger.read() as connection:
             rows = connection.execute(select(schema.outcomes.c.prediction_id, schema.outcomes.c.label)).all()
         return dict(sorted((name.removesuffix("/0"), label) for name, label in rows))
+
+    def collected_files(self) -> list[Path]:
+        """Return the files of collected predictions, the oldest first."""
+        with self.store.ledger.read() as connection:
+            return [self.store.root / file.path for file in collected_log.files_of(connection, MODEL.name)]
+
+    def backout(self, batch: str) -> None:
+        """Back a batch of labels out."""
+        execute_backout(
+            self.store, MODEL.feeds, BatchId("outcomes", batch), reason="wrong", actor="ann", now_us=NOW_US
+        )
 
 
 LAST = (WEEKS - 1) * A_WEEK
@@ -173,3 +188,94 @@ def test_a_correction_by_the_feed_counts_for_a_label_by_feedback(served: Served)
     assert load_feedback(served.store, MODEL, now_us=later_us) is None
     after = examples_at(served.store, MODEL, END + timedelta(days=1))
     assert dict(after.frame.select("id", "repaid").rows())[f"l{LAST}"] is False
+
+
+HOUR_US = 3_600_000_000
+
+
+def sent_labels(served: Served) -> list[tuple[str, float, str, int]]:
+    with served.store.ledger.read() as connection:
+        held = outcomes.held_labels(connection, [f"s1-1-{LAST}/0"])
+    return [(each.prediction_id, each.value, each.source, each.received_at_us) for each in held]
+
+
+def test_a_label_by_feedback_stays_as_it_was_sent(served: Served) -> None:
+    """With the feed's value and the caller's time, training would know a label before anybody did."""
+    served.predict(LAST)
+    served.send(LAST, 1.0)
+    served.round()
+    load_labels(served.store, served.directory, "chargebacks", [(LAST, False, END + timedelta(hours=1))])
+    assert served.round(at_us=NOW_US + 2 * HOUR_US) == {f"s1-1-{LAST}": 0.0}
+    assert sent_labels(served) == [(f"s1-1-{LAST}/0", 1.0, "client", NOW_US)]
+    load_feedback(served.store, MODEL, now_us=NOW_US + 2 * HOUR_US)
+    before = examples_at(served.store, MODEL, END + timedelta(minutes=30))
+    assert dict(before.frame.select("id", "repaid").rows())[f"l{LAST}"] is True, "as it was known then"
+    served.backout("chargebacks")
+    assert served.round(at_us=NOW_US + 3 * HOUR_US) == {f"s1-1-{LAST}": 1.0}, "the caller's label again"
+
+
+def test_an_older_label_of_a_feed_does_not_replace_newer_feedback(served: Served) -> None:
+    served.predict(LAST)
+    served.send(LAST, 1.0)
+    served.round()
+    load_labels(served.store, served.directory, "late", [(LAST, False, END - timedelta(days=1))])
+    assert served.round(at_us=NOW_US + 1) == {f"s1-1-{LAST}": 1.0}
+
+
+def test_a_round_reads_a_bounded_part_and_skips_a_damaged_file(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (LAST, LAST + 1, LAST + 2):
+        served.predict(number)
+        assert served.round() == {}
+    files = served.collected_files()
+    files[1].write_bytes(b"damaged")
+    read: list[Path] = []
+    whole = collected_log.read_file_inputs
+
+    def counted(root: Path, file: collected_log.CollectedFile) -> object:
+        read.append(root / file.path)
+        return whole(root, file)
+
+    monkeypatch.setattr(collected_log, "read_file_inputs", counted)
+    served.concern.rows_per_round = 1
+    known = START + timedelta(weeks=WEEKS)
+    load_labels(served.store, served.directory, "b1", [(LAST + each, True, known) for each in range(3)])
+    assert served.round(at_us=NOW_US + 1) == {f"s1-1-{LAST}": 1.0}
+    assert read == files[:1], "the next round reads on"
+    for at_us in range(NOW_US + 2, NOW_US + 6):
+        found = served.round(at_us=at_us)
+    assert found == {f"s1-1-{LAST}": 1.0, f"s1-1-{LAST + 2}": 1.0}
+    assert read == files, "each file once"
+    with served.store.ledger.read() as connection:
+        assert len(events.newest(connection, kind="predictions.damaged")) == 1
+
+
+def test_labels_of_an_unreadable_version_stay_and_none_counts_twice(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folded: list[str] = []
+
+    def fold(_connection: object, joined: list[Joined], _now_us: int) -> None:
+        folded.extend(each.label.prediction_id for each in joined)
+
+    monkeypatch.setattr(collector, "fold_quality", fold)
+    served.predict(LAST)
+    load_labels(served.store, served.directory, "b1", [(LAST, True, START + timedelta(weeks=WEEKS))])
+    labelled = {f"s1-1-{LAST}": 1.0}
+    assert served.round() == labelled
+
+    def unreadable(*_: object) -> tuple[str, ...]:
+        raise IntegrityError("HF301", "the version is damaged", state="", next_command="holdfast verify")
+
+    with monkeypatch.context() as context:
+        context.setattr(prediction_keys, "request_columns", unreadable)
+        assert served.round(at_us=NOW_US + HOUR_US) == labelled, "nothing is withdrawn"
+        with pytest.raises(IntegrityError, match="HF301"):
+            prediction_keys.keys_of(served.store, MODEL.examples.contract, pl.Series([f"s1-1-{LAST}"]))
+
+    served.backout("b1")
+    assert served.round(at_us=NOW_US + HOUR_US + 1) == {}
+    load_labels(served.store, served.directory, "b2", [(LAST, True, START + timedelta(weeks=WEEKS))])
+    assert served.round(at_us=NOW_US + HOUR_US + 2) == labelled
+    assert folded == [f"s1-1-{LAST}/0"], "evidence counts a prediction once"

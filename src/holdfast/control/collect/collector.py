@@ -326,8 +326,11 @@ def commit_join(
         joined = [each for each in settled if isinstance(each, Joined)]
         outcomes.add(connection, joined, now_us=now_us)
         outcomes.mark_joined(connection, [each.label.prediction_id for each in joined])
-        fold_quality(connection, joined, now_us)
-        fold_joined_pairs(connection, joined, pairs, now_us)
+        # A label that was withdrawn and came back was counted when it came first.
+        counted = outcomes.withdrawn(connection, [each.label.prediction_id for each in joined])
+        fresh = [each for each in joined if each.label.prediction_id not in counted]
+        fold_quality(connection, fresh, now_us)
+        fold_joined_pairs(connection, fresh, pairs, now_us)
         impossible = [each for each in settled if isinstance(each, Impossible)]
         outcomes.delete_unmatched(connection, [each.label.prediction_id for each in impossible])
         _emit_unmatched(connection, impossible, now_us)

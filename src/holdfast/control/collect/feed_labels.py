@@ -2,10 +2,14 @@
 
 Level-triggered: the labels that the ledger should have follow from the label feeds and the collected predictions. So a killed
 loop, a corrected label and a batch of labels that was backed out need no memory of what was done before.
+
+A label that a caller sent stays as it was sent, with its time. The outcome of its prediction has the label that counts among
+those of the caller and of the label feeds.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,8 +17,9 @@ import polars as pl
 
 from holdfast.contract.batch.compiler import dtype
 from holdfast.control.collect import prediction_keys
+from holdfast.control.collect.collector import emit_damaged
 from holdfast.declaration import Model
-from holdfast.errors import IntegrityError
+from holdfast.feedback import FEED_SOURCE, full_id
 from holdfast.feeds import Feed
 from holdfast.feeds.feed import PREDICTION_ID
 from holdfast.store import Store
@@ -24,14 +29,15 @@ from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.files import data_files
 from holdfast.store.telemetry import collected_log, outcomes
+from holdfast.store.telemetry.collected_log import PREDICTIONS, CollectedFile
 from holdfast.store.telemetry.outcomes import NewLabel
 from holdfast.tables.labels import KNOWN_AT, known_labels
 
-SOURCE: Final = "label feeds"
-"""The source of labels that were brought here."""
-
 _AGAIN_US: Final = 3_600_000_000
 """How often labels are matched with predictions that were collected after them."""
+
+ROWS_PER_ROUND: Final = 50_000
+"""How many predictions are read in one round of the control loop, but at least one file. Other concerns wait meanwhile."""
 
 
 def read_history(store: Store, model: Model, feed: Feed, at: int | str) -> pl.DataFrame:
@@ -40,18 +46,28 @@ def read_history(store: Store, model: Model, feed: Feed, at: int | str) -> pl.Da
     The columns are the key, the label and `KNOWN_AT`. A label whose prediction was not collected yet is left out.
     """
     contract = model.examples.contract
-    key = {name: dtype(contract.column(name)) for name in contract.key}
-    by = {PREDICTION_ID: pl.String()} if feed.label_key == (PREDICTION_ID,) else key
+    found = _read_feed(store, model, feed, at)
+    if feed.label_key == (PREDICTION_ID,):
+        names = prediction_keys.keys_of(store, contract, found[PREDICTION_ID])
+        found = found.join(names, on=PREDICTION_ID, how="inner")
+    return found.select(*contract.key, model.label, KNOWN_AT)
+
+
+def _read_feed(store: Store, model: Model, feed: Feed, at: int | str) -> pl.DataFrame:
+    """Return every label of `feed` with `KNOWN_AT`, by the key that the feed has: that of the row, or the prediction id."""
+    by_prediction = feed.label_key == (PREDICTION_ID,)
+    by = {PREDICTION_ID: pl.String()} if by_prediction else _key_types(model)
     time = feed.contract.event_time
     columns = by | {model.label: pl.Boolean(), time: dtype(feed.contract.column(time))}
     found = data_files.read_rows(store, at, feed.name, columns)
     if not found.width:
-        return pl.DataFrame(schema=key | {model.label: pl.Boolean(), KNOWN_AT: pl.Int64()})
-    found = found.select(*by, model.label, pl.col(time).dt.epoch("us").alias(KNOWN_AT))
-    if by is not key:
-        names = prediction_keys.keys_of(store, contract, found[PREDICTION_ID])
-        found = found.join(names, on=PREDICTION_ID, how="inner")
-    return found.select(*key, model.label, KNOWN_AT)
+        return pl.DataFrame(schema=by | {model.label: pl.Boolean(), KNOWN_AT: pl.Int64()})
+    return found.select(*by, model.label, pl.col(time).dt.epoch("us").alias(KNOWN_AT))
+
+
+def _key_types(model: Model) -> dict[str, pl.DataType]:
+    contract = model.examples.contract
+    return {name: dtype(contract.column(name)) for name in contract.key}
 
 
 @dataclass(slots=True)
@@ -59,66 +75,174 @@ class FeedLabels:
     """The concern of the control loop that matches label feeds with predictions: when either has changed."""
 
     model: Model
+    rows_per_round: int = ROWS_PER_ROUND
     _seen: int = field(default=-1, init=False)
     _matched_at_us: int = field(default=0, init=False)
+    _matching: Matching | None = field(default=None, init=False)
 
     def __call__(self, store: Store, _model: str, lease: Lease, *, now_us: int) -> None:
-        """Match, unless nothing can have changed. Raises as `match` does."""
+        """Match a part of the predictions, unless nothing can have changed. Raises as `Matching.advance` does."""
         feeds = self.model.label_feeds
         if not feeds:
             return
-        with store.ledger.read() as connection:
-            version = batches.current_version(connection)
-            changed = any(batches.rows_since(connection, feed.name, self._seen) for feed in feeds)
-        if changed or now_us - self._matched_at_us >= _AGAIN_US:
-            match(store, self.model, lease, now_us=now_us)
+        if self._matching is None:
+            with store.ledger.read() as connection:
+                version = batches.current_version(connection)
+                changed = any(batches.rows_since(connection, feed.name, self._seen) for feed in feeds)
+            if not changed and now_us - self._matched_at_us < _AGAIN_US:
+                return
+            # Set before the work: what fails is tried again later, not in every round.
             self._seen, self._matched_at_us = version, now_us
+            self._matching = begin_matching(store, self.model, version)
+        if self._matching.advance(store, lease, rows=self.rows_per_round, now_us=now_us):
+            self._matching = None
 
 
-def match(store: Store, model: Model, lease: Lease, *, now_us: int) -> int:
-    """Give each collected prediction the label of its row that is known now; return the number of changed labels.
-
-    A label from here that the feeds have no longer, because its batch was backed out, is withdrawn. One that was sent for
-    the prediction itself is corrected if a label feed has another value. Raises `ConflictError` HF304 when another loop has
-    the lease.
-    """
-    with store.ledger.read() as connection:
-        version = batches.current_version(connection)
-        files = collected_log.files_of(connection, model.name)
-    history = [read_history(store, model, feed, version) for feed in model.label_feeds]
-    known = known_labels(
-        pl.concat(history),
-        key=model.examples.contract.key,
-        label=model.label,
-        until_us=now_us,
-        corrections=model.label_feeds[0].corrections,
+def begin_matching(store: Store, model: Model, version: int) -> Matching:
+    """Return the matching of every collected prediction with the labels of a table version. No prediction is read yet."""
+    found = {feed.name: _read_feed(store, model, feed, version) for feed in model.label_feeds}
+    empty = pl.DataFrame(schema={PREDICTION_ID: pl.String(), model.label: pl.Boolean(), KNOWN_AT: pl.Int64()})
+    sent = pl.concat([empty, *(frame for frame in found.values() if PREDICTION_ID in frame.columns)])
+    sent = sent.with_columns(
+        pl.Series(PREDICTION_ID, [full_id(name) for name in sent[PREDICTION_ID]], pl.String())
     )
-    wanted: dict[str, float] = {}
-    for file in files:
-        rows, damaged = collected_log.read_file_inputs(store.root, file)
-        if damaged is not None:
-            raise IntegrityError(
-                "HF301",
-                f"the predictions in {damaged.path} cannot be read: {damaged.explanation}",
-                state="no label was matched",
-                next_command="holdfast verify",
-            )
-        keys = prediction_keys.key_rows(store, model.examples.contract, rows)
-        matched = keys.join(known, on=list(model.examples.contract.key), how="inner")
-        wanted.update(
-            (name, float(value)) for name, value in matched.select("prediction", model.label).rows()
+    history = pl.concat(
+        [
+            pl.DataFrame(schema=_key_types(model) | {model.label: pl.Boolean(), KNOWN_AT: pl.Int64()}),
+            *(frame for frame in found.values() if PREDICTION_ID not in frame.columns),
+        ]
+    )
+    with store.ledger.read() as connection:
+        files = collected_log.files_of(connection, model.name)
+        located = collected_log.locate(connection, PREDICTIONS, sent[PREDICTION_ID].unique().to_list())
+    return Matching(model, sent, history, deque(file for file, _ in located), deque(files))
+
+
+@dataclass(slots=True)
+class Matching:
+    """One matching of label feeds with every collected prediction, a part in each round.
+
+    A file of predictions that cannot be read is reported once and skipped: its labels stay as they are.
+    """
+
+    model: Model
+    sent: pl.DataFrame
+    """Labels by the id of their prediction."""
+    history: pl.DataFrame
+    """Labels by the key of their row; those of `sent` are added when their predictions were read."""
+    labelled: deque[CollectedFile]
+    """The files, not read yet, with predictions that `sent` names."""
+    files: deque[CollectedFile]
+    """The files, not read yet, whose predictions get labels."""
+    is_complete: bool = True
+    """Whether the key of every label in `sent` could be read. If not, a missing label proves nothing."""
+
+    def advance(self, store: Store, lease: Lease, *, rows: int, now_us: int) -> bool:
+        """Read about `rows` predictions, give them the labels that count now, and return True if that were the last.
+
+        Raises `ConflictError` HF304 when another loop has the lease; then the same part is read again.
+        """
+        some = _take(self.labelled, rows)
+        if some:
+            found, is_complete = self._read(store, some, now_us)
+            keys = prediction_keys.key_rows(store, self.model.examples.contract, found)
+            named = self.sent.join(keys, left_on=PREDICTION_ID, right_on="prediction", how="inner")
+            self.history = pl.concat([self.history, named.select(self.history.columns)])
+            self.is_complete = self.is_complete and is_complete
+            _drop(self.labelled, len(some))
+        elif some := _take(self.files, rows):
+            found, _ = self._read(store, some, now_us)
+            self._label(store, lease, found, now_us)
+            _drop(self.files, len(some))
+        return not self.labelled and not self.files
+
+    def _read(self, store: Store, files: list[CollectedFile], now_us: int) -> tuple[pl.DataFrame, bool]:
+        """Return the predictions of `files` whose version can be read, and whether those are all."""
+        read = [collected_log.read_file_inputs(store.root, file) for file in files]
+        damaged = [each for _, each in read if each is not None]
+        emit_damaged(store, damaged, now_us)
+        every = pl.concat([frame for frame, _ in read])
+        found = prediction_keys.of_readable_versions(store, every)
+        return found, not damaged and len(found) == len(every)
+
+    def _label(self, store: Store, lease: Lease, found: pl.DataFrame, now_us: int) -> None:
+        contract = self.model.examples.contract
+        keys = prediction_keys.key_rows(store, contract, found)
+        matched = keys.join(self.history, on=list(contract.key), how="inner").select(
+            "prediction", pl.col(self.model.label).cast(pl.Float64).alias("value"), KNOWN_AT
         )
-    with store.ledger.write() as connection:
-        assert_epoch(connection, lease.name, lease.epoch)
-        there = outcomes.known_labels(connection, list(wanted))
-        new = [NewLabel(name, value, SOURCE, now_us) for name, value in wanted.items() if name not in there]
-        corrected = {name: wanted[name] for name, value in there.items() if wanted[name] != value}
-        gone = outcomes.labelled_by(connection, model.name, SOURCE) - wanted.keys()
-        outcomes.add_labels(connection, new)
-        outcomes.correct(connection, corrected)
-        outcomes.withdraw(connection, sorted(gone))
-        _emit(connection, model.name, len(corrected), len(gone), now_us)
-    return len(new) + len(corrected) + len(gone)
+        predictions = found["prediction"].to_list()
+        # Decided twice: most rounds change nothing, and those must not hold the ledger for writing.
+        with store.ledger.read() as connection:
+            if not self._decide(connection, predictions, matched, now_us):
+                return
+        with store.ledger.write() as connection:
+            assert_epoch(connection, lease.name, lease.epoch)
+            changes = self._decide(connection, predictions, matched, now_us)
+            outcomes.add_labels(connection, changes.new)
+            outcomes.correct_labels(connection, changes.labels)
+            outcomes.correct(connection, changes.outcomes)
+            outcomes.withdraw(connection, changes.gone)
+            corrected = len(changes.labels.keys() | changes.outcomes.keys())
+            _emit(connection, self.model.name, corrected, len(changes.gone), now_us)
+
+    def _decide(
+        self, connection: Transaction, predictions: list[str], matched: pl.DataFrame, now_us: int
+    ) -> Changes:
+        held = {each.prediction_id: each for each in outcomes.held_labels(connection, predictions)}
+        ours = {name: each.value for name, each in held.items() if each.source == FEED_SOURCE}
+        sent = [
+            (name, each.value, min(each.received_at_us, now_us))
+            for name, each in held.items()
+            if each.source != FEED_SOURCE
+        ]
+        known = known_labels(
+            pl.concat([matched, pl.DataFrame(sent, schema=matched.schema, orient="row")]),
+            key=["prediction"],
+            label="value",
+            until_us=now_us,
+            corrections=self.model.label_feeds[0].corrections,
+        )
+        wanted: dict[str, float] = dict(known.select("prediction", "value").iter_rows())
+        joined = outcomes.labels_of(connection, wanted)
+        return Changes(
+            [
+                NewLabel(name, value, FEED_SOURCE, now_us)
+                for name, value in wanted.items()
+                if name not in held
+            ],
+            {name: wanted[name] for name, value in ours.items() if wanted.get(name, value) != value},
+            {name: wanted[name] for name, value in joined.items() if wanted[name] != value},
+            sorted(ours.keys() - wanted.keys()) if self.is_complete else [],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changes: labels that are new, values of labels from label feeds, labels of outcomes, and withdrawn labels."""
+
+    new: list[NewLabel]
+    labels: dict[str, float]
+    outcomes: dict[str, float]
+    gone: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.labels or self.outcomes or self.gone)
+
+
+def _take(files: deque[CollectedFile], rows: int) -> list[CollectedFile]:
+    taken: list[CollectedFile] = []
+    for file in files:
+        if taken and rows < file.rows:
+            break
+        taken.append(file)
+        rows -= file.rows
+    return taken
+
+
+def _drop(files: deque[CollectedFile], count: int) -> None:
+    for _ in range(count):
+        files.popleft()
 
 
 def _emit(connection: Transaction, model: str, corrected: int, gone: int, now_us: int) -> None:
@@ -127,7 +251,7 @@ def _emit(connection: Transaction, model: str, corrected: int, gone: int, now_us
     events.append(
         connection,
         at_us=now_us,
-        kind="labels.corrected",
+        kind=outcomes.CORRECTED,
         subject=model,
         explanation=f"Labels of predictions changed with the label feeds: {corrected} corrected, {gone} withdrawn.",
     )

@@ -143,13 +143,14 @@ def slicer_of(store: Store, columns: Sequence[str]) -> Slicer:
 def known_columns(store: Store, version: str) -> tuple[str, ...]:
     """Return the request columns of a version in order; none if its file cannot be read."""
     try:
-        return _request_columns(store, version)
+        return request_columns(store, version)
     except (IntegrityError, NotFoundError):
         return ()
 
 
 @lru_cache(maxsize=64)
-def _request_columns(store: Store, version: str) -> tuple[str, ...]:
+def request_columns(store: Store, version: str) -> tuple[str, ...]:
+    """Return the request columns of a version in order. Raises if its file cannot be read."""
     # Cached without end: a version never changes.
     with store.ledger.read() as connection:
         about = read_metadata(blobs.get(store.root, versions.get(connection, version).digest))

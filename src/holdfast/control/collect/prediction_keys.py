@@ -12,8 +12,8 @@ import polars as pl
 from holdfast.contract import Column, Contract, Timestamp
 from holdfast.contract.batch.compiler import dtype
 from holdfast.contract.schema.timestamps import read_timestamp
-from holdfast.control.collect.log_summary import known_columns
-from holdfast.errors import IntegrityError
+from holdfast.control.collect.log_summary import request_columns
+from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.feedback import full_id
 from holdfast.feeds.feed import PREDICTION_ID
 from holdfast.store import Store
@@ -25,7 +25,7 @@ def keys_of(store: Store, contract: Contract, predictions: pl.Series) -> pl.Data
     """Return `prediction_id` and the key columns of `contract` for those of `predictions` that were collected.
 
     A prediction id without a row number is that of the first row. Raises `IntegrityError` HF301 if a file that may hold one
-    of them is damaged: fewer keys would be fewer labels without a sign.
+    of them, or the file of a version, is damaged: fewer keys would be fewer labels without a sign.
     """
     named = {name: full_id(name) for name in predictions.unique().sort()}
     with store.ledger.read() as connection:
@@ -57,11 +57,20 @@ def key_rows(store: Store, contract: Contract, found: pl.DataFrame) -> pl.DataFr
         The contract of the labelled rows.
     found
         Columns `prediction`, `version` and `inputs`, as the log keeps them.
+
+    Raises
+    ------
+    IntegrityError
+        HF301 or HF303 if the file of a version cannot be read: its rows may have the key.
     """
     columns = [contract.column(name) for name in contract.key]
+    places_of = {
+        version: _places(request_columns(store, version), contract.key)
+        for version in found["version"].unique()
+    }
     rows: list[tuple[Any, ...]] = []
     for prediction, version, inputs in found.iter_rows():
-        places = _places(known_columns(store, version), contract.key)
+        places = places_of[version]
         if places is not None:
             values = json.loads(inputs)
             rows.append(
@@ -69,6 +78,20 @@ def key_rows(store: Store, contract: Contract, found: pl.DataFrame) -> pl.DataFr
             )
     schema = {"prediction": pl.String()} | {column.name: dtype(column) for column in columns}
     return pl.DataFrame(rows, schema=schema, orient="row").drop_nulls()
+
+
+def of_readable_versions(store: Store, found: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of `found` whose version can be read. Other checks report a version that cannot."""
+    readable = [version for version in found["version"].unique() if _is_readable(store, version)]
+    return found.filter(pl.col("version").is_in(readable))
+
+
+def _is_readable(store: Store, version: str) -> bool:
+    try:
+        request_columns(store, version)
+    except (IntegrityError, NotFoundError):
+        return False
+    return True
 
 
 def _places(known: Sequence[str], key: Sequence[str]) -> list[int] | None:

@@ -8,10 +8,11 @@ from typing import Final
 
 import polars as pl
 
-from holdfast.control.collect import feed_labels, prediction_keys
+from holdfast.control.collect import prediction_keys
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.ingest.outcome import LoadResult
 from holdfast.declaration import Model
+from holdfast.feedback import FEED_SOURCE
 from holdfast.feeds import Feed
 from holdfast.feeds.feed import PREDICTION_ID
 from holdfast.store import Store
@@ -36,7 +37,7 @@ def load_feedback(store: Store, model: Model, *, now_us: int) -> LoadResult | No
         after = max(
             (int(name.removeprefix(PREFIX)) for name in loaded if name[len(PREFIX) :].isdigit()), default=0
         )
-        found = outcomes.labelled_since(connection, model.name, after, without=feed_labels.SOURCE)
+        found = outcomes.labelled_since(connection, model.name, after, without=FEED_SOURCE)
     if not found:
         return None
     time = feed.contract.event_time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Final
 
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
@@ -12,8 +13,12 @@ from holdfast.errors import ConflictError
 from holdfast.feedback import Joined, Label
 from holdfast.monitor.quality import Outcomes
 from holdfast.records import Arm
-from holdfast.store.db.schema import labels, outcomes
-from holdfast.store.db.statements import pieces, total
+from holdfast.store.db import events
+from holdfast.store.db.schema import labels, outcomes, withdrawn_outcomes
+from holdfast.store.db.statements import inserting, pieces, total
+
+CORRECTED: Final = "labels.corrected"
+"""The kind of the event, about a model, that comes with every correction and withdrawal of labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +79,51 @@ def delete_unmatched(connection: Connection, predictions: Sequence[str]) -> None
         connection.execute(delete(labels).where(labels.c.prediction_id.in_(part), labels.c.joined == 0))
 
 
-def labelled_by(connection: Connection, model: str, source: str) -> set[str]:
-    """Return the ids of the predictions of `model` whose label is from `source`."""
-    query = (
-        select(labels.c.prediction_id)
-        .join(outcomes, outcomes.c.prediction_id == labels.c.prediction_id)
-        .where(labels.c.source == source, outcomes.c.model == model)
-    )
-    return set(connection.execute(query).scalars())
+def held_labels(connection: Connection, predictions: Sequence[str]) -> list[NewLabel]:
+    """Return the labels of those among `predictions` that have one, with their sources."""
+    columns = (labels.c.prediction_id, labels.c.value, labels.c.source, labels.c.received_at_us)
+    found: list[NewLabel] = []
+    for part in pieces(predictions):
+        query = select(*columns).where(labels.c.prediction_id.in_(part))
+        found.extend(NewLabel(*row) for row in connection.execute(query))
+    return found
+
+
+def correct_labels(connection: Connection, values: Mapping[str, float]) -> None:
+    """Set the value of each label. Only for labels of label feeds: a label that a caller sent stays as it was sent."""
+    for prediction, value in values.items():
+        connection.execute(update(labels).where(labels.c.prediction_id == prediction).values(value=value))
 
 
 def correct(connection: Connection, values: Mapping[str, float]) -> None:
-    """Set the label of each prediction, also where it is joined. The label feed keeps the label from before."""
+    """Set the label of each outcome, by prediction id."""
     for prediction, value in values.items():
-        connection.execute(update(labels).where(labels.c.prediction_id == prediction).values(value=value))
         connection.execute(update(outcomes).where(outcomes.c.prediction_id == prediction).values(label=value))
 
 
 def withdraw(connection: Connection, predictions: Sequence[str]) -> None:
-    """Delete the labels of `predictions` and their outcomes: what labelled them was backed out."""
+    """Delete the labels of `predictions` and their outcomes: what labelled them was backed out.
+
+    Their outcomes were counted in evidence; `withdrawn` remembers that.
+    """
     for part in pieces(predictions):
+        counted = select(outcomes.c.prediction_id).where(outcomes.c.prediction_id.in_(part))
+        connection.execute(
+            inserting(connection, withdrawn_outcomes)
+            .from_select(["prediction_id"], counted)
+            .on_conflict_do_nothing()
+        )
         connection.execute(delete(outcomes).where(outcomes.c.prediction_id.in_(part)))
         connection.execute(delete(labels).where(labels.c.prediction_id.in_(part)))
+
+
+def withdrawn(connection: Connection, predictions: Sequence[str]) -> set[str]:
+    """Return those among `predictions` that had an outcome which was withdrawn: evidence must not count them again."""
+    found: set[str] = set()
+    for part in pieces(predictions):
+        query = select(withdrawn_outcomes.c.prediction_id).where(withdrawn_outcomes.c.prediction_id.in_(part))
+        found.update(connection.execute(query).scalars())
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +184,15 @@ def newest(connection: Connection, model: str) -> int:
     """Return the number of the model's newest outcome; 0 if there is none. It grows with every join."""
     query = select(func.coalesce(func.max(outcomes.c.outcome_id), 0)).where(outcomes.c.model == model)
     return int(connection.execute(query).scalar_one())
+
+
+def newest_change(connection: Connection, model: str) -> tuple[int, int]:
+    """Return the numbers of the model's newest outcome and of its newest correction or withdrawal of labels.
+
+    Quality is the same as long as both are.
+    """
+    corrected = events.newest(connection, subject=model, kind=CORRECTED, limit=1)
+    return newest(connection, model), corrected[0].event_id if corrected else 0
 
 
 def of_model(connection: Connection, model: str, *, since_us: int, until_us: int | None = None) -> Outcomes:

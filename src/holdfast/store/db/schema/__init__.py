@@ -47,6 +47,7 @@ from holdfast.store.db.schema.telemetry import (
     servers,
     shadow_files,
     traffic_comparisons,
+    withdrawn_outcomes,
 )
 
 __all__ = [
@@ -97,4 +98,5 @@ __all__ = [
     "violations",
     "webhook_responses",
     "webhooks",
+    "withdrawn_outcomes",
 ]

@@ -127,6 +127,13 @@ outcomes = Table(
     comment="Predictions joined with their labels. Quality is computed from them.",
 )
 
+withdrawn_outcomes = Table(
+    "withdrawn_outcomes",
+    METADATA,
+    key("prediction_id", String(48), "Id of the prediction."),
+    comment="Predictions that had an outcome whose label was withdrawn. The evidence of rollouts counts each once.",
+)
+
 request_counts = Table(
     "request_counts",
     METADATA,

@@ -54,7 +54,17 @@ def test_a_missed_objective_is_an_event_and_in_the_status(
 
     def after(inverted: bool) -> list[str]:
         nonlocal joined
-        joined += 1
+        if inverted:
+            joined += 1
+        else:  # a correction, which joins no label
+            with world.store.ledger.write() as connection:
+                events.append(
+                    connection,
+                    at_us=world.now_us,
+                    kind=outcomes.CORRECTED,
+                    subject=MODEL,
+                    explanation="1 corrected",
+                )
         monkeypatch.setattr(outcomes, "newest", lambda *_: joined)
         found = predicted(champion, world.now_us, inverted=inverted)
         monkeypatch.setattr(outcomes, "of_model", lambda *_, **__: found)

@@ -12,7 +12,8 @@ from holdfast.control.reports.status import StatusReader
 from holdfast.monitor.usage import UsageRow
 from holdfast.records import DAY_US, MINUTE_US
 from holdfast.store import Store
-from holdfast.store.telemetry import request_counts, traffic_comparison
+from holdfast.store.db import events
+from holdfast.store.telemetry import outcomes, request_counts, traffic_comparison
 from tests.support.labelled import predict
 
 MODEL = "m"
@@ -44,6 +45,20 @@ def test_an_event_of_2035_moves_no_window_and_no_coverage(store: Store) -> None:
     with store.ledger.read() as connection:
         newest = traffic_comparison.labelled(connection, MODEL, "v1", most=1)
     assert newest.predictions == ["s1-1-0/0"], "the newest by arrival, not the one that names 2035"
+
+
+def test_a_withdrawn_label_leaves_the_quality_of_the_status(store: Store) -> None:
+    """A withdrawal adds no outcome: it is seen by its event."""
+    for number in range(40):
+        predict(store, number, NOW_US - number * MINUTE_US, NOW_US)
+    reader = StatusReader(store, MODEL)
+    assert sum(day.quality.rows for day in reader.read(now_us=NOW_US).quality) == 40
+    with store.ledger.write() as connection:
+        outcomes.withdraw(connection, [f"s1-1-{number}/0" for number in range(20)])
+        events.append(
+            connection, at_us=NOW_US, kind=outcomes.CORRECTED, subject=MODEL, explanation="20 withdrawn"
+        )
+    assert sum(day.quality.rows for day in reader.read(now_us=NOW_US).quality) == 20
 
 
 def test_labels_and_predictions_of_coverage_are_of_the_same_days(store: Store) -> None:

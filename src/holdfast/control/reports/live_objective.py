@@ -37,17 +37,17 @@ class ObjectiveMonitor:
     def __init__(self, objective: Objective, label_delay: timedelta = timedelta(0)) -> None:
         self._objective = objective
         self._window_us = WINDOW_US + label_delay // timedelta(microseconds=1)
-        self._compared: tuple[str, int] | None = None
+        self._compared: tuple[str, tuple[int, int]] | None = None
         self._compared_at_us = 0
 
     def __call__(self, store: Store, model: str, lease: Lease, *, now_us: int) -> None:
-        """Compare once a minute, if labels were joined since."""
+        """Compare once a minute, if labels were joined, corrected or withdrawn since."""
         if 0 <= now_us - self._compared_at_us < EVERY_US:
             return
         self._compared_at_us = now_us
         with store.ledger.read() as connection:
             plan = traffic_plans.newest(connection, model)
-            newest = outcomes.newest(connection, model)
+            newest = outcomes.newest_change(connection, model)
             if plan is None or (plan.champion, newest) == self._compared:
                 return
             found = outcomes.of_model(connection, model, since_us=now_us - self._window_us)

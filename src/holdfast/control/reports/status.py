@@ -209,7 +209,7 @@ class StatusReader:
         self._model = model
         self._feeds = feeds
         self._label_delay_us = label_delay // timedelta(microseconds=1)
-        self._computed: tuple[int, int] | None = None
+        self._computed: tuple[int, int, int] | None = None
         self._days: tuple[QualityDay, ...] = ()
         self._versions: dict[str, Quality] = {}
         self._distant = DistantEvents(0, _UNKNOWN)
@@ -292,8 +292,8 @@ class StatusReader:
             )
 
     def _judge_quality(self, connection: Transaction, since_us: int) -> None:
-        # Computed again when a label is joined, and when the window moves: once a day.
-        current = outcomes.newest(connection, self._model), since_us
+        # Computed again when a label is joined, corrected or withdrawn, and when the window moves: once a day.
+        current = *outcomes.newest_change(connection, self._model), since_us
         if current == self._computed:
             return
         found = outcomes.of_model(connection, self._model, since_us=since_us)

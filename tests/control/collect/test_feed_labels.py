@@ -70,8 +70,8 @@ class Served:
         """Log a prediction for each of these loans of the last week: prediction `s1-1-N` is of loan N."""
         records = [
             PredictionRecord(
-                id=f"s1-1-{number}", at_us=NOW_US, event_time_us=NOW_US, unit=b"u", arm="champion", version=self.version,
-                challenger_failed="", rollout=None, result="ok", latency_us=9, probabilities=[0.5],
+                id=f"s1-1-{number}", at_us=NOW_US + number, event_time_us=NOW_US, unit=b"u", arm="champion",
+                version=self.version, challenger_failed="", rollout=None, result="ok", latency_us=9, probabilities=[0.5],
                 inputs=[[f"l{number}", 1.0, loan_time(number).isoformat()]],
             )
             for number in numbers

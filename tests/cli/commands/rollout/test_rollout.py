@@ -83,7 +83,8 @@ def test_a_rollout_is_shown_held_and_resumed(history, shell):
     assert (errors["metric"], errors["needed"], errors["difference"]) == ("errors", 20, "odds ratio")
     words = shell("rollout", "status")
     assert "share 10 %; steps 10 %, 50 %, 100 %" in words
-    assert "at this rate harm is shown in unknown" in words
+    assert "next: waits for" in words
+    assert "unknown" not in words, "what cannot be forecast yet is not printed"
     assert "challenger against champion, 95 %" in words
     assert "paused" in shell("rollout", "pause", "--reason", "lunch")
     assert "paused by" in shell("rollout", "status")

@@ -108,6 +108,13 @@ class World:
         assert row is not None
         return row.rollout_id
 
+    def rollback_by_harm(self) -> None:
+        """The canary does harm, is rolled back, and a probe confirms it."""
+        self.traffic(failing=20)
+        assert self.reconcile() == ["RollBack"]
+        self.probe()
+        assert self.reconcile() == ["Confirm"]
+
     def tick(self, us: int = SECOND_US) -> int:
         self.now_us += us
         return self.now_us

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.control.drills import live
-from holdfast.control.rollout import drill_traffic, failover, plan_parts, post_promotion
+from holdfast.control.rollout import drill_traffic, failover, plan_parts, post_promotion, pushes, start
 from holdfast.control.rollout.failover import Cause
+from holdfast.control.rollout.start import Started
 from holdfast.errors import ConflictError, RefusedError
 from holdfast.records import TrafficPlan
 from holdfast.rollout import PushOutcome, State
@@ -99,3 +100,46 @@ def test_what_a_live_drill_moved_stays_nowhere(tmp_path: Path) -> None:
     assert world.rollback() == promotion.rollout_id
     assert read(store, rollouts.get, promotion.rollout_id).state is State.ROLLING_BACK
     assert responses()[0] == first
+
+
+@pytest.mark.parametrize("is_pending", [True, False])
+def test_a_rollout_that_is_requested_meanwhile_starts_against_the_champion(
+    tmp_path: Path, is_pending: bool
+) -> None:
+    world = rollout_world.World.open(tmp_path)
+    first, second, newer = world.add_version(), world.add_version(), world.add_version()
+    world.promote(first)
+    world.promote(second)
+    if is_pending:
+        world.begin(world.add_version())
+    move(world)
+    start.request(world.store, world.model, newer, actor="ann", now_us=world.tick())
+    plan = world.plan()
+    assert plan is not None
+    assert (world.row().challenger, world.row().champion) == (newer, second)
+    assert (plan.champion, plan.previous) == (second, first)
+
+
+def test_the_champion_and_the_target_of_a_live_drill_are_not_confused(tmp_path: Path) -> None:
+    world = rollout_world.World.open(tmp_path)
+    first, second = world.add_version(), world.add_version()
+    world.promote(first)
+    world.promote(second)
+    move(world)
+    found = start.request(world.store, world.model, second, actor="ann", now_us=world.tick())
+    assert found.state is Started.CHAMPION
+    found = start.request(world.store, world.model, first, actor="ann", now_us=world.tick())
+    assert (found.state, world.row().champion) == (Started.STARTED, second)
+
+
+def test_a_label_that_unloads_a_version_copies_no_plan_of_a_live_drill(tmp_path: Path) -> None:
+    world = rollout_world.World.open(tmp_path)
+    first, second = world.add_version(), world.add_version()
+    world.promote(first)
+    labelled = world.row().rollout_id
+    world.promote(second)
+    move(world)
+    pushes.relabel(world.store, labelled, good=False, why="harm", actor="ann", now_us=world.tick())
+    plan = world.plan()
+    assert plan is not None
+    assert (plan.champion, plan.previous) == (second, None)

@@ -128,10 +128,7 @@ def test_what_may_not_be_rolled_out_any_more_is_dropped(world: World) -> None:
     request(world, queued)
     with world.store.ledger.write() as connection:
         connection.exec_driver_sql(f"UPDATE versions SET state = 'refused' WHERE version = '{queued}'")
-    world.traffic(failing=20)
-    world.reconcile()
-    world.probe()
-    world.reconcile()
+    world.rollback_by_harm()
     assert (begin_queued(world), waiting(world)) == (None, None)
     with world.store.ledger.read() as connection:
         (dropped,) = events.newest(connection, subject=MODEL, kind="rollout.dropped")
@@ -151,6 +148,32 @@ def test_an_operators_rollback_empties_the_queue(world: World, named: bool) -> N
         world.rollback()
         assert world.row().state is State.ROLLING_BACK
     assert (waiting(world), world.row().challenger) == (None, running)
+
+
+@pytest.mark.parametrize("newer_version", ["queue", "supersede", "refuse"])
+def test_a_version_that_starts_at_once_takes_the_place_of_an_older_queued_one(
+    world: World, newer_version: str
+) -> None:
+    """The rollout before has ended, and the control loop has not started the queued version yet."""
+    canary(world)
+    older, newer = world.add_version(), world.add_version()
+    request(world, older)
+    world.rollback_by_harm()
+    found = request(world, newer, newer_version)
+    assert (found.state, found.dropped, waiting(world)) == (Started.STARTED, older, None)
+    with world.store.ledger.read() as connection:
+        (dropped,) = events.newest(connection, subject=MODEL, kind="rollout.dropped")
+    assert f"{newer} is newer" in dropped.explanation
+    assert (begin_queued(world), world.row().challenger) == (None, newer)
+
+
+def test_a_queued_version_that_is_requested_again_starts_at_once(world: World) -> None:
+    canary(world)
+    queued = world.add_version()
+    request(world, queued)
+    world.rollback_by_harm()
+    found = request(world, queued)
+    assert (found.state, found.dropped, waiting(world)) == (Started.STARTED, None, None)
 
 
 def test_sixty_nights_end_without_an_operator(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from holdfast.control.rollout import drill_traffic
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, MetricState, PushOutcome, State
@@ -146,6 +147,9 @@ def relabel(store: Store, rollout: int, *, good: bool, why: str, actor: str, now
 
 def _unload(connection: Transaction, row: RolloutRow, now_us: int) -> None:
     """Let no server keep the version of a bad push for a rollback without the ledger."""
+    drill_traffic.settle(
+        connection, row.model, now_us
+    )  # a copy of its plan would make its champion permanent
     plan = traffic_plans.newest(connection, row.model)
     if plan is not None and plan.previous == row.challenger:
         after = replace(plan, previous=None, serving_config=None, runtime=None)

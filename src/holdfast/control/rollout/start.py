@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from holdfast.control.collect.log_summary import refuse_unguarded
-from holdfast.control.rollout import reconcile
+from holdfast.control.rollout import drill_traffic, reconcile
 from holdfast.control.rollout.reconcile import Transition
 from holdfast.errors import HoldfastError
 from holdfast.rollout import Canary, Event, NewerVersion, State
@@ -68,39 +68,38 @@ class Requested:
 def request(store: Store, model: Model, version: str, *, actor: str, now_us: int) -> Requested:
     """Roll `version` out: at once, or by the policy's `newer_version` after the rollout under way.
 
-    Raises as `reconcile.begin` does; not for the champion, and HF404 for another rollout only by the policy "refuse".
+    A live drill ends early. Raises as `reconcile.begin` does; not for the champion or a live drill, and HF404 for another
+    rollout only by the policy "refuse".
     """
     policy = model.rollout
     with store.ledger.read() as connection:
         reconcile.refuse_unqualified(connection, model.name, version)
-        plan = traffic_plans.newest(connection, model.name)
         current = rollouts.under_way(connection, model.name)
-        champion = None if plan is None else plan.champion
+        champion = _champion(connection, model.name)
         if current is None and champion == version:
             promotion = rollouts.promotion(connection, model.name, version)
             return Requested(Started.CHAMPION, None if promotion is None else promotion.rollout_id)
-    if current is None or policy.newer_version is NewerVersion.REFUSE:
-        number = reconcile.begin(store, model, version, actor=actor, now_us=now_us)
-        is_running = current is not None and current.challenger == version
-        return Requested(Started.RUNNING if is_running else Started.STARTED, number)
-    refuse_unguarded(store, policy, version, champion)
+    if current is None or current.challenger != version:
+        refuse_unguarded(store, policy, version, champion)
     with store.ledger.write() as connection:
         taints.refuse(connection, "version", version)
         current = rollouts.under_way(connection, model.name)
         if current is not None and current.challenger == version:
             return Requested(Started.RUNNING, current.rollout_id)
         ended = None
+        if current is None or current.state in _ending(policy):
+            # A live drill's champion is temporary: the rollout must not start against it.
+            drill_traffic.settle(connection, model.name, now_us)
         if current is not None and current.state in _ending(policy):
-            reason = f"{version} is newer"
-            transition = Transition(Event.ROLLBACK, reason, actor)
+            transition = Transition(Event.ROLLBACK, f"{version} is newer", actor)
             reconcile.commit(connection, store, current, transition, now_us=now_us)
             ended, current = current, rollouts.under_way(connection, model.name)
-        if current is None:
-            queue.remove(connection, model.name)
+        if current is None or policy.newer_version is NewerVersion.REFUSE:
+            dropped = _drop_older(connection, model.name, version, actor, now_us)
             number = reconcile.insert(
                 connection, model.name, version, policy.to_json(), actor=actor, now_us=now_us
             )
-            return Requested(Started.STARTED, number, ended)
+            return Requested(Started.STARTED, number, ended, dropped=dropped)
         dropped = _queue(connection, model.name, version, policy, current, actor, now_us)
     return Requested(Started.QUEUED, ended=ended, waits_for=current, dropped=dropped)
 
@@ -149,8 +148,16 @@ def drop(connection: Transaction, model: str, why: str, *, actor: str, now_us: i
 
 
 def _ending(policy: Canary) -> frozenset[State]:
-    """Return the states in which a rollout ends for a newer version. A pending one has seen nothing, and always does."""
-    return _CAN_END if policy.newer_version is NewerVersion.SUPERSEDE else frozenset({State.PENDING})
+    """Return the states in which a rollout ends for a newer version. A pending one has seen nothing."""
+    match policy.newer_version:
+        case NewerVersion.SUPERSEDE:
+            return _CAN_END
+        case NewerVersion.QUEUE:
+            return frozenset({State.PENDING})
+        case NewerVersion.REFUSE:
+            return frozenset()
+        case _:
+            assert_never(policy.newer_version)
 
 
 def _queue(
@@ -166,7 +173,7 @@ def _queue(
     before = queue.find(connection, model)
     if before is not None and before.version == version:
         return None
-    dropped = drop(connection, model, f"{version} is newer", actor=actor, now_us=now_us)
+    dropped = _drop_older(connection, model, version, actor, now_us)
     queue.put(connection, QueuedRollout(model, version, policy.to_json(), actor, now_us))
     events.append(
         connection,
@@ -177,6 +184,24 @@ def _queue(
         explanation=f"{version} waits for rollout {current.rollout_id} of {current.challenger}, which is {current.state}",
     )
     return dropped
+
+
+def _drop_older(connection: Transaction, model: str, version: str, actor: str, now_us: int) -> str | None:
+    """Empty the queue for `version`, which was requested later; return what was dropped, None if nothing else was queued."""
+    queued = queue.find(connection, model)
+    if queued is not None and queued.version == version:
+        queue.remove(connection, model)
+        return None
+    return drop(connection, model, f"{version} is newer", actor=actor, now_us=now_us)
+
+
+def _champion(connection: Transaction, model: str) -> str | None:
+    """Return the champion, which a live drill does not change; None before the first plan."""
+    plan = traffic_plans.newest(connection, model)
+    if plan is None:
+        return None
+    moved = drills.moving(connection, model, plan.plan_id)
+    return plan.champion if moved is None else moved[1].champion
 
 
 def _is_free(connection: Transaction, model: str) -> bool:

@@ -79,6 +79,8 @@ def _print_requested(out: Output, version: str, found: Requested) -> None:
         out.print(
             f"rollout {found.ended.rollout_id} of {found.ended.challenger} is ended: {version} is newer"
         )
+    if found.dropped is not None:
+        out.print(f"{found.dropped}, which was queued before, is not rolled out")
     match found.state:
         case Started.CHAMPION:
             out.print(f"{version} is the champion already; nothing was changed")
@@ -91,8 +93,6 @@ def _print_requested(out: Output, version: str, found: Requested) -> None:
                 f"[green]ok[/] {version} is queued: its rollout starts when rollout {other.rollout_id} of "
                 f"{other.challenger} ends, which is {other.state}"
             )
-            if found.dropped is not None:
-                out.print(f"{found.dropped}, which was queued before, is not rolled out")
         case Started.STARTED:
             out.print(
                 f"[green]ok[/] rollout {found.rollout} of {version} has started; "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Final
 
 from holdfast.control.collect.log_summary import refuse_unguarded
 from holdfast.control.rollout import drill_traffic, reconcile
@@ -27,8 +27,15 @@ from holdfast.store.rollout.rollouts import RolloutRow
 if TYPE_CHECKING:
     from holdfast.declaration import Model
 
-_CAN_END = frozenset({State.PENDING, State.SHADOWING, State.CANARY, State.PAUSED})
-"""States from which a newer version may end a rollout: later the challenger has all traffic, or is rolled back already."""
+_ENDING: Final[dict[str, frozenset[State]]] = {
+    NewerVersion.QUEUE: frozenset({State.PENDING}),
+    NewerVersion.SUPERSEDE: frozenset({State.PENDING, State.SHADOWING, State.CANARY, State.PAUSED}),
+    NewerVersion.REFUSE: frozenset(),
+}
+"""States in which a newer version ends a rollout.
+
+A pending one has seen nothing. After these, the challenger has all traffic or is rolled back already.
+"""
 
 
 class Started(StrEnum):
@@ -87,10 +94,11 @@ def request(store: Store, model: Model, version: str, *, actor: str, now_us: int
         if current is not None and current.challenger == version:
             return Requested(Started.RUNNING, current.rollout_id)
         ended = None
-        if current is None or current.state in _ending(policy):
+        ending = _ENDING[policy.newer_version]
+        if current is None or current.state in ending:
             # A live drill's champion is temporary: the rollout must not start against it.
             drill_traffic.settle(connection, model.name, now_us)
-        if current is not None and current.state in _ending(policy):
+        if current is not None and current.state in ending:
             transition = Transition(Event.ROLLBACK, f"{version} is newer", actor)
             reconcile.commit(connection, store, current, transition, now_us=now_us)
             ended, current = current, rollouts.under_way(connection, model.name)
@@ -145,19 +153,6 @@ def drop(connection: Transaction, model: str, why: str, *, actor: str, now_us: i
         explanation=f"{queued.version}, queued by {queued.actor}, is not rolled out: {why}",
     )
     return queued.version
-
-
-def _ending(policy: Canary) -> frozenset[State]:
-    """Return the states in which a rollout ends for a newer version. A pending one has seen nothing."""
-    match policy.newer_version:
-        case NewerVersion.SUPERSEDE:
-            return _CAN_END
-        case NewerVersion.QUEUE:
-            return frozenset({State.PENDING})
-        case NewerVersion.REFUSE:
-            return frozenset()
-        case _:
-            assert_never(policy.newer_version)
 
 
 def _queue(

@@ -124,6 +124,7 @@ outcomes = Table(
     required("predicted_at_us", BigInteger, "When it was predicted, by the server's clock."),
     one_of("arm", Arm),
     Index("ix_outcomes_model_predicted_at_us", "model", "predicted_at_us"),
+    Index("ix_outcomes_model_version_predicted_at_us", "model", "version", "predicted_at_us"),
     comment="Predictions joined with their labels. Quality is computed from them.",
 )
 

@@ -128,3 +128,33 @@ def test_a_runtime_that_was_never_tested_with_the_version_is_reported_once(tmp_p
     explanation, _ = probed()
     assert "as declared" in explanation
     assert "did not pass" not in explanation
+
+
+def test_many_servers_with_an_untested_runtime_are_reported_by_one_event(tmp_path):
+    """More servers than events were read grew the event log with each probe."""
+    world = rollout_world.World.open(tmp_path)
+    world.promote(world.add_version())
+    plan = world.plan()
+    with world.store.ledger.write() as connection:
+        runtime = runtimes.register(connection, runtimes.here("green"), ["env"], now_us=world.now_us)
+        for number in range(25):
+            servers.announce(
+                connection,
+                Server(
+                    f"s{number}", rollout_world.MODEL, "127.0.0.1:1", tmp_path / f"{number}", world.now_us
+                ),
+            )
+    seen = Observation(plan.plan_id, plan.champion, runtime=runtime)
+    for _ in range(2):
+        world.tick(probing.CONFIRMED_US)
+        found = probing.probe(
+            world.store,
+            rollout_world.MODEL,
+            world.lease,
+            now_us=world.tick(),
+            look=lambda targets: {each.server: seen for each in targets},
+        )
+        assert sum("did not pass a test" in each.explanation for each in found) == 26
+    with world.store.ledger.read() as connection:
+        (event,) = events.newest(connection, kind=probing.UNTESTED)
+    assert f"holdfast runtime test {runtime}" in event.explanation

@@ -21,6 +21,14 @@ _PROBE: Final = json.dumps({"inputs": [], "parameters": {"probe": True}})
 Result = TypeVar("Result")
 
 
+class StatusError(ValueError):
+    """A server responded with `status`, which is not 200."""
+
+    def __init__(self, path: str, status: int) -> None:
+        super().__init__(f"{path} responded with status {status}")
+        self.status = status
+
+
 class ServerClient(Client):
     """A connection to one server, opened with the first request. After a failure call `close`.
 
@@ -53,10 +61,10 @@ class ServerClient(Client):
         return self._document("POST", f"/v2/models/{self._model}/infer", body)
 
     def _document(self, method: str, path: str, body: str | None = None) -> dict[str, Any]:
-        """Raise `ValueError` unless the response is a JSON object with status 200."""
+        """Raise `StatusError` unless the status of the response is 200, `ValueError` unless it is a JSON object."""
         response = self.request(method, path, body)
         if response.status != 200:
-            raise ValueError(f"{path} responded with status {response.status}")
+            raise StatusError(path, response.status)
         return response.document()
 
 

@@ -7,7 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from holdfast.control.http.open_inference import inference_request
-from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, ServerClient, call_all
+from holdfast.control.http.server_client import (
+    FAILURES,
+    TIMEOUT_SECONDS,
+    ServerClient,
+    StatusError,
+    call_all,
+)
 from holdfast.qualify import GoldenQuery
 from holdfast.qualify.golden import wrong_predictions
 from holdfast.records import HOUR_US
@@ -23,12 +29,15 @@ if TYPE_CHECKING:
     from holdfast.declaration import Model
 
 EVERY_US: Final = HOUR_US
+RETRY_US: Final = 30_000_000
+"""A server that gave no prediction is requested again after this long, microseconds."""
 FAILED: Final = "golden.failed"
 """The kind of the event, whose subject is the model."""
-_READ_EVENTS: Final = 20
 
-Response: TypeAlias = tuple[str, list[float]]
-"""The version of a server, and its predictions of the golden queries, in order."""
+Result: TypeAlias = float | int
+"""The prediction of a golden query as a float, or the status of a response without one, an int."""
+Response: TypeAlias = tuple[str | None, list[Result]]
+"""The version that predicted, None without a prediction; and the results of the golden queries, in order."""
 Look: TypeAlias = Callable[[Sequence[Server]], Mapping[str, Response]]
 """Returns the responses by server; one that did not respond is absent."""
 
@@ -36,6 +45,7 @@ Look: TypeAlias = Callable[[Sequence[Server]], Mapping[str, Response]]
 class GoldenQueries:
     """A concern of the control loop that requests the golden queries of every server, as probes, which are not logged.
 
+    A server whose last probe did not see the newest plan is skipped: it is silent, or does not follow the plan yet.
     Of a model with aggregates none is requested: a prediction then depends on the online values, which no query has.
 
     Parameters
@@ -51,8 +61,8 @@ class GoldenQueries:
         columns = model.contract.request_columns
         self._bodies = [_probe_of(inference_request(columns, each.row, each.name)) for each in self._queries]
         self._look = look or self._responses
-        self._seen: dict[str, tuple[int, int]] = {}
-        """The plan and the time of the last response of each server."""
+        self._due: dict[str, tuple[int, int]] = {}
+        """The plan of the last attempt at each server, and when the next one is due unless the plan changes."""
 
     def __call__(self, store: Store, model: str, lease: Lease, *, now_us: int) -> None:
         """Request them of the servers that are due, and report wrong predictions of a candidate."""
@@ -61,41 +71,69 @@ class GoldenQueries:
         with store.ledger.read() as connection:
             plan = traffic_plans.newest(connection, model)
             here = servers.current(servers.registered(connection, model))
+            seen = {each.server: each.plan_id for each in servers.last_probes(connection, model)}
         if plan is None:
             return
-        due = [each for each in here if not self._is_recent(each.server, plan.plan_id, now_us)]
-        for server, (version, predictions) in self._look(due).items() if due else ():
-            if version != plan.intended:
-                continue  # it does not follow the plan yet
-            self._seen[server] = plan.plan_id, now_us
-            wrong = wrong_predictions(self._queries, predictions)
-            with store.ledger.read() as connection:
-                is_candidate = versions.get(connection, version).role == "candidate"
-                reported = events.newest(connection, subject=model, kind=FAILED, limit=_READ_EVENTS)
-            text = f"{version} on {server} under plan {plan.plan_id}: {'; '.join(wrong)}"
-            if not wrong or not is_candidate or any(each.explanation == text for each in reported):
-                continue
-            with store.ledger.write() as connection:
-                assert_epoch(connection, lease.name, lease.epoch)
-                events.append(connection, at_us=now_us, kind=FAILED, subject=model, explanation=text)
+        following = [each for each in here if seen.get(each.server) == plan.plan_id]
+        due = [each for each in following if self._is_due(each.server, plan.plan_id, now_us)]
+        for each in due:
+            self._due[each.server] = plan.plan_id, now_us + RETRY_US
+        for server, (version, results) in self._look(due).items() if due else ():
+            if version not in (plan.intended, None):
+                continue  # it does not follow the plan any more
+            if all(isinstance(each, float) for each in results):
+                self._due[server] = plan.plan_id, now_us + EVERY_US
+            wrong = _wrong(self._queries, results)
+            if wrong:
+                text = f"{plan.intended} on {server} under plan {plan.plan_id}: {'; '.join(wrong)}"
+                _report(store, model, lease, plan.intended, text, now_us)
 
-    def _is_recent(self, server: str, plan: int, now_us: int) -> bool:
-        under, at_us = self._seen.get(server, (0, 0))
-        return under == plan and 0 <= now_us - at_us < EVERY_US
+    def _is_due(self, server: str, plan: int, now_us: int) -> bool:
+        under, due_us = self._due.get(server, (0, 0))
+        return under != plan or not due_us - EVERY_US <= now_us < due_us  # a clock may go back
 
     def _responses(self, targets: Sequence[Server]) -> Mapping[str, Response]:
         found = call_all(targets, self._request, TIMEOUT_SECONDS)
         return {server: each for server, each in found.items() if each is not None}
 
     def _request(self, server: Server) -> Response | None:
+        named: set[str] = set()
+        results: list[Result] = []
         try:
             with ServerClient(server) as client:
-                responses = [client.infer(body) for body in self._bodies]
-            named = {str(each["model_version"]) for each in responses}
-            predictions = [float(each["outputs"][0]["data"][0]) for each in responses]
+                for body in self._bodies:
+                    try:
+                        response = client.infer(body)
+                    except StatusError as error:
+                        results.append(error.status)
+                        continue
+                    named.add(str(response["model_version"]))
+                    results.append(float(response["outputs"][0]["data"][0]))
         except (*FAILURES, KeyError, IndexError, TypeError):
             return None  # its probe reports it
-        return (named.pop(), predictions) if len(named) == 1 else None
+        return (next(iter(named), None), results) if len(named) <= 1 else None
+
+
+def _wrong(queries: Sequence[GoldenQuery], results: Sequence[Result]) -> list[str]:
+    """Return each query without a correct prediction, in words."""
+    wrong = []
+    for query, result in zip(queries, results, strict=True):
+        if isinstance(result, int):
+            wrong.append(f"{query.name!r} got status {result}")
+        else:
+            wrong += wrong_predictions([query], [result])
+    return wrong
+
+
+def _report(store: Store, model: str, lease: Lease, version: str, text: str, now_us: int) -> None:
+    """Append an event about a candidate, once for each text. Raises `ConflictError` HF304 when another loop has the lease."""
+    with store.ledger.read() as connection:
+        is_reported = events.is_reported(connection, subject=model, kind=FAILED, explanation=text)
+        if is_reported or versions.get(connection, version).role != "candidate":
+            return
+    with store.ledger.write() as connection:
+        assert_epoch(connection, lease.name, lease.epoch)
+        events.append(connection, at_us=now_us, kind=FAILED, subject=model, explanation=text)
 
 
 def _probe_of(body: str) -> str:

@@ -29,7 +29,6 @@ SHORT_TIMEOUT_SECONDS: Final = 0.2
 
 UNTESTED: Final = "runtime.untested"
 """The kind of the event that a server serves a version with a runtime that was not tested with it."""
-_READ_EVENTS: Final = 20
 
 Look: TypeAlias = Callable[[Sequence[Server]], Mapping[str, Observation]]
 """Returns the state of servers by name: the network as a probe sees it."""
@@ -82,7 +81,7 @@ def probe(
         verdict = check_server(None if newest is None else newest.plan, observed, plan_age_us=plan_age_us)
         with store.ledger.read() as connection:
             untested = _untested_runtime(connection, observed)
-        explanation = verdict.explanation + (f" {untested}" if untested else "")
+        explanation = verdict.explanation + (f" Its {untested}." if untested else "")
         found = Probe(
             server=server,
             model=model,
@@ -98,7 +97,7 @@ def probe(
         with store.ledger.write() as connection:
             servers.record_probe(connection, found, lease)
             if untested:
-                _report_untested(connection, model, f"{server}: {untested}", now_us)
+                _report_untested(connection, model, untested, now_us)
         known[server] = found
     return tuple(known[each.server] for each in registered)
 
@@ -117,13 +116,12 @@ def _untested_runtime(connection: Transaction, seen: Observation) -> str:
         return ""
     if row.role != "candidate" or runtime in runtimes.passed(connection, version):
         return ""
-    return f"Its runtime {runtime} did not pass a test with {version} (holdfast runtime test {runtime})."
+    return f"runtime {runtime} did not pass a test with {version}, which it serves (holdfast runtime test {runtime})"
 
 
 def _report_untested(connection: Transaction, model: str, explanation: str, now_us: int) -> None:
-    """Append an event, once for each server, runtime and version."""
-    reported = events.newest(connection, subject=model, kind=UNTESTED, limit=_READ_EVENTS)
-    if all(each.explanation != explanation for each in reported):
+    """Append an event, once for each runtime and version; the probe of each server has the same explanation."""
+    if not events.is_reported(connection, subject=model, kind=UNTESTED, explanation=explanation):
         events.append(connection, at_us=now_us, kind=UNTESTED, subject=model, explanation=explanation)
 
 

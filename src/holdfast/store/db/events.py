@@ -71,6 +71,12 @@ def append_once(connection: Connection, *, at_us: int, kind: str, subject: str, 
         append(connection, at_us=at_us, kind=kind, subject=subject, explanation=explanation)
 
 
+def is_reported(connection: Connection, *, subject: str, kind: str, explanation: str) -> bool:
+    """Return True if an event of this kind about `subject` has this explanation, however many others came since."""
+    same = (_EVENTS.c.subject == subject, _EVENTS.c.kind == kind, _EVENTS.c.explanation == explanation)
+    return connection.execute(select(_EVENTS.c.event_id).where(*same).limit(1)).first() is not None
+
+
 def newest(
     connection: Connection, *, subject: str | None = None, kind: str | None = None, limit: int = 100
 ) -> list[EventRow]:

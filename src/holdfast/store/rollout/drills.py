@@ -21,12 +21,15 @@ NOT_COPIED: Final = (
     schema.shadow_files,
     schema.labels,
     schema.outcomes,
+    schema.withdrawn_outcomes,
     schema.request_counts,
     schema.traffic_comparisons,
+    schema.queued_rollouts,
     schema.webhooks,
     schema.webhook_responses,
 )
-"""Tables that a copy of the store for a drill leaves out: servers, what they logged and what was read of it, and webhooks.
+"""Tables that a copy of the store for a drill leaves out: servers, what they logged and what was read of it, webhooks, and the
+queue of rollouts.
 
 A read position without its log would hide what the drill's server logs, and a webhook would have to consent.
 """

@@ -44,6 +44,7 @@ check: $(VENV)/dev.done ## style, types, layers, generated documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy-commands.ini -p benchmarks -p tests.soak -p tests.simulation -p tests.durability
 	$(BIN)/lint-imports
 	$(BIN)/python -m cogapp --check -PI . docs/reference/*.md
 

@@ -30,7 +30,7 @@ from holdfast.feeds import Feed
 from holdfast.monitor.chance import FEWEST_BATCHES
 from holdfast.monitor.drift import MOST_BATCHES, check_profile
 from holdfast.records import Level
-from tests.soak.drift import cut_days, feeds
+from tests.soak.drift import split_days, feeds
 
 OUT_OF_RANGE: Final = 0.05
 """The share of invalid rows that makes the example's feeds suspect."""
@@ -109,7 +109,7 @@ def main() -> int:
     tried: Counter[tuple[str, str]] = Counter()
     false: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory() as directory:
-        cut_days(Path(directory), date(2013, 1, 1), date(2013, 1, 1) + timedelta(days=days - 1))
+        split_days(Path(directory), date(2013, 1, 1), date(2013, 1, 1) + timedelta(days=days - 1))
         for feed in feeds().values():
             for size in PARTS:
                 past: list[Profile] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.control.evaluation.qualify import qualify
-from holdfast.control.rollout.reconcile import begin
+from holdfast.control.rollout.start import Started, request
 from holdfast.control.training.train import train
 from holdfast.qualify import decide_status
 from holdfast.store import Store
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Retrained:
-    """The result of training again. `rollout_id` is None if the version did not pass its gates."""
+    """The result of training again. `started` is None if the version did not pass its gates.
+
+    `rollout_id` is None then, and while the rollout is queued behind another.
+    """
 
     snapshot: str
     version: str
     state: str
     rollout_id: int | None
+    started: Started | None
 
 
 def retrain(
@@ -36,7 +40,7 @@ def retrain(
     now_us: int,
     trial: Callable[[str], object] = lambda _: None,
 ) -> Retrained:
-    """Train `model` on `snapshot`, run the gates of the version, and begin its rollout if it is qualified.
+    """Train `model` on `snapshot`, run the gates of the version, and request its rollout if it is qualified.
 
     Parameters
     ----------
@@ -51,12 +55,13 @@ def retrain(
     trial
         Called with a qualified version before its rollout, to load it with the current runtime.
 
-    Raises as `train`, `qualify` and `begin` do. Finished steps stay, and each step has a command of its own.
+    Raises as `train`, `qualify` and `request` do. Finished steps stay, and each step has a command of its own.
     """
     trained = train(store, model, snapshot.snapshot, now_us=now_us)
     state = decide_status(qualify(store, model, trained.version, now_us=now_us))
-    rollout = None
+    rollout, started = None, None
     if state == "qualified":
         trial(trained.version)
-        rollout = begin(store, model, trained.version, actor=actor, now_us=now_us)
-    return Retrained(snapshot.snapshot, trained.version, state, rollout)
+        requested = request(store, model, trained.version, actor=actor, now_us=now_us)
+        rollout, started = requested.rollout, requested.state
+    return Retrained(snapshot.snapshot, trained.version, state, rollout, started)

@@ -131,14 +131,17 @@ def _rebuild(run: Run) -> dict[str, Any]:
             now_us=now_us(),
             trial=lambda version: ensure_compatible(run, version, quiet=True),
         )
-    if made.rollout_id is None:
+    if made.started is None:
         run.out.print(
             f"{made.version} is {made.state}: it is not rolled out; next: holdfast qualify {made.version}"
         )
     else:
-        run.out.print(
-            f"[green]ok[/] {made.version} from snapshot {made.snapshot}: rollout {made.rollout_id} has started"
+        rollout = (
+            "its rollout is queued behind the one under way"
+            if made.rollout_id is None
+            else f"rollout {made.rollout_id} has started"
         )
+        run.out.print(f"[green]ok[/] {made.version} from snapshot {made.snapshot}: {rollout}")
     return asdict(made)
 
 

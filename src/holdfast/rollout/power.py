@@ -181,7 +181,8 @@ class _Plan:
     def _base(self, metric: str) -> float:
         if metric == ERRORS:
             return max(_LEAST_RATE, self.traffic.error_rate)
-        return self.policy.slow_share
+        assert self.policy.latency_quantile is not None, "latency is judged"
+        return 1.0 - self.policy.latency_quantile
 
     def _windows(self, metric: str, counted_per_minute: float, most: float) -> _Windows:
         most_minutes = most / counted_per_minute if counted_per_minute > 0.0 else math.inf

@@ -389,8 +389,6 @@ def _freeze_level(state: MetricState, policy: Canary) -> Evidence:
         case UnitEvidence(comparison=Comparison(phase=Comparing())) as evidence:
             margin = policy.error_margin if state.metric == ERRORS else policy.latency_margin
             level = comparison.odds_level(state.champion_total, state.champion_units, margin, alpha)
-            if state.metric == LATENCY:
-                level = max(level, policy.slow_share)
             phase = comparison.freeze_level(level)
             return replace(evidence, comparison=replace(evidence.comparison, phase=phase))
         case QualityEvidence(phase=Comparing()) as evidence:
@@ -399,6 +397,6 @@ def _freeze_level(state: MetricState, policy: Canary) -> Evidence:
             level = min(1.0, warning_level + policy.bake_quality_margin)
             return replace(evidence, phase=comparison.freeze_level(level), warning_level=warning_level)
         case SliceEvidence(at_level=False) as evidence:
-            return slices.freeze_levels(evidence, alpha, policy.slow_share)
+            return slices.freeze_levels(evidence, alpha)
         case other:
             return other

@@ -40,7 +40,7 @@ from holdfast.rollout.evidence.records import (
     names_in,
     remember,
 )
-from holdfast.rollout.model.metric import ERRORS, LATENCY
+from holdfast.rollout.model.metric import ERRORS
 from holdfast.stats import HypergeometricTest
 
 SLICES_GUARDED: Final = 64
@@ -158,18 +158,13 @@ def rank_slices(evidence: SliceEvidence, log_bound: float) -> list[SliceFinding]
     return sorted(found, key=lambda each: (each.log_bound - each.log_e, each.name, each.metric))
 
 
-def freeze_levels(evidence: SliceEvidence, alpha: float, slow_share: float) -> SliceEvidence:
-    """Begin to hold each slice of the challenger to what the champion showed in it; the slices share `alpha`.
-
-    A share of `slow_share` of slow units is never held against the challenger.
-    """
+def freeze_levels(evidence: SliceEvidence, alpha: float) -> SliceEvidence:
+    """Begin to hold each slice of the challenger to what the champion showed in it; the slices share `alpha`."""
 
     def held(kept: SliceComparison, metric: str, weight: float) -> Comparison:
         level = comparison.odds_level(
             kept.counts.champion_bad, kept.counts.champion_units, evidence.margins[metric], alpha * weight
         )
-        if metric == LATENCY:
-            level = max(level, slow_share)
         return replace(kept.comparison, phase=comparison.freeze_level(level))
 
     return replace(_change_each(evidence, held), at_level=True)

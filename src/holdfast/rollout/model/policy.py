@@ -148,9 +148,8 @@ class Canary:
     champion is left to compare with. There the challenger is compared with what the champion showed in the steps
     before, and the guarantee is the weaker one of `LevelTest`, which counts a surge that would have hit both as the
     challenger's harm. The same holds in the bake time: for errors and latency as long as no surge lifts them over the
-    champion's level, for quality as long as the world takes no more than `bake_quality_margin`. The level of latency is at
-    least 1 - `latency_quantile`: so many of the champion's own requests may lie above the bound, and a machine that gets
-    busy when the challenger has all traffic is no harm of the challenger. Latency is the
+    champion's level, for quality as long as the world takes no more than `bake_quality_margin`. A machine that gets busy
+    after the switch may therefore count as harm; a larger `latency_slack` is for machines that are shared. Latency is the
     processor time that the server logged as the request's own: reading and checking it, and its rows' part of its
     batch's time in the model. Waiting for other requests, or for a processor, does not depend on the version and is
     not in it. Power of the defaults: `power_of`.
@@ -251,15 +250,6 @@ class Canary:
     def max_drill_age_us(self) -> int | None:
         """Return the maximum age of the last passed rollback drill, in microseconds; None requires none."""
         return None if self.max_drill_age is None else microseconds(self.max_drill_age)
-
-    @property
-    def slow_share(self) -> float:
-        """Return the share of the champion's own requests that may lie above its frozen quantile, 0 to 1.
-
-        >>> round(Canary().slow_share, 4)
-        0.01
-        """
-        return 0.0 if self.latency_quantile is None else 1.0 - self.latency_quantile
 
     def latency_bound_us(self, quantile_seconds: float) -> float:
         """Return the latency above which a request is slow, in microseconds, given the champion's quantile in seconds.

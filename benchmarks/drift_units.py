@@ -30,7 +30,7 @@ from holdfast.feeds import Feed
 from holdfast.monitor.chance import FEWEST_BATCHES
 from holdfast.monitor.drift import MOST_BATCHES, check_profile
 from holdfast.records import Level
-from tests.soak.drift import split_days, feeds
+from tests.soak.drift import feeds, split_days
 
 OUT_OF_RANGE: Final = 0.05
 """The share of invalid rows that makes the example's feeds suspect."""

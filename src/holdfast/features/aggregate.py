@@ -19,6 +19,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final, Literal, get_args
 
 from holdfast.errors import InputError
@@ -102,7 +103,7 @@ class Aggregate:
         >>> hourly.key.startswith("late.") and hourly.key != daily.key
         True
         """
-        return f"{self.name}.{sha256_hex(canonical_json(self.as_dict()))[:12]}"
+        return _key(self)
 
     @property
     def window_us(self) -> int:
@@ -142,6 +143,12 @@ class Aggregate:
         for span in _SPANS:
             facts[span] = timedelta(microseconds=facts.pop(f"{span}_us"))
         return cls(**facts)
+
+
+@lru_cache(maxsize=1024)
+def _key(aggregate: Aggregate) -> str:
+    # Cached, because each online value is looked up by its key.
+    return f"{aggregate.name}.{sha256_hex(canonical_json(aggregate.as_dict()))[:12]}"
 
 
 def aggregates_to_json(aggregates: Iterable[Aggregate]) -> str:

@@ -145,7 +145,10 @@ def test_scikit_learn_behind_the_graph_predicts_like_scikit_learn(opset: int | N
         target_opset=opset,
     )
     made = run(compose(FITTED, estimator(second_column(converted))))
-    np.testing.assert_allclose(made, learned.predict_proba(X)[:, 1], atol=1e-6)
+    # The converted model adds in float32, each processor in an order of its own: n roundings of the sum's magnitude.
+    magnitude = np.abs(X) @ np.abs(learned.coef_[0]) + np.abs(learned.intercept_[0])
+    allowed = 0.25 * (X.shape[1] + 1) * np.finfo(np.float32).eps * magnitude + 1e-6
+    assert (np.abs(made - learned.predict_proba(X)[:, 1]) <= allowed).all()
 
 
 def test_the_same_parts_give_the_same_bytes() -> None:

@@ -39,7 +39,7 @@ from benchmarks.failing_ledgers import KINDS, Ledger
 from benchmarks.steady_load import Load
 from holdfast.cli.commands.rollout.rollback import abort_of
 from holdfast.control.probing import convergence
-from holdfast.control.rollout import abort_sync, reconcile
+from holdfast.control.rollout import abort_sync, reconcile, start
 from holdfast.control.rollout.reconcile import Transition
 from holdfast.control.rollout.rollback import Request, rollback
 from holdfast.rollout import Canary, Event, Shadow, State
@@ -119,7 +119,7 @@ class Ground:
     def bring_to(self, state: str) -> None:
         """The bad version's rollout, by the machine's own transitions."""
         model: Any = SimpleNamespace(name=MODEL, rollout=POLICY)
-        reconcile.begin(self.store, model, self.bad, actor="drill", now_us=now_us())
+        start.request(self.store, model, self.bad, actor="drill", now_us=now_us())
         for event, step in {
             "pending": (),
             "shadowing": ((Event.SHADOW, 0),),

@@ -17,7 +17,7 @@ from typing import Any, Final
 from holdfast.errors import InputError
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
-"""What a feed, model, column or batch may be called (reliability N1: names never become paths or markup)."""
+"""What a feed, model, column or batch may be called. Names never become paths or markup."""
 
 EVERYTHING_PPM: Final = 1_000_000
 """All of the traffic, in parts per million."""

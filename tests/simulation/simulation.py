@@ -20,7 +20,7 @@ from holdfast.control.collect import collector
 from holdfast.control.collect.collector import Stretch
 from holdfast.control.collect.log_summary import summarise
 from holdfast.control.probing.probe import probe
-from holdfast.control.rollout import pause, post_promotion, reconcile
+from holdfast.control.rollout import pause, post_promotion, reconcile, start
 from holdfast.control.rollout.rollback import Request, rollback
 from holdfast.errors import HoldfastError
 from holdfast.monitor.version_check import Observation
@@ -327,10 +327,12 @@ class Run:
 
         def run(actor: Actor) -> None:
             store, now_us = self._store(actor), actor.clock.read(self.true_us)
-            model: Any = SimpleNamespace(name=MODEL, rollout=self.policy)
+            # The queue of rollouts is no part of this simulation.
+            policy = replace(self.policy, newer_version="refuse")
+            model: Any = SimpleNamespace(name=MODEL, rollout=policy)
             match wish:
                 case "begin":
-                    reconcile.begin(store, model, version, actor="ann", now_us=now_us)
+                    start.request(store, model, version, actor="ann", now_us=now_us)
                 case "roll back":
                     rollback(store, Request(MODEL, "ann", "smoke"), now_us=now_us)
                 case "pause" | "resume":

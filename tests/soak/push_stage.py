@@ -23,7 +23,7 @@ from holdfast.cli.project import now_us
 from holdfast.contract import col
 from holdfast.control.evaluation import qualify
 from holdfast.control.http.open_inference import inference_request
-from holdfast.control.rollout import reconcile
+from holdfast.control.rollout import start
 from holdfast.control.training import train
 from holdfast.qualify import GateResult
 from holdfast.records import Verdict
@@ -202,7 +202,9 @@ class World:
     def begin(self, version: str, policy: Any = None) -> int:
         """Ask for the rollout of `version`; nothing but the control loop carries it on."""
         model = self.model if policy is None else replace(self.model, rollout=policy)
-        return reconcile.begin(self.store, model, version, actor="pusher", now_us=now_us())
+        number = start.request(self.store, model, version, actor="pusher", now_us=now_us()).rollout
+        assert number is not None
+        return number
 
     def wait(
         self, holds: Callable[[], bool], what: str, group: Group | None = None, seconds: float = READY_SECONDS

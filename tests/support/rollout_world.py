@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import insert
 
 from holdfast.control.rollout import reconcile as rollout
+from holdfast.control.rollout import start
 from holdfast.control.rollout.rollback import Request, rollback
 from holdfast.monitor.latency import bucket_of
 from holdfast.monitor.usage import UsageRow
@@ -95,7 +96,11 @@ class World:
         return name
 
     def begin(self, version: str) -> int:
-        return rollout.begin(self.store, self.model, version, actor="ann", now_us=self.tick())
+        """Request the rollout of `version`; another one under way is a conflict here, the queue has tests of its own."""
+        model: Any = SimpleNamespace(name=MODEL, rollout=replace(self.model.rollout, newer_version="refuse"))
+        number = start.request(self.store, model, version, actor="ann", now_us=self.tick()).rollout
+        assert number is not None
+        return number
 
     def reconcile(self, lease: Lease | None = None) -> list[str]:
         """The names of the decisions that one round of the loop committed."""

@@ -1,4 +1,4 @@
-"""The gate `load_test`: load the file in a process within limits of time and memory (R76, R96; reliability F8).
+"""The gate `load_test`: load the file in a process within limits of time and memory (R76, R96).
 
 The process's report is also the evidence of the other gates that need the file opened.
 """

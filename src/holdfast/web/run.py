@@ -59,7 +59,7 @@ def serve_page(
                 host=settings.host,
                 allowed_hosts=settings.names,
             ),
-            # h11 bounds the header of a request, which httptools under uvicorn does not (reliability F9).
+            # h11 bounds the header of a request, which httptools under uvicorn does not.
             http="h11",
             h11_max_incomplete_event_size=HEADER_BYTES,
             limit_concurrency=CONNECTIONS,

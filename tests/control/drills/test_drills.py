@@ -18,8 +18,7 @@ from holdfast.control.drills import live as drill_live
 from holdfast.control.drills.live import Workspace
 from holdfast.control.maintenance import backup as backing
 from holdfast.control.probing import convergence
-from holdfast.control.rollout import reconcile as rollout
-from holdfast.errors import ConflictError
+from holdfast.control.rollout import reconcile, start
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, Hook
 from holdfast.rollout.decision.decisions import RollBack, Wait
@@ -226,8 +225,6 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
     with pytest.raises(KilledError):
         run(dataclasses.replace(workspace, live=True), DrillKind.ROLLBACK)
     monkeypatch.undo()
-    with pytest.raises(ConflictError, match="a live rollback drill has all users"):
-        rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
     (row,) = read(world.store, drills.unfinished, MODEL)
     assert row.verdict is Verdict.ERROR
     assert live.clean_up(world.store, MODEL, now_us=now_us()) == []  # it may still be going on
@@ -237,7 +234,7 @@ def test_a_drill_that_is_killed_leaves_a_row_and_its_plan_is_put_back(
     assert after.plan_id == before.plan_id + 2
     assert dataclasses.replace(after, plan_id=before.plan_id) == before
     assert live.clean_up(world.store, MODEL, now_us=later_us) == []
-    rollout.begin(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
+    start.request(world.store, Declared(), world.names["delay"], actor="ann", now_us=now_us())
     assert "killed before its end; plan" in read(world.store, drills.of_model, MODEL)[0].explanation
 
 
@@ -339,7 +336,7 @@ def test_a_bad_push_is_rolled_back_in_a_copy(
     with world.store.ledger.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM versions").scalar() == len(rows)
     monkeypatch.setattr(bad_push, "MOST_REQUESTS", 100)
-    monkeypatch.setattr("holdfast.control.rollout.reconcile.decide", _deaf(rollout.decide))
+    monkeypatch.setattr("holdfast.control.rollout.reconcile.decide", _deaf(reconcile.decide))
     found = run(workspace, DrillKind.BAD_PUSH)
     assert (found.verdict, found.evidence["state"]) == (Verdict.FAIL, "canary"), found
 

@@ -13,7 +13,7 @@ from holdfast.control.drills import runner
 from holdfast.control.drills.live import Workspace
 from holdfast.control.reports.explain import explain
 from holdfast.control.reports.progress import progress
-from holdfast.control.rollout import reconcile
+from holdfast.control.rollout import start
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.records import Verdict
 from holdfast.rollout import State
@@ -296,7 +296,7 @@ def test_a_drill_is_not_required_where_none_can_pass(served: World) -> None:
     model = served.model
     model.rollout = dataclasses.replace(rollout_world.POLICY, max_drill_age=timedelta(days=7))
     served.champion_responses()
-    reconcile.begin(served.store, model, served.add_version(), actor="ann", now_us=served.tick())
+    start.request(served.store, model, served.add_version(), actor="ann", now_us=served.tick())
     assert served.reconcile() == []  # the heuristic is there, and could be drilled
     with served.store.ledger.write() as connection:
         connection.exec_driver_sql("UPDATE traffic_plans SET fallback = NULL")
@@ -308,7 +308,7 @@ def test_a_rollout_that_waits_for_a_drill_can_be_drilled(served: World) -> None:
     served.champion_responses()
     model = served.model
     model.rollout = dataclasses.replace(rollout_world.POLICY, max_drill_age=timedelta(hours=1))
-    reconcile.begin(served.store, model, served.add_version(), actor="ann", now_us=served.tick())
+    start.request(served.store, model, served.add_version(), actor="ann", now_us=served.tick())
     assert served.reconcile() == []
     with served.store.ledger.read() as connection:
         found = progress(connection, "m", served.now_us)
@@ -388,8 +388,6 @@ def test_what_may_not_begin(served: World) -> None:
     for role, state in (("candidate", "registered"), ("candidate", "refused"), ("heuristic", "qualified")):
         with pytest.raises(RefusedError, match="HF403"):
             served.begin(served.add_version(role, state))
-    with pytest.raises(RefusedError, match="champion already"):
-        served.begin(served.row().challenger)
     with pytest.raises(NotFoundError, match="HF303"):
         served.begin("v99-00000000")
     version = served.add_version()

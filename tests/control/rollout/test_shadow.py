@@ -15,7 +15,7 @@ from sqlalchemy import update
 
 from holdfast.control.collect import collector
 from holdfast.control.probing.probe import probe
-from holdfast.control.rollout import reconcile
+from holdfast.control.rollout import reconcile, start
 from holdfast.rollout import Canary, MetricState, Shadow, State
 from holdfast.rollout.evidence.shadow import describe
 from holdfast.store import Store
@@ -56,7 +56,7 @@ class Loop:
                 update(schema.versions).where(schema.versions.c.version == version).values(state="qualified")
             )
         model: Any = SimpleNamespace(name=MODEL, rollout=policy)
-        reconcile.begin(self.store, model, version, actor="ann", now_us=now_us())
+        start.request(self.store, model, version, actor="ann", now_us=now_us())
 
     def round(self) -> None:
         for concern in (collector.collect, collector.join, probe, reconcile.reconcile):

@@ -25,7 +25,7 @@ from holdfast.control.evaluation import qualify
 from holdfast.control.ingest import acceptance
 from holdfast.control.maintenance import verify
 from holdfast.control.reports.status import status
-from holdfast.control.rollout import reconcile
+from holdfast.control.rollout import start
 from holdfast.control.training import train
 from holdfast.declaration import Model
 from holdfast.errors import RefusedError
@@ -173,7 +173,7 @@ class Demo:
         self._chapter("2", "Train, qualify, deploy the first version")
         sandbox, model = self._sandbox, self._sandbox.project.model
         version = self._train_and_qualify(model)
-        reconcile.begin(sandbox.store, model, version, actor="demo", now_us=now_us())
+        start.request(sandbox.store, model, version, actor="demo", now_us=now_us())
         sandbox.client.wait_until_ready(120)
         what = "the first version to be confirmed by a probe"
         sandbox.wait(lambda: self._rollout().state is State.PROMOTED, what)
@@ -311,7 +311,7 @@ class Demo:
 
     def _canary(self, model: Model, version: str) -> RolloutRow:
         sandbox = self._sandbox
-        reconcile.begin(sandbox.store, model, version, actor="demo", now_us=now_us())
+        start.request(sandbox.store, model, version, actor="demo", now_us=now_us())
         reason = ""
         for _ in range(MOST_DAYS):
             self._play_day()

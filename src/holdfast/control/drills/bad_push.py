@@ -23,7 +23,7 @@ from holdfast.control.drills.on_copy import copied, copy, no_room, scratch
 from holdfast.control.drills.server import START_SECONDS, Child
 from holdfast.control.http.open_inference import inference_request
 from holdfast.control.probing.probe import probe
-from holdfast.control.rollout import compatibility, reconcile
+from holdfast.control.rollout import compatibility, reconcile, start
 from holdfast.errors import HoldfastError
 from holdfast.records import Verdict
 from holdfast.rollout import RESTING, Canary, State
@@ -96,7 +96,8 @@ def _pushed(workspace: Workspace, store: Store) -> DrillResult:
     with Child(workspace, store.root) as child:
         child.wait(lambda status: bool(status["ready"]), START_SECONDS)
         declared = replace(model, rollout=_POLICY)
-        number = reconcile.begin(store, declared, bad, actor="drill", now_us=workspace.clock_us())
+        number = start.request(store, declared, bad, actor="drill", now_us=workspace.clock_us()).rollout
+        assert number is not None, "nothing is under way in the copy"
         began = time.monotonic()
         sent, failed = _send_until_decided(
             workspace, store, lease, number, (contract.request_columns, recorded), child

@@ -1,4 +1,4 @@
-"""Load and run a version in a process of its own, and report the result however it ended (reliability F8, A1 to A9)."""
+"""Load and run a version in a process of its own, and report the result however it ended."""
 
 from __future__ import annotations
 

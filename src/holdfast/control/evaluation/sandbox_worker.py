@@ -82,7 +82,7 @@ def _try(request: dict[str, Any], directory: Path, diary: _Diary) -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # The very bytes that were hashed: the file may be another one by now (reliability A9).
+    # The very bytes that were hashed: the file may be another one by now.
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     diary.note(
         "predicting", inputs=_described(session.get_inputs()), outputs=_described(session.get_outputs())

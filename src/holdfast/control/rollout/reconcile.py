@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, assert_never
 
-from holdfast.control.collect.log_summary import refuse_unguarded
 from holdfast.control.evaluation import eligibility
 from holdfast.control.rollout import compatibility, drill_traffic, pushes, webhooks
 from holdfast.control.rollout.traffic import traffic_of
-from holdfast.errors import ConflictError, NotFoundError, RefusedError
+from holdfast.errors import NotFoundError, RefusedError
 from holdfast.monitor.latency import Histogram, merge, quantile_seconds
 from holdfast.records import DAY_US, EVERYTHING_PPM, Verdict
 from holdfast.rollout import Canary, Event, MetricState, State, begin_step, decide, freeze_levels, next_state
@@ -51,7 +50,7 @@ from holdfast.store.serving import servers
 from holdfast.store.telemetry import request_counts
 
 if TYPE_CHECKING:
-    from holdfast.declaration import Model
+    pass
 
 DECISIONS_AT_ONCE: Final = 4
 """A round takes few decisions: each has its effect on the traffic before the next is due."""
@@ -82,45 +81,6 @@ class Transition:
     step: int | None = None
     harm: str = ""
     verdicts: Verdicts | None = None
-
-
-def begin(store: Store, model: Model, version: str, *, actor: str, now_us: int) -> int:
-    """Request the rollout of `version`, which the control loop carries; return the number of the rollout.
-
-    A repeated request for what is under way returns its number and writes nothing.
-
-    Raises
-    ------
-    NotFoundError
-        HF303 for an unknown version or one of another model.
-    RefusedError
-        HF403 for one that is no qualified candidate, is the champion already, or has yet to pass a compatibility test with the
-        runtime in force; HF406 for a tainted one.
-    InputError
-        HF107 if the policy guards slices by a column that the version or the champion does not have.
-    ConflictError
-        HF404 while another version is under way.
-    """
-    with store.ledger.read() as connection:
-        refuse_unqualified(connection, model.name, version)
-        plan = traffic_plans.newest(connection, model.name)
-        current = rollouts.under_way(connection, model.name)
-    if current is None:  # a rollout that is under way is not begun again
-        refuse_unguarded(store, model.rollout, version, None if plan is None else plan.champion)
-    with store.ledger.write() as connection:
-        taints.refuse(connection, "version", version)
-        current = rollouts.under_way(connection, model.name)
-        if current is not None and current.challenger == version:
-            return current.rollout_id
-        plan = traffic_plans.newest(connection, model.name)
-        if plan is not None and drills.moves_users(connection, model.name, plan.plan_id):
-            raise ConflictError(
-                "HF404",
-                f"a live rollback drill has all users of {model.name!r}",
-                state="nothing was written",
-                next_command="the same command again, in a minute",
-            )
-        return insert(connection, model.name, version, model.rollout.to_json(), actor=actor, now_us=now_us)
 
 
 def insert(

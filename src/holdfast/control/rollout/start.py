@@ -75,8 +75,19 @@ class Requested:
 def request(store: Store, model: Model, version: str, *, actor: str, now_us: int) -> Requested:
     """Roll `version` out: at once, or by the policy's `newer_version` after the rollout under way.
 
-    A live drill ends early. Raises as `reconcile.begin` does; not for the champion or a live drill, and HF404 for another
-    rollout only by the policy "refuse".
+    A live drill ends early. A repeated request writes nothing.
+
+    Raises
+    ------
+    NotFoundError
+        HF303 for an unknown version or one of another model.
+    RefusedError
+        HF403 for one that is no qualified candidate, or has yet to pass a compatibility test with the runtime in force; HF406
+        for a tainted one.
+    InputError
+        HF107 if the policy guards slices by a column that the version or the champion does not have.
+    ConflictError
+        HF404 while another version is under way and the policy's `newer_version` is "refuse".
     """
     policy = model.rollout
     with store.ledger.read() as connection:

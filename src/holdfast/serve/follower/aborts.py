@@ -1,7 +1,7 @@
 """Abort a version on this server, and follow the aborts of this machine's other servers and commands.
 
 An abort is on disk and out of the traffic before the response goes out. The abort file is followed in a thread that never
-touches the ledger, so that no ledger can delay a rollback (P7): it calls stat(2) on one file fifty times a second. Aborts
+touches the ledger, so that no ledger can delay a rollback: it calls stat(2) on one file fifty times a second. Aborts
 apply at once, with versions that are loaded already.
 """
 

@@ -1,7 +1,7 @@
 """Follow the traffic plan: a thread that reads the ledger, has versions loaded, and switches to a new plan.
 
 No request waits for it. A ledger that is gone, hung or damaged stops this thread alone: the server goes on with the newest
-plan that it could verify, and a fresh start finds that plan in its local copy (R135, reliability F10, D7). The current and
+plan that it could verify, and a fresh start finds that plan in its local copy (R135). The current and
 the previous champion are both loaded, so that a rollback is one assignment (R113).
 """
 

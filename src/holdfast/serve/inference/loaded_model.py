@@ -1,6 +1,6 @@
 """A loaded version: its ONNX Runtime session, and the metadata of its file.
 
-The verified bytes are the loaded bytes: nothing is read twice (reliability A9), nothing is unpickled.
+The verified bytes are the loaded bytes: nothing is read twice, nothing is unpickled.
 """
 
 from __future__ import annotations

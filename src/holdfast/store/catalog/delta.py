@@ -254,8 +254,7 @@ def _publish_table(
             mode="error",
             partition_by=[],
         )
-        # deltalake syncs nothing by itself, and a commit file of length zero would read as an empty table
-        # (F1, F2).
+        # deltalake syncs nothing by itself, and a commit file of length zero would read as an empty table.
         fsync.sync_tree(draft / "_delta_log")
         fsync.replace(draft / CHECKSUM_FILE, json.dumps(file_checksums(draft)).encode())
         _settle(draft, target)

@@ -2,7 +2,7 @@
 
 A lease is taken over by *observed change*. A process that wants it remembers the row and when, on its own clock, it first saw
 it so. Only if the row stays unchanged for the whole duration of the lease, the holder is considered dead. The clocks of two
-machines are never compared (reliability D6). A wrong conclusion does no harm: every write under a lease asserts the epoch in
+machines are never compared. A wrong conclusion does no harm: every write under a lease asserts the epoch in
 its own transaction, and a lease that was taken over has a larger one.
 """
 

@@ -1,7 +1,7 @@
 """The store, a directory of files, and the ledger that catalogs them: one SQL database, opened the same way everywhere.
 
-SQLite runs in WAL mode with synchronous=FULL, so that an acknowledged transaction survives a power failure (reliability
-F12), with one writer at a time through BEGIN IMMEDIATE. PostgreSQL has one writer at a time through a lock (`postgres.py`)
+SQLite runs in WAL mode with synchronous=FULL, so that an acknowledged transaction survives a power failure, with
+one writer at a time through BEGIN IMMEDIATE. PostgreSQL has one writer at a time through a lock (`postgres.py`)
 and runs the same statements.
 
 The first process that opens a ledger creates it with the tables of `schema`, or migrates it, in one transaction. Only an older

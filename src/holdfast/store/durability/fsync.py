@@ -1,6 +1,6 @@
 """Durable writes: bytes are synced, then their name, and only then acknowledged.
 
-The guarantee holds for file systems that honour fsync (reliability F1, F5).
+The guarantee holds for file systems that honour fsync.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def read(
     *,
     at_least: tuple[str, Any] | None = None,
 ) -> pl.DataFrame:
-    """Return the rows of `files`, one after the other; each file's SHA-256 and page checksums are verified (F3).
+    """Return the rows of `files`, one after the other; each file's SHA-256 and page checksums are verified.
 
     Parameters
     ----------

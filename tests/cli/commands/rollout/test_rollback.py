@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from holdfast.cli.app import app, load_commands
 from holdfast.control.evaluation import eligibility
-from holdfast.control.rollout import abort_sync, reconcile
+from holdfast.control.rollout import abort_sync, reconcile, start
 from holdfast.control.rollout.reconcile import Transition
 from holdfast.rollout import Canary, Event, State
 from holdfast.rollout.model.abort import Abort
@@ -63,7 +63,7 @@ def canary(postgres: Postgres, tmp_path: Path) -> Iterator[tuple[World, Served]]
             versions.set_state(connection, version, "qualified", before="registered")
     world.plan("tenth")
     model: Any = SimpleNamespace(name=MODEL, rollout=Canary(steps=(10, 100)))
-    number = reconcile.begin(world.store, model, world.names["half"], actor="ann", now_us=_now_us())
+    number = start.request(world.store, model, world.names["half"], actor="ann", now_us=_now_us()).rollout
     with world.store.ledger.write() as connection:
         row = rollouts.under_way(connection, MODEL)
         assert row is not None

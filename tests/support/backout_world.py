@@ -99,10 +99,10 @@ def served(store: Store) -> dict[tuple[str, str, int], float]:
 
 
 def never_saw(root: Path, directory: Path, loads: Mapping[tuple[str, int], int]) -> Store:
-    """A store of `loads` (feed and hour: variant) alone, which never saw anything else."""
+    """A store of `loads` (feed and hour: variant) alone, in their order, which never saw anything else."""
     store = Store.open(root)
     by_name: dict[str, Feed] = {feed.name: feed for feed in FEEDS}
-    for (feed, hour), variant in sorted(loads.items()):
+    for (feed, hour), variant in loads.items():
         load(store, directory, by_name[feed], hour, variant)
     return store
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from holdfast.control.backout import backout
 from holdfast.control.collect import collector
 from holdfast.control.drills import live
+from holdfast.control.ingest import online_features
 from holdfast.control.loop import Concern
 from holdfast.control.probing.probe import probe
 from holdfast.control.reports import traffic_comparison
@@ -13,6 +16,8 @@ from holdfast.control.rollout import abort_sync, post_promotion, reconcile, star
 from holdfast.store import Store
 from holdfast.store.db import leases
 
+_REFRESH_US: Final = 30_000_000
+
 
 def concerns() -> dict[str, Concern]:
     """Return the concerns of a round, by name and in order."""
@@ -20,6 +25,7 @@ def concerns() -> dict[str, Concern]:
         "collecting the logs": collector.collect,
         "joining labels": collector.join,
         "carrying back-outs on": _carry_back_outs_on,
+        "keeping online values in step": _KeepOnlineValues(),
         "bringing aborts into the ledger": abort_sync.carry,
         "probing the servers": probe,
         "starting the queued rollout": start.begin_queued,
@@ -39,3 +45,15 @@ def _carry_back_outs_on(store: Store, _model: str, _lease: leases.Lease, *, now_
 def _end_drills(store: Store, model: str, _lease: leases.Lease, *, now_us: int) -> None:
     """End drills of any process. The state before is restored only where no other process has written since."""
     live.clean_up(store, model, now_us=now_us)
+
+
+class _KeepOnlineValues:
+    """Refresh online values every half minute: only a process that was killed after a load leaves something to do."""
+
+    def __init__(self) -> None:
+        self._next_us = 0
+
+    def __call__(self, store: Store, _model: str, _lease: leases.Lease, *, now_us: int) -> None:
+        if now_us >= self._next_us:
+            self._next_us = now_us + _REFRESH_US
+            online_features.refresh(store, now_us=now_us)

@@ -45,7 +45,8 @@ class Feed:
         without an entry is delivered under the contract's name.
     group
         Feeds of one group enter a snapshot and are backed out together, period by period; None for a feed of its own.
-        Their batches belong together by period, whatever their ids are.
+        Their batches belong together by period, whatever their ids are. What waits for other feeds of the group is in no
+        online value.
     expects
         What each delivery is expected to be as a whole. A delivery that breaks an expectation is reported, makes the feed
         suspect, or is refused, by the level of the expectation.

@@ -17,6 +17,7 @@ from polars.exceptions import PolarsError
 from holdfast.control.backout.dangling_references import find_dangling, find_dependents
 from holdfast.control.backout.impact import loads_of_batch, loads_of_plan, make_plan, recompute_all
 from holdfast.control.ingest import lookups
+from holdfast.control.ingest.online_features import try_refresh
 from holdfast.control.rollout.failover import Cause, fail_over
 from holdfast.errors import ConflictError, HoldfastError, UnavailableError
 from holdfast.feeds import Feed
@@ -30,7 +31,7 @@ from holdfast.store.catalog import batches, delta, online_features
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.durability.failpoints import failpoint
-from holdfast.store.feeds import admissions, violations
+from holdfast.store.feeds import admissions, violations, withheld_loads
 from holdfast.store.maintenance import repairs
 from holdfast.tables.backout import (
     BackoutPlan,
@@ -200,6 +201,9 @@ def _execute(store: Store, row: BackoutRow, now_us: int) -> None:
     if row.steps_done == 0:
         row = _remove(store, row, now_us)
         failpoint("backout.removed")
+    # Loads that refer to the removed rows are suspect now, and others of the group may lack a sibling, or have lost the feed
+    # that they waited for.
+    try_refresh(store, now_us=now_us)
     while row.steps_done < len(row.plan.steps):
         step = row.plan.steps[row.steps_done]
         match step:
@@ -240,7 +244,7 @@ def _remove(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
             or find_dependents(connection, loads) != left.dependents
             or any(batches.has_feed_changed(connection, each.feed, each.basis) for each in recomputed)
             # An acceptance makes no table version, and the values computed here lack the accepted rows.
-            or any(violations.suspect_loads(connection, each.feed) != each.suspect for each in recomputed)
+            or any(withheld_loads.find(connection, each.feed) != each.withheld for each in recomputed)
         ):
             raise ConflictError("HF304", f"back-out of {batch} failed: the rows of its group have changed")
         plan = make_plan(connection, store, batch, removed, recomputed, left)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.control.backout.dangling_references import Dangling
-from holdfast.control.backout.online_recompute import Recomputation, recompute
+from holdfast.control.ingest.online_recompute import Recomputation, recompute
 from holdfast.control.rollout.failover import plan_failover
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.features import aggregates_from_json

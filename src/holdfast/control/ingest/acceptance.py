@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from holdfast.control.ingest.online_features import refresh
 from holdfast.errors import NotFoundError
 from holdfast.feeds.groups import FeedGroup, find_lacking_feeds
-from holdfast.records import BatchId, Level
+from holdfast.records import BatchId
 from holdfast.store import Store
-from holdfast.store.catalog import batches, online_features, snapshots
+from holdfast.store.catalog import snapshots
 from holdfast.store.db import events
 from holdfast.store.feeds import admissions, violations
 from holdfast.store.feeds.violations import ViolationRow
@@ -46,10 +47,9 @@ class AcceptedAll:
 def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int) -> Accepted:
     """Record in one transaction that `actor` accepts every open violation of `batch`, because of `reason`.
 
-    The feed flows again when no other batch of it is suspect. The next `backfill` or load of the feed makes the online values
-    of its rows. Accepting a refused delivery loads nothing: it settles the
-    refusal, and the feed refuses no more if it was the last. Raises `NotFoundError` HF410 when the batch has no
-    open violation.
+    The feed flows again when no other batch of it is suspect, and servers read the online values of its rows. Accepting a
+    refused delivery loads nothing: it settles the refusal, and the feed refuses no more if it was the last. Raises
+    `NotFoundError` HF410 when the batch has no open violation.
 
     Parameters
     ----------
@@ -69,10 +69,6 @@ def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int
                 state="nothing was changed",
                 next_command=f"holdfast feeds {batch.feed}",
             )
-        if any(row.level is Level.ERROR and row.check_name != violations.REREGISTERED for row in open_ones):
-            for load in batches.loads(connection, batch):
-                if load.live:
-                    online_features.reopen(connection, batch.feed, load.table_version)
         explanation = f"{reason}; accepted: {'; '.join(row.explanation for row in open_ones)}"
         events.append(
             connection, at_us=now_us, kind=ACCEPTED, subject=str(batch), explanation=explanation, actor=actor
@@ -81,6 +77,7 @@ def accept(store: Store, batch: BatchId, *, reason: str, actor: str, now_us: int
         admissions.settle_feed(connection, batch.feed, reason=by, now_us=now_us)
         admissions.settle_refusals(connection, batch.feed, reason=by, now_us=now_us)
         left = tuple(violations.suspect_batches(connection, batch.feed))
+    refresh(store, [batch.feed], now_us=now_us)
     return Accepted(batch, open_ones, left)
 
 
@@ -167,4 +164,5 @@ def accept_incomplete(
             explanation=explanation,
             actor=actor,
         )
+    refresh(store, list(members), now_us=now_us)
     return lacking

@@ -19,7 +19,7 @@ from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import events
 from holdfast.store.db.ledger import ConstraintError, LedgerError, Transaction
 from holdfast.store.durability.failpoints import failpoint
-from holdfast.store.feeds import admissions, loaded_rows, violations
+from holdfast.store.feeds import admissions, loaded_rows, violations, withheld_loads
 from holdfast.store.feeds.admissions import HistoryQuery
 from holdfast.store.files import staging
 
@@ -76,11 +76,6 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
             return Retry(RetryReason.SWEPT)
         version = batches.new_version(connection, f"load {identity}", now_us)
         batches.insert(connection, manifest, staged.files, version)
-        if not suspect:  # servers read no value of a suspect batch before an operator accepts it
-            online_features.upsert(connection, batch.online.values, version)
-        online_features.register(
-            connection, batch.online.complete if suspect else batch.online.definitions, version
-        )
         events.append(
             connection,
             at_us=now_us,
@@ -98,6 +93,7 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
             reason=f"batch {identity.batch}: {admission.describe_loaded(found)}",
             now_us=now_us,
         )
+        _keep_online_values(connection, batch, version)
         loaded_rows.insert_references(connection, identity, manifest.epoch, staged.referred)
         withdraw_filled(connection, batch.feed, identity, now_us)
         if is_other_contract or change is not None:
@@ -105,6 +101,18 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
         failpoint("commit.before_commit")
     failpoint("commit.after_commit")
     return loaded(manifest, staged.facts, version, found)
+
+
+def _keep_online_values(connection: Transaction, batch: AdmittedBatch, version: int) -> None:
+    """Write the values that the batch changes; if it is withheld, record that instead: servers read none of its rows (R15)."""
+    online, manifest = batch.online, batch.staged.manifest
+    load = (manifest.feed, manifest.batch, manifest.epoch)
+    if online.basis is not None and load in withheld_loads.find(connection, manifest.feed):
+        withheld_loads.add(connection, [load])
+        online_features.register(connection, online.complete, version)
+        return
+    online_features.upsert(connection, online.values, version)
+    online_features.register(connection, online.definitions, version)
 
 
 def _has_changed(connection: Transaction, batch: AdmittedBatch) -> bool:
@@ -118,7 +126,7 @@ def _has_changed(connection: Transaction, batch: AdmittedBatch) -> bool:
         or (batch.basis is not None and batches.has_feed_changed(connection, feed.name, batch.basis))
         or (
             batch.online.basis is not None
-            and tuple(violations.suspect_loads(connection, feed.name)) != batch.online.withheld
+            and withheld_loads.find(connection, feed.name) != batch.online.withheld
         )
     )
 
@@ -191,10 +199,6 @@ def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us:
         if any(each.check == place.check_name for each in admission.in_place(feed, facts, history)):
             continue
         violations.withdraw(connection, place.violation_id, now_us=now_us)
-        for load in batches.loads(connection, BatchId(feed.name, place.batch)):
-            # A warning made no batch suspect: the values hold its rows already.
-            if load.live and place.level is Level.ERROR:
-                online_features.reopen(connection, feed.name, load.table_version)
         explanation = (
             f"batch {batch.batch} came and nothing is missing any more; withdrawn: {place.explanation}"
         )

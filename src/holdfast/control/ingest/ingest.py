@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.control.executors.executor import Executor
+from holdfast.control.ingest import online_features
 from holdfast.control.ingest.admit import AdmittedBatch, admit
 from holdfast.control.ingest.commit import commit
 from holdfast.control.ingest.outcome import LoadResult, RefusalError, Retry, RetryReason, recorded
@@ -156,6 +157,7 @@ def publish(
             return admitted
         result = commit(store, admitted, now_us=now_us)
         if isinstance(result, LoadResult) and result.state == "loaded":
+            online_features.refresh_after_load(store, feed, mine, now_us=now_us)
             failpoint("ingest.before_acknowledge")
         if result != Retry(RetryReason.OVERTAKEN):
             return result

@@ -2,20 +2,27 @@
 
 Every definition that was ever declared over a feed goes on being computed while the feed still has its columns: the
 champion may have been trained under a declaration that has changed since, and must meet the values that it knows.
+
+What a snapshot refuses or leaves out is in no value (R15): see `store.feeds.withheld_loads`. A load, an acceptance or a
+back-out may release or hold back other loads than its own; `refresh` then computes what these change. It compares two lists
+in the ledger, so it may be called at any time, and completes what a killed process left.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import polars as pl
+from polars.exceptions import PolarsError
 
 from holdfast.contract.batch.compiler import dtypes
-from holdfast.errors import InputError, UnavailableError
+from holdfast.control.ingest.online_recompute import recompute
+from holdfast.errors import HoldfastError, InputError, UnavailableError
 from holdfast.features.aggregate import Aggregate
 from holdfast.features.asof import aggregate_rows, first_changed_us
 from holdfast.feeds import Feed
@@ -24,7 +31,7 @@ from holdfast.store import Store
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.catalog.online_features import Definition, OnlineValue
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.feeds import violations
+from holdfast.store.feeds import withheld_loads
 from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
 from holdfast.tables.snapshots import LoadKey
@@ -36,8 +43,8 @@ _MOST_ATTEMPTS: Final = 8
 class Computed:
     """Values with the definitions that are complete with them, and the table version that was read for them.
 
-    `basis` is None when no aggregate is kept over the feed: nothing then depends on other batches. `withheld` are the suspect
-    loads whose rows are in no value (R15); `complete` are the definitions that were complete without the batch.
+    `basis` is None when no aggregate is kept over the feed: nothing then depends on other batches. `withheld` are the loads
+    whose rows are in no value (R15); `complete` are the definitions that were complete without the batch.
     """
 
     basis: int | None
@@ -70,13 +77,13 @@ def compute(store: Store, feed: Feed, declared: Sequence[Aggregate], batch: pl.D
     `declared` are those over `feed` that the project declares now; those that it declared before are computed with
     them. Of the rows loaded before, only those are read that a changed value's window can hold; all are read for an
     aggregate whose values lack rows, because it is new or was not declared when they were loaded. The values equal,
-    to the last bit, what all rows of the feed would have given, without those of suspect batches.
+    to the last bit, what all rows of the feed would have given, without those of withheld loads.
     """
     with store.ledger.read() as connection:
         kept = _kept(connection, feed, declared, batch)
         if not kept.definitions:
             return Computed(None)
-        withheld = tuple(violations.suspect_loads(connection, feed.name))
+        withheld = withheld_loads.find(connection, feed.name)
         oldest = _oldest(feed, kept.complete, batch)
         recent = data_files.entries(
             connection,
@@ -103,10 +110,68 @@ def backfill(store: Store, feeds: Sequence[Feed], aggregates: Sequence[Aggregate
     over the same rows gives for it, as far back as the server holds values. Raises `UnavailableError` HF311 when other
     loads come first again and again.
     """
-    return sum(
+    return refresh(store, [feed.name for feed in feeds], now_us=now_us) + sum(
         _backfill(store, feed, [each for each in aggregates if each.over == feed.name], now_us)
         for feed in feeds
     )
+
+
+def refresh(store: Store, feeds: Sequence[str] | None = None, *, now_us: int) -> int:
+    """Compute the values over `feeds`, None for all, that withheld and released loads change; return how many are written.
+
+    One transaction for each feed. When this returns, the values hold every row but those of the loads that are withheld
+    now. Raises `UnavailableError` HF311 when other loads come first again and again.
+    """
+    with store.ledger.read() as connection:
+        kept = online_features.feeds(connection)
+    return sum(_refresh(store, feed, now_us) for feed in kept if feeds is None or feed in feeds)
+
+
+def refresh_after_load(store: Store, feed: Feed, declared: Sequence[Aggregate], *, now_us: int) -> None:
+    """Refresh the values over `feed` and its group after a load, which may have released or held back other loads.
+
+    `declared` are the aggregates over `feed`: one that is new by a withheld batch is computed from the other rows. What
+    fails here fails no load, which is committed: the next load or round of the control loop refreshes again.
+    """
+    with suppress(HoldfastError, OSError, PolarsError):
+        with store.ledger.read() as connection:
+            kept = online_features.feeds(connection)
+            found = withheld_loads.siblings(connection, feed.name) if kept else ()
+        refresh(store, found, now_us=now_us)
+        _backfill(store, feed, declared, now_us)
+
+
+def try_refresh(store: Store, *, now_us: int) -> None:
+    """Refresh all values after a back-out, which is committed and does not fail by what fails here."""
+    with suppress(HoldfastError, OSError, PolarsError):
+        refresh(store, now_us=now_us)
+
+
+def _refresh(store: Store, feed: str, now_us: int) -> int:
+    for _ in range(_MOST_ATTEMPTS):
+        with store.ledger.read() as connection:
+            recorded = withheld_loads.recorded(connection, feed)
+            changed = sorted(set(recorded) ^ set(withheld_loads.find(connection, feed)))
+            if not changed:
+                return 0
+            changed = withheld_loads.live(connection, changed)
+            event_time = withheld_loads.event_time(connection, feed)
+        found = recompute(store, feed, changed, event_time, are_removed=False)
+        with store.ledger.write() as connection:
+            # The binding look, as in `_backfill`.
+            if (
+                batches.has_feed_changed(connection, feed, found.basis)
+                or withheld_loads.find(connection, feed) != found.withheld
+                or withheld_loads.recorded(connection, feed) != recorded
+            ):
+                continue
+            withheld_loads.record(connection, feed, found.withheld)
+            if found.values:
+                version = batches.new_version(connection, f"aggregates over {feed}", now_us)
+                online_features.upsert(connection, found.values, version)
+                online_features.register(connection, found.definitions, version)
+        return len(found.values)
+    raise _overtaken(feed)
 
 
 def _backfill(store: Store, feed: Feed, aggregates: Sequence[Aggregate], now_us: int) -> int:
@@ -115,7 +180,7 @@ def _backfill(store: Store, feed: Feed, aggregates: Sequence[Aggregate], now_us:
             kept = _kept(connection, feed, aggregates, None)
             if not kept.behind:
                 return 0
-            withheld = violations.suspect_loads(connection, feed.name)
+            withheld = withheld_loads.find(connection, feed.name)
             everything = data_files.entries(connection, feed.name, kept.basis, excluded=withheld)
         values = _all(kept.behind, _read(store, feed, everything, kept.behind, None), None)
         made = _Kept(kept.basis, (), kept.behind).definitions
@@ -123,16 +188,20 @@ def _backfill(store: Store, feed: Feed, aggregates: Sequence[Aggregate], now_us:
             # The binding look: a load may have come since the rows were read, and its values would be lost.
             if (
                 batches.has_feed_changed(connection, feed.name, kept.basis)
-                or violations.suspect_loads(connection, feed.name) != withheld
+                or withheld_loads.find(connection, feed.name) != withheld
             ):
                 continue
             version = batches.new_version(connection, f"aggregates over {feed.name}", now_us)
             online_features.upsert(connection, values, version)
             online_features.register(connection, made, version)
         return len(values)
-    raise UnavailableError(
+    raise _overtaken(feed.name)
+
+
+def _overtaken(feed: str) -> UnavailableError:
+    return UnavailableError(
         "HF311",
-        f"other loads of {feed.name} came first {_MOST_ATTEMPTS} times",
+        f"other loads of {feed} came first {_MOST_ATTEMPTS} times",
         state="the aggregates are as they were",
         next_command="the same command again",
     )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select
 
 from holdfast.store.db import schema
 from holdfast.store.db.statements import Prepared, inserting, pieces
@@ -82,12 +82,11 @@ def register(connection: Connection, definitions: Sequence[Definition], table_ve
     connection.execute(statement, [asdict(each) | {"table_version": table_version} for each in definitions])
 
 
-def reopen(connection: Connection, feed: str, table_version: int) -> None:
-    """Record that the values over `feed` lack rows from `table_version` on: of a suspect batch that no longer is."""
-    lacking = update(_DEFINITIONS).where(
-        _DEFINITIONS.c.feed == feed, _DEFINITIONS.c.table_version >= table_version
+def feeds(connection: Connection) -> list[str]:
+    """Return the feeds over which an aggregate is kept, by name."""
+    return list(
+        connection.execute(select(_DEFINITIONS.c.feed).distinct().order_by(_DEFINITIONS.c.feed)).scalars()
     )
-    connection.execute(lacking.values(table_version=table_version - 1))
 
 
 def definitions(connection: Connection, feed: str) -> list[tuple[Definition, int]]:

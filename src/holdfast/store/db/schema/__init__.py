@@ -12,7 +12,7 @@ from holdfast.store.db.schema.backout import backout_batches, backouts, taints
 from holdfast.store.db.schema.catalog import batches, file_row_groups, files, table_versions
 from holdfast.store.db.schema.events import event_cursors, events, leases
 from holdfast.store.db.schema.metadata import METADATA
-from holdfast.store.db.schema.online import online_definitions, online_features
+from holdfast.store.db.schema.online import online_definitions, online_features, online_withheld_loads
 from holdfast.store.db.schema.rollout import (
     compatibility_tests,
     decisions,
@@ -72,6 +72,7 @@ __all__ = [
     "log_positions",
     "online_definitions",
     "online_features",
+    "online_withheld_loads",
     "outcomes",
     "prediction_files",
     "probes",

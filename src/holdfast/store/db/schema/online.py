@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Double, Index, String, Table, Text
 
 from holdfast.store.db.schema.catalog import table_versions
-from holdfast.store.db.schema.metadata import METADATA, key, optional, required
+from holdfast.store.db.schema.metadata import METADATA, key, load_key, optional, required
 
 online_features = Table(
     "online_features",
@@ -29,4 +29,11 @@ online_definitions = Table(
         "table_version", table_versions.c.table_version, "Table version up to which the values are complete."
     ),
     comment="Aggregates whose values are kept up to date.",
+)
+
+online_withheld_loads = Table(
+    "online_withheld_loads",
+    METADATA,
+    *load_key(),
+    comment="Loads whose rows are in no online value: suspect ones, and those that wait for other feeds of their group.",
 )

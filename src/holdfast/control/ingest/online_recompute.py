@@ -1,4 +1,4 @@
-"""Recompute the online features that a backed-out load changed."""
+"""Recompute the online features that loads change: those that are removed, withheld or no longer withheld."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from holdfast.store.backout import backouts
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.catalog.online_features import Definition, OnlineValue
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.feeds import violations
+from holdfast.store.feeds import withheld_loads
 from holdfast.store.files import data_files
 from holdfast.store.files.data_files import FileFacts
 from holdfast.tables.snapshots import LoadKey
@@ -31,16 +31,16 @@ Span: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Recomputation:
-    """The changes of online values when loads of `feed` are removed. Values without a number are to be removed.
+    """The changes of online values over `feed`. Values without a number are to be removed.
 
-    `basis` is the table version that was read, without the `suspect` loads. `definitions` are of the aggregates whose values
+    `basis` is the table version that was read, without the `withheld` loads. `definitions` are of the aggregates whose values
     are complete after this.
     `low_us` and `high_us` bound the event times of requests that a changed value could affect.
     """
 
     feed: str
     basis: int
-    suspect: list[LoadKey]
+    withheld: tuple[LoadKey, ...]
     values: tuple[OnlineValue, ...]
     aggregates: tuple[str, ...]
     definitions: tuple[Definition, ...]
@@ -58,8 +58,10 @@ class Recomputation:
         return sum(value.value is None for value in self.values)
 
 
-def recompute(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str) -> Recomputation:
-    """Return the online values over `feed` that change when `loads` of it are removed. Writes nothing.
+def recompute(
+    store: Store, feed: str, loads: Sequence[LoadKey], event_time: str, *, are_removed: bool = True
+) -> Recomputation:
+    """Return the online values over `feed` that `loads` of it change. Writes nothing.
 
     Parameters
     ----------
@@ -68,13 +70,15 @@ def recompute(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str
     feed
         The feed of the loads.
     loads
-        The loads to remove.
+        The loads to remove, to withhold, or to withhold no longer.
     event_time
-        The column of the feed's event times. An aggregate by this column reads only the rows around the removed ones.
+        The column of the feed's event times. An aggregate by this column reads only the rows around theirs.
+    are_removed
+        The loads go. If it is False, their rows count as the ledger has them: not if they are withheld now, else in full.
 
     Every stored definition is computed, also one that the project no longer declares. The resulting values equal, bit
-    for bit, those of a store that never had the loads. If a file of the loads is unreadable, all values over the feed
-    are recomputed, not only those that its rows could affect.
+    for bit, those of a store that never had the removed and withheld loads. If a file of the loads is unreadable, all
+    values over the feed are recomputed, not only those that its rows could affect.
 
     Raises
     ------
@@ -83,19 +87,19 @@ def recompute(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str
     """
     with store.ledger.read() as connection:
         basis = batches.current_version(connection)
-        suspect = violations.suspect_loads(connection, feed)
+        withheld = withheld_loads.find(connection, feed)
         known = online_features.definitions(connection, feed)
-        removed_files = backouts.files_of(connection, feed, loads)
+        changed_files = backouts.files_of(connection, feed, loads)
     aggregates = [Aggregate.from_dict(json.loads(each.definition_json)) for each, _ in known]
     if not aggregates:
-        return Recomputation(feed, basis, suspect, (), (), (), None, None)
-    without = [*loads, *suspect]
-    removed = _read_removed(store, removed_files, aggregates)
+        return Recomputation(feed, basis, withheld, (), (), (), None, None)
+    without = [*loads, *withheld] if are_removed else withheld
+    rows = _read_changed(store, changed_files, aggregates)
     values: list[OnlineValue] = []
     touched: list[Aggregate] = []
     with store.ledger.read() as connection:
         for aggregate in aggregates:
-            changed = _changed(store, connection, aggregate, removed, basis, without, event_time)
+            changed = _changed(store, connection, aggregate, rows, basis, without, event_time)
             values += changed
             touched += [aggregate] if changed else []
         complete = tuple(
@@ -104,7 +108,7 @@ def recompute(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str
     return Recomputation(
         feed,
         basis,
-        suspect,
+        withheld,
         tuple(values),
         tuple(aggregate.key for aggregate in touched),
         complete,
@@ -121,12 +125,12 @@ def recompute(store: Store, feed: str, loads: Sequence[LoadKey], event_time: str
     )
 
 
-def _read_removed(
-    store: Store, removed_files: Sequence[FileFacts], aggregates: Sequence[Aggregate]
+def _read_changed(
+    store: Store, changed_files: Sequence[FileFacts], aggregates: Sequence[Aggregate]
 ) -> pl.DataFrame | None:
-    """Return the rows to remove; None if they are unreadable, so that a damaged file cannot block a back-out."""
+    """Return the rows of the loads; None if they are unreadable, so that a damaged file cannot block a back-out."""
     try:
-        return data_files.read(store.root, removed_files, _columns(aggregates))
+        return data_files.read(store.root, changed_files, _columns(aggregates))
     except IntegrityError:
         return None
 
@@ -135,22 +139,22 @@ def _changed(
     store: Store,
     connection: Transaction,
     aggregate: Aggregate,
-    removed: pl.DataFrame | None,
+    changed: pl.DataFrame | None,
     basis: int,
-    loads: Sequence[LoadKey],
+    without: Sequence[LoadKey],
     event_time: str,
 ) -> list[OnlineValue]:
     """Return the values of `aggregate` that differ from those of the remaining rows."""
     span, entities = _EVER, None
-    if removed is not None:
-        if not _counts(aggregate, removed):
+    if changed is not None:
+        if not _counts(aggregate, changed):
             return []
-        found = changed_span_us(aggregate, removed)
+        found = changed_span_us(aggregate, changed)
         if found is None:
             return []
         span = found
-        entities = removed[aggregate.by].cast(pl.String).drop_nulls().unique().sort().to_list()
-    rows = _remaining_rows(store, connection, aggregate, basis, loads, event_time, span)
+        entities = changed[aggregate.by].cast(pl.String).drop_nulls().unique().sort().to_list()
+    rows = _remaining_rows(store, connection, aggregate, basis, without, event_time, span)
     made = {(value.entity, value.known_at_us): value for value in _made(aggregate, rows, span)}
     there = {
         (value.entity, value.known_at_us): value

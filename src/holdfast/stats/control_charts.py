@@ -156,12 +156,12 @@ def widen_limit(limit: float, baseline: int) -> float:
     >>> round(widen_limit(3.0, 30), 2), round(widen_limit(3.0, 1000), 2)
     (3.33, 3.01)
     """
-    from scipy import stats  # here, because a server reads declarations too and needs no tail of t
+    from scipy import special  # here, because a server reads declarations too and needs no tail of t
 
     if baseline < 8:
         raise InputError("HF401", f"a chart's baseline has at least 8 values, not {baseline}")
     tail = 1.0 - _NORMAL.cdf(limit)
-    return float(stats.t.isf(tail, baseline - 1)) * math.sqrt(1.0 + 1.0 / baseline)
+    return float(-special.stdtrit(baseline - 1, tail)) * math.sqrt(1.0 + 1.0 / baseline)
 
 
 def _check_positive(kind: str, **facts: float) -> None:

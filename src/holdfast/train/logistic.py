@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.errors import InputError, RefusedError
+from holdfast.errors import InputError, RefusedError, missing_extra
 from holdfast.train.learner import Labels, Matrix, Weights, check_examples
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ Vector = npt.NDArray[np.float64]
 class LogisticRegression:
     """A linear model of the log odds, with a ridge penalty.
 
-    Each feature is shifted by its mean and divided by its standard deviation in the training rows. A missing value
-    (NaN) becomes the feature's mean, which has no effect on the prediction; declare a missing flag to give it one.
+    Scikit-learn fits it, which the extra ``sklearn`` installs. Each feature is shifted by its mean and divided by its
+    standard deviation in the training rows. A missing value (NaN) becomes the feature's mean, which has no effect on the
+    prediction; declare a missing flag to give it one.
 
     Parameters
     ----------
@@ -59,11 +60,14 @@ class LogisticRegression:
     ) -> onnx.ModelProto:
         """Fit on rows `x` with labels `y` and write the formula as ONNX; see `Learner.fit`.
 
-        Raises `RefusedError` HF402 if the solver did not converge.
+        Raises `RefusedError` HF402 if the solver did not converge, `InputError` HF112 without the extra `sklearn`.
         """
         # Imported here: a server reads declarations too and does not train.
-        from sklearn import linear_model
-        from sklearn.exceptions import ConvergenceWarning
+        try:
+            from sklearn import linear_model
+            from sklearn.exceptions import ConvergenceWarning
+        except ModuleNotFoundError as error:
+            raise missing_extra("sklearn", "LogisticRegression", state="nothing was trained") from error
 
         from holdfast.train.conversion_check import check_conversion
 

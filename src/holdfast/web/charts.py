@@ -10,12 +10,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from itertools import cycle, islice
 from typing import Any, Final
 
-import vl_convert
-
 from holdfast.control.reports.status import RolloutStatus
+from holdfast.errors import missing_extra
 from holdfast.monitor.quality import QualityDay
 from holdfast.monitor.usage import Minute
 from holdfast.records import DAY_US, MINUTE_US, canonical_json, sha256_hex
@@ -53,17 +53,28 @@ class Drawings:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def draw(self, spec: Spec) -> str:
-        """Return `spec` as SVG text, from the cache if it is there."""
+        """Return `spec` as SVG text, from the cache if it is there.
+
+        Raises `InputError` HF112 without the extra `charts`.
+        """
         key = sha256_hex(canonical_json(spec))
         with self._lock:
             drawing = self._drawn.get(key)
             if drawing is None:
-                drawing = str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
+                drawing = _svg(spec)
                 self._drawn[key] = drawing
                 while len(self._drawn) > self.keep:
                     self._drawn.popitem(last=False)
             self._drawn.move_to_end(key)
             return drawing
+
+
+def _svg(spec: Spec) -> str:
+    try:
+        converter = import_module("vl_convert")  # 84 MB, for the page alone
+    except ModuleNotFoundError as error:
+        raise missing_extra("charts", "a chart", state="all figures are shown without it") from error
+    return str(converter.vegalite_to_svg(spec, allowed_base_urls=[]))
 
 
 def marks(rollouts: Sequence[RolloutStatus]) -> tuple[Mark, ...]:

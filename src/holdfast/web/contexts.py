@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from holdfast import formatting
 from holdfast.control.reports.status import RolloutStatus, Status, VersionStatus
+from holdfast.errors import InputError
 from holdfast.records import Verdict
 from holdfast.web import formatting as web_formatting
 from holdfast.web.charts import Drawings, Spec, evidence_chart, marks, quality_chart, traffic_chart
@@ -24,10 +25,14 @@ REFRESH_SECONDS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One chart in two widths; the stylesheet shows the one that fits the screen."""
+    """One chart in two widths; the stylesheet shows the one that fits the screen.
+
+    `unavailable` has the reason why it cannot be drawn here, or nothing.
+    """
 
     wide: Markup
     narrow: Markup
+    unavailable: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,5 +213,8 @@ def _drawn(
     narrow = chart(width=NARROW_PIXELS, height=narrow_height)
     if wide is None or narrow is None:
         return None
-    # The SVG comes from our own specification, and Vega escapes the text in it.
-    return Chart(Markup(drawings.draw(wide)), Markup(drawings.draw(narrow)))  # noqa: S704 - see above
+    try:
+        # The SVG comes from our own specification, and Vega escapes the text in it.
+        return Chart(Markup(drawings.draw(wide)), Markup(drawings.draw(narrow)))  # noqa: S704 - see above
+    except InputError as error:
+        return Chart(Markup(), Markup(), unavailable=str(error))

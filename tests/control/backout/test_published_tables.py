@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ from holdfast.control.backout.backout import finish_interrupted, plan_backout
 from holdfast.control.maintenance.compact import compact
 from holdfast.control.maintenance.repair import repair
 from holdfast.control.maintenance.verify import verify
-from holdfast.errors import UnavailableError
+from holdfast.errors import InputError, UnavailableError
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.catalog import delta, snapshots
@@ -245,3 +246,24 @@ def test_every_published_table_has_the_rows_that_are_left(tmp_path_factory, load
             rows.discard(hour)
         assert {table: set(_hours(table)) for table in published} == published
     assert verify(store).findings == ()
+
+
+def test_without_its_extra_nothing_is_exported_and_rows_are_withdrawn_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path / "store")
+    for hour in (0, 3):
+        for feed in (world.FLIGHTS, world.WEATHER):
+            world.load(store, tmp_path, feed, hour)
+    name, table = _published(store)
+    for module in ("deltalake", "deltalake.transaction"):
+        monkeypatch.setitem(sys.modules, module, None)  # as Python sees a package that is not installed
+    world.take_out(store, world.WEATHER, 3)
+    # Only a new table needs deltalake.
+    assert delta.publish(store, name)["flights"] == table
+    made = write(store, snapshots.create, store.root, ["flights"], contract_hash="c", now_us=world.NOW_US)
+    with pytest.raises(InputError, match=r"HF112: exporting Delta tables .*pip install 'holdfast\[delta\]'"):
+        delta.publish(store, made.snapshot)
+    assert not list(delta.published_of(store.root, [made.snapshot], ["flights"]))
+    monkeypatch.undo()
+    assert _hours(table) == [0]

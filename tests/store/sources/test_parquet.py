@@ -7,6 +7,7 @@ from decimal import Decimal
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -94,7 +95,7 @@ def test_a_timestamp_is_a_point_in_time_whatever_its_zone_is_called(zone: str) -
         ("n", pa.array([Decimal("3.00"), Decimal("3.10")], pa.decimal128(20, 2)), [3, None], ["n|not_exact"]),
         ("kg", pa.array([Decimal("0.10"), None], pa.decimal128(38, 18)), [0.1, None], []),
         ("kg", pa.array([Decimal("12345678901234567.89")], pa.decimal128(19, 2)), [None], ["kg|not_exact"]),
-        ("kg", pa.array([1.5], pa.float16()), [1.5], []),
+        ("kg", pa.array([np.float16(1.5)], pa.float16()), [1.5], []),
         ("at", pa.array([date(2026, 1, 1)], pa.date32()), [DAY], []),
         ("at", pa.array([date(2026, 1, 1)], pa.date64()), [DAY], []),
     ],

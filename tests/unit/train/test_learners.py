@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import lightgbm
@@ -189,6 +190,14 @@ def test_a_solver_that_did_not_converge_is_refused() -> None:
     x, y = examples()
     with pytest.raises(RefusedError, match="HF402"):
         LogisticRegression(iterations=1).fit(x, y, NAMES, seed=0)
+
+
+def test_without_its_extra_logistic_regression_names_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # as Python sees a package that is not installed
+    with pytest.raises(InputError, match=r"HF112: LogisticRegression .*pip install 'holdfast\[sklearn\]'"):
+        LogisticRegression().fit(*examples(), NAMES, seed=1)
 
 
 def test_the_rate_is_the_mixed_share_of_the_group() -> None:

@@ -29,7 +29,7 @@ from holdfast.cli.processes.supervisor import OWN, Group
 from holdfast.cli.project import Project, now_us
 from holdfast.control.ingest import ingest
 from holdfast.control.ingest.outcome import LoadResult
-from holdfast.errors import InputError, UnavailableError
+from holdfast.errors import InputError, UnavailableError, missing_extra
 from holdfast.feeds import quarantine_table
 from holdfast.records import Violation
 from holdfast.store import Store
@@ -247,9 +247,4 @@ def _split(directory: Path, first: date, last: date) -> None:
     try:
         runpy.run_path(str(directory / "daily_files.py"))["split"](directory / "incoming", first, last)
     except ModuleNotFoundError as error:
-        raise InputError(
-            "HF201",
-            str(error),
-            state="nothing was loaded",
-            next_command="pip install '.[demo]' in the clone of Holdfast",
-        ) from error
+        raise missing_extra("demo", "the demonstration", state="nothing was loaded") from error

@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
-from holdfast.errors import InputError, UnavailableError
+from holdfast.errors import InputError, UnavailableError, missing_extra
 from holdfast.settings import EXECUTORS
 
 Item = TypeVar("Item")
@@ -205,7 +205,7 @@ def open_executor(kind: str, address: str = "") -> Executor:
     address
         The Ray cluster: "host:port", "auto" for the one that this machine is part of, "" to start one until `close`.
 
-    Raises `InputError` HF103 on another name, or when Ray is not installed, and `UnavailableError` HF302 when the cluster
+    Raises `InputError` HF103 on another name, HF112 when Ray is not installed, and `UnavailableError` HF302 when the cluster
     cannot be reached.
     """
     match kind:
@@ -230,12 +230,7 @@ def _connect_ray(address: str) -> Executor:
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise InputError(
-            "HF103",
-            "Ray is not installed here",
-            state="nothing was changed",
-            next_command="pip install '.[ray]' in the clone of Holdfast",
-        ) from error
+        raise missing_extra("ray", "work on Ray") from error
 
 
 def _gave_up(deaths: int) -> UnavailableError:

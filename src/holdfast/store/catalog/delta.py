@@ -16,20 +16,20 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import Schema
-from deltalake.transaction import AddAction, create_table_with_add_actions
 from sqlalchemy import Connection, select
 
 from holdfast.contract import Contract
-from holdfast.errors import InputError, UnavailableError
+from holdfast.errors import InputError, UnavailableError, missing_extra
 from holdfast.records import canonical_json, sha256_hex
 from holdfast.store.catalog import snapshots
 from holdfast.store.db import schema
@@ -39,6 +39,9 @@ from holdfast.store.durability import file_locks, fsync
 from holdfast.store.files import data_files, parquet
 from holdfast.store.files.data_files import FileFacts
 from holdfast.tables.snapshots import LoadKey
+
+if TYPE_CHECKING:
+    from deltalake import Schema
 
 _BATCHES: Final = schema.batches
 _MOST_ATTEMPTS: Final = 8
@@ -56,6 +59,16 @@ CHECKSUM_FILE: Final = "_holdfast.json"
 """The SHA-256 of each file of the table's log. Delta has none, and other readers pass over names that begin so."""
 
 
+@dataclass(frozen=True, slots=True)
+class AddedFile:
+    """A file that a commit adds, with its statistics as JSON."""
+
+    path: str
+    size: int
+    modification_time: int
+    stats: str
+
+
 def file_checksums(table: Path) -> dict[str, str]:
     """Return the SHA-256 of the commit of the published `table`, by file."""
     commits = sorted((table / "_delta_log").glob("*.json"))
@@ -69,8 +82,8 @@ def publish(store: Store, snapshot: str) -> dict[str, Path]:
 
     Readers see each table's timestamps in UTC, because Delta knows no other zone; the tests read it back by Polars and by
     DuckDB's own extension. Raises `NotFoundError` HF303 for an unknown snapshot, `IntegrityError` HF301 for a missing file,
-    `InputError` HF212 when a column has no type that all its files' values have, and `UnavailableError` HF313 on a file
-    system without hard links.
+    `InputError` HF212 when a column has no type that all its files' values have, HF112 without the extra `delta`, and
+    `UnavailableError` HF313 on a file system without hard links.
     """
     with store.ledger.read() as connection:
         found = snapshots.get(connection, snapshot)
@@ -132,7 +145,7 @@ def withdraw(store: Store, snapshot: str, table: str, *, now_us: int) -> bool:
         if kept == there.keys() and not missing:
             _complete_checksums(directory)
             return False
-        added = [_add_action(_place(store.root, directory, fact), directory, now_us) for fact in missing]
+        added = [_added_file(_place(store.root, directory, fact), directory, now_us) for fact in missing]
         removed = sorted(there.keys() - kept)
         try:
             _commit(directory, removed, added, now_us)
@@ -193,7 +206,7 @@ def _commits(table: Path) -> list[Path]:
     return sorted((table / "_delta_log").glob("*.json"))
 
 
-def _commit(table: Path, removed: Sequence[str], added: Sequence[AddAction], now_us: int) -> None:
+def _commit(table: Path, removed: Sequence[str], added: Sequence[AddedFile], now_us: int) -> None:
     """Write the next Delta version of `table`; raise `FileExistsError` if another process wrote it."""
     at_ms = now_us // 1000
     actions: list[dict[str, object]] = [
@@ -242,15 +255,27 @@ def _complete_checksums(table: Path) -> None:
 def _publish_table(
     root: Path, target: Path, facts: list[FileFacts], contract: Contract | None, created_at_us: int
 ) -> None:
+    transaction = _delta_writer()
     fsync.make_directory(target.parent)
     draft = target.with_name(f"{uuid.uuid4().hex}{DRAFT}")
     lock = file_locks.create_locked(draft, directory=True)
     try:
         placed = [_place(root, draft, fact) for fact in facts]
-        create_table_with_add_actions(
+        added = [_added_file(fact, draft, created_at_us) for fact in placed]
+        transaction.create_table_with_add_actions(
             str(draft),
             _schema(draft, contract),
-            [_add_action(fact, draft, created_at_us) for fact in placed],
+            [
+                transaction.AddAction(
+                    path=each.path,
+                    size=each.size,
+                    partition_values={},
+                    modification_time=each.modification_time,
+                    data_change=True,
+                    stats=each.stats,
+                )
+                for each in added
+            ],
             mode="error",
             partition_by=[],
         )
@@ -262,6 +287,14 @@ def _publish_table(
         shutil.rmtree(draft, ignore_errors=True)
         os.close(lock)
     fsync.sync(target.parent)
+
+
+def _delta_writer() -> ModuleType:
+    """Return `deltalake.transaction`; raise HF112 if it is not installed. Only a new table needs it, no withdrawal."""
+    try:
+        return import_module("deltalake.transaction")
+    except ModuleNotFoundError as error:
+        raise missing_extra("delta", "exporting Delta tables", state="nothing was published") from error
 
 
 def _settle(draft: Path, target: Path) -> None:
@@ -300,13 +333,11 @@ def _link(source: Path, link: Path) -> None:
         ) from error
 
 
-def _add_action(fact: FileFacts, directory: Path, at_us: int) -> AddAction:
-    return AddAction(
+def _added_file(fact: FileFacts, directory: Path, at_us: int) -> AddedFile:
+    return AddedFile(
         path=Path(fact.path).name,
         size=fact.bytes,
-        partition_values={},
         modification_time=at_us // 1000,
-        data_change=True,
         stats=json.dumps({"numRecords": fact.rows} | _column_stats(directory / Path(fact.path).name)),
     )
 
@@ -395,6 +426,8 @@ def _schema(directory: Path, contract: Contract | None) -> Schema:
             state="this table was not published",
             next_command="give the new column of the contract a name of its own, or back out the batches of the old contract",
         ) from error
+    from deltalake import Schema
+
     return Schema.from_arrow(_described(merged, contract))
 
 

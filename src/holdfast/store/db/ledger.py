@@ -227,7 +227,7 @@ def _target(url: str) -> URL:
             state="nothing was changed",
             next_command=(
                 "set HOLDFAST_LEDGER to a URL such as sqlite:////var/lib/holdfast/ledger.db or postgresql://db.example/ledger "
-                "(for which pip install '.[postgres]' in the clone of Holdfast), or leave it out"
+                "(for which pip install 'holdfast[postgres]'), or leave it out"
             ),
         ) from error
     if target.get_backend_name() == "sqlite" and target.database:

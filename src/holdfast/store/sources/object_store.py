@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from holdfast.errors import HoldfastError, InputError
+from holdfast.errors import HoldfastError, missing_extra
 from holdfast.formatting import first_line
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.sources.delivery import (
@@ -136,12 +136,7 @@ def _opened(url: str) -> tuple[ObjectStore, str, str]:
     try:
         from obstore.store import from_url
     except ImportError as error:
-        raise InputError(
-            "HF201",
-            f"the source {shown(url)} needs obstore, which is not installed",
-            state="nothing was loaded",
-            next_command="pip install '.[s3]' in the clone of Holdfast",
-        ) from error
+        raise missing_extra("s3", f"the source {shown(url)}", state="nothing was loaded") from error
     parts = urlsplit(shown(url))
     base = f"{parts.scheme}://{parts.netloc}/"
     try:

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from holdfast.errors import HoldfastError, InputError
+from holdfast.errors import HoldfastError, InputError, missing_extra
 from holdfast.feeds.postgres_query import BatchQuery
 from holdfast.records import check_name, sha256_hex
 from holdfast.settings import resolve
@@ -96,11 +96,7 @@ def _why(name: str, url: str, done: subprocess.CompletedProcess[bytes], limit_by
         case postgres_worker.TOO_LARGE:
             return too_large(name, limit_bytes)
         case postgres_worker.NOT_INSTALLED:
-            return refused(
-                name,
-                "needs adbc-driver-postgresql, which is not installed",
-                next_command="pip install '.[postgres]' in the clone of Holdfast",
-            )
+            return missing_extra("postgres", f"the source {name}", state="nothing was loaded")
         case code:
             return unanswered(name, f"could not be read: the reader ended with status {code} ({message})")
 

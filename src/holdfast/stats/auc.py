@@ -36,11 +36,7 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> float:
     >>> auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
     0.75
     """
-    values, positive = _check_scores(scores, labels)
-    positives = int(positive.sum())
-    negatives = values.size - positives
-    rank_sum = float(_midranks(values)[positive].sum())
-    return (rank_sum - positives * (positives + 1) / 2.0) / (positives * negatives)
+    return _estimate(*_check_scores(scores, labels))
 
 
 def auc_interval(scores: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -58,7 +54,7 @@ def auc_interval(scores: ArrayLike, labels: ArrayLike, confidence: float = 0.95)
     """
     values, positive = _check_scores(scores, labels)
     over_positives, over_negatives = _placements(values, positive)
-    estimate = float(over_positives.mean())
+    estimate = _estimate(values, positive)
     variance = _variance(over_positives) + _variance(over_negatives)
     if variance <= 0.0:
         smaller = min(over_positives.size, over_negatives.size)
@@ -98,6 +94,13 @@ def paired_auc_difference(
     variance = _variance(a_positives - b_positives) + _variance(a_negatives - b_negatives)
     half = two_sided_z(confidence) * math.sqrt(max(0.0, variance))
     return Interval(estimate, max(-1.0, estimate - half), min(1.0, estimate + half))
+
+
+def _estimate(values: Floats, positive: NDArray[np.bool_]) -> float:
+    """Return the AUC, rounded once: sums of midranks are exact, those of placements are not."""
+    positives = int(positive.sum())
+    rank_sum = float(_midranks(values)[positive].sum())
+    return (rank_sum - positives * (positives + 1) / 2.0) / (positives * (values.size - positives))
 
 
 def _placements(values: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, Floats]:

@@ -15,7 +15,7 @@ from holdfast.control.reports.explain import explain
 from holdfast.control.reports.progress import progress
 from holdfast.control.rollout import start
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
-from holdfast.records import Verdict
+from holdfast.records import DAY_US, Verdict
 from holdfast.rollout import State
 from holdfast.rollout.model.abort import REPEATED_US
 from holdfast.rollout.model.drills import DrillKind, DrillResult
@@ -450,6 +450,17 @@ def test_the_first_move_wins(served: World) -> None:
         rollouts.move(connection, before, **values)
     with pytest.raises(ConflictError, match="HF304"), served.store.ledger.write() as connection:
         rollouts.move(connection, before, **values)
+
+
+def test_a_rollout_starts_at_a_few_requests_a_day(served: World) -> None:
+    """The champion's latency was taken from a week, in which few requests a day are never enough."""
+    needed = rollout_world.POLICY.latency_requests
+    days = 30
+    for _ in range(days):
+        served.champion_responses(needed // days + 1)
+        served.now_us += DAY_US
+    served.begin(served.add_version())
+    assert served.reconcile() == ["Start"]
 
 
 def test_a_rollout_that_waits_for_requests_of_the_champion_reports_how_many(served: World) -> None:

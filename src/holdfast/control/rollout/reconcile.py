@@ -13,7 +13,7 @@ from holdfast.control.evaluation import eligibility
 from holdfast.control.rollout import compatibility, drill_traffic, pushes, webhooks
 from holdfast.control.rollout.traffic import traffic_of
 from holdfast.errors import NotFoundError, RefusedError
-from holdfast.monitor.latency import Histogram, merge, quantile_seconds
+from holdfast.monitor.latency import Histogram, quantile_seconds
 from holdfast.records import DAY_US, EVERYTHING_PPM, Verdict
 from holdfast.rollout import Canary, Event, MetricState, State, begin_step, decide, freeze_levels, next_state
 from holdfast.rollout import (
@@ -55,8 +55,11 @@ if TYPE_CHECKING:
 DECISIONS_AT_ONCE: Final = 4
 """A round takes few decisions: each has its effect on the traffic before the next is due."""
 
-LATENCY_LOOKBACK_US: Final = 7 * DAY_US
-"""How far back the champion's latency is looked at when the bound is frozen, microseconds."""
+LATENCY_LOOKBACK_US: Final = (7 * DAY_US, 92 * DAY_US)
+"""How far back the champion's latency is looked at when the bound is frozen, microseconds.
+
+The second applies while the first has too few requests: at ten requests a day, a week never has enough.
+"""
 
 _BEFORE_TRAFFIC: Final = frozenset({State.PENDING, State.SHADOWING})
 
@@ -367,9 +370,13 @@ def _champions_quantile_seconds(
 
 
 def _champions_latency(connection: Transaction, row: RolloutRow, now_us: int) -> Histogram:
-    """Return the latencies of the champion's recent requests."""
-    return merge(
-        each.latency
-        for each in request_counts.since(connection, row.model, now_us - LATENCY_LOOKBACK_US)
-        if each.version == row.champion and each.result == "ok"
-    )
+    """Return the latencies of the champion's recent requests; of older ones too if those are too few."""
+    if row.champion is None:
+        return {}
+    needed = Canary.from_json(row.policy_json).latency_requests
+    found: Histogram = {}
+    for lookback_us in LATENCY_LOOKBACK_US:
+        found = request_counts.latency_of(connection, row.model, row.champion, now_us - lookback_us)
+        if sum(found.values()) >= needed:
+            break
+    return found

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, func, select
 
-from holdfast.monitor.latency import merge
+from holdfast.monitor.latency import Histogram, merge
 from holdfast.monitor.usage import UsageRow
 from holdfast.records import canonical_json
 from holdfast.store.db import rows
@@ -54,6 +54,18 @@ def since(connection: Connection, model: str, since_us: int) -> tuple[UsageRow, 
         rows.record({**row, "latency": _from_text(row["latency_buckets_json"])}, UsageRow)
         for row in connection.execute(query).mappings()
     )
+
+
+def latency_of(connection: Connection, model: str, version: str, since_us: int) -> Histogram:
+    """Return the latencies of the requests that `version` of `model` answered in the minutes from `since_us` on."""
+    counts = request_counts.c
+    query = select(counts.latency_buckets_json).where(
+        counts.model == model,
+        counts.version == version,
+        counts.result == "ok",
+        counts.minute_start_us >= since_us,
+    )
+    return merge(_from_text(text) for text in connection.execute(query).scalars())
 
 
 def minutes_with_requests(connection: Connection, model: str, since_us: int) -> list[int]:

@@ -110,6 +110,25 @@ def test_a_backed_out_batch_of_labels_taints_what_was_trained_on_it(tmp_path: Pa
     assert examples_at(store, MODEL, end + timedelta(days=2)).unlabelled == 0
 
 
+def test_a_correction_before_a_rows_own_label_is_due_counts(tmp_path: Path, store: Store) -> None:
+    load_week(store, tmp_path, 0, labelled=True)
+    soon = timedelta(hours=6)  # the label is due after a day
+    load_labels(store, tmp_path, "corrected", [(0, not is_repaid(0), loan_time(0) + soon)])
+    frame = examples_at(store, MODEL, START + timedelta(weeks=2)).frame
+    assert frame.filter(pl.col("id") == "l0")["repaid"].to_list() == [not is_repaid(0)]
+
+
+def test_a_rows_own_label_that_is_not_due_is_counted_as_not_due_with_a_label_feed(
+    tmp_path: Path, store: Store
+) -> None:
+    load_week(store, tmp_path, 0, labelled=True)
+    load_labels(store, tmp_path, "other", [(1, is_repaid(1), loan_time(1) + LATER)])
+    found = examples_at(store, MODEL, START + timedelta(days=4))
+    assert found.unlabelled == 0
+    assert found.frame.height + found.not_due == A_WEEK
+    assert found.not_due > 0
+
+
 @pytest.mark.parametrize(
     ("declared", "problem"),
     [

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
 from holdfast.errors import InputError
-from holdfast.rollout.model.policy import Canary
+from holdfast.rollout.model.policy import Canary, microseconds
 
 _DAY: Final = timedelta(days=1)
 _PATIENCE: Final = 3.0
@@ -17,6 +17,10 @@ _PATIENCE: Final = 3.0
 _SOON_DAYS: Final = 10.0
 """A suggested rollout takes at most so long, if any of `_STEPS` does."""
 _STEPS: Final = ((1, 5, 25, 50, 100), (5, 25, 50, 100), (10, 50, 100), (25, 50, 100), (50, 100))
+_LABELS_WITHIN: Final = timedelta(days=3)
+"""No step of a suggested policy waits for labels that take longer: each would last at least so long."""
+_BAKE_BEYOND: Final = timedelta(days=7)
+"""How long after the delay of such labels the bake time ends: in it they are judged."""
 _SIZES: Final = ((200, 50), (100, 30), (50, 20))
 """Units and labels of each step; fewer show less, so they come last."""
 
@@ -115,37 +119,38 @@ def suggest(
 ) -> Canary:
     """Return a policy whose rollout ends at this traffic, with the smallest first step that does not take long.
 
-    Parameters are those of `forecast`. Without labels, no step waits for any.
+    Parameters are those of `forecast`. No step waits for labels if there are none, or if they take longer than three days. Such
+    labels are judged as they come, in the steps and in a bake time that is a week longer than their delay.
 
     >>> suggest(units_per_day=100_000) == Canary()
     True
     >>> few = suggest(units_per_day=165)
     >>> few.steps, few.units_per_step, few.timeout.days
     ((25.0, 50.0, 100.0), 200, 15)
+    >>> suggest(units_per_day=100_000, label_delay=timedelta(days=30)) == Canary(labels_per_step=0, bake="37d")
+    True
     """
     found = Canary()
+    waits = labelled_share > 0.0 and label_delay <= _LABELS_WITHIN
+    # Labels that come late delay every step alike, however many requests there are.
+    late_days = label_delay / _DAY if waits else 0.0
+    bake = found.bake if waits or not labelled_share else label_delay + _BAKE_BEYOND
     for units, labels in _SIZES:
         for steps in _STEPS:
-            found = Canary(steps=steps, units_per_step=units, labels_per_step=labels if labelled_share else 0)
+            found = Canary(
+                steps=steps, units_per_step=units, labels_per_step=labels if waits else 0, bake=bake
+            )
             seen = forecast(
                 found, units_per_day=units_per_day, labelled_share=labelled_share, label_delay=label_delay
             )
-            # Labels that come late delay every step alike, however many requests there are.
-            if seen.days <= _SOON_DAYS + len(steps) * (label_delay / _DAY):
+            if seen.days <= _SOON_DAYS + len(steps) * late_days:
                 return _patient(found, seen)
     return _patient(found, seen)
 
 
 def _patient(policy: Canary, seen: Forecast) -> Canary:
     days = math.ceil(_PATIENCE * seen.slowest.days)
-    if days <= policy.timeout_us / 86_400e6:
-        return policy
-    return Canary(
-        steps=policy.steps,
-        units_per_step=policy.units_per_step,
-        labels_per_step=policy.labels_per_step,
-        timeout=timedelta(days=days),
-    )
+    return policy if days <= policy.timeout_us / 86_400e6 else replace(policy, timeout=timedelta(days=days))
 
 
 def to_python(policy: Canary) -> str:
@@ -162,8 +167,11 @@ def to_python(policy: Canary) -> str:
         for name in ("units_per_step", "labels_per_step")
         if getattr(policy, name) != getattr(usual, name)
     ]
-    if policy.timeout != usual.timeout:
-        given.append(f'timeout="{policy.timeout_us // 86_400_000_000}d"')
+    given += [
+        f'{name}="{microseconds(getattr(policy, name)) // 86_400_000_000}d"'
+        for name in ("timeout", "bake")
+        if getattr(policy, name) != getattr(usual, name)
+    ]
     return f"Canary({', '.join(given)})"
 
 

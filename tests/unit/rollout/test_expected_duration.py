@@ -43,3 +43,13 @@ def test_a_suggested_policy_ends(units_per_day: float, labelled_share: float, de
     assert found.ends
     # Room for days with less traffic, wherever the default timeout is not enough by itself.
     assert found.timeout_days >= min(3.0, 2.9 * found.slowest.days)
+
+
+@pytest.mark.parametrize("units_per_day", [40.0, WEEK, 1e6])
+def test_labels_that_take_weeks_delay_no_step_of_a_suggested_policy(units_per_day: float) -> None:
+    known = {"units_per_day": units_per_day, "label_delay": timedelta(days=35)}
+    policy = suggest(**known)  # type: ignore[arg-type]
+    assert policy.labels_per_step == 0
+    assert policy.bake == timedelta(days=42)
+    assert forecast(policy, **known).days <= 14.0  # type: ignore[arg-type]
+    assert suggest(units_per_day=1e6, label_delay=timedelta(days=2)).labels_per_step == 50

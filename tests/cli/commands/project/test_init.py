@@ -179,3 +179,71 @@ def test_missing_words_of_numbers_and_label_are_declared_for_texts(project: Proj
     assert (checked["rows"], checked["quarantined"]) == (600, 0)
     source = (project.directory / "model.py").read_text()
     assert 'missing_words=("", "NA"),  # so in this file; as texts of kind too' in source
+
+
+def test_an_event_time_of_an_hour_that_the_clock_shows_twice_is_quarantined(project: Project) -> None:
+    rows = [f"{n},{'yn'[n % 2]},2025-10-{20 + n % 7:02d} 1{n % 10}:00:00" for n in range(300)]
+    (project.directory / "rows.csv").write_text(
+        "\n".join(["id,hit,at", *rows, "300,y,2025-10-26 02:30:00", ""])
+    )
+    project.run("init", "rows.csv", "--label", "hit", "--tz", "Europe/Amsterdam")
+    checked = project.document("check", "rows", "rows.csv")
+    assert (checked["rows"], checked["quarantined"]) == (301, 1)
+
+
+def applications(days: int, *, known_after: int) -> tuple[list[str], list[str]]:
+    """Rows of an export without labels, four a day, and the lines of their labels that are known by its end."""
+    end = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=days)
+    rows, labels = ["Loan No;Income;Applied"], ["Loan No;Paid?;Known"]
+    for number in range(4 * days):
+        at = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=6 * number)
+        rows.append(f"{number};{number * 37 % 100},5;{at:%d.%m.%Y}")
+        if (known := at + timedelta(days=known_after - number % 5)) < end:
+            labels.append(f"{number};{('ja', 'nein')[number % 3 == 0]};{known:%d.%m.%Y}")
+    return rows, labels
+
+
+def test_labels_in_a_file_of_their_own_are_declared_as_they_come(project: Project) -> None:
+    rows, labels = applications(400, known_after=30)
+    (project.directory / "loans.csv").write_text("\n".join(rows) + "\n")
+    (project.directory / "paid.csv").write_text("\n".join(labels) + "\n")
+    missed = run(project, "init", "loans.csv", "--label", "Paid?", "--key", "Loan No", "--json")
+    assert "labels in a file of their own: --labels FILE" in json.loads(missed.stdout)["error"]["what"]
+    made = project.document(
+        "init", "loans.csv", "--label", "Paid?", "--key", "Loan No", "--labels", "paid.csv"
+    )
+    assert [shlex.split(each)[1:] for each in made["next"][:2]] == [
+        ["ingest", "rows", "loans.csv"],
+        ["ingest", "labels", "paid.csv"],
+    ]
+    for each in made["next"][:2]:
+        project.run(*shlex.split(each)[1:])
+    source = (project.directory / "model.py").read_text()
+    assert 'delay="30d"' in source
+    assert "labels_per_step=0" in source, "no step waits a month"
+    trained = project.document("train")
+    assert trained["rows_unlabelled"] == 1600 - (len(labels) - 1)
+    assert trained["rows_trained"] > 800
+
+
+def test_what_a_file_of_labels_leaves_open_is_requested_with_the_rest(project: Project) -> None:
+    rows, labels = applications(20, known_after=5)
+    (project.directory / "loans.csv").write_text("\n".join(rows) + "\n")
+    named = [line.replace("Loan No", "Number") + ";1.1.2026" for line in labels]
+    (project.directory / "paid.csv").write_text("\n".join(["Number;Paid?;Known;Sent", *named[1:]]) + "\n")
+    refused = run(
+        project, "init", "loans.csv", "--label", "Paid?", "--key", "Loan No", "--labels", "paid.csv", "--json"
+    )
+    what = json.loads(refused.stdout)["error"]["what"]
+    assert "paid.csv has no column 'loan_no', by which a label finds its row" in what
+    assert "which column is the known-at? known, sent are candidates" in what
+    assert not (project.directory / "model.py").exists()
+
+
+def test_the_delay_of_labels_is_found_in_rows_that_have_none_yet(project: Project) -> None:
+    frame = export(when=lambda at: f"{at:%Y-%m-%dT%H:%M:%SZ}", label=("1", "0"))
+    newest = pl.int_range(len(frame), eager=True) >= len(frame) - 48  # ten days, five hours apart
+    frame = frame.with_columns(pl.when(newest).then(pl.lit("")).otherwise(pl.col("Damage?")).alias("Damage?"))
+    written(frame, project.directory / "data.csv", ",")
+    project.run("init", "data.csv", "--label", "Damage?")
+    assert 'delay="10d"' in (project.directory / "model.py").read_text()

@@ -1,0 +1,55 @@
+"""Read a file that a project begins with: its rows, and the form of their values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from holdfast.contract.batch.csv_format import Csv
+from holdfast.contract.profile.infer_form import (
+    FileForm,
+    column_names,
+    header_units,
+    infer_form,
+    infer_separator,
+)
+from holdfast.errors import InputError
+from holdfast.formatting import first_line
+from holdfast.store.sources.csv_reader import read_csv
+from holdfast.store.sources.delivery import LIMIT_BYTES, TooLargeError, UnreadableError
+from holdfast.store.sources.parquet_reader import read_parquet
+
+
+def read_file(path: Path, zone: str, dates: tuple[str, ...], decimal: str) -> tuple[FileForm, list[str]]:
+    """Return the rows of a file with the form of their values, and what the values leave open."""
+    if not path.is_file():
+        raise refusal(f"{path} does not exist", code="HF201")
+    try:
+        if path.suffix == ".parquet":
+            table, _ = read_parquet(path.read_bytes(), LIMIT_BYTES)
+            return from_frame(pl.DataFrame(pl.from_arrow(table))), []
+        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        separator = infer_separator(text.split(b"\n", 1)[0].decode(errors="replace"))
+        form, questions = infer_form(
+            read_csv(text, separator).frame, separator=separator, zone=zone, dates=dates, decimal=decimal
+        )
+    except TooLargeError as error:
+        raise refusal(f"{path} is larger than {LIMIT_BYTES:,} bytes when unpacked", code="HF201") from error
+    except (pl.exceptions.PolarsError, pa.ArrowException, UnreadableError, OSError, ValueError) as error:
+        raise refusal(f"{path} cannot be read: {first_line(error)}", code="HF201") from error
+    return form, list(questions)
+
+
+def from_frame(frame: pl.DataFrame) -> FileForm:
+    """Return the form of rows that have types."""
+    names = column_names(frame.columns)
+    headers = {header: name for header, name in names.items() if header != name}
+    frame = frame.with_columns(pl.col(pl.Date).cast(pl.Datetime("us")))
+    return FileForm(frame.rename(names), Csv(), ("",), headers, header_units(names), is_typed=True)
+
+
+def refusal(what: str, next_command: str = "holdfast init --help", *, code: str = "HF110") -> InputError:
+    """Return the error of a file or option from which no project can be derived."""
+    return InputError(code, what, state="nothing was written", next_command=next_command)

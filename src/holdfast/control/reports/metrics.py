@@ -125,7 +125,8 @@ def _of_health(status: Status, family: _Family) -> Iterable[Metric]:
 
 
 def _of_quality(status: Status, family: _Family) -> Iterable[Metric]:
-    placed = [each for each in status.versions if each.place]
+    # With labels that take longer than a version serves, only versions that have no place any more have labels.
+    placed = [each for each in status.versions if each.place or each.predictions]
     yield family(
         "auc", "AUC of the labelled predictions of the last 60 days, and of the label's delay before.", ("version", "place"),
         [((each.version, each.place), each.auc) for each in placed if each.auc is not None],

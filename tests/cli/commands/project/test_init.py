@@ -245,5 +245,23 @@ def test_the_delay_of_labels_is_found_in_rows_that_have_none_yet(project: Projec
     newest = pl.int_range(len(frame), eager=True) >= len(frame) - 48  # ten days, five hours apart
     frame = frame.with_columns(pl.when(newest).then(pl.lit("")).otherwise(pl.col("Damage?")).alias("Damage?"))
     written(frame, project.directory / "data.csv", ",")
-    project.run("init", "data.csv", "--label", "Damage?")
+    printed = project.run("init", "data.csv", "--label", "Damage?")
+    assert (
+        'the newest 10 days lack labels; load theirs as a feed of its own, Feed(..., labels_for="rows")'
+        in printed
+    )
     assert 'delay="10d"' in (project.directory / "model.py").read_text()
+
+
+def test_rows_with_some_labels_and_a_file_of_later_ones(project: Project) -> None:
+    rows, labels = applications(400, known_after=30)
+    values = dict(line.split(";")[:2] for line in labels[1:1001])
+    own = [f"{rows[0]};Paid?", *(f"{row};{values.get(row.split(';')[0], '')}" for row in rows[1:])]
+    (project.directory / "loans.csv").write_text("\n".join(own) + "\n")
+    (project.directory / "paid.csv").write_text("\n".join([labels[0], *labels[1001:]]) + "\n")
+    made = project.document(
+        "init", "loans.csv", "--label", "Paid?", "--key", "Loan No", "--labels", "paid.csv"
+    )
+    for each in made["next"][:2]:
+        project.run(*shlex.split(each)[1:])
+    assert project.document("train")["rows_unlabelled"] == 1600 - (len(labels) - 1)

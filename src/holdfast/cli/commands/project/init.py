@@ -146,6 +146,11 @@ def init(
         out.print(
             f"  [yellow]known when a prediction is requested?[/] {column}: {escape(reason)}; it is loaded, the model lacks it"
         )
+    if labels is None and delay > 1:
+        out.print(
+            f"  [yellow]labels that come later?[/] the newest {delay} days lack labels; load theirs as a feed of its own, "
+            'Feed(..., labels_for="rows"), or name a first file of them with --labels'
+        )
     where = [] if project == HERE else ["-p", str(project)]
     commands = [
         shlex.join([*words, *where])
@@ -161,7 +166,16 @@ def init(
     for line in commands:
         out.print(f"  [cyan]{escape(line)}[/]")
     found = {"label": columns.label, "key": list(columns.key), "event_time": columns.event_time}
-    out.result({"model_file": str(target), "data": str(data), **found, "known_later": late, "next": commands})
+    out.result(
+        {
+            "model_file": str(target),
+            "data": str(data),
+            **found,
+            "known_later": late,
+            "label_delay_days": delay,
+            "next": commands,
+        }
+    )
 
 
 def _known_late(form: FileForm, roles: Columns) -> dict[str, str]:

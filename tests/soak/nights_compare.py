@@ -19,7 +19,6 @@ from tests.soak.nights_recompute import (
     window,
 )
 
-
 SUMS = 1e-13
 """A sum of thousands of squares depends on its order in its last bits. Counts, AUC and coverage are compared exactly."""
 

@@ -16,6 +16,8 @@ from holdfast.web import rollout_section
 from holdfast.web.app import SECURITY_HEADERS, build_app
 from holdfast.web.charts import Drawings
 from holdfast.web.contexts import Page, page
+from tests.support.labelled import predict
+from tests.support.rollout_world import World
 
 BASE = "http://127.0.0.1:8081"
 
@@ -194,3 +196,16 @@ def test_a_tainted_champion_is_reported_at_the_top(store, history):
     tile = next(each for each in shown.tiles if each.name == "Convergence")
     assert (tile.figure, tile.tone) == ("as declared, tainted", "fail")
     assert "there is no clean fallback version" in tile.detail
+
+
+def test_the_tile_of_a_champion_without_labels_has_the_version_before(tmp_path):
+    """Labels that take weeks come when the version that predicted has been replaced."""
+    world = World.open(tmp_path)
+    before, champion = world.add_version(), world.add_version()
+    world.promote(before)
+    for number in range(40):
+        predict(world.store, number, world.now_us, world.now_us, version=before)
+    world.promote(champion)
+    predict(world.store, 40, world.now_us, world.now_us, version=champion, labelled=False)
+    text = Client(build_app(world.store, "m", clock_us=lambda: world.now_us)).get("/").text
+    assert re.search(rf"0 of its 1 predictions are labelled; {before} had 0\.\d{{3}} of 40 labels", text)

@@ -148,7 +148,15 @@ def _convergence_tile(status: Status) -> Tile:
 
 def _quality_tile(champion: VersionStatus | None, versions: Sequence[VersionStatus]) -> Tile:
     if champion is None or champion.quality.auc is None:
-        return Tile("AUC of the champion", "–", "appears with the first labels")
+        before = next((row for row in versions if row.role == "candidate" and row.auc is not None), None)
+        if champion is None or before is None:
+            return Tile("AUC of the champion", "–", "appears with the first labels")
+        return Tile(
+            "AUC of the champion",
+            "–",
+            f"{champion.labelled:,} of its {champion.predictions:,} predictions are labelled; {before.version} had "
+            f"{web_formatting.number(before.auc)} of {before.labelled:,} labels",
+        )
     auc = champion.quality.auc
     heuristic = next((row for row in versions if row.place == "fallback" and row.auc is not None), None)
     heuristic_text = f"; heuristic {web_formatting.number(heuristic.auc)}" if heuristic is not None else ""

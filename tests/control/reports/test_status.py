@@ -15,6 +15,7 @@ from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.telemetry import outcomes, request_counts, traffic_comparison
 from tests.support.labelled import predict
+from tests.support.rollout_world import World
 
 MODEL = "m"
 NOW_US = 1_790_899_200_000_000 + 5_000_000  # 2026-10-02
@@ -87,3 +88,17 @@ def test_labels_that_come_after_the_window_are_in_the_figures(store: Store) -> N
     assert StatusReader(store, MODEL).read(now_us=NOW_US).coverage.labelled == 0
     found = StatusReader(store, MODEL, label_delay=timedelta(days=61)).read(now_us=NOW_US)
     assert (found.coverage.labelled, len(found.quality) > 0) == (30, True)
+
+
+def test_a_champion_without_labels_is_reported_as_such_while_others_have_labels(tmp_path: Path) -> None:
+    """Labels that take weeks come when the version that predicted has been replaced; "no label has arrived yet" was wrong."""
+    world = World.open(tmp_path)
+    before, champion = world.add_version(), world.add_version()
+    world.promote(before)
+    for number in range(40):
+        predict(world.store, number, world.now_us, world.now_us, version=before)
+    world.promote(champion)
+    for number in range(40, 43):
+        predict(world.store, number, world.now_us, world.now_us, version=champion, labelled=False)
+    found = StatusReader(world.store, MODEL).read(now_us=world.now_us)
+    assert "0 of its 3 predictions are labelled so far" in found.health.sentence

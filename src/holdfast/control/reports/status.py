@@ -358,8 +358,12 @@ def _health_facts(status: Status, overdue: dict[str, int]) -> HealthFacts:
 
 
 def _quality_text(champion: VersionStatus | None) -> str:
-    if champion is None or champion.quality.auc is None:
+    if champion is None or not champion.predictions:
         return ""
+    if (
+        champion.quality.auc is None
+    ):  # others may have labels: those that take weeks come when a version has been replaced
+        return f"{champion.labelled:,} of its {champion.predictions:,} predictions are labelled so far"
     auc = champion.quality.auc
     return f"AUC {auc.estimate:.3f} ({auc.low:.3f} to {auc.high:.3f}) of {champion.labelled:,} labelled predictions"
 

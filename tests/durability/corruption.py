@@ -81,7 +81,7 @@ def build(home: Path, *, compacted: bool) -> Path:
     write(store, snapshots.create, store.root, ["flights"], contract_hash="0" * 64, now_us=NOW_US)
     for rows in (2, 3):
         _version(store, snapshot.snapshot, rows)
-    delta.publish(store, snapshot.snapshot)
+    delta.export(store, snapshot.snapshot, now_us=NOW_US)
     _log(store)
     _predictions(store)
     _shadows(store)
@@ -258,9 +258,13 @@ CASES = (
     Case("prediction log", _nth("log/s1/*.log", 0), _nth("log/s2/*.log", 0)),
     Case("local plan", _nth("serve/m/plan.json", 0), _nth("serve/n/plan.json", 0)),
     Case("local model", _nth("serve/m/*.onnx", 0), _nth("serve/n/*.onnx", 0)),
-    Case("published commit", _nth("published/*/*/_delta_log/*.json", 0), _nth("serve/n/plan.json", 0)),
-    Case("published page checksums", _nth("published/*/*/_holdfast.json", 0), _nth("serve/n/plan.json", 0)),
-    Case("published link", _nth("published/*/*/*.parquet", 0), _nth("published/*/*/*.parquet", 1)),
+    Case(
+        "commit of an exported table", _nth("exported/*/_delta_log/*.json", 0), _nth("serve/n/plan.json", 0)
+    ),
+    Case(
+        "checksums of an exported table", _nth("exported/*/_holdfast.json", 0), _nth("serve/n/plan.json", 0)
+    ),
+    Case("link of an exported table", _nth("exported/*/*.parquet", 0), _nth("exported/*/*.parquet", 1)),
     Case("tombstone", _nth("tombstones/*.json", 0), _nth("tombstones/*.json", 1)),
     Case("snapshot manifest", _nth("snapshots/*.json", 0), _nth("snapshots/*.json", 1)),
     Case("contract copy", _nth("contracts/*.json", 0), _nth("tombstones/*.json", 0)),

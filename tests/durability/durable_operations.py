@@ -58,8 +58,8 @@ def main(root: str) -> None:
     acknowledge("compact")
     snapshot = write(store, snapshots.create, store.root, ["flights"], contract_hash="c", now_us=6)
     acknowledge("snapshot")
-    delta.publish(store, snapshot.snapshot)
-    acknowledge("publish")
+    delta.export(store, snapshot.snapshot, now_us=6)
+    acknowledge("export")
     with store.ledger.write() as connection:
         tombstones.record(store.root, connection, [("flights", "day-1", 0)], backout=1, at_us=7)
     acknowledge("tombstone")

@@ -31,7 +31,7 @@ def test_every_acknowledgement_is_durable(tmp_path: Path) -> None:
         "blob",
         "compact",
         "snapshot",
-        "publish",
+        "export",
         "tombstone",
         "backup",
         "repair",

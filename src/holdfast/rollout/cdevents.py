@@ -1,6 +1,6 @@
 """Translate events of versions into CDEvents, so that existing delivery tools can show them.
 
-By the specification 0.4.1 of CDEvents (https://github.com/cdevents/spec/tree/v0.4.1), carried by CloudEvents 1.0 in JSON
+By the specification 0.5.1 of CDEvents (https://github.com/cdevents/spec/tree/v0.5.1), carried by CloudEvents 1.0 in JSON
 (its "structured mode"). A model is a service, a version its artifact, the evaluation of its gates a run of a test suite. The
 id of an event is a hash of its content, so an event that is sent twice has one id.
 """
@@ -14,7 +14,7 @@ from typing import Final, TypeAlias, TypedDict, assert_never
 
 from holdfast.records import Verdict
 
-SPECIFICATION: Final = "0.4.1"
+SPECIFICATION: Final = "0.5.1"
 
 Json: TypeAlias = dict[str, object]
 
@@ -22,7 +22,7 @@ Json: TypeAlias = dict[str, object]
 class Context(TypedDict):
     """The context of every CDEvent."""
 
-    version: str
+    specversion: str
     id: str
     chainId: str
     source: str
@@ -35,7 +35,6 @@ class Subject(TypedDict):
 
     id: str
     source: str
-    type: str
     content: Json
 
 
@@ -51,7 +50,7 @@ class CDEvent(TypedDict):
 _IDS: Final = uuid.uuid5(uuid.NAMESPACE_URL, "urn:holdfast:cdevents")
 _DEPLOYED: Final = "service.deployed"
 _PUBLISHED: Final = "service.published"
-_TESTED: Final = "dev.cdevents.testsuiterun.finished.0.2.0"
+_TESTED: Final = "dev.cdevents.testsuiterun.finished.0.3.0"
 
 SERVICE_EVENTS: Final[dict[str, tuple[str, ...]]] = {
     "rollout.shadowing": (_DEPLOYED,),  # it runs, and no caller sees its predictions
@@ -63,8 +62,8 @@ SERVICE_EVENTS: Final[dict[str, tuple[str, ...]]] = {
 """The CDEvents of each event of the ledger; each is sent once per rollout."""
 
 _OUTCOMES: Final = {
-    Verdict.PASS: "pass",
-    Verdict.FAIL: "fail",
+    Verdict.PASS: "success",
+    Verdict.FAIL: "failure",
     Verdict.INCONCLUSIVE: "cancel",  # there was not enough to judge by
     Verdict.ERROR: "error",
 }
@@ -173,9 +172,7 @@ def _service(facts: RolloutFacts, kind: str, environment: str) -> CDEvent:
         "reason": facts.explanation,
     }
     chain = f"{facts.serving.model}/rollout/{facts.rollout_id}"
-    return _event(
-        f"dev.cdevents.{kind}.0.2.0", facts, chain, (facts.serving.model, "service"), content, custom
-    )
+    return _event(f"dev.cdevents.{kind}.0.3.0", facts, chain, facts.serving.model, content, custom)
 
 
 def _judgement(facts: GateFacts, environment: str) -> CDEvent:
@@ -194,26 +191,24 @@ def _judgement(facts: GateFacts, environment: str) -> CDEvent:
         "gates": dict(facts.gates),
     }
     chain = f"{facts.judged.model}/version/{facts.judged.version}"
-    subject = (f"{facts.judged.version}/gates/{facts.event_id}", "testSuiteRun")
+    subject = f"{facts.judged.version}/gates/{facts.event_id}"
     return _event(_TESTED, facts, chain, subject, content, custom)
 
 
-def _event(
-    kind: str, facts: Facts, chain: str, subject: tuple[str, str], content: Json, custom: Json
-) -> CDEvent:
+def _event(kind: str, facts: Facts, chain: str, subject: str, content: Json, custom: Json) -> CDEvent:
     model = facts.serving.model if isinstance(facts, RolloutFacts) else facts.judged.model
     source = f"/holdfast/{model}"
     timestamp = datetime.fromtimestamp(facts.at_us / 1e6, UTC).isoformat(timespec="microseconds")
     return {
         "context": {
-            "version": SPECIFICATION,
+            "specversion": SPECIFICATION,
             "id": str(uuid.uuid5(_IDS, f"{source}/{facts.event_id}/{facts.at_us}/{kind}")),
             "chainId": str(uuid.uuid5(_IDS, chain)),
             "source": source,
             "type": kind,
             "timestamp": timestamp.replace("+00:00", "Z"),
         },
-        "subject": {"id": subject[0], "source": source, "type": subject[1], "content": content},
+        "subject": {"id": subject, "source": source, "content": content},
         "customData": custom,
         "customDataContentType": "application/json",
     }

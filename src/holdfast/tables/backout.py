@@ -152,9 +152,22 @@ class ReplaceFallbacks:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawPublished:
-    """Withdraw the rows from published Delta tables, each `<snapshot>/<table>`, by a new Delta version at the same path."""
+    """Withdraw the rows from exported Delta tables, by a new Delta version at the same path.
+
+    `tables` are their paths below the store's root.
+    """
 
     tables: tuple[str, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Return the paths; a plan of an older release has `<snapshot>/<feed>`, below `published/`.
+
+        >>> WithdrawPublished(("s7-0a1b2c3d/weather", "exported/weather")).paths
+        ('published/s7-0a1b2c3d/weather', 'exported/weather')
+        """
+        known = ("exported/", "published/")
+        return tuple(each if each.startswith(known) else f"published/{each}" for each in self.tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,8 +376,8 @@ def _explain_step(step: Step) -> Iterator[str]:
             yield f"{step.model}: remove {', '.join(step.versions)} from the traffic plan; the fallback is {instead}"
         case WithdrawPublished():
             yield (
-                f"withdraw the rows from {counted(len(step.tables), 'published table')}"
-                f"{_listed([f'published/{each}' for each in step.tables])}; readers of an older Delta "
+                f"withdraw the rows from {counted(len(step.tables), 'exported table')}"
+                f"{_listed(step.paths)}; readers of an older Delta "
                 "version, or of a copy, have these rows still"
             )
         case ListPredictions():

@@ -29,22 +29,30 @@ class FileLifetime:
 
 @dataclass(frozen=True, slots=True)
 class ReadableSnapshot:
-    """A readable snapshot: its table version, its tables, and the model versions trained on it that may get traffic."""
+    """A readable snapshot: its table version, its tables, and the model versions trained on it that may get traffic.
+
+    `exported_as` is the exported table whose newest version has it, if any.
+    """
 
     snapshot: str
     table_version: int
     created_at_us: int
     tables: frozenset[str]
     needed_by: tuple[str, ...] = ()
+    exported_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VacuumPlan:
-    """The files to remove, and the snapshots that expire with them. `pinned` gives the reason for each kept snapshot."""
+    """The files to remove, and the snapshots that expire with them. `pinned` gives the reason for each kept snapshot.
+
+    `exported` are the files of older versions of exported tables, which are removed too.
+    """
 
     files: tuple[FileLifetime, ...]
     snapshots: tuple[str, ...]
     pinned: dict[str, str]
+    exported: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -93,6 +101,8 @@ def plan_vacuum(
     for place, snapshot in enumerate(by_age):
         if snapshot.needed_by:
             pinned[snapshot.snapshot] = f"{snapshot.needed_by[0]} was trained on it"
+        elif snapshot.exported_as is not None:
+            pinned[snapshot.snapshot] = f"{snapshot.exported_as} has it"
         elif place < keep_last:
             pinned[snapshot.snapshot] = f"it is one of the newest {keep_last}"
         elif snapshot.created_at_us > since_us:

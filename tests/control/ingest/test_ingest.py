@@ -331,8 +331,8 @@ def test_a_snapshot_stands_still_and_is_read_by_other_engines(
     assert snapshot.rows == 2
     rows = data_files.read_rows(store, snapshot.snapshot, "flights")
     assert rows["id"].to_list() == [0, 1]
-    place = delta.publish(store, snapshot.snapshot)["flights"]
-    assert delta.publish(store, snapshot.snapshot) == {"flights": place}
+    place = delta.export(store, snapshot.snapshot, now_us=1)["flights"]
+    assert delta.export(store, snapshot.snapshot, now_us=1) == {"flights": place}
     utc = rows.with_columns(pl.col("at").dt.convert_time_zone("UTC"))
     assert_frame_equal(pl.read_delta(str(place)), utc)
     by_log = DeltaTable(place).file_uris()

@@ -1,4 +1,4 @@
-"""What happens to versions, reported as CDEvents: by the fields of specification 0.4.1, in order, each at least once."""
+"""What happens to versions, reported as CDEvents: by the fields of specification 0.5.1, in order, each at least once."""
 
 from __future__ import annotations
 
@@ -38,36 +38,35 @@ SERVICES = ("service.deployed", "service.published", "service.upgraded", "servic
 TESTED = "testsuiterun.finished"
 
 
-def schema(kind: str, subject: str, content: dict[str, Any]) -> dict[str, Any]:
-    """The fields that CDEvents 0.4.1 documents for one kind of event."""
+def schema(kind: str, content: dict[str, Any]) -> dict[str, Any]:
+    """The fields that CDEvents 0.5.1 documents for one kind of event."""
     context = _object(
         {
-            "version": {"const": "0.4.1"},
+            "specversion": {"const": "0.5.1"},
             "id": WORDS,
             "source": REFERENCE,
-            "type": {"const": f"dev.cdevents.{kind}.0.2.0"},
+            "type": {"const": f"dev.cdevents.{kind}.0.3.0"},
             "timestamp": WORDS | {"format": "date-time"},
         },
-        schemaUri=WORDS,
+        schemaUri=WORDS | {"format": "uri"},
         chainId=WORDS,
+        links={"type": "array"},
     )
-    about = _object({"id": WORDS, "type": {"const": subject}, "content": content}, source=REFERENCE)
+    about = _object({"id": WORDS, "content": content}, source=REFERENCE)
     return _object({"context": context, "subject": about}, customData={}, customDataContentType=WORDS)
 
 
 SCHEMAS = {
     kind: schema(
         kind,
-        "service",
         _object({"environment": PLACE} | ({} if kind == "service.published" else {"artifactId": WORDS})),
     )
     for kind in SERVICES
 } | {
     TESTED: schema(
         TESTED,
-        "testSuiteRun",
         _object(
-            {"outcome": {"enum": ["pass", "fail", "cancel", "error"]}, "environment": PLACE},
+            {"outcome": {"enum": ["success", "failure", "cancel", "error"]}, "environment": PLACE},
             testSuite=_object({"id": WORDS}, version=WORDS, name=WORDS, uri=WORDS),
             severity={"enum": ["low", "medium", "high", "critical"]},
             reason={"type": "string"},
@@ -90,7 +89,7 @@ CLOUD = _object(
 
 def valid(event: dict[str, Any]) -> str:
     """The kind of `event`, which has the documented fields and no others."""
-    kind = event["context"]["type"].removeprefix("dev.cdevents.").removesuffix(".0.2.0")
+    kind = event["context"]["type"].removeprefix("dev.cdevents.").removesuffix(".0.3.0")
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
     jsonschema.validate(event, SCHEMAS[kind], format_checker=checker)
     jsonschema.validate(cloudevent(event), CLOUD, format_checker=checker)
@@ -158,7 +157,7 @@ def test_the_judgement_of_gates_is_a_test_suite(world) -> None:
         )
     _, (reported,) = cdevents.read(world.store, 0)
     assert valid(reported) == TESTED
-    assert reported["subject"]["content"]["outcome"] == "fail"
+    assert reported["subject"]["content"]["outcome"] == "failure"
     assert reported["customData"]["gates"] == {"loads": "pass", "baseline": "fail"}
 
 
@@ -202,5 +201,5 @@ def test_the_teller_outlives_a_sink_that_is_away(
         return number == 11
 
     exporter.run({"sink": lambda: cdevents.export(world.store, url)}, wait=wait, pause_seconds=0.0)
-    assert [document["type"] for document in hook_server.documents()][-1].endswith("service.published.0.2.0")
+    assert [document["type"] for document in hook_server.documents()][-1].endswith("service.published.0.3.0")
     assert len([record for record in caplog.records if "did not accept" in record.message]) == 1

@@ -53,7 +53,7 @@ def test_lost_bytes_come_back_from_a_link_or_a_backup_and_else_do_not(store: Sto
     rows, kept = _rows(store), tmp_path / "kept"
     backup(store, kept, now_us=2)
     snapshot = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=2)
-    published = delta.publish(store, snapshot.snapshot)["flights"]
+    published = delta.export(store, snapshot.snapshot, now_us=2)["flights"]
     linked = sorted(path.name for path in published.glob("*.parquet"))
     _flip(store.root / "rows" / linked[0])
     done = repair(store, now_us=3)
@@ -104,16 +104,16 @@ def test_a_digest_that_no_file_has_is_not_guessed(store: Store) -> None:
     assert {each.code for each in done.verification.findings} == {"HF305"}
 
 
-def test_published_tables_and_contracts_are_made_again(store: Store) -> None:
+def test_exported_tables_and_contracts_are_made_again(store: Store) -> None:
     snapshot = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=2)
-    published = delta.publish(store, snapshot.snapshot)["flights"]
+    published = delta.export(store, snapshot.snapshot, now_us=2)["flights"]
     commit = next((published / "_delta_log").glob("*.json"))
     commit.write_bytes(b"")
     contracts.copy_path(store.root, loader.CONTRACT.hash).unlink()
     done = repair(store, now_us=3)
     assert sorted(_subjects(done)) == [
         f"contract {loader.CONTRACT.hash[:12]}",
-        f"published/{snapshot.snapshot}/flights",
+        "exported/flights",
     ]
     assert done.verification.findings == ()
     assert commit.stat().st_size > 0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import files as _files_of
 from pathlib import Path
 
 import duckdb
 import polars as pl
+import pyarrow.dataset as ds
 import pytest
+from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
 from holdfast.control.maintenance.compact import compact
@@ -110,7 +113,7 @@ def test_a_table_whose_every_row_waits_reports_it(store: Store) -> None:
 
 
 def test_other_engines_read_exactly_the_rows_of_a_snapshot(store: Store) -> None:
-    """Files that hold rows of other loads too: what is held back or gone is in no published table."""
+    """Files that hold rows of other loads too: what is held back or gone is in no exported table."""
     for day in (1, 2, 3):
         load(store, "flights", f"d{day}", day)
     load(store, "weather", "d1", 1)
@@ -122,7 +125,7 @@ def test_other_engines_read_exactly_the_rows_of_a_snapshot(store: Store) -> None
     (partial,) = _entries(store, after, "flights")
     assert (partial.row_groups, partial.rows) == ((0, 1), 20)
     for made in (before, after):
-        place = delta.publish(store, made.snapshot)["flights"]
+        place = delta.export(store, made.snapshot, now_us=7)["flights"]
         rows = data_files.read_rows(store, made.snapshot, "flights")
         assert rows["id"].to_list() == list(range(10, 30))
         assert_frame_equal(pl.read_delta(str(place)).sort("id"), rows)
@@ -130,12 +133,12 @@ def test_other_engines_read_exactly_the_rows_of_a_snapshot(store: Store) -> None
     assert verify(store).findings == ()
 
 
-def test_a_change_of_zone_is_published_and_a_column_of_two_kinds_is_not(store: Store) -> None:
+def test_a_change_of_zone_is_exported_and_a_column_of_two_kinds_is_not(store: Store) -> None:
     """Timestamps are the same in every zone; words and numbers have no type of a Delta table in common."""
     load(store, "flights", "d1", 1)
     load(store, "flights", "d2", 2, zone="Asia/Tokyo")
     made = snapshot(store, "flights")
-    place = delta.publish(store, made.snapshot)["flights"]
+    place = delta.export(store, made.snapshot, now_us=7)["flights"]
     times = pl.read_delta(str(place))["at"].sort()
     assert times.equals(
         data_files.read_rows(store, made.snapshot, "flights")["at"].dt.convert_time_zone("UTC")
@@ -143,7 +146,7 @@ def test_a_change_of_zone_is_published_and_a_column_of_two_kinds_is_not(store: S
     load(store, "flights", "d3", 3, word=7.5)
     made = snapshot(store, "flights")
     with pytest.raises(InputError, match=r"HF212.*word"):
-        delta.publish(store, made.snapshot)
+        delta.export(store, made.snapshot, now_us=7)
     with pytest.raises(InputError, match=r"HF212.*word"):
         data_files.read_rows(store, made.snapshot, "flights")
 
@@ -152,13 +155,32 @@ def _entries(store: Store, snapshot: Snapshot, table: str) -> list[data_files.Fi
     return read(store, data_files.snapshot_entries, snapshot.snapshot, table)
 
 
+def test_planners_keep_the_file_of_one_day_alone(store: Store) -> None:
+    """DuckDB skips files by numbers and words; it reads no statistics of timestamps, also in tables of others."""
+    for day in range(1, 9):
+        load(store, "flights", f"d{day}", day)
+    place = delta.export(store, snapshot(store, "flights").snapshot, now_us=7)["flights"]
+    ((_, planned),) = _duckdb(
+        f"EXPLAIN ANALYZE SELECT count(*) FROM delta_scan('{place}') WHERE id BETWEEN 40 AND 49"
+    )
+    assert "Scanning Files: 1/8" in str(planned)
+    at = ds.field("at")
+    start = datetime(1970, 1, 5, tzinfo=UTC)
+    one_day = (at >= start) & (at < start + timedelta(days=1))
+    assert len(list(DeltaTable(place).to_pyarrow_dataset().get_fragments(one_day))) == 1
+
+
 def _by_duckdb(table: Path) -> list[tuple[object, ...]]:
+    return _duckdb(f"SELECT id FROM delta_scan('{table}') ORDER BY 1")
+
+
+def _duckdb(query: str) -> list[tuple[object, ...]]:
     extension = next(
         path for path in _files_of("duckdb-extension-delta") or () if path.name == "delta.duckdb_extension"
     ).locate()
     with duckdb.connect() as connection:
         connection.execute(f"LOAD '{extension}'")
-        return connection.execute(f"SELECT id FROM delta_scan('{table}') ORDER BY 1").fetchall()
+        return connection.execute(query).fetchall()
 
 
 def test_labels_that_come_due_make_a_new_snapshot_each_day(store: Store) -> None:

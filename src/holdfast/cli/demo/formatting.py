@@ -39,7 +39,7 @@ NAMES: Final[Mapping[type[Step], str]] = {
     FailOver: "traffic",
     KeepLastResort: "traffic",
     ReplaceFallbacks: "traffic",
-    WithdrawPublished: "published tables",
+    WithdrawPublished: "exported tables",
     ListPredictions: "predictions",
     ListFeedback: "labels",
     Retrain: "train again",

@@ -48,6 +48,25 @@ class ColumnMismatch:
     what: str
 
 
+def column_metadata(contract: Contract) -> dict[str, dict[str, str]]:
+    """Return the units and meanings that `contract` states, by column, under the keys that are read from a source.
+
+    >>> from holdfast.contract import Number, Timestamp
+    >>> columns = Timestamp("at", tz="UTC"), Number("speed", unit="m/s", low=0, high=90)
+    >>> column_metadata(Contract(*columns, key="at", event_time="at"))
+    {'speed': {'unit': 'm/s'}}
+    """
+    stated = {
+        column.name: {"unit": getattr(column, "unit", None), "semantic": column.semantic}
+        for column in contract.columns
+    }
+    found = {
+        name: {key: str(value) for key, value in each.items() if value is not None}
+        for name, each in stated.items()
+    }
+    return {name: each for name, each in found.items() if each}
+
+
 def column_conversion(column: Column, facts: ColumnFacts) -> Conversion | ColumnMismatch | None:
     """Return the conversion that values of `column` need; None if they need none.
 

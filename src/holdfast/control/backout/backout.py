@@ -55,7 +55,7 @@ from holdfast.tables.backout import (
 
 _MOST_ATTEMPTS: Final = 16
 _NOT_OF_THE_TABLE: Final = ("HF205", "HF302", "HF309", "HF311")
-"""Codes of errors that a published table has no part in: of the ledger, and that other writers came first."""
+"""Codes of errors that an exported table has no part in: of the ledger, and that other writers came first."""
 
 Outcome = Literal["backed_out", "carried_on", "already_backed_out"]
 
@@ -274,21 +274,20 @@ def _move_traffic(store: Store, row: BackoutRow, model: str, now_us: int) -> Bac
 
 
 def _withdraw(store: Store, row: BackoutRow, step: WithdrawPublished, now_us: int) -> BackoutRow:
-    """Withdraw the rows from published tables, and count the step as done.
+    """Withdraw the rows from exported tables, and count the step as done.
 
     A table that cannot be rewritten is moved aside, so that it neither blocks the back-out nor keeps the rows.
     """
     moved: dict[str, str] = {}
-    for each in step.tables:
-        snapshot, _, table = each.partition("/")
+    for each in step.paths:
+        table = delta.at(store.root, each)
         try:
-            delta.withdraw(store, snapshot, table, now_us=now_us)
+            delta.withdraw(store, table, now_us=now_us)
         except (HoldfastError, OSError, ValueError, PolarsError) as error:
             if isinstance(error, HoldfastError) and error.code in _NOT_OF_THE_TABLE:
                 raise
-            directory = store.root / delta.PUBLISHED_DIRECTORY / snapshot / table
             with suppress(FileNotFoundError):  # another process has moved it
-                aside = repairs.set_aside(store.root, directory).relative_to(store.root)
+                aside = repairs.set_aside(store.root, table.directory).relative_to(store.root)
                 moved[each] = f"it cannot be rewritten ({first_line(error)}); it was moved to {aside}"
     with store.ledger.write() as connection:
         backouts.advance(connection, row, steps_done=row.steps_done + 1, now_us=now_us)
@@ -296,8 +295,8 @@ def _withdraw(store: Store, row: BackoutRow, step: WithdrawPublished, now_us: in
             events.append(
                 connection,
                 at_us=now_us,
-                kind="published_table.withdrawn",
-                subject=f"published/{each}"[:127],
+                kind="exported_table.withdrawn",
+                subject=each[:127],
                 actor=row.actor,
                 explanation=f"{row.feed}/{row.batch} was backed out, and {reason}",
             )

@@ -191,8 +191,8 @@ def make_plan(
     steps += [TaintVersions(reached)] if reached else []
     for model in dict.fromkeys(models.values()):
         steps += plan_failover(connection, store, model, taints.versions_of(connection, model) | set(reached))
-    published = delta.published_of(store.root, snapshots, [each.load.feed for each in removed])
-    steps += [WithdrawPublished(published)] if published else []
+    exported = delta.holding(store.root, snapshots, [each.load.feed for each in removed])
+    steps += [WithdrawPublished(exported)] if exported else []
     steps.append(ListPredictions(tuple(_predictions(connection, store, models, removed, recomputed))))
     feedback = [backouts.feedback_of(connection, model, version) for version, model in models.items()]
     if any(feedback):

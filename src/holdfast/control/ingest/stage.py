@@ -10,6 +10,7 @@ import polars as pl
 
 from holdfast.contract.batch.compiler import dtypes, to_text_rows
 from holdfast.contract.profile.profile import Profile
+from holdfast.contract.schema.source_metadata import column_metadata
 from holdfast.control.ingest.validate import ValidatedBatch
 from holdfast.feeds import Feed, Manifest, quarantine_table
 from holdfast.feeds.measurements import DeliveryFacts
@@ -95,7 +96,13 @@ def _write(
     slices = [valid.slice(start, size) for start in range(0, valid.height, size)]
     # Before the files: their footers name the contract by its hash.
     contracts.keep_copy(place.root, feed.contract.hash, feed.contract.to_json())
-    written = place.write_parts(feed.name, slices, footer, event_time=feed.contract.event_time)
+    written = place.write_parts(
+        feed.name,
+        slices,
+        footer,
+        event_time=feed.contract.event_time,
+        fields=column_metadata(feed.contract),
+    )
     if not validated.quarantined.is_empty():
         written.append(place.write(quarantine_table(feed.name), to_text_rows(validated.quarantined), footer))
     place.sync()

@@ -88,7 +88,7 @@ def _repairs(store: Store, sources: Sequence[Path], now_us: int) -> Iterator[Rep
             *repairs.rewrite_snapshot_manifests(connection, root),
         ]
     yield from made
-    yield from _published(store)
+    yield from _exported(store, now_us)
     with store.ledger.read() as connection:
         plans = derived_checks.newest_plans(connection)
         made = list(repairs.truncate_torn_tails(connection, root))
@@ -111,19 +111,24 @@ def _lost_loads(store: Store, now_us: int) -> Iterator[Repair]:
         yield Repair(f"batch {feed}/{batch}", "re-registered", proof)
 
 
-def _published(store: Store) -> Iterator[Repair]:
+def _exported(store: Store, now_us: int) -> Iterator[Repair]:
+    """Export damaged tables again. A table loses its older versions; they stay in the directory aside."""
     with store.ledger.read() as connection:
-        damaged = list(derived_checks.published_tables(connection, store.root))
-    for directory, reason in damaged:
-        moved = repairs.set_aside(store.root, directory)
+        damaged = list(derived_checks.exported_tables(connection, store.root))
+    for table, reason in damaged:
+        path, snapshot = str(table.directory.relative_to(store.root)), table.snapshot
+        moved = repairs.set_aside(store.root, table.directory).relative_to(store.root)
         try:
-            delta.publish(store, directory.parent.name)
+            if snapshot is not None:
+                delta.export_to(store, table, snapshot, now_us=now_us)
         except HoldfastError:
+            snapshot = None
+        if snapshot is None:
             proof = f"it {reason}; no snapshot can restore it, and it was moved to {moved}"
-            yield Repair(f"published/{directory.parent.name}/{directory.name}", "withdrawn", proof)
+            yield Repair(path, "withdrawn", proof)
         else:
-            proof = f"it {reason}; it was exported again from the files of its snapshot"
-            yield Repair(f"published/{directory.parent.name}/{directory.name}", "published again", proof)
+            proof = f"it {reason}; it was exported again from {snapshot}, and moved to {moved} before"
+            yield Repair(path, "exported again", proof)
 
 
 def _local_copies(root: Path, plans: dict[str, int]) -> Iterator[Repair]:

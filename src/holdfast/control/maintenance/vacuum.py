@@ -21,7 +21,7 @@ def plan(store: Store, *, now_us: int, keep: timedelta = KEEP, newest: int = NEW
     """Return what `vacuum` would remove at `now_us`; nothing is changed.
 
     The current files of the tables stay, and those of every pinned snapshot: one of a version that may still be given
-    traffic, one of the `newest`, and one younger than `keep`.
+    traffic, one that an exported table has, one of the `newest`, and one younger than `keep`.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def plan(store: Store, *, now_us: int, keep: timedelta = KEEP, newest: int = NEW
         Number of newest snapshots that stay at any age.
     """
     with store.ledger.read() as connection:
-        return retention.plan(connection, now_us=now_us, keep_us=_us(keep), newest=newest)
+        return retention.plan(connection, store.root, now_us=now_us, keep_us=_us(keep), newest=newest)
 
 
 def vacuum(
@@ -45,7 +45,7 @@ def vacuum(
     Raises `ConflictError` HF304 if the plan would differ now; then nothing is removed.
     """
     with store.ledger.write() as connection:
-        retention.remove(connection, shown, now_us=now_us, keep_us=_us(keep), newest=newest)
+        retention.remove(connection, store.root, shown, now_us=now_us, keep_us=_us(keep), newest=newest)
     failpoint("vacuum.after_commit")
     with store.ledger.read() as connection:
         retention.remove_files(connection, store.root, shown)

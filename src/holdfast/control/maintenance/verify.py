@@ -1,6 +1,6 @@
 """Verification of the store against the ledger, and of the ledger against itself.
 
-It checks every file, footer, checksum, count, blob, published table, log and tombstone, and sweeps orphans. It changes
+It checks every file, footer, checksum, count, blob, exported table, log and tombstone, and sweeps orphans. It changes
 nothing else, and may run alongside loaders, servers and the control loop. `repair` repairs.
 """
 
@@ -166,7 +166,10 @@ def _check_derived(store: Store) -> Iterator[Finding]:
         manifests = derived_checks.damaged_manifests(connection, store.root)
         yield from _findings((f"snapshot {name}", reason) for name, reason in manifests)
         for found in (
-            derived_checks.published_tables(connection, store.root),
+            (
+                (table.directory, reason)
+                for table, reason in derived_checks.exported_tables(connection, store.root)
+            ),
             derived_checks.local_copies(store.root, derived_checks.newest_plans(connection)),
             derived_checks.log_segments(connection, store.root),
         ):

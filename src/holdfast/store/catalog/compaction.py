@@ -117,7 +117,8 @@ def write(stage: Stage, table: str, found: Sequence[Source]) -> Compacted:
         (fact.event_time_max_us for fact, _ in found if fact.event_time_max_us is not None), default=None
     )
     described = FileFacts("", table, whole.height, 0, "", None, low_us, high_us)
-    return Compacted(stage.put(parquet.encode_parts(aligned, manifest), described), parts)
+    fields = parquet.field_metadata(stage.root / fact.path for fact, _ in found)
+    return Compacted(stage.put(parquet.encode_parts(aligned, manifest, fields), described), parts)
 
 
 def _frames(root: Path, fact: FileFacts, parts: Sequence[Part]) -> Iterator[pl.DataFrame]:

@@ -6,14 +6,16 @@ A process that dies in between leaves files that no row names; a sweep removes t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, delete, exists, select
 
 from holdfast.errors import ConflictError
-from holdfast.store.catalog.delta import DRAFT, PUBLISHED_DIRECTORY
+from holdfast.store.catalog import delta
+from holdfast.store.catalog.delta_log import DRAFT
 from holdfast.store.db import events, schema
 from holdfast.store.db.statements import pieces
 from holdfast.store.durability.failpoints import failpoint
@@ -28,11 +30,16 @@ _VERSIONS: Final = schema.versions
 _TAINTS: Final = schema.taints
 
 
-def plan(connection: Connection, *, now_us: int, keep_us: int, newest: int) -> VacuumPlan:
+def plan(connection: Connection, root: Path, *, now_us: int, keep_us: int, newest: int) -> VacuumPlan:
     """Return what a vacuum would remove now; see `tables.retention.plan_vacuum`."""
-    return plan_vacuum(
-        _files(connection), _readable_snapshots(connection), now_us=now_us, keep_us=keep_us, keep_last=newest
+    found = plan_vacuum(
+        _files(connection),
+        _readable_snapshots(connection, delta.pinned_snapshots(root)),
+        now_us=now_us,
+        keep_us=keep_us,
+        keep_last=newest,
     )
+    return replace(found, exported=delta.expired_files(root, before_us=now_us - keep_us))
 
 
 def _files(connection: Connection) -> list[FileLifetime]:
@@ -48,7 +55,7 @@ def _files(connection: Connection) -> list[FileLifetime]:
     return [FileLifetime(*row) for row in connection.execute(query)]
 
 
-def _readable_snapshots(connection: Connection) -> list[ReadableSnapshot]:
+def _readable_snapshots(connection: Connection, exported: Mapping[str, str]) -> list[ReadableSnapshot]:
     gone = data_files.vacuumed_snapshots(connection)
     tables: dict[str, set[str]] = {}
     for row in connection.execute(select(_TABLES.c.snapshot, _TABLES.c.table_name)):
@@ -65,17 +72,22 @@ def _readable_snapshots(connection: Connection) -> list[ReadableSnapshot]:
             row.created_at_us,
             frozenset(tables[row.snapshot]),
             tuple(needing.get(row.snapshot, ())),
+            exported.get(row.snapshot),
         )
         for row in connection.execute(select(_SNAPSHOTS))
         if row.snapshot in tables and row.snapshot not in gone
     ]
 
 
-def remove(connection: Connection, shown: VacuumPlan, *, now_us: int, keep_us: int, newest: int) -> None:
+def remove(
+    connection: Connection, root: Path, shown: VacuumPlan, *, now_us: int, keep_us: int, newest: int
+) -> None:
     """Remove what `shown` names from the ledger, and nothing else; `ConflictError` HF304 if the plan would differ by now.
 
     Parameters
     ----------
+    connection, root
+        The ledger, and the root of its store.
     shown
         The plan that the operator saw; `plan` made it with the same `now_us`, `keep_us` and `newest`.
     now_us
@@ -85,7 +97,7 @@ def remove(connection: Connection, shown: VacuumPlan, *, now_us: int, keep_us: i
     newest
         Number of newest snapshots that stay readable.
     """
-    if plan(connection, now_us=now_us, keep_us=keep_us, newest=newest) != shown:
+    if plan(connection, root, now_us=now_us, keep_us=keep_us, newest=newest) != shown:
         raise ConflictError(
             "HF304",
             "snapshots or versions changed while the vacuum was planned",
@@ -108,15 +120,16 @@ def remove(connection: Connection, shown: VacuumPlan, *, now_us: int, keep_us: i
 
 
 def remove_files(connection: Connection, root: Path, removed: VacuumPlan) -> None:
-    """Remove the files of `removed` from the disk, and the published tables of vacuumed snapshots, of any vacuum.
+    """Remove the files of `removed` from the disk, and what older releases published of vacuumed snapshots.
 
     The links of a published table would keep its bytes on the disk.
     """
+    delta.remove_expired(root, removed.exported)
     for file in removed.files:
         (root / file.path).unlink(missing_ok=True)
     known = set(connection.execute(select(_TABLES.c.snapshot)).scalars())
     readable = known - data_files.vacuumed_snapshots(connection)
-    for directory in sorted((root / PUBLISHED_DIRECTORY).glob("*")):
+    for directory in sorted((root / delta.PUBLISHED_DIRECTORY).glob("*")):
         drafts = any(path.name.endswith(DRAFT) for path in directory.iterdir())
         if directory.name not in readable and not drafts:
             shutil.rmtree(directory)

@@ -6,6 +6,7 @@ is gone, and no other process takes the file for abandoned while it holds the lo
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -34,6 +35,24 @@ def create_locked(path: Path, *, directory: bool = False) -> int:
         if path.exists():
             return descriptor
         os.close(descriptor)
+
+
+def lock_existing(path: Path) -> int:
+    """Wait for the lock of `path` and return a descriptor that holds it; closing it ends the lock.
+
+    Raises `FileNotFoundError` if the path is missing, or was removed while another process held the lock.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        same = os.path.samestat(os.fstat(descriptor), path.stat())
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if same:
+        return descriptor
+    os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
 @contextmanager

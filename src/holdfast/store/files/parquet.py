@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 
 import polars as pl
 import pyarrow as pa
@@ -23,6 +24,9 @@ from holdfast.records import canonical_json
 FORMAT: Final = 1
 """Number of the layout of files and manifests; a reader refuses a larger one."""
 
+FieldMetadata: TypeAlias = Mapping[str, Mapping[str, str]]
+"""Metadata of columns by their names, such as {"delay": {"unit": "min"}}."""
+
 _MANIFEST: Final = b"holdfast"
 _LARGE: Final = 5_000
 _SAMPLED: Final = 2_048
@@ -32,17 +36,30 @@ costs more time than the one or two that it saves.
 """
 
 
-def encode(frame: pl.DataFrame, manifest: Mapping[str, str | int]) -> memoryview:
+def encode(
+    frame: pl.DataFrame, manifest: Mapping[str, str | int], fields: FieldMetadata = MappingProxyType({})
+) -> memoryview:
     """Encode `frame` as the bytes of one Parquet file with `manifest` in its footer."""
-    return encode_parts([frame], manifest)
+    return encode_parts([frame], manifest, fields)
 
 
-def encode_parts(parts: Sequence[pl.DataFrame], manifest: Mapping[str, Any]) -> memoryview:
-    """Encode `parts`, all of the same columns, as one Parquet file with a row group for each of them."""
+def encode_parts(
+    parts: Sequence[pl.DataFrame], manifest: Mapping[str, Any], fields: FieldMetadata = MappingProxyType({})
+) -> memoryview:
+    """Encode `parts`, all of the same columns, as one Parquet file with a row group for each of them.
+
+    `fields` is the metadata of columns, which other programs read; Holdfast itself reads the contract instead.
+    """
     rows = sum(part.height for part in parts)
     footer = canonical_json({**manifest, "rows": rows, "format": FORMAT})
     row_groups = [_table(part) for part in parts]
-    schema = row_groups[0].schema.with_metadata({_MANIFEST: footer.encode()})
+    schema = pa.schema(
+        [
+            field.with_metadata(dict(fields[field.name])) if field.name in fields else field
+            for field in row_groups[0].schema
+        ],
+        metadata={_MANIFEST: footer.encode()},
+    )
     # Of a hundred rows a dictionary and statistics cost more time than the rows themselves, and more bytes.
     large = any(table.num_rows >= _LARGE for table in row_groups)
     repeating = _repeating(max(row_groups, key=len)) if large else []
@@ -59,6 +76,22 @@ def encode_parts(parts: Sequence[pl.DataFrame], manifest: Mapping[str, Any]) -> 
         for table in row_groups:
             writer.write_table(table, row_group_size=max(table.num_rows, 1))
     return memoryview(sink.getvalue())
+
+
+def field_metadata(paths: Iterable[Path]) -> FieldMetadata:
+    """Return the metadata of the columns of the first file that has any; files of older releases have none."""
+    for path in paths:
+        try:
+            schema = pq.read_schema(path)
+        except (OSError, pa.ArrowException) as error:
+            raise damaged(path, error) from error
+        found = {field.name: field.metadata for field in schema if field.metadata}
+        if found:
+            return {
+                name: {key.decode(): value.decode() for key, value in each.items()}
+                for name, each in found.items()
+            }
+    return {}
 
 
 def _table(frame: pl.DataFrame) -> pa.Table:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import polars as pl
@@ -89,11 +90,20 @@ class Stage:
         manifest: Mapping[str, str | int],
         *,
         event_time: str | None = None,
+        fields: parquet.FieldMetadata = MappingProxyType({}),
     ) -> list[FileFacts]:
-        """Write `frames` as files of `table`, one thread for each core; their order is kept."""
+        """Write `frames` as files of `table`, one thread for each core; their order is kept.
+
+        Parameters
+        ----------
+        table, frames, manifest, event_time
+            As for `write`.
+        fields
+            Metadata of the columns, for other programs.
+        """
 
         def write(frame: pl.DataFrame, number: int) -> FileFacts:
-            data = parquet.encode(frame, {**manifest, "table": table, "file": number})
+            data = parquet.encode(frame, {**manifest, "table": table, "file": number}, fields)
             low_us, high_us = _bounds_us(frame, event_time)
             return self.put(data, FileFacts("", table, frame.height, 0, "", None, low_us, high_us), number)
 

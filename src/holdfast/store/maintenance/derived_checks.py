@@ -1,12 +1,11 @@
 """Checks of files that are derived from the catalog; each yields (subject, what is wrong).
 
-Published tables, local copies and logs of servers, contract copies, snapshot manifests and tombstones.
+Exported tables, local copies and logs of servers, contract copies, snapshot manifests and tombstones.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,16 +16,7 @@ from holdfast.errors import HoldfastError
 from holdfast.feedback import parse_id
 from holdfast.records import sha256_hex
 from holdfast.store.backout import tombstones
-from holdfast.store.catalog import snapshots
-from holdfast.store.catalog.delta import (
-    CHECKSUM_FILE,
-    PUBLISHED_DIRECTORY,
-    active_files,
-    file_checksums,
-    is_published,
-    name_in_table,
-    publishable,
-)
+from holdfast.store.catalog import delta, delta_log, snapshots
 from holdfast.store.db import schema
 from holdfast.store.db.statements import BACKED_OUT, load_columns
 from holdfast.store.feeds import contracts
@@ -48,40 +38,39 @@ class _State(msgspec.Struct):
     versions: dict[str, dict[str, object]]
 
 
-def published_tables(connection: Connection, root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the published tables that differ from their snapshot: (directory, what is wrong)."""
-    for directory in sorted((root / PUBLISHED_DIRECTORY).glob("*/*")):
-        if directory.suffix:
-            continue
+def exported_tables(connection: Connection, root: Path) -> Iterator[tuple[delta.ExportedTable, str]]:
+    """Yield the exported tables that differ from their snapshot, each with what is wrong."""
+    for table in delta.exported_tables(root):
         try:
-            files = publishable(connection, directory.parent.name, directory.name)
-            reason = _published(root, directory, files)
+            snapshot = delta_log.read(table.directory).snapshot or table.snapshot
+            files = [] if snapshot is None else delta.exportable(connection, snapshot, table.feed)
+            reason = (
+                "its log names no snapshot" if snapshot is None else _exported(root, table.directory, files)
+            )
         except HoldfastError as error:
             reason = error.what
         if reason:
-            yield directory, reason
+            yield table, reason
 
 
-def _published(root: Path, directory: Path, facts: list[FileFacts]) -> str:
+def _exported(root: Path, directory: Path, facts: list[FileFacts]) -> str:
     expected = {Path(fact.path).name: fact for fact in facts if fact.row_groups is None}
+    log = delta_log.read(directory)
     there = {path.name for path in directory.glob("*.parquet")}
-    missing = sorted(expected.keys() - there)
+    missing = sorted((expected.keys() | log.files.keys()) - there)
     if missing:
         return f"its file {missing[0]} is missing"
     for name, fact in expected.items():
         link = directory / name
         if not _same(link, root / fact.path) and sha256_of(link) != fact.sha256:
             return f"its file {name} is not the one of the snapshot"
-    try:
-        checksums = json.loads((directory / CHECKSUM_FILE).read_bytes())
-    except (OSError, ValueError):
+    same = delta_log.has_checksums(directory)
+    if same is None:
         return "its checksum file is missing or cannot be read"
-    if checksums != file_checksums(directory):
+    if not same:
         return "its commit is not the one that was written"
-    wanted = {name_in_table(fact): fact for fact in facts}
-    backed_out = [
-        name for name, rows in active_files(directory).items() if not is_published(name, rows, wanted)
-    ]
+    wanted = {delta.name_in_table(fact): fact for fact in facts}
+    backed_out = [name for name, rows in log.files.items() if not delta.is_exported(name, rows, wanted)]
     return f"its file {backed_out[0]} holds rows that were backed out" if backed_out else ""
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from sqlalchemy import select
 
 from holdfast.store.backout import tombstones
-from holdfast.store.catalog.delta import DRAFT, PUBLISHED_DIRECTORY
+from holdfast.store.catalog.delta import EXPORTED_DIRECTORY, PUBLISHED_DIRECTORY
+from holdfast.store.catalog.delta_log import DRAFT
 from holdfast.store.db import schema
 from holdfast.store.db.ledger import Store
 from holdfast.store.durability import fsync
@@ -95,7 +96,8 @@ def _sweep_blobs(store: Store) -> list[str]:
 
 def _sweep_drafts(store: Store) -> list[str]:
     swept = []
-    for draft in sorted((store.root / PUBLISHED_DIRECTORY).glob(f"*/*{DRAFT}")):
+    patterns = (f"{EXPORTED_DIRECTORY}/*{DRAFT}", f"{PUBLISHED_DIRECTORY}/*/*{DRAFT}")
+    for draft in sorted(path for pattern in patterns for path in store.root.glob(pattern)):
         with seized(draft) as dead:
             if dead:
                 shutil.rmtree(draft)

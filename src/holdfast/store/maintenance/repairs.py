@@ -17,8 +17,7 @@ from holdfast.contract import Contract
 from holdfast.errors import HoldfastError
 from holdfast.records import sha256_hex
 from holdfast.store.backout import tombstones
-from holdfast.store.catalog import snapshots
-from holdfast.store.catalog.delta import PUBLISHED_DIRECTORY
+from holdfast.store.catalog import delta, snapshots
 from holdfast.store.db import schema
 from holdfast.store.db.statements import BACKED_OUT, load_columns, of_load
 from holdfast.store.durability import fsync
@@ -71,7 +70,7 @@ def restore_files(root: Path, damaged: Iterable[Entry], sources: Sequence[Path])
 
 def _find_bytes(root: Path, lost: Entry, sources: Sequence[Path]) -> Path | None:
     name = Path(lost.path).name
-    candidates = list((root / PUBLISHED_DIRECTORY).glob(f"*/*/{name}"))
+    candidates = [table.directory / name for table in delta.exported_tables(root)]
     candidates += (root / SERVERS_DIRECTORY).glob(f"*/{name}.onnx")
     for source in sources:
         candidates += [backup.object_path(source, lost.sha256), source / lost.path]

@@ -112,10 +112,12 @@ def test_the_newest_batch_of_a_feed_is_the_one_loaded_last(run: Run) -> None:
 
 def test_a_tainted_snapshot_is_not_exported(run: Run) -> None:
     deliver(run, 1, 2)
-    first = run("snapshot", "export")[1]["snapshot"]
+    exported = run("snapshot", "export")[1]
+    first = exported["snapshot"]
+    assert exported["tables"]["departures"].endswith("/exported/departures")
     plan = run("backout", "departures", "day-1")[1]
     assert [each["tables"] for each in plan["steps"] if each["step"] == "WithdrawPublished"] == [
-        [f"{first}/departures"]
+        ["exported/departures"]
     ]
     assert run("backout", "departures", "day-1", "--apply", "--reason", "wrong clock")[0] == 0
     status, refused = run("snapshot", "export", first)

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from holdfast.cli.app import command_group
 from holdfast.cli.output import Output
-from holdfast.cli.project import Limit, Run, with_project
+from holdfast.cli.project import Limit, Run, now_us, with_project
 from holdfast.control.training import snapshots
 from holdfast.formatting import counted, timestamp
 from holdfast.store.backout import taints
@@ -150,14 +150,15 @@ def export(
 ) -> None:
     """Export a snapshot as Delta tables over the same files, for Polars, DuckDB, Spark and others.
 
-    A tainted snapshot is refused. When a batch is backed out later, a new Delta version of each table lacks its rows.
+    Each feed has one table, exported/FEED, and each export is its next Delta version. A tainted snapshot is refused. When a
+    batch is backed out later, a new version lacks its rows.
 
     Example: holdfast snapshot export s41-9a3c12ff --format delta
     """
     snapshot = run.snapshot(snapshot)
     with run.store.ledger.read() as connection:
         taints.refuse(connection, "snapshot", snapshot)
-    exported = delta.publish(run.store, snapshot)
+    exported = delta.export(run.store, snapshot, now_us=now_us())
     run.out.print(f"[green]ok[/] snapshot [bold]{snapshot}[/] as {format_} tables")
     for table, path in sorted(exported.items()):
         run.out.print(f"  {table}: {escape(str(path))}")

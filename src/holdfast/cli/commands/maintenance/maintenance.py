@@ -210,14 +210,16 @@ def vacuum(
         run.out.table("Files to delete", ["table", "file", "bytes"], sizes)
     if shown.snapshots:
         run.out.print(f"snapshots that cannot be read without them: {', '.join(shown.snapshots)}")
-    if apply and (shown.files or shown.snapshots):
+    if shown.exported:
+        run.out.print(f"files of older versions of exported tables: {len(shown.exported):,}")
+    if apply and (shown.files or shown.snapshots or shown.exported):
         retention.vacuum(run.store, shown, now_us=now, keep=span, newest=keep_last)
     verb = "deleted" if apply else "would delete"
     files, expired = counted(len(shown.files), "file"), counted(len(shown.snapshots), "snapshot")
     run.out.print(
         f"[green]ok[/] {verb} {files}, {shown.bytes:,} bytes, {expired}; {len(shown.pinned):,} snapshots are pinned"
     )
-    if shown.files and not apply:
+    if (shown.files or shown.exported) and not apply:
         run.out.print("nothing was changed; the same command with --apply does it")
     run.out.result(
         {
@@ -225,6 +227,7 @@ def vacuum(
             "files": [file.path for file in shown.files],
             "bytes": shown.bytes,
             "snapshots": list(shown.snapshots),
+            "exported": list(shown.exported),
             "pinned": shown.pinned,
         }
     )

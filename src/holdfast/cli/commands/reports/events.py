@@ -31,7 +31,7 @@ def events(
         int, typer.Option("--since", min=0, help="Print events after the one with this number.")
     ] = 0,
     cdevents: Annotated[
-        bool, typer.Option("--cdevents", help="Print CDEvents 0.4.1 instead, as JSON, one per line.")
+        bool, typer.Option("--cdevents", help="Print CDEvents 0.5.1 instead, as JSON, one per line.")
     ] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Print new events until Ctrl-C.")] = False,
 ) -> None:

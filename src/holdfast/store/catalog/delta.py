@@ -39,7 +39,6 @@ from holdfast.store.files.data_files import FileFacts
 from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
-_MOST_ATTEMPTS: Final = 8
 
 EXPORTED_DIRECTORY: Final = "exported"
 """Where exported tables lie, under the store's root: `exported/<feed>`."""
@@ -100,11 +99,9 @@ def export_to(store: Store, table: ExportedTable, snapshot: str, *, now_us: int)
     """Make `snapshot` the newest version of `table`, which is created if it is missing. Raises as `export`."""
     if not table.directory.is_dir():
         _create(store, table, snapshot, now_us)
+    _update(store, table, snapshot, now_us)
     # A back-out may have come since the files were read, and its withdrawal may have found no table yet.
-    for _ in range(_MOST_ATTEMPTS):
-        if not _update(store, table, snapshot, now_us):
-            return
-    raise _overtaken(table)
+    withdraw(store, table, now_us=now_us)
 
 
 def exportable(connection: Connection, snapshot: str, table: str) -> list[FileFacts]:

@@ -13,7 +13,8 @@ from holdfast.monitor.usage import UsageRow
 from holdfast.records import DAY_US, MINUTE_US
 from holdfast.store import Store
 from holdfast.store.db import events
-from holdfast.store.telemetry import outcomes, request_counts, traffic_comparison
+from holdfast.store.serving import servers
+from holdfast.store.telemetry import collected_log, outcomes, request_counts, traffic_comparison
 from tests.support.labelled import predict
 from tests.support.rollout_world import World
 
@@ -102,3 +103,22 @@ def test_a_champion_without_labels_is_reported_as_such_while_others_have_labels(
         predict(world.store, number, world.now_us, world.now_us, version=champion, labelled=False)
     found = StatusReader(world.store, MODEL).read(now_us=world.now_us)
     assert "0 of its 3 predictions are labelled so far" in found.health.sentence
+
+
+def test_labels_of_another_model_in_the_store_are_not_counted(store: Store, tmp_path: Path) -> None:
+    """The page of one model showed the labels, and the rejected labels, of every model of the ledger."""
+    predict(store, 1, NOW_US, NOW_US)
+    found = {"m": ["s1", "s-2"], "other": ["s", "s1-2"]}
+    waiting = ["s1-1-7/0", "s-2-1-7/0", "s-1-7/0", "s1-2-1-7/0", "s1-2-1-8/0", "gone-1-1/0"]
+    with store.ledger.write() as connection:
+        for model, names in found.items():
+            for name in names:
+                servers.announce(connection, servers.Server(name, model, "http://h", tmp_path / name, NOW_US))
+        outcomes.add_labels(connection, [outcomes.NewLabel(each, 1.0, "t", NOW_US) for each in waiting])
+        for rejected, name in enumerate(("s1", "s-2", "s", "s1-2"), start=1):
+            place = collected_log.Position(name, 1, 0)
+            collected_log.advance(connection, place, 10, predictions=0, feedback=9, rejected=rejected)
+    labels = StatusReader(store, MODEL).read(now_us=NOW_US).labels
+    assert (labels.taken, labels.waiting, labels.rejected_labels) == (3, 2, 3)
+    labels = StatusReader(store, "other").read(now_us=NOW_US).labels
+    assert (labels.taken, labels.waiting, labels.rejected_labels) == (3, 3, 7)

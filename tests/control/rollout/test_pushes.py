@@ -447,3 +447,18 @@ def test_a_rollback_for_harm_that_is_called_good_later_is_a_needless_one(begin):
     push = history.push()
     assert (push.outcome, push.for_harm, push.detection_us is None) == (PushOutcome.GOOD, True, False)
     assert pushes.totals(pushes.listed(history.world.store, "m")).false_rollbacks == 1
+
+
+def test_labels_that_come_after_the_bake_time_count_for_the_requests_in_it(begin):
+    """R128: labels come weeks later; what was predicted in the bake time was wrong in it, whenever that is known."""
+    history = begin(bake=timedelta(hours=2), rate_margin=None)
+    history.promote()
+    before = history.push().failed_or_wrong
+    history.minutes(3, lambda _version, number: {"probability": 0.1 if number % 50 == 0 else 0.9})
+    wrong = sum(number % 50 == 0 for number in range(history.requested - 299, history.requested + 1))
+    history.world.tick(3 * HOUR_US)
+    assert history.step() == ["EndBake"]
+    history.minutes(2, lambda _version, _number: {"probability": 0.1})  # wrong, but after the bake time
+    assert history.push().failed_or_wrong == before
+    history.label()
+    assert history.push().failed_or_wrong == before + wrong

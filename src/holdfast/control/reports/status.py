@@ -128,7 +128,7 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class LabelStatus:
-    """Counts of labels: received, waiting for their predictions, and rejected."""
+    """Counts of labels of the model: received, waiting for their predictions, and rejected by its servers' logs."""
 
     taken: int
     waiting: int
@@ -272,7 +272,8 @@ class StatusReader:
                 ),
                 distant_events=self._distant,
                 labels=LabelStatus(
-                    *outcomes.count_labels(connection), collected_log.totals(connection).rejected_labels
+                    *outcomes.count_labels(connection, model),
+                    collected_log.totals(connection, model).rejected_labels,
                 ),
                 feeds=batches.totals(connection),
                 feed_states=tuple(admissions.feed_rows(connection)),

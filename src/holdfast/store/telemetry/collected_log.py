@@ -132,10 +132,12 @@ def delete_collected(collected: Sequence[Path], *, keep_bytes: int) -> list[Path
     return removed
 
 
-def totals(connection: Connection) -> Totals:
-    """Return what was collected from all servers since the ledger began."""
-    rows = log_positions.c
+def totals(connection: Connection, model: str | None = None) -> Totals:
+    """Return what was collected from all servers (of `model`) since the ledger began."""
+    rows, servers = log_positions.c, schema.servers
     query = select(total(rows.predictions), total(rows.feedback), total(rows.rejected_labels))
+    if model is not None:
+        query = query.where(rows.server.in_(select(servers.c.server).where(servers.c.model == model)))
     predictions, feedback, rejected = connection.execute(query).one()
     return Totals(predictions, feedback, rejected)
 

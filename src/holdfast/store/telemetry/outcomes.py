@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
 
 from holdfast.errors import ConflictError
 from holdfast.feedback import Joined, Label
 from holdfast.monitor.quality import Outcomes
 from holdfast.records import Arm
 from holdfast.store.db import events
-from holdfast.store.db.schema import labels, outcomes, withdrawn_outcomes
+from holdfast.store.db.schema import labels, outcomes, servers, withdrawn_outcomes
 from holdfast.store.db.statements import inserting, pieces, total
 
 CORRECTED: Final = "labels.corrected"
@@ -150,10 +150,27 @@ def labelled_since(
     return [LabelledPrediction(*row) for row in connection.execute(query)]
 
 
-def count_labels(connection: Connection) -> tuple[int, int]:
-    """Return the number of labels, and how many of them still wait for their predictions."""
-    every, unjoined = connection.execute(select(func.count(), total(1 - labels.c.joined))).one()
-    return every, unjoined
+def count_labels(connection: Connection, model: str | None = None) -> tuple[int, int]:
+    """Return the number of labels (of `model`), and how many of them still wait for their predictions.
+
+    A label that waits is of the model of the server that its id names; one of a server that never was is of no model.
+    """
+    if model is None:
+        every, unjoined = connection.execute(select(func.count(), total(1 - labels.c.joined))).one()
+        return every, unjoined
+    joined = select(func.count()).select_from(outcomes).where(outcomes.c.model == model)
+    waiting = select(func.count()).select_from(labels).where(labels.c.joined == 0, _names_server_of(model))
+    count = connection.execute(select(joined.scalar_subquery(), waiting.scalar_subquery())).one()
+    return count[0] + count[1], count[1]
+
+
+def _names_server_of(model: str) -> ColumnElement[bool]:
+    """Return whether the id of a label names a prediction of a server of `model`."""
+    rest = func.substr(labels.c.prediction_id, func.length(servers.c.server) + 1)
+    is_named = func.substr(labels.c.prediction_id, 1, func.length(servers.c.server)) == servers.c.server
+    # Behind the name come segment and number: with one dash more it is a server whose name begins like this one.
+    is_place = rest.like("-%-%") & rest.not_like("-%-%-%")
+    return exists().where(servers.c.model == model, is_named, is_place)
 
 
 _OF_PREDICTION = (
@@ -244,17 +261,17 @@ class PushedPredictions:
 def count_wrong(connection: Connection, model: str, pushed: PushedPredictions) -> int:
     """Return how many requests of the push have a labelled prediction on the other side of 0.5 than the label.
 
-    The time of a prediction is not stored with its label: those of the bake time are those that were joined in it.
+    Those of the bake time were predicted in it, by the servers' clocks; their labels may come after its end.
     """
     belongs: ColumnElement[bool] = and_(
         outcomes.c.rollout_id == pushed.rollout_id, outcomes.c.arm == Arm.CHALLENGER.value
     )
     if pushed.baking_since_us is not None:
         later = or_(outcomes.c.rollout_id.is_(None), outcomes.c.rollout_id > pushed.rollout_id)
-        baking = and_(later, outcomes.c.joined_at_us > pushed.baking_since_us)
+        baking = and_(later, outcomes.c.predicted_at_us > pushed.baking_since_us)
         until_us = pushed.until_us
         belongs = or_(
-            belongs, baking if until_us is None else and_(baking, outcomes.c.joined_at_us <= until_us)
+            belongs, baking if until_us is None else and_(baking, outcomes.c.predicted_at_us <= until_us)
         )
     request = func.rtrim(outcomes.c.prediction_id, "0123456789")  # an id ends with its row in the request
     query = select(func.count(request.distinct())).where(

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final
 
 from holdfast.errors import InputError
@@ -74,6 +75,39 @@ class Violation:
     explanation: str
     observed: float | None = None
     bound: float | None = None
+
+
+class Severity(StrEnum):
+    """How urgent a problem is."""
+
+    CRITICAL = "critical"  # callers suffer now, or nothing protects them
+    ERROR = "error"  # predictions or training data are wrong, or will be soon
+    WARNING = "warning"  # a user should look at it within days
+
+
+PROBLEMS: Final[Mapping[str, Severity]] = MappingProxyType(
+    {
+        "tainted_champion": Severity.CRITICAL,
+        "servers_not_as_declared": Severity.CRITICAL,
+        "control_loop_silent": Severity.CRITICAL,
+        "no_requests": Severity.CRITICAL,
+        "requests_failed": Severity.CRITICAL,
+        "requests_refused": Severity.ERROR,
+        "objective_missed": Severity.ERROR,
+        "feed_suspect": Severity.ERROR,
+        "feed_refusing": Severity.ERROR,
+        "feed_overdue": Severity.ERROR,
+        "no_version": Severity.WARNING,
+        "rollout_stalled": Severity.WARNING,
+        "gate_failed": Severity.WARNING,
+        "rate_changed": Severity.WARNING,
+        "label_shifted": Severity.WARNING,
+        "unseen_slice": Severity.WARNING,
+        "feed_warned": Severity.WARNING,
+        "drill_expired": Severity.WARNING,
+    }
+)
+"""Every kind of problem that health reports, with its severity; the most harmful first."""
 
 
 class Arm(StrEnum):

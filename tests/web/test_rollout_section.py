@@ -4,8 +4,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from holdfast.control.reports.progress import MetricProgress, RolloutProgress
 from holdfast.control.rollout.metric_summary import summarise
+from holdfast.control.rollout.progress import MetricProgress, RolloutProgress
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, State
 from holdfast.rollout.decision.post_promotion import ComparedPeriods, begin_rate, fold_rate

@@ -11,7 +11,6 @@ from holdfast.control.ingest import online_features
 from holdfast.control.loop import Concern
 from holdfast.control.probing.probe import probe
 from holdfast.control.reports import traffic_comparison
-from holdfast.control.reports.usage_events import UsageEvents
 from holdfast.control.rollout import abort_sync, post_promotion, reconcile, start
 from holdfast.store import Store
 from holdfast.store.db import leases
@@ -32,7 +31,6 @@ def concerns() -> dict[str, Concern]:
         "carrying the rollout on": reconcile.reconcile,
         "watching the promotion": post_promotion.carry,
         "comparing traffic with training data": traffic_comparison.compare,
-        "reporting silence and refused requests": UsageEvents(),
         "ending drills that were killed": _end_drills,
     }
 

@@ -1,20 +1,16 @@
-"""Judge in one sentence whether a model is well, and what to do if it is not."""
+"""Judge from typed facts whether a model is well, what is wrong with it, and what to do about it.
+
+The page, `holdfast status`, its JSON, the metrics and the events all read this judgement; none has a rule of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from holdfast.formatting import span
-from holdfast.records import Verdict
-
-PROBLEMS: Final = (
-    "no_version", "tainted_champion", "servers_not_as_declared", "control_loop_silent", "no_requests", "requests_failed",
-    "requests_refused", "objective_missed", "feed_suspect", "feed_refusing", "feed_overdue", "rollout_stalled", "gate_failed",
-    "label_shifted", "unseen_slice", "drill_expired",
-)  # fmt: skip
-"""Every kind of problem, the most harmful first."""
+from holdfast.formatting import counted, span
+from holdfast.records import PROBLEMS, Severity, Verdict
 
 PROBE_STALE_US: Final = 30_000_000
 """A probe of this age, microseconds, is of no control loop that runs."""
@@ -22,15 +18,43 @@ REFUSED_SHARE: Final = 0.05
 """From this share of refused requests on, their callers and the contract disagree; fewer are single mistakes."""
 LEAST_REFUSED: Final = 10
 
+_ORDER: Final = tuple(PROBLEMS)
+
 
 @dataclass(frozen=True, slots=True)
 class FeedFacts:
-    """One feed: its state, why it is in it, and how long its next batch is overdue; None if it is not."""
+    """What is wrong with one feed.
+
+    Parameters
+    ----------
+    feed
+        Its name.
+    suspect
+        Why each loaded batch is suspect, by batch.
+    reregistered
+        The number of batches that were found in files again and wait for an operator.
+    refused
+        Why each delivery was refused since the newest load, by batch.
+    warned
+        The warnings about the newest loaded batch, by batch.
+    overdue_us
+        How long the next batch is overdue, microseconds; None if it is not.
+    """
 
     feed: str
-    state: str
-    reason: str = ""
+    suspect: Mapping[str, str] = field(default_factory=dict)
+    reregistered: int = 0
+    refused: Mapping[str, str] = field(default_factory=dict)
+    warned: Mapping[str, str] = field(default_factory=dict)
     overdue_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedGates:
+    """The gates that the newest candidate failed; none if it has traffic. Metric, page and health read this one."""
+
+    version: str
+    gates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +79,24 @@ class HealthFacts:
         The verdict on silence.
     requests, failed, refused
         Requests of the last hour; those that we failed, and those that broke the contract or could not be read.
-    rollout, is_rollout_stalled
-        What comes next of the running rollout in words, and whether it ends inconclusive as it goes on.
-    missed_objective
-        How the champion misses its objective, in words; empty if it does not.
+    refused_kinds
+        The kinds of error of the refused requests.
+    feeds
+        What is wrong with each feed.
+    rollout_id, rollout, is_rollout_stalled
+        The running rollout, what comes next of it in words, and whether it ends inconclusive as it goes on.
+    changed_rate
+        How the requests of the baking promotion differ in rate from those before it, in words; empty if they do not.
     failed_gates
-        The gates that the newest candidate failed, as text; empty if it has passed them.
+        The newest candidate with the gates that it failed; None without a candidate.
+    label_shift
+        How the share of positive labels has shifted, in words; empty if it has not.
+    unseen_slices
+        Slices that callers send and no training row had.
+    expired_drills
+        The kinds of drills that passed and are no longer valid.
+    missed_objective
+        How the champion misses its objective, in words; empty if it does not surely miss it.
     """
 
     champion: str | None = None
@@ -75,10 +111,13 @@ class HealthFacts:
     requests: int = 0
     failed: int = 0
     refused: int = 0
+    refused_kinds: Sequence[str] = ()
     feeds: Sequence[FeedFacts] = ()
+    rollout_id: int | None = None
     rollout: str = ""
     is_rollout_stalled: bool = False
-    failed_gates: str = ""
+    changed_rate: str = ""
+    failed_gates: FailedGates | None = None
     label_shift: str = ""
     unseen_slices: Sequence[str] = ()
     expired_drills: Sequence[str] = ()
@@ -87,11 +126,21 @@ class HealthFacts:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that needs attention: its kind, one of `PROBLEMS`, in words, and what to do."""
+    """One thing that needs attention: its kind, one of `PROBLEMS`, what has it, in words, and what to do.
+
+    `subject` is a feed with its batch, a version, a slice or a drill; empty for the model as a whole. Kind and subject
+    stay the same as long as the problem lasts, `text` does not.
+    """
 
     kind: str
+    subject: str
     text: str
     next_command: str
+
+    @property
+    def severity(self) -> Severity:
+        """Return how urgent it is."""
+        return PROBLEMS[self.kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +160,7 @@ def judge_health(facts: HealthFacts) -> Health:
     >>> judge_health(HealthFacts("v2", usage=Verdict.FAIL, usage_explanation="no request for 6 min")).sentence
     'needs attention: no request for 6 min; next: look at the callers'
     """
-    found = sorted(_problems(facts), key=lambda problem: PROBLEMS.index(problem.kind))
+    found = sorted(_problems(facts), key=lambda problem: _ORDER.index(problem.kind))
     if not found:
         known = [f"{facts.champion} serves", facts.quality or "no label has arrived yet", facts.rollout]
         return Health(True, "healthy: " + ", ".join(each for each in known if each), ())
@@ -129,74 +178,88 @@ def is_refusing(requests: int, refused: int) -> bool:
     return refused >= max(LEAST_REFUSED, REFUSED_SHARE * requests)
 
 
-def _problems(facts: HealthFacts) -> list[Problem]:
+def _problems(facts: HealthFacts) -> Iterator[Problem]:
+    for feed in facts.feeds:
+        yield from _of_feed(feed)
+    yield from _of_versions(facts)
     if facts.champion is None:
-        return [Problem("no_version", "no version serves yet", facts.next_command), *_of_feeds(facts)]
-    found = []
+        yield Problem("no_version", "", "no version serves yet", facts.next_command)
+    else:
+        yield from _of_champion(facts, facts.champion)
+
+
+def _of_champion(facts: HealthFacts, champion: str) -> Iterator[Problem]:
     if facts.taint:
-        text = f"{facts.champion} serves although it is tainted: {facts.taint}"
-        found.append(Problem("tainted_champion", text, "holdfast train"))
+        text = f"{champion} serves although it is tainted: {facts.taint}"
+        yield Problem("tainted_champion", champion, text, "holdfast train")
     if facts.missed_objective:
-        found.append(
-            Problem(
-                "objective_missed",
-                facts.missed_objective,
-                "holdfast rollback, or holdfast train on newer rows",
-            )
-        )
+        command = "holdfast rollback, or holdfast train on newer rows"
+        yield Problem("objective_missed", champion, _clause(facts.missed_objective), command)
     if facts.probe_age_us is not None and facts.probe_age_us > PROBE_STALE_US:
         text = f"no control loop has probed a server for {span(facts.probe_age_us / 1e6)}"
-        found.append(Problem("control_loop_silent", text, "holdfast up"))
+        yield Problem("control_loop_silent", "", text, "holdfast up")
     elif facts.servers in (Verdict.FAIL, Verdict.ERROR):
-        found.append(
-            Problem("servers_not_as_declared", _clause(facts.servers_explanation), "holdfast status")
-        )
+        text = _clause(facts.servers_explanation)
+        yield Problem("servers_not_as_declared", "", text, "holdfast status")
     if facts.usage is Verdict.FAIL:
-        found.append(Problem("no_requests", _clause(facts.usage_explanation), "look at the callers"))
+        yield Problem("no_requests", "", _clause(facts.usage_explanation), "look at the callers")
     if facts.failed:
         text = f"{facts.failed:,} of {facts.requests:,} requests of the last hour failed at the server"
-        found.append(Problem("requests_failed", text, "holdfast events"))
+        yield Problem("requests_failed", "", text, "holdfast events")
     if is_refusing(facts.requests, facts.refused):
-        text = f"{facts.refused:,} of {facts.requests:,} requests of the last hour were refused, by their callers' fault"
-        found.append(
-            Problem("requests_refused", text, "compare the callers with the contract: holdfast contract show")
-        )
-    return found + _of_feeds(facts) + _of_versions(facts)
-
-
-def _of_feeds(facts: HealthFacts) -> list[Problem]:
-    found = []
-    for feed in facts.feeds:
-        command = f"holdfast feeds {feed.feed}"
-        reason = f": {_clause(feed.reason)}" if feed.reason else ""
-        if feed.state == "suspect":
-            found.append(Problem("feed_suspect", f"feed {feed.feed} is suspect{reason}", command))
-        elif feed.state == "refusing":
-            found.append(
-                Problem("feed_refusing", f"the newest delivery of {feed.feed} was refused{reason}", command)
-            )
-        if feed.overdue_us is not None:
-            text = f"the next batch of {feed.feed} is overdue by {span(feed.overdue_us / 1e6)}"
-            found.append(Problem("feed_overdue", text, command))
-    return found
-
-
-def _of_versions(facts: HealthFacts) -> list[Problem]:
-    found = []
-    if facts.is_rollout_stalled:
-        found.append(Problem("rollout_stalled", f"the rollout {facts.rollout}", "holdfast rollout status"))
-    if facts.failed_gates:
-        found.append(Problem("gate_failed", facts.failed_gates, "holdfast status"))
+        kinds = f" ({', '.join(facts.refused_kinds)})" if facts.refused_kinds else ""
+        text = f"{facts.refused:,} of {facts.requests:,} requests of the last hour were refused, by their callers' fault{kinds}"
+        command = "compare the callers with the contract: holdfast contract show"
+        yield Problem("requests_refused", "", text, command)
     if facts.label_shift:
-        found.append(Problem("label_shifted", _clause(facts.label_shift), "holdfast train"))
-    if facts.unseen_slices:
-        text = f"callers send what no training row had: {', '.join(facts.unseen_slices)}"
-        found.append(Problem("unseen_slice", text, "holdfast train, with rows of it"))
-    for kind in facts.expired_drills:
-        found.append(
-            Problem("drill_expired", f"the drill {kind} is no longer valid", f"holdfast drill {kind}")
+        yield Problem("label_shifted", champion, _clause(facts.label_shift), "holdfast train")
+    for each in facts.unseen_slices:
+        text = f"callers send {each}, and no training row of {champion} had it"
+        yield Problem("unseen_slice", each, text, "holdfast train, with rows of it")
+
+
+def _of_feed(facts: FeedFacts) -> Iterator[Problem]:
+    feed, command = facts.feed, f"holdfast feeds {facts.feed}"
+    for batch, why in facts.suspect.items():
+        text = f"batch {batch} of {feed} is suspect, and no version trains on {feed}: {_clause(why)}"
+        yield Problem("feed_suspect", f"{feed}/{batch}", text, command)
+    if facts.reregistered:
+        batches = (
+            counted(facts.reregistered, "batch")
+            if facts.reregistered == 1
+            else f"{facts.reregistered} batches"
         )
-    return found
+        text = f"{batches} of {feed} were found again in files, and no version trains on {feed} before they are accepted"
+        yield Problem("feed_suspect", feed, text, command)
+    for batch, why in facts.refused.items():
+        text = f"batch {batch} of {feed} was refused: {_clause(why)}"
+        yield Problem("feed_refusing", f"{feed}/{batch}", text, command)
+    for batch, why in facts.warned.items():
+        text = f"the newest batch of {feed}, {batch}, has warnings: {_clause(why)}"
+        yield Problem(
+            "feed_warned", f"{feed}/{batch}", text, f"{command}, then holdfast accept {feed} {batch}"
+        )
+    if facts.overdue_us is not None:
+        text = f"the next batch of {feed} is overdue by {span(facts.overdue_us / 1e6)}"
+        yield Problem("feed_overdue", feed, text, command)
+
+
+def _of_versions(facts: HealthFacts) -> Iterator[Problem]:
+    if facts.is_rollout_stalled:
+        text = f"the rollout {facts.rollout}"
+        yield Problem("rollout_stalled", str(facts.rollout_id), text, "holdfast rollout status")
+    if facts.failed_gates is not None and facts.failed_gates.gates:
+        version, gates = facts.failed_gates.version, facts.failed_gates.gates
+        text = f"the newest version, {version}, failed its gates: {', '.join(gates)}"
+        yield Problem("gate_failed", version, text, "holdfast status")
+    if facts.changed_rate:
+        text = _clause(facts.changed_rate)
+        yield Problem(
+            "rate_changed", str(facts.rollout_id), text, "look at the callers, then holdfast status"
+        )
+    for kind in facts.expired_drills:
+        text = f"the drill {kind} is no longer valid"
+        yield Problem("drill_expired", kind, text, f"holdfast drill {kind}")
 
 
 def _clause(text: str) -> str:

@@ -9,7 +9,12 @@ from holdfast.qualify.gate_config import Gates
 from holdfast.qualify.golden import GoldenQuery, check_golden
 from holdfast.qualify.holdout_pair import HoldoutPair
 from holdfast.qualify.load_test import LoadReport, TensorType, check_load
-from holdfast.qualify.objective import Objective, check_objective
+from holdfast.qualify.objective import (
+    Objective,
+    ObjectiveComparison,
+    check_objective,
+    compare_with_objective,
+)
 from holdfast.qualify.result import GateResult, decide_status
 from holdfast.qualify.signature import Signature, check_signature, endpoint_signature
 from holdfast.qualify.size import check_size
@@ -21,6 +26,7 @@ __all__ = [
     "HoldoutPair",
     "LoadReport",
     "Objective",
+    "ObjectiveComparison",
     "Signature",
     "TensorType",
     "check_baseline",
@@ -30,6 +36,7 @@ __all__ = [
     "check_objective",
     "check_signature",
     "check_size",
+    "compare_with_objective",
     "decide_status",
     "endpoint_signature",
     "pass_first_version",

@@ -10,11 +10,17 @@ from holdfast.qualify.gate_config import Gates
 from holdfast.qualify.holdout_pair import HoldoutPair, reject_pair
 from holdfast.qualify.result import GateResult
 from holdfast.records import Verdict
-from holdfast.stats import auc_interval, mean_interval
+from holdfast.stats import Interval, auc_interval, mean_interval
 
 GATE: Final = "objective"
 
 Metric = Literal["auc", "brier"]
+
+_RESULTS: Final = {
+    Verdict.PASS: "reaches the objective",
+    Verdict.INCONCLUSIVE: "does not surely reach the objective",
+    Verdict.FAIL: "misses the objective",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,59 @@ class Objective:
         return self.at_least if self.at_least is not None else (self.at_most or 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectiveComparison:
+    """Quality that was observed on `rows` labelled predictions, compared with an objective.
+
+    The verdict is pass if the estimate reaches the bound, fail if the whole interval misses it, else inconclusive: an
+    estimate that misses it may be there by chance.
+    """
+
+    metric: str
+    bound: float
+    observed: Interval
+    rows: int
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        """Return the comparison in words.
+
+        >>> str(compare_with_objective(Objective("auc", at_least=0.6), Interval(0.55, 0.5, 0.59), 400))
+        'misses the objective: auc 0.5500 [0.5000, 0.5900] on 400 rows, needed at least 0.6'
+        """
+        needed = f"needed {self.side} {self.bound:g}"
+        return f"{_RESULTS[self.verdict]}: {self.metric} {self.observed} on {self.rows:,} rows, {needed}"
+
+    @property
+    def side(self) -> str:
+        """Return on which side of the bound the quality must be."""
+        return "at least" if self.metric == "auc" else "at most"
+
+
+def compare_with_objective(objective: Objective, observed: Interval, rows: int) -> ObjectiveComparison:
+    """Compare quality with the objective: the one rule, of the gate and of production.
+
+    Parameters
+    ----------
+    objective
+        The declared objective.
+    observed
+        The metric of the objective with its interval.
+    rows
+        The number of labelled predictions that it was computed from.
+
+    >>> compare_with_objective(Objective("brier", at_most=0.2), Interval(0.21, 0.19, 0.23), 900).verdict
+    <Verdict.INCONCLUSIVE: 'inconclusive'>
+    """
+    bound = objective.bound
+    if objective.metric == "auc":
+        is_reached, is_possible = observed.estimate >= bound, observed.high >= bound
+    else:
+        is_reached, is_possible = observed.estimate <= bound, observed.low <= bound
+    verdict = Verdict.PASS if is_reached else Verdict.INCONCLUSIVE if is_possible else Verdict.FAIL
+    return ObjectiveComparison(objective.metric, bound, observed, rows, verdict)
+
+
 def check_objective(pair: HoldoutPair | None, declared: Objective, gates: Gates) -> GateResult:
     """Fail if the candidate surely misses its objective on the newest labelled days.
 
@@ -75,25 +134,12 @@ def check_objective(pair: HoldoutPair | None, declared: Objective, gates: Gates)
     if rejected := reject_pair(GATE, pair, gates):
         return rejected
     assert pair is not None
-    bound = declared.bound
-    if declared.metric == "auc":
-        own = auc_interval(pair.candidate, pair.labels, gates.confidence)
-        is_reached, is_possible, side = own.estimate >= bound, own.high >= bound, "at least"
-    else:
-        own = mean_interval((pair.candidate - pair.labels) ** 2, gates.confidence)
-        is_reached, is_possible, side = own.estimate <= bound, own.low <= bound, "at most"
-    if is_reached:
-        verdict, message = Verdict.PASS, "reaches the objective"
-    elif is_possible:
-        verdict, message = Verdict.INCONCLUSIVE, "does not surely reach the objective"
-    else:
-        verdict, message = Verdict.FAIL, "misses the objective"
+    own = (
+        auc_interval(pair.candidate, pair.labels, gates.confidence)
+        if declared.metric == "auc"
+        else mean_interval((pair.candidate - pair.labels) ** 2, gates.confidence)
+    )
+    found = compare_with_objective(declared, own, len(pair.labels))
     return GateResult(
-        GATE,
-        verdict,
-        f"{message}: {declared.metric} {own} on {len(pair.labels)} rows, needed {side} {bound:g}",
-        observed=own.estimate,
-        low=own.low,
-        high=own.high,
-        bound=bound,
+        GATE, found.verdict, str(found), observed=own.estimate, low=own.low, high=own.high, bound=found.bound
     )

@@ -25,6 +25,7 @@ from holdfast.control.reports.status import Status, StatusReader
 from holdfast.errors import HoldfastError
 from holdfast.feeds import Feed
 from holdfast.formatting import ago, share, span
+from holdfast.qualify import Objective
 from holdfast.store import Store
 from holdfast.web import feeds_section, rollout_section
 from holdfast.web.charts import Drawings, colour
@@ -63,6 +64,7 @@ def build_app(
     allowed_hosts: Iterable[str] = (),
     feeds: Sequence[Feed] = (),
     label_delay: timedelta = timedelta(0),
+    objective: Objective | None = None,
     clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
 ) -> Starlette:
     """Return the page of `model` as an ASGI application.
@@ -81,10 +83,12 @@ def build_app(
         The declared feeds: what they expect states when a batch is overdue.
     label_delay
         The duration from an event until its label is known.
+    objective
+        The declared objective; None if none is declared.
     clock_us
         The clock, in microseconds since 1970 UTC.
     """
-    pages = _Pages(store, model, StatusReader(store, model, feeds, label_delay), clock_us)
+    pages = _Pages(store, model, StatusReader(store, model, feeds, label_delay, objective), clock_us)
     return Starlette(
         routes=[
             Route("/", pages.full, methods=["GET"]),

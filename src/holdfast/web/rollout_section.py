@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from holdfast.control.reports.explain import RolloutEvent, explain
-from holdfast.control.reports.progress import MetricProgress, RolloutProgress, progress
 from holdfast.control.rollout.metric_summary import evidence_text, in_order
+from holdfast.control.rollout.progress import MetricProgress, RolloutProgress, progress
 from holdfast.control.rollout.pushes import Totals, listed, totals
 from holdfast.records import HOUR_US, MINUTE_US, Arm
 from holdfast.rollout import State

@@ -11,6 +11,7 @@ import uvicorn
 
 from holdfast.errors import InputError
 from holdfast.feeds import Feed
+from holdfast.qualify import Objective
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.web.app import build_app
@@ -28,6 +29,7 @@ def serve_page(
     *,
     feeds: Sequence[Feed] = (),
     label_delay: timedelta = timedelta(0),
+    objective: Objective | None = None,
     started: Callable[[str], None],
 ) -> None:
     """Serve the page of `model` until SIGTERM or SIGINT.
@@ -42,6 +44,8 @@ def serve_page(
         The declared feeds.
     label_delay
         The duration from an event until its label is known.
+    objective
+        The declared objective; None if none is declared.
     started
         Called with the URL once the socket listens.
 
@@ -56,6 +60,7 @@ def serve_page(
                 model,
                 feeds=feeds,
                 label_delay=label_delay,
+                objective=objective,
                 host=settings.host,
                 allowed_hosts=settings.names,
             ),

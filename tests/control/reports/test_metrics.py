@@ -14,7 +14,7 @@ from holdfast.control.reports.metrics import LoopCounters, StatusCollector
 from holdfast.control.reports.status import StatusReader
 from holdfast.errors import UnavailableError
 from holdfast.feeds.state_machine import State as FeedState
-from holdfast.monitor.health import PROBLEMS
+from holdfast.records import PROBLEMS
 from holdfast.rollout import State
 from holdfast.serve.inference.metrics import (
     FAILURES,

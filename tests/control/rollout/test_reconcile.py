@@ -12,8 +12,8 @@ import pytest
 from holdfast.control.drills import runner
 from holdfast.control.drills.live import Workspace
 from holdfast.control.reports.explain import explain
-from holdfast.control.reports.progress import progress
 from holdfast.control.rollout import start
+from holdfast.control.rollout.progress import progress
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
 from holdfast.records import DAY_US, Verdict
 from holdfast.rollout import State

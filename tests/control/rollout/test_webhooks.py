@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from holdfast.control.integrations import exporter
 from holdfast.control.reports.status import StatusReader
 from holdfast.control.rollout import webhooks
 from holdfast.rollout import Hook
@@ -288,28 +289,6 @@ def test_requests_are_signed_with_a_key_from_outside(
     assert "s3cret" not in row.to_json()
 
 
-def test_a_subscriber_gets_each_event_at_least_once_with_its_number(world, server: HookServer) -> None:
-    pager = Hook("pager", server.start(), on=("canary", "advanced", "rolled_back"))
-    webhooks.declare(world.store, MODEL, [pager], now_us=world.tick())
-    assert webhooks.notify(world.store, MODEL, pager, clock_us=world.tick) == 0  # what was is not reported
-    begin(world)
-    world.reconcile()
-    server.status = 500
-    with pytest.raises(Exception, match="status 500"):
-        webhooks.notify(world.store, MODEL, pager, clock_us=world.tick)
-    server.status = 200
-    assert webhooks.notify(world.store, MODEL, pager, clock_us=world.tick) == 1
-    world.rollback()
-    world.probe()
-    world.reconcile()
-    assert webhooks.notify(world.store, MODEL, pager, clock_us=world.tick) == 1
-    keys = [headers["Idempotency-Key"] for headers, _ in server.taken]
-    kinds = [document["kind"] for document in server.documents()]
-    assert kinds == ["rollout.canary", "rollout.canary", "rollout.rolled_back"]
-    assert keys[0] == keys[1] != keys[2]
-    assert [str(document["event"]) for document in server.documents()] == keys
-
-
 def test_the_thread_asks_reports_and_outlives_what_fails(
     world, server: HookServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -320,14 +299,8 @@ def test_the_thread_asks_reports_and_outlives_what_fails(
     begin(world)
     world.reconcile()
     rounds = iter(range(6))
-    webhooks.run(
-        world.store,
-        MODEL,
-        [freeze, pager],
-        clock_us=world.tick,
-        wait=lambda _seconds: next(rounds) == 5,
-        pause_seconds=0.0,
-    )
+    jobs = webhooks.jobs(world.store, MODEL, [freeze, pager], clock_us=world.tick)
+    exporter.run(jobs, wait=lambda _seconds: next(rounds) == 5, pause_seconds=0.0)
     assert world.reconcile() == ["Start"]
     assert (
         len([record for record in caplog.records if "notifying webhook pager failed" in record.message]) == 1

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from holdfast.control.reports.progress import progress
 from holdfast.control.rollout.metric_summary import in_order, summarise
+from holdfast.control.rollout.progress import progress
 from holdfast.rollout import Canary, judge
 from holdfast.store import Store
 from holdfast.store.db import events

@@ -18,8 +18,7 @@ from holdfast.control.loop import Concern
 from holdfast.control.reports.status import Status
 from holdfast.errors import HoldfastError
 from holdfast.feeds.state_machine import State as FeedState
-from holdfast.monitor.health import PROBLEMS
-from holdfast.records import Verdict
+from holdfast.records import PROBLEMS, Verdict
 from holdfast.rollout import State as RolloutState
 from holdfast.store import Store
 from holdfast.store.db.leases import Lease
@@ -137,6 +136,10 @@ def _of_quality(status: Status, family: _Family) -> Iterable[Metric]:
         [((each.version, each.place), each.quality.brier.estimate) for each in placed if each.quality.brier is not None],
     )  # fmt: skip
     yield family(
+        "objective_missed", "1 when the champion surely misses its objective, by the labels of four weeks.", (),
+        [((), status.objective is not None and status.objective.verdict is Verdict.FAIL)],
+    )  # fmt: skip
+    yield family(
         "predictions", "Rows predicted in the last 60 days, and in the label's delay before.", ("version", "place"),
         [((each.version, each.place), each.predictions) for each in placed],
     )  # fmt: skip
@@ -185,11 +188,10 @@ def _of_rollout(status: Status, family: _Family) -> Iterable[Metric]:
         "rollout_stalled", "1 when the rollout ends inconclusive as it goes on.", (),
         [((), status.progress is not None and status.progress.is_stalled)],
     )  # fmt: skip
-    candidates = [each for each in status.versions if each.role == "candidate"]
-    newest = max(candidates, key=lambda each: each.number, default=None)
+    failed = status.failed_gates
     yield family(
-        "failed_gates", "Gates that the newest candidate failed.", ("version",),
-        [] if newest is None else [((newest.version,), sum(each.verdict is Verdict.FAIL for each in newest.gates))],
+        "failed_gates", "Gates that the newest candidate failed; 0 for one that has traffic.", ("version",),
+        [] if failed is None else [((failed.version,), len(failed.gates))],
     )  # fmt: skip
     yield family(
         "drill_valid", "1 when the drill has passed and is still valid.", ("kind",),

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
-from holdfast.control.ingest import feed_status
-from holdfast.control.reports import live_objective
-from holdfast.control.reports.progress import RolloutProgress, progress
+from holdfast.control.health.facts import FactsReader, read_usage
+from holdfast.control.health.servers import ServerStatus, server_statuses
 from holdfast.control.reports.rollout_status import RolloutStatus, rollout_status
+from holdfast.control.rollout.progress import RolloutProgress, progress
 from holdfast.feeds import Feed
-from holdfast.monitor.health import FeedFacts, Health, HealthFacts, judge_health
+from holdfast.monitor.health import FailedGates, Health, judge_health
 from holdfast.monitor.quality import (
     Coverage,
     DistantEvents,
@@ -25,10 +25,10 @@ from holdfast.monitor.quality import (
     share_labelled,
 )
 from holdfast.monitor.traffic_comparison import TrafficComparison
-from holdfast.monitor.usage import Usage, silent_after_us, summarise_usage
+from holdfast.monitor.usage import Usage
 from holdfast.monitor.version_check import Presence, worst
-from holdfast.qualify import GateResult
-from holdfast.records import DAY_US, HOUR_US, TrafficPlan, Verdict
+from holdfast.qualify import GateResult, Objective, ObjectiveComparison
+from holdfast.records import DAY_US, TrafficPlan
 from holdfast.rollout import State
 from holdfast.rollout.model.drills import DrillKind, Standing, ready
 from holdfast.store import Store
@@ -46,15 +46,7 @@ from holdfast.store.models import versions
 from holdfast.store.models.versions import VersionRow
 from holdfast.store.rollout import drills, rollouts, traffic_plans, webhooks
 from holdfast.store.rollout.rollouts import RolloutRow
-from holdfast.store.serving import servers
-from holdfast.store.serving.servers import Probe, Server
 from holdfast.store.telemetry import collected_log, outcomes, request_counts, traffic_comparison
-
-USE_WINDOW_US: Final = HOUR_US
-"""Window of requests on the page, microseconds: one hour."""
-
-PAUSES_OF_US: Final = 7 * DAY_US
-"""How far back the usual pause between requests is measured, microseconds."""
 
 QUALITY_DAYS: Final = 60
 """How many UTC days of predictions, up to today by our own clock, the quality and the coverage are of.
@@ -83,20 +75,6 @@ class PlanStatus:
     fallback: str | None
     rollout_id: int | None
     committed_at_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class ServerStatus:
-    """One server and its last probe; `probed_at_us` is None if it was never probed."""
-
-    server: str
-    address: str
-    plan_id: int | None
-    planned_version: str | None
-    observed_version: str | None
-    verdict: Verdict
-    explanation: str
-    probed_at_us: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +117,9 @@ class LabelStatus:
 class Status:
     """The status of one model at `now_us`. `waiting_webhooks` are the webhooks that the running rollout waits for.
 
-    `overdue_us` is how long the next batch of a feed is overdue, for each whose batch is.
+    `overdue_us` is how long the next batch of a feed is overdue, for each whose batch is. `failed_gates` are those of the
+    newest candidate, None without one. `objective` is how the champion compares with the declared objective, None without
+    an objective or enough labels.
     """
 
     model: str
@@ -164,7 +144,8 @@ class Status:
     health: Health
     overdue_us: dict[str, int]
     waiting_webhooks: tuple[str, ...] = ()
-    missed_objective: str = ""
+    failed_gates: FailedGates | None = None
+    objective: ObjectiveComparison | None = None
 
     @property
     def last_resort(self) -> VersionStatus | None:
@@ -183,10 +164,11 @@ def status(
     *,
     feeds: Sequence[Feed] = (),
     label_delay: timedelta = timedelta(0),
+    objective: Objective | None = None,
     now_us: int,
 ) -> dict[str, Any]:
     """Return the status of `model` at `now_us` as a JSON document. Parameters are those of `StatusReader`."""
-    return asdict(StatusReader(store, model, feeds, label_delay).read(now_us=now_us))
+    return asdict(StatusReader(store, model, feeds, label_delay, objective).read(now_us=now_us))
 
 
 class StatusReader:
@@ -200,14 +182,21 @@ class StatusReader:
         The declared feeds: what they expect states when the next batch is overdue.
     label_delay
         The duration from an event until its label is known.
+    objective
+        The declared objective; None if none is declared.
     """
 
     def __init__(
-        self, store: Store, model: str, feeds: Sequence[Feed] = (), label_delay: timedelta = timedelta(0)
+        self,
+        store: Store,
+        model: str,
+        feeds: Sequence[Feed] = (),
+        label_delay: timedelta = timedelta(0),
+        objective: Objective | None = None,
     ) -> None:
         self._store = store
         self._model = model
-        self._feeds = feeds
+        self._facts = FactsReader(store, model, feeds, label_delay, objective)
         self._label_delay_us = label_delay // timedelta(microseconds=1)
         self._computed: tuple[int, int, int] | None = None
         self._days: tuple[QualityDay, ...] = ()
@@ -217,21 +206,22 @@ class StatusReader:
     def read(self, *, now_us: int) -> Status:
         """Return the status at `now_us`."""
         found = self._read(now_us)
-        overdue = {
-            each.feed: each.overdue_us
-            for each in feed_status.of_model(self._store, self._feeds, now_us=now_us)
-            if each.overdue_us is not None
-        }
-        return replace(found, health=judge_health(_health_facts(found, overdue)), overdue_us=overdue)
+        facts = self._facts.read(now_us=now_us)
+        champion = next((row for row in found.versions if row.place == "champion"), None)
+        return replace(
+            found,
+            health=judge_health(replace(facts, quality=_quality_text(champion))),
+            overdue_us={each.feed: each.overdue_us for each in facts.feeds if each.overdue_us is not None},
+            failed_gates=facts.failed_gates,
+            objective=self._facts.comparison,
+        )
 
     def _read(self, now_us: int) -> Status:
         model = self._model
         with self._store.ledger.read() as connection:
             newest = traffic_plans.newest_committed(connection, model)
             plan = None if newest is None else newest.plan
-            seen = {each.server: each for each in servers.last_probes(connection, model)}
-            here = servers.current(servers.registered(connection, model))
-            probed = tuple(_server(server, seen.get(server.server), plan) for server in here)
+            probed = server_statuses(connection, model, plan)
             known = versions.of_model(connection, model)
             drilled = drills.of_model(connection, model)
             runs = rollouts.of_model(connection, model)
@@ -249,7 +239,7 @@ class StatusReader:
                 plan=None if newest is None else _plan(newest.plan, newest.committed_at_us),
                 presence=_presence(plan, probed, runs, known, now_us),
                 servers=probed,
-                use=read_usage(connection, model, now_us)[0],
+                use=read_usage(connection, model, now_us),
                 versions=tuple(
                     _version(
                         row,
@@ -282,9 +272,6 @@ class StatusReader:
                 drills=tuple(ready(drilled, kind, now_us) for kind in DrillKind),
                 events=tuple(events.newest(connection, limit=NEWEST_EVENTS)),
                 health=Health(False, "", ()),
-                missed_objective=live_objective.missed(
-                    connection, model, None if plan is None else plan.champion
-                ),
                 overdue_us={},
                 waiting_webhooks=tuple(
                     f"{each.webhook}, called before {each.event}: {each.explanation}"
@@ -304,60 +291,6 @@ class StatusReader:
         self._computed = current
 
 
-def read_usage(connection: Transaction, model: str, now_us: int) -> tuple[Usage, int | None]:
-    """Return the usage of the last hour, and the newest minute with a request; None without one."""
-    since_us, last_us = now_us - USE_WINDOW_US, request_counts.last_minute_us(connection, model)
-    silent_us = silent_after_us(
-        request_counts.minutes_with_requests(connection, model, now_us - PAUSES_OF_US)
-    )
-    found = summarise_usage(
-        request_counts.since(connection, model, since_us),
-        since_us=since_us,
-        until_us=now_us,
-        silent_after_us=silent_us,
-        last_minute_us=last_us,
-    )
-    return found, last_us
-
-
-def _health_facts(status: Status, overdue: dict[str, int]) -> HealthFacts:
-    champion = next((row for row in status.versions if row.place == "champion"), None)
-    probed = [each.probed_at_us for each in status.servers if each.probed_at_us is not None]
-    candidate = max(
-        (row for row in status.versions if row.role == "candidate"), key=lambda row: row.number, default=None
-    )
-    run, compared = status.progress, status.traffic_comparison
-    shift = "" if compared is None or compared.label is None else compared.label.explanation
-    return HealthFacts(
-        champion=None if status.plan is None else status.plan.champion,
-        next_command=first_command(status),
-        taint="" if champion is None else champion.taint,
-        quality=_quality_text(champion),
-        servers=status.presence.verdict,
-        servers_explanation=status.presence.explanation,
-        probe_age_us=status.now_us - max(probed) if probed else None,
-        usage=status.use.verdict,
-        usage_explanation=status.use.explanation,
-        requests=status.use.requests,
-        failed=status.use.failed,
-        refused=status.use.refused,
-        feeds=[
-            FeedFacts(row.feed, row.state, row.reason, overdue.get(row.feed)) for row in status.feed_states
-        ],
-        rollout="" if run is None else run.next,
-        is_rollout_stalled=run is not None and run.is_stalled,
-        failed_gates=_failed_gates(candidate),
-        label_shift=shift
-        if compared is not None and compared.label is not None and compared.label.shifted
-        else "",
-        unseen_slices=[]
-        if compared is None
-        else [f"{each.column} = {each.value}" for each in compared.uncovered],
-        missed_objective=status.missed_objective,
-        expired_drills=[each.kind for each in status.drills if not each.ready and each.until_us is not None],
-    )
-
-
 def _quality_text(champion: VersionStatus | None) -> str:
     if champion is None or not champion.predictions:
         return ""
@@ -367,26 +300,6 @@ def _quality_text(champion: VersionStatus | None) -> str:
         return f"{champion.labelled:,} of its {champion.predictions:,} predictions are labelled so far"
     auc = champion.quality.auc
     return f"AUC {auc.estimate:.3f} ({auc.low:.3f} to {auc.high:.3f}) of {champion.labelled:,} labelled predictions"
-
-
-def _failed_gates(candidate: VersionStatus | None) -> str:
-    """Return the gates that the newest candidate failed, in words; empty if there are none or it serves."""
-    if candidate is None or candidate.place:
-        return ""
-    failed = [gate.gate for gate in candidate.gates if gate.verdict is Verdict.FAIL]
-    return f"the newest version, {candidate.version}, failed its gates: {', '.join(failed)}" if failed else ""
-
-
-def first_command(status: Status) -> str:
-    """Return the next command for a model that no version serves."""
-    states = {row.state for row in status.versions if row.role == "candidate" and not row.taint}
-    if status.running is not None:
-        return "holdfast up"
-    if "qualified" in states:
-        return "holdfast rollout start"
-    if "registered" in states:
-        return "holdfast qualify"
-    return "holdfast train" if status.feeds else "holdfast ingest FEED FILE"
 
 
 def _plan(plan: TrafficPlan, committed_at_us: int) -> PlanStatus:
@@ -399,28 +312,6 @@ def _plan(plan: TrafficPlan, committed_at_us: int) -> PlanStatus:
         fallback=plan.fallback,
         rollout_id=plan.rollout_id,
         committed_at_us=committed_at_us,
-    )
-
-
-def _server(server: Server, probe: Probe | None, plan: TrafficPlan | None) -> ServerStatus:
-    if probe is None:
-        words = "It announced itself and has not been probed yet."
-        return ServerStatus(
-            server.server, server.address, None, None, None, Verdict.INCONCLUSIVE, words, None
-        )
-    verdict, words = probe.verdict, probe.explanation
-    if verdict is Verdict.PASS and plan is not None and probe.plan_id != plan.plan_id:
-        verdict = Verdict.INCONCLUSIVE
-        words = f"Plan {plan.plan_id} is newer than this probe: {probe.observed_version} served under plan {probe.plan_id}."
-    return ServerStatus(
-        server=server.server,
-        address=server.address,
-        plan_id=probe.plan_id,
-        planned_version=probe.planned_version,
-        observed_version=probe.observed_version,
-        verdict=verdict,
-        explanation=words,
-        probed_at_us=probe.probed_at_us,
     )
 
 

@@ -1,4 +1,4 @@
-"""Request the consent of webhooks before a step of a rollout, and notify others after it.
+"""Request the consent of webhooks before a step of a rollout.
 
 The loop that decides never waits for a webhook. It stores a request in the ledger and finds the response there in a later
 round; another thread sends it. A webhook that hangs delays its step and nothing else, never a rollback. A killed loop finds
@@ -14,10 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, TypeAlias
 
-from holdfast.control.http.client import Response
-from holdfast.control.http.post import SIGNATURE, post, signature
-from holdfast.control.integrations import exporter
-from holdfast.control.integrations.exporter import forward
+from holdfast.control.integrations.notifications import notify, send_signed
 from holdfast.errors import InputError, UnavailableError
 from holdfast.records import Verdict, canonical_json
 from holdfast.rollout import Canary, Hook, State
@@ -31,10 +28,8 @@ from holdfast.rollout.decision.webhooks import (
     understood,
     upheld,
 )
-from holdfast.settings import resolve
 from holdfast.store import Store
 from holdfast.store.db import events
-from holdfast.store.db.events import EventRow
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.rollout import rollouts, webhooks
@@ -111,50 +106,10 @@ def ask(store: Store, model: str, *, clock_us: Clock) -> int:
     return len(due)
 
 
-def notify(store: Store, model: str, hook: Hook, *, clock_us: Clock) -> int:
-    """Post the events since the last call to `hook`, each at least once and in order, and return how many.
-
-    The number of the event is the idempotency key.
-
-    Parameters
-    ----------
-    model
-        Only events of rollouts of this model are posted.
-    hook
-        Its `on` names the events.
-    clock_us
-        Gives the time that the signature covers.
-
-    Raises
-    ------
-    UnavailableError
-        HF601 if the webhook did not accept an event; the next call sends it again.
-    InputError
-        HF103 if the secret of its signature is not set.
-    """
-
-    def read(connection: Transaction, event: EventRow) -> list[bytes]:
-        row = _rollout_of(connection, model, hook, event)
-        return [] if row is None else [_notification(event, row)]
-
-    def send(event: EventRow, body: bytes) -> None:
-        status = _sent(hook, body, str(event.event_id), clock_us()).status
-        if not 200 <= status < 300:
-            raise UnavailableError("HF601", f"it responded with status {status}", state="it is sent again")
-
-    return forward(store, webhooks.follower_of(model, hook.name), read, send)
-
-
-def run(
-    store: Store,
-    model: str,
-    declared: Sequence[Hook],
-    *,
-    clock_us: Clock,
-    wait: Callable[[float], bool],
-    pause_seconds: float = 0.2,
-) -> None:
-    """Put open questions to webhooks and notify them, until `wait` returns True.
+def jobs(
+    store: Store, model: str, declared: Sequence[Hook], *, clock_us: Clock
+) -> dict[str, Callable[[], object]]:
+    """Return what the control loop's process repeats for webhooks, by name: each in a thread of its own.
 
     Parameters
     ----------
@@ -162,16 +117,14 @@ def run(
         The model and the webhooks of its declaration.
     clock_us
         Gives the current time, microseconds since 1970.
-    wait
-        Sleeps for `pause_seconds` and returns True when it is time to stop.
     """
-    jobs: dict[str, Callable[[], object]] = {
-        "consulting webhooks": partial(ask, store, model, clock_us=clock_us)
-    }
+    found: dict[str, Callable[[], object]] = {}
+    if any(hook.consent_events for hook in declared):
+        found["consulting webhooks"] = partial(ask, store, model, clock_us=clock_us)
     for hook in declared:
-        if hook.notified_states:
-            jobs[f"notifying webhook {hook.name}"] = partial(notify, store, model, hook, clock_us=clock_us)
-    exporter.run(jobs, wait=wait, pause_seconds=pause_seconds)
+        if hook.notified_of:
+            found[f"notifying webhook {hook.name}"] = partial(notify, store, model, hook, clock_us=clock_us)
+    return found
 
 
 def _consulted(connection: Transaction, row: RolloutRow, decision: Decision) -> list[Hook]:
@@ -254,19 +207,12 @@ def _request_consent(hook: Hook, request: HookResponseRow, clock_us: Clock) -> H
     body = request.request_json.encode()
     key = f"{request.rollout_id}/{request.event}/{request.step}"
     try:
-        response = _sent(hook, body, key, clock_us())
+        response = send_signed(hook, body, key, clock_us())
         return understood(response.status, response.body)
     except UnavailableError as error:
         return HookResponse(Verdict.INCONCLUSIVE, error.what)
     except InputError as error:
         return HookResponse(Verdict.INCONCLUSIVE, f"the key of its signature is not available: {error.what}")
-
-
-def _sent(hook: Hook, body: bytes, key: str, now_us: int) -> Response:
-    headers = {"Idempotency-Key": key, "User-Agent": "holdfast"}
-    if hook.secret is not None:
-        headers[SIGNATURE] = signature(resolve(hook.secret), body, now_us=now_us)
-    return post(hook.url, body, headers, within_seconds=hook.timeout_seconds)
 
 
 def _record(store: Store, hook: Hook, request: HookResponseRow, response: HookResponse, now_us: int) -> None:
@@ -284,20 +230,3 @@ def _record(store: Store, hook: Hook, request: HookResponseRow, response: HookRe
                 subject=rollouts.subject_of(request.rollout_id),
                 explanation=f"{hook.name}, before {request.event}, step {request.step + 1}: {response.explanation}",
             )
-
-
-def _rollout_of(connection: Transaction, model: str, hook: Hook, event: EventRow) -> RolloutRow | None:
-    """Return the rollout of `model` that `event` is about, if `hook` is notified of it."""
-    noun, _, state = event.kind.partition(".")
-    subject, _, number = event.subject.partition("/")
-    if noun != "rollout" or subject != "rollout" or state not in hook.notified_states or not number.isdigit():
-        return None
-    row = rollouts.get(connection, int(number))
-    return row if row.model == model else None
-
-
-def _notification(event: EventRow, row: RolloutRow) -> bytes:
-    of_event = {name: getattr(event, name) for name in ("at_us", "kind", "actor", "explanation", "digest")}
-    of_rollout = {name: getattr(row, name) for name in ("model", "challenger", "champion")}
-    document = {**of_event, **of_rollout, "event": event.event_id, "rollout": row.rollout_id}
-    return canonical_json(document).encode()

@@ -1,4 +1,4 @@
-"""Webhooks of a rollout, as declared: their consent before a step, and notifications after it.
+"""Webhooks, as declared: their consent before a step of a rollout, and what they are notified of.
 
 A hook with a veto must consent; without a response the step waits. A rollback needs no consent, it is only notified.
 """
@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, Literal, get_args
 
 from holdfast.errors import InputError
 from holdfast.formatting import hours
-from holdfast.records import Verdict, canonical_json, check_name, duration
+from holdfast.records import PROBLEMS, Verdict, canonical_json, check_name, duration
 from holdfast.rollout.decision.decisions import Decision, RollBack, Wait
 from holdfast.rollout.model.policy import Canary, microseconds
 from holdfast.rollout.model.state_machine import Event, State
@@ -25,6 +25,11 @@ CONSENT_EVENTS: Final = (Event.SHADOW, Event.START, Event.ADVANCE, Event.COMPLET
 
 NOTIFIED_STATES: Final = (*State, "advanced")
 """What a hook may be notified of: that a rollout reached a state, or that its share grew."""
+
+NOTIFIED: Final = (*map(str, NOTIFIED_STATES), *PROBLEMS)
+"""All that a hook may be notified of: rollouts, and the begin and end of each kind of problem."""
+
+Format = Literal["json", "slack", "pagerduty", "cloudevents"]
 
 MAX_RESPONSE_BYTES: Final = 65_536
 """Maximum length of a response."""
@@ -40,22 +45,24 @@ _REASON_LETTERS: Final = 500
 _LONGEST: Final = timedelta(seconds=60)
 _URL: Final = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(/[^\s#]*)?")
 _SECRET: Final = re.compile(r"\$\{(env|file):[^}]+\}|[A-Z][A-Z0-9_]*")
+_REFERENCE: Final = re.compile(r"\$\{(env|file):[^}]+\}")
 
 
 @dataclass(frozen=True)
 class Hook:
-    """A webhook of a model's rollouts.
+    """A webhook of a model: it consents to steps of rollouts, or is notified of rollouts and problems.
 
     Parameters
     ----------
     name
         1 to 63 of a-z, 0-9, '_' and '-'; unique among the hooks of a model.
     url
-        Where it listens, http or https, without a user or a fragment. Redirects are not followed.
+        Where it listens, http or https, without a user or a fragment. Redirects are not followed. A URL that is a secret, as
+        Slack's are, is a reference: "${env:NAME}" or "${file:/path}".
     on
         What it is about. Before a decision is taken: "shadow", "start", "advance", "complete", "confirm" (only for hooks with a
-        veto). After it: a state such as "canary", "promoted", "rolled_back", or "advanced". Empty means every decision with a
-        veto, and every state without one.
+        veto). After it: a state such as "canary", "promoted", "rolled_back", or "advanced"; or a kind of problem, such as
+        "feed_suspect", whose begin and end are sent. Empty means every decision with a veto, and everything else without one.
     veto
         True if the decisions wait for its consent. Without a valid response the request is repeated and the step waits, at most
         for the policy's timeout, counted from the first request about this step.
@@ -64,6 +71,10 @@ class Hook:
     secret
         Where the key of the signature is: "${env:NAME}", "${file:/path}" or the bare NAME of a variable, never the key. None
         signs nothing.
+    format
+        The body of a notification: "json", "slack" (a message), "pagerduty" (Events API v2; problems only) or "cloudevents".
+    routing_key
+        For "pagerduty": where the integration's key is, as for `secret`.
 
     Raises `InputError` HF107 for an invalid value.
 
@@ -77,21 +88,35 @@ class Hook:
     veto: bool = False
     timeout: timedelta | str = "5s"
     secret: str | None = None
+    format: Format = "json"
+    routing_key: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "hook")
         object.__setattr__(self, "on", tuple(self.on))
         object.__setattr__(self, "timeout", duration(self.timeout, "timeout"))
         in_time = timedelta(0) < duration(self.timeout) <= _LONGEST
-        unknown = [word for word in self.on if word not in {*CONSENT_EVENTS, *NOTIFIED_STATES}]
+        unknown = [word for word in self.on if word not in {*CONSENT_EVENTS, *NOTIFIED}]
+        no_problems = [word for word in self.on if word not in PROBLEMS]
+        is_pagerduty = self.format == "pagerduty"
         vetoed = [word for word in self.on if word in set(CONSENT_EVENTS)]
         rules = {
-            f"has the URL {self.url!r}, which is not one of http or https": _URL.fullmatch(self.url),
+            f"has the URL {self.url!r}, which is not one of http or https": is_url(self.url)
+            or _REFERENCE.fullmatch(self.url),
             f"may take {self.timeout}; above 0, at most 60 s": in_time,
             "has a secret that is not a reference": self.secret is None or _SECRET.fullmatch(self.secret),
-            f"is on {unknown}; known are {', '.join(sorted({*CONSENT_EVENTS, *NOTIFIED_STATES}))}": not unknown,
+            f"is on {unknown}; known are {', '.join(sorted({*CONSENT_EVENTS, *NOTIFIED}))}": not unknown,
             f"is on {vetoed}, which needs veto=True": self.veto or not vetoed,
             f"has a veto, and is on no decision: {self.on}": vetoed or not self.veto or not self.on,
+            f"has the format {self.format!r}; known are {', '.join(get_args(Format))}": self.format
+            in get_args(Format),
+            f"has a veto, and the format {self.format}: a question is json": not self.veto
+            or self.format == "json",
+            "needs a routing_key that is a reference, such as ${env:PAGERDUTY_KEY}": not is_pagerduty
+            or (self.routing_key is not None and _SECRET.fullmatch(self.routing_key)),
+            "has a routing_key, which only the format pagerduty has": is_pagerduty
+            or self.routing_key is None,
+            f"is on {no_problems}, and pagerduty takes problems only": not is_pagerduty or not no_problems,
         }
         for problem, holds in rules.items():
             if not holds:
@@ -105,10 +130,11 @@ class Hook:
         return tuple(event for event in CONSENT_EVENTS if not self.on or event in self.on)
 
     @property
-    def notified_states(self) -> tuple[str, ...]:
-        """Return the states that it is notified of."""
-        wanted = self.on or (() if self.veto else NOTIFIED_STATES)
-        return tuple(str(each) for each in NOTIFIED_STATES if each in wanted)
+    def notified_of(self) -> tuple[str, ...]:
+        """Return the states and the kinds of problems that it is notified of."""
+        everything = tuple(PROBLEMS) if self.format == "pagerduty" else NOTIFIED
+        wanted = self.on or (() if self.veto else everything)
+        return tuple(each for each in NOTIFIED if each in wanted)
 
     @property
     def timeout_seconds(self) -> float:
@@ -137,6 +163,15 @@ class HookResponse:
 
     verdict: Verdict
     explanation: str
+
+
+def is_url(text: str) -> bool:
+    """Return True if a hook may listen at `text`.
+
+    >>> is_url("https://ops.example/in"), is_url("https://user:key@ops.example/in")
+    (True, False)
+    """
+    return _URL.fullmatch(text) is not None
 
 
 def understood(status: int, body: bytes) -> HookResponse:

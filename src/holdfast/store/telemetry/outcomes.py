@@ -212,8 +212,15 @@ def newest_change(connection: Connection, model: str) -> tuple[int, int]:
     return newest(connection, model), corrected[0].event_id if corrected else 0
 
 
-def of_model(connection: Connection, model: str, *, since_us: int, until_us: int | None = None) -> Outcomes:
-    """Return the outcomes of `model` whose predictions were made from `since_us` to before `until_us`, by the servers' clocks.
+def of_model(
+    connection: Connection,
+    model: str,
+    *,
+    since_us: int,
+    until_us: int | None = None,
+    version: str | None = None,
+) -> Outcomes:
+    """Return the outcomes of `model` (of `version`) predicted from `since_us` to before `until_us`, by the servers' clocks.
 
     No clock of a caller moves this window: it hangs on when the requests arrived.
     """
@@ -226,6 +233,8 @@ def of_model(connection: Connection, model: str, *, since_us: int, until_us: int
     ).where(outcomes.c.model == model, outcomes.c.predicted_at_us >= since_us)
     if until_us is not None:
         query = query.where(outcomes.c.predicted_at_us < until_us)
+    if version is not None:
+        query = query.where(outcomes.c.version == version)
     found = connection.execute(query).all()
     return Outcomes(
         version=np.array([row.version for row in found], dtype=np.str_),

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import InputError
-from holdfast.records import Verdict
+from holdfast.records import PROBLEMS, Verdict
 from holdfast.rollout import Canary, Event, Hook
 from holdfast.rollout.decision.decisions import Advance, RollBack, Wait
-from holdfast.rollout.decision.webhooks import MAX_RESPONSE_BYTES, understood, upheld
+from holdfast.rollout.decision.webhooks import MAX_RESPONSE_BYTES, NOTIFIED, understood, upheld
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,13 @@ from holdfast.rollout.decision.webhooks import MAX_RESPONSE_BYTES, understood, u
         ({"on": ("start",)}, "veto=True"),
         ({"on": ("promoted",), "veto": True}, "on no decision"),
         ({"name": "No Name"}, "cannot name"),
+        ({"format": "teams"}, "known are json, slack"),
+        ({"format": "slack", "veto": True}, "a question is json"),
+        ({"format": "pagerduty"}, "routing_key"),
+        ({"format": "pagerduty", "routing_key": "0123456789abcdef"}, "routing_key that is a reference"),
+        ({"format": "pagerduty", "routing_key": "${env:KEY}", "on": ("promoted",)}, "problems only"),
+        ({"routing_key": "${env:KEY}"}, "only the format pagerduty"),
+        ({"url": "${SLACK_URL}"}, "http or https"),
     ],
 )
 def test_what_cannot_mean_what_it_declares_is_refused(given_: dict[str, Any], words: str) -> None:
@@ -41,7 +48,7 @@ def test_what_cannot_mean_what_it_declares_is_refused(given_: dict[str, Any], wo
 def test_a_rollback_is_never_sent_for_consent() -> None:
     """R117: nothing outside stops a rollback."""
     assert Event.ROLLBACK not in Hook("freeze", "https://ops.example", veto=True).consent_events
-    assert "rolled_back" in Hook("pager", "https://ops.example").notified_states
+    assert "rolled_back" in Hook("pager", "https://ops.example").notified_of
     harmful = RollBack(Verdict.FAIL, "harm")
     assert upheld(harmful, ["hook x: refuses"], Canary(), waited_us=0) is harmful
 
@@ -49,8 +56,17 @@ def test_a_rollback_is_never_sent_for_consent() -> None:
 def test_one_hook_may_consent_and_be_notified() -> None:
     hook = Hook("freeze", "https://ops.example", on=("start", "rolled_back"), veto=True, secret="${env:KEY}")
     assert hook.consent_events == (Event.START,)
-    assert hook.notified_states == ("rolled_back",)
+    assert hook.notified_of == ("rolled_back",)
     assert Hook.from_json(hook.to_json()) == hook
+
+
+def test_a_hook_without_names_is_notified_of_everything_that_its_format_takes() -> None:
+    url = "${file:/run/secrets/slack}"
+    assert set(Hook("all", url, format="slack").notified_of) == set(NOTIFIED)
+    pager = Hook("pager", "https://ops.example", format="pagerduty", routing_key="${env:KEY}")
+    assert pager.notified_of == tuple(PROBLEMS)
+    assert Hook("freeze", "https://ops.example", veto=True).notified_of == ()
+    assert Hook.from_json(pager.to_json()) == pager
 
 
 def test_patience_ends_the_wait_for_a_hook() -> None:

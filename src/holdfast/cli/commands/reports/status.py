@@ -27,7 +27,12 @@ def status(run: Run) -> None:
     """
     model = run.model
     document = assemble_status(
-        run.store, model.name, feeds=model.feeds, label_delay=model.label_delay, now_us=now_us()
+        run.store,
+        model.name,
+        feeds=model.feeds,
+        label_delay=model.label_delay,
+        objective=model.objective,
+        now_us=now_us(),
     )
     _print_status(run.out, document)
     run.out.result(document)

@@ -13,9 +13,9 @@ from holdfast.cli.commands.rollout.policy import forecast_now, print_change, pri
 from holdfast.cli.commands.runtimes.compatibility_check import ensure_compatible
 from holdfast.cli.output import COLOURS, Output
 from holdfast.cli.project import Reason, Run, VersionName, now_us, with_project
-from holdfast.control.reports.progress import RolloutProgress, progress
 from holdfast.control.rollout import pause as pausing
 from holdfast.control.rollout import start as starting
+from holdfast.control.rollout.progress import RolloutProgress, progress
 from holdfast.control.rollout.start import Requested, Started
 from holdfast.errors import RefusedError
 from holdfast.formatting import ago, hours, share

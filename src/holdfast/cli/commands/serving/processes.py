@@ -42,6 +42,7 @@ WhenReady = Annotated[
 ]
 
 _SHOWN_FINDINGS = 5
+HOOK_PAUSE_SECONDS = 0.2
 
 
 @command("Running")
@@ -71,10 +72,10 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     from holdfast.control import daemon, loop
     from holdfast.control.collect.feed_labels import FeedLabels
     from holdfast.control.drills import runner
+    from holdfast.control.health.problem_events import ProblemEvents
     from holdfast.control.integrations import cdevents, exporter, openlineage
     from holdfast.control.maintenance import verify
     from holdfast.control.probing.golden import GoldenQueries
-    from holdfast.control.reports.live_objective import ObjectiveMonitor
     from holdfast.control.reports.metrics import LoopCounters, StatusCollector
     from holdfast.control.reports.status import StatusReader
     from holdfast.control.rollout import webhooks
@@ -98,21 +99,18 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
         # A thread each, so that a receiver that hangs delays nothing but itself.
         _start(exporter.run, {name: export}, wait=stopped.wait)
     webhooks.declare(store, model.name, model.hooks, now_us=now_us())
-    if model.hooks:
-        _start(webhooks.run, store, model.name, model.hooks, clock_us=now_us, wait=stopped.wait)
+    for name, job in webhooks.jobs(store, model.name, model.hooks, clock_us=now_us).items():
+        _start(exporter.run, {name: job}, wait=stopped.wait, pause_seconds=HOOK_PAUSE_SECONDS)
     concerns = daemon.concerns()
     if model.label_feeds:
         concerns["matching label feeds with predictions"] = FeedLabels(model)
     if model.golden:
         concerns["requesting the golden queries"] = GoldenQueries(model)
-    if model.objective is not None:
-        concerns["comparing quality with the objective"] = ObjectiveMonitor(
-            model.objective, model.label_delay
-        )
+    concerns["reporting problems"] = ProblemEvents(model.feeds, model.label_delay, model.objective)
     if model.drills is not None:
         concerns["drilling what is due"] = runner.Scheduled(workspace_of(run), model.drills)
     counters = LoopCounters()
-    reader = StatusReader(store, model.name, model.feeds, model.label_delay)
+    reader = StatusReader(store, model.name, model.feeds, model.label_delay, model.objective)
     _expose(settings, StatusCollector(model.name, lambda: reader.read(now_us=now_us()), counters))
     loop.run(
         store,
@@ -164,6 +162,7 @@ def page(run: Run, exit_with_parent: ExitWithParent = None) -> None:
         run.settings,
         feeds=model.feeds,
         label_delay=model.label_delay,
+        objective=model.objective,
         started=lambda url: run.out.print(f"page at {url}"),
     )
 

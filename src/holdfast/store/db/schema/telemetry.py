@@ -17,8 +17,17 @@ from sqlalchemy import (
     Text,
 )
 
-from holdfast.records import Arm, Verdict
-from holdfast.store.db.schema.metadata import METADATA, key, one_of, optional, required, serial
+from holdfast.records import Arm, Severity, Verdict
+from holdfast.store.db.schema.events import events
+from holdfast.store.db.schema.metadata import (
+    METADATA,
+    key,
+    one_of,
+    optional,
+    partial_index,
+    required,
+    serial,
+)
 
 servers = Table(
     "servers",
@@ -160,4 +169,25 @@ traffic_comparisons = Table(
     required("computed_at_us", BigInteger, "When the comparison was computed."),
     required("comparison_json", Text, "Slices and label share, canonical JSON."),
     comment="The last comparison of each model's live traffic with its training data.",
+)
+
+problems = Table(
+    "problems",
+    METADATA,
+    serial("problem_id", "Number of the problem."),
+    required("model", String(63), "Model that has it."),
+    required("kind", String(31), "What is wrong, such as feed_suspect."),
+    required("subject", String(127), "What has it: a feed with its batch, a version, a slice, a drill."),
+    required("severity", String(16), "How urgent it is."),
+    required("explanation", Text, "What was wrong when it was found, with numbers."),
+    required("next_command", Text, "What to do about it."),
+    required("found_event_id", BigInteger, "Event of its begin.", unique=True),
+    optional("ended_event_id", BigInteger, "Event of its end; null while it lasts."),
+    ForeignKeyConstraint(["found_event_id"], [events.c.event_id]),
+    ForeignKeyConstraint(["ended_event_id"], [events.c.event_id]),
+    one_of("severity", Severity),
+    partial_index(
+        "uq_problems_open", "model", "kind", "subject", where="ended_event_id IS NULL", unique=True
+    ),
+    comment="Problems that health found, from begin to end. A problem lasts once at a time.",
 )

@@ -17,6 +17,7 @@ from holdfast.store.db.ledger import HEAD, revision_of, sqlite_url
 from holdfast.store.durability import fsync
 from holdfast.store.maintenance import backup as backups
 from holdfast.store.maintenance.backup import Backup, Entry
+from holdfast.store.maintenance.derived_checks import sha256_of
 
 _MOST_ATTEMPTS: Final = 5
 
@@ -85,12 +86,13 @@ def backup(store: Store, directory: Path, *, now_us: int, progress: Progress | N
             state="nothing was written",
             next_command="name another directory",
         )
+    unfinished = directory / backups.OBJECTS_DIRECTORY / f"{now_us}.{os.getpid()}{fsync.UNFINISHED}"
     try:
         for name in (backups.OBJECTS_DIRECTORY, backups.BACKUPS_DIRECTORY):
             fsync.make_directory(directory / name)
         for _ in range(_MOST_ATTEMPTS):
             try:
-                made, copied = _take(store, directory, now_us, progress)
+                made, copied = _take(store, directory, unfinished, now_us, progress)
             except backups.VanishedError:
                 continue
             size = sum(entry.bytes for entry in copied)
@@ -102,6 +104,8 @@ def backup(store: Store, directory: Path, *, now_us: int, progress: Progress | N
             state="earlier backups there are intact; files of this one are kept and used next time",
             next_command="the same command again, with room for it",
         ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
     raise UnavailableError(
         "HF306",
         f"files were removed {_MOST_ATTEMPTS} times while they were copied",
@@ -110,12 +114,12 @@ def backup(store: Store, directory: Path, *, now_us: int, progress: Progress | N
 
 
 def _take(
-    store: Store, directory: Path, now_us: int, progress: Progress | None
+    store: Store, directory: Path, unfinished: Path, now_us: int, progress: Progress | None
 ) -> tuple[Backup, list[Entry]]:
-    """Take the backup. Returns it, and the files of it that were copied."""
+    """Take the backup, its rows first, in the file `unfinished`. Returns it, and the files of it that were copied."""
     logs = backups.log_files(store.root)
     with store.ledger.read() as connection:
-        dump = backups.dump(connection)
+        ledger, ledger_rows = backups.write_dump(connection, unfinished)
         entries = list(backups.named_files(connection, store.root))
         revision = revision_of(connection) or ""
         version, rows = backups.table_version_and_rows(connection)
@@ -130,8 +134,7 @@ def _take(
         if backups.keep(data, directory, entry.sha256):
             copied.append(entry)
         entries.append(entry)
-    ledger = sha256_hex(dump)
-    backups.keep(dump, directory, ledger)
+    backups.keep(unfinished, directory, ledger)
     made = Backup(
         name=f"{now_us:020d}",
         at_us=now_us,
@@ -139,7 +142,7 @@ def _take(
         table_version=version,
         rows=rows,
         ledger=ledger,
-        ledger_rows=dump.count(b"\n"),
+        ledger_rows=ledger_rows,
         files=tuple(entries),
     )
     backups.write(directory, made)
@@ -192,11 +195,11 @@ def restore(
     draft = root.with_name(f"{root.name}.restoring-{os.getpid()}")
     try:
         _restore_files(directory, draft, found, progress)
-        ledger = _object(directory, found.ledger, "the ledger")
+        ledger = _object_path(directory, found.ledger, "the ledger")
         store = Store.open(draft, ledger_url or sqlite_url(draft / "ledger.db"), recovering=True)
         try:
             with store.ledger.write() as connection:
-                count = backups.fill(connection, ledger)
+                count = backups.fill(connection, backups.read_dump(ledger))
                 written_us = backups.written_us(connection, draft)
             _agree(store, found, count)
             _keep_order(draft, written_us)
@@ -248,6 +251,16 @@ def _object(directory: Path, sha256: str, what: str) -> bytes:
     if sha256_hex(data) != sha256:
         raise _lost(what, "was altered")
     return data
+
+
+def _object_path(directory: Path, sha256: str, what: str) -> Path:
+    """Return the path of an object whose bytes are those of the backup; it may be too large for memory."""
+    path = backups.object_path(directory, sha256)
+    if not path.exists():
+        raise _lost(what, "is missing")
+    if sha256_of(path) != sha256:
+        raise _lost(what, "was altered")
+    return path
 
 
 def _agree(store: Store, found: Backup, count: int) -> None:

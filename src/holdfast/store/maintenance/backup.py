@@ -4,7 +4,8 @@
     backups/<timestamp>.json         one backup: which file of the store has which content
 
 The ledger is read first, in one transaction, as lines of JSON that any database can load. Named files are immutable and
-vanish only by a vacuum; then the ledger is read again.
+vanish only by a vacuum; then the ledger is read again. A ledger has a row for each label, so it is never held in memory as a
+whole: it is read, written and loaded some thousand lines at a time.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby, islice
+from hashlib import sha256
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Table, func, insert, select
+import msgspec
+from sqlalchemy import Connection, Double, Table, func, insert, select
 
 from holdfast import records
 from holdfast.errors import InputError, IntegrityError
-from holdfast.records import sha256_hex
 from holdfast.store.backout import tombstones
 from holdfast.store.catalog import snapshots
 from holdfast.store.db import schema
@@ -40,6 +42,10 @@ BACKUPS_DIRECTORY: Final = "backups"
 FORMAT: Final = 1
 
 _ROWS_AT_ONCE: Final = 2_000
+_BYTES_AT_ONCE: Final = 1 << 18
+_ENCODE_LINE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_ENCODE_LINES: Final = msgspec.json.Encoder().encode_lines
+_DECODE_LINES: Final = msgspec.json.Decoder(tuple[Any, ...]).decode_lines
 
 
 class Entry(NamedTuple):
@@ -195,26 +201,63 @@ def _altered(name: str) -> IntegrityError:
     )
 
 
-def dump(connection: Connection, *, without: Collection[Table] = ()) -> bytes:
-    """Return every row of the ledger as one line of JSON, table after table, in order of the primary key.
+def dump(connection: Connection, *, without: Collection[Table] = ()) -> Iterator[bytes]:
+    """Yield every row of the ledger as one line of JSON, table after table, in order of the primary key.
 
-    Rows of the tables `without` are left out.
+    Each piece has some thousand whole lines. Rows of the tables `without` are left out.
     """
-    return b"".join(
-        json.dumps([table.name, *row], ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-        for table in schema.METADATA.sorted_tables
-        if table not in without
-        for row in connection.execute(select(table).order_by(*table.primary_key.columns))
-    )
+    for table in schema.METADATA.sorted_tables:
+        if table not in without:
+            query = select(table).order_by(*table.primary_key.columns)
+            found = connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE})
+            real = [at for at, column in enumerate(table.columns, 1) if isinstance(column.type, Double)]
+            for rows in found.partitions():
+                yield encode_lines([(str(table.name), *row) for row in rows], real)
+
+
+def encode_lines(rows: Sequence[tuple[Any, ...]], real: Sequence[int]) -> bytes:
+    """Return a line for each row, as `json` writes it; `real` are the places that may hold a fraction.
+
+    The digest of a backup covers these bytes. msgspec writes them in a third of the time, except for numbers that have an
+    exponent in Python.
+    """
+    if all(_is_plain(row[at]) for at in real for row in rows):
+        return _ENCODE_LINES(rows)
+    return "".join(f"{_ENCODE_LINE(row)}\n" for row in rows).encode()
+
+
+def _is_plain(value: float | None) -> bool:
+    return value is None or value == 0 or 1e-4 <= abs(value) < 1e16
+
+
+def write_dump(connection: Connection, path: Path) -> tuple[str, int]:
+    """Write what `dump` yields to the file `path`. Returns its SHA-256 and the number of rows."""
+    digest, count = sha256(), 0
+    with path.open("wb") as file:
+        for lines in dump(connection):
+            digest.update(lines)
+            count += lines.count(b"\n")
+            file.write(lines)
+    return digest.hexdigest(), count
+
+
+def read_dump(path: Path) -> Iterator[bytes]:
+    """Yield what `write_dump` wrote, some thousand whole lines at a time."""
+    with path.open("rb") as file:
+        while lines := file.readlines(_BYTES_AT_ONCE):
+            yield b"".join(lines)
 
 
 def ledger_digest(connection: Connection) -> str:
     """Return the digest that a backup of the current ledger would have."""
-    return sha256_hex(dump(connection))
+    digest = sha256()
+    for lines in dump(connection):
+        digest.update(lines)
+    return digest.hexdigest()
 
 
-def fill(connection: Connection, rows: bytes) -> int:
-    """Insert every row that `dump` returned into the empty ledger. Returns the number of rows."""
+def fill(connection: Connection, dumped: Iterable[bytes]) -> int:
+    """Insert every row of pieces that `dump` yields into the empty ledger. Returns the number of rows."""
     tables = {table.name: table for table in schema.METADATA.sorted_tables}
     if any(connection.execute(select(table).limit(1)).first() for table in tables.values()):
         raise InputError(
@@ -223,15 +266,31 @@ def fill(connection: Connection, rows: bytes) -> int:
             state="nothing was written",
             next_command="name an empty database in HOLDFAST_LEDGER",
         )
-    lines = map(json.loads, rows.splitlines())
     count = 0
-    for name, of_table in groupby(lines, key=itemgetter(0)):
-        columns = tables[name].columns.keys()
-        while some := [dict(zip(columns, line[1:], strict=True)) for line in islice(of_table, _ROWS_AT_ONCE)]:
-            connection.execute(insert(tables[name]), some)
-            count += len(some)
+    for lines in dumped:
+        for name, of_table in groupby(_decode_lines(lines), key=itemgetter(0)):
+            rows = [row[1:] for row in of_table]
+            _insert(connection, tables[name], rows)
+            count += len(rows)
     advance_sequences(connection)
     return count
+
+
+def _decode_lines(lines: bytes) -> list[tuple[Any, ...]]:
+    try:
+        return _DECODE_LINES(lines)
+    except msgspec.DecodeError:  # such as NaN, which `json` writes and reads
+        return [tuple(json.loads(line)) for line in lines.splitlines()]
+
+
+def _insert(connection: Connection, table: Table, rows: list[tuple[Any, ...]]) -> None:
+    """Insert rows that have every column of the table; on SQLite past SQLAlchemy, which takes twice the time of SQLite."""
+    made = insert(table).compile(dialect=connection.dialect, column_keys=table.columns.keys())
+    if made.positiontup == table.columns.keys():
+        connection.exec_driver_sql(str(made), rows)
+    else:
+        names = table.columns.keys()
+        connection.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
 
 
 def written_us(connection: Connection, root: Path) -> dict[str, int]:

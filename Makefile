@@ -9,7 +9,7 @@ TESTS ?=
 # The demonstration and the tests start many processes; each must find its modules compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-unit test-floors soak golden check fix bench docs lock clean browser
+.PHONY: demo test test-fast test-unit test-floors soak golden check fix bench results docs lock clean browser
 
 demo: $(VENV)/run.done ## the whole story on real flights, then a page to look at
 	$(BIN)/holdfast demo
@@ -38,10 +38,10 @@ test-floors: $(FLOORS)/floors.done ## nightly: the fast tests with the lowest ve
 SOAKS := contract_parity control_charts crash crash_commands csv_parity drift load_race nights planted_breaks postgres_ledger pushes
 soak: $(VENV)/dev.done ## hours: what the suite repeats a few times, repeated often
 	HOLDFAST_TEST_PROFILE=soak $(PYTEST) -m "not browser"
-	for each in $(SOAKS); do $(BIN)/python -m tests.soak.$$each || exit 1; done
-	$(BIN)/python -m tests.durability.corruption
-	$(BIN)/python -m tests.simulation.run --runs 10000 --processes 2
-	$(BIN)/python -m benchmarks.rollback
+	for each in $(SOAKS); do $(BIN)/python -m tests.soak.$$each --record || exit 1; done
+	$(BIN)/python -m tests.durability.corruption --record
+	$(BIN)/python -m tests.simulation.run --runs 10000 --processes 2 --record
+	$(BIN)/python -m benchmarks.rollback --record
 
 golden: $(VENV)/dev.done ## keep a store, a log and a version of today for later code to open (tests/golden)
 	$(BIN)/python -m tests.golden.write
@@ -61,11 +61,14 @@ fix: $(VENV)/dev.done ## mend what a machine can mend
 docs: $(VENV)/dev.done ## write the generated parts of the documents anew
 	$(BIN)/python -m cogapp -r -PI . docs/reference/*.md
 
-bench: $(VENV)/bench.done ## each benchmark ends with one line of JSON
-	$(BIN)/python -m benchmarks.contract
-	$(BIN)/python -m benchmarks.ingest
-	$(BIN)/python -m benchmarks.backout
-	$(BIN)/python -m benchmarks.serve
+# Each ends with one line of JSON and keeps its figures; RESULTS.md is made of what was kept.
+BENCHMARKS := backout binary canary contract drift_rates drift_units drills ingest rollback serve shadow verify
+bench: $(VENV)/bench.done ## hours: measure everything anew
+	for each in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$each --record || exit 1; done
+	$(BIN)/python -m benchmarks.results
+
+results: $(VENV)/dev.done ## write benchmarks/RESULTS.md of the figures that were kept
+	$(BIN)/python -m benchmarks.results
 
 # Two steps, because the flights package comes as source: what builds it is pinned and hashed like all else.
 $(VENV)/run.done: constraints/run.txt pyproject.toml

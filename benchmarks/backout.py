@@ -13,17 +13,18 @@ Run: python -m benchmarks.backout
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 from sqlalchemy import insert, select
 
+from benchmarks.command import Command
 from holdfast.contract import Category, Contract, Integer, Number, Timestamp
 from holdfast.control.backout.backout import execute_backout
 from holdfast.control.ingest.ingest import ingest
@@ -182,13 +183,11 @@ def measure(history: int, scratch: Path) -> tuple[float, list[float]]:
     return statistics.median(taken), taken
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--histories", type=int, nargs="+", default=HISTORIES, help="batches of history (default %(default)s)"
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="stores of each size (default %(default)s)")
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("benchmarks.backout", __doc__)
+    command.size("--histories", HISTORIES, (10, 20), type=int, nargs="+", help="batches of history")
+    command.size("--rounds", 3, 1, help="stores of each size")
+    options = command.parse(arguments)
     taken: dict[int, list[float]] = {history: [] for history in options.histories}
     for _ in range(options.rounds):
         for history in options.histories:
@@ -207,8 +206,8 @@ def main() -> None:
     first, last = min(medians), max(medians)
     figures = {f"backout_{history}_ms": round(median * 1e3, 1) for history, median in medians.items()}
     growth = round(medians[last] / medians[first], 2)
-    print(json.dumps({"benchmark": "backout", "figures": {f"growth_{first}_to_{last}": growth, **figures}}))
+    return command.finish({f"growth_{first}_to_{last}": growth, **figures})
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

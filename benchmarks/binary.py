@@ -10,7 +10,6 @@ Run: python -m benchmarks.binary --swaps 10 --kills 5
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import multiprocessing
@@ -22,13 +21,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event as Ending
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.command import Command
 from holdfast.cli.demo.sandbox import free_port
 from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.probing import convergence
@@ -45,8 +45,6 @@ HOLDFAST: Final = (sys.executable, "-m", "holdfast")
 KEPT, FRESH = 6, 2
 """How many clients keep their connection, and how many open one for each request."""
 PAUSE_SECONDS: Final = 0.005
-SETTLE_SECONDS: Final = 3.0
-"""How long clients ask before and after whatever is done."""
 MOST_SECONDS: Final = 60.0
 
 
@@ -64,8 +62,8 @@ class Asked:
         return 1000 * (self.ended - self.sent)
 
 
-def clients(port: int, ending: Ending, found: Any) -> None:
-    """The clients' process: every request goes into `found` when it is over."""
+def clients(port: int, begun: Event, ending: Event, found: Any) -> None:
+    """The clients' process: every request goes into `found` when it is over; `begun` is set after the first answer."""
     told: list[Asked] = []
     body = json.dumps(tensors([row()]))
 
@@ -82,6 +80,8 @@ def clients(port: int, ending: Ending, found: Any) -> None:
                 failed = type(error).__name__
                 connection.close()
             told.append(Asked(sent, time.monotonic(), fresh, failed))
+            if not failed:
+                begun.set()
             if fresh:
                 connection.close()
             time.sleep(PAUSE_SECONDS)
@@ -186,8 +186,8 @@ def told(asked: list[Asked], windows: list[tuple[float, float]]) -> dict[str, An
     }
 
 
-def measure(swaps: int, kills: int) -> dict[str, Any]:
-    """Swaps, then kills, under one load."""
+def measure(swaps: int, kills: int, settle_seconds: float) -> dict[str, Any]:
+    """Swaps, then kills, under one load; clients ask for `settle_seconds` before and after each."""
     with tempfile.TemporaryDirectory() as directory:
         home, port = Path(directory), free_port(0)
         world = World(home / "root")
@@ -195,21 +195,23 @@ def measure(swaps: int, kills: int) -> dict[str, Any]:
         world.plan("half")
         blue, green = registered(world, os.environ.get("HOLDFAST_BUILD", "")), registered(world, "green")
         context = multiprocessing.get_context("spawn")
-        ending, found = context.Event(), context.Queue()
+        begun, ending, found = context.Event(), context.Event(), context.Queue()
         with running(world, port, home) as up:
-            load = context.Process(target=clients, args=(port, ending, found))
+            load = context.Process(target=clients, args=(port, begun, ending, found))
             load.start()
-            time.sleep(2 * SETTLE_SECONDS)
-            quiet = (time.monotonic() - SETTLE_SECONDS, time.monotonic())
+            if not begun.wait(MOST_SECONDS):
+                raise SystemExit("no client is answered")
+            time.sleep(2 * settle_seconds)
+            quiet = (time.monotonic() - settle_seconds, time.monotonic())
             swapped = []
             for _ in range(swaps):
                 swapped.append(swap(world, blue, green))
                 blue, green = green, blue
-                time.sleep(SETTLE_SECONDS)
+                time.sleep(settle_seconds)
             killed = []
             for _ in range(kills):
                 killed.append(kill(up, port))
-                time.sleep(SETTLE_SECONDS)
+                time.sleep(settle_seconds)
             ending.set()
             asked: list[Asked] = found.get()
             load.join()
@@ -229,15 +231,14 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--swaps", type=int, default=10)
-    parser.add_argument("--kills", type=int, default=5)
-    given = parser.parse_args()
-    print(json.dumps(measure(given.swaps, given.kills), indent=1))
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("benchmarks.binary", __doc__)
+    command.size("--swaps", 10, 1, help="times that the binary is replaced")
+    command.size("--kills", 5, 1, help="times that the server is killed")
+    command.size("--settle", 3.0, 1.0, help="seconds between them")
+    given = command.parse(arguments)
+    return command.finish(measure(given.swaps, given.kills, given.settle))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

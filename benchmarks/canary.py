@@ -5,18 +5,15 @@ at each minute. Holdfast judges errors, latency and quality together by the defa
 at each minute from the tenth on, and once after the hour; Argo's threshold is given the tightest values that roll back at most
 one canary in a hundred of calm traffic with the same error rate, which in life nobody knows beforehand.
 
-Run: python -m benchmarks.canary            # 10,000 canaries a setting
-     python -m benchmarks.canary --quick    # 2,000
+Run: python -m benchmarks.canary
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -31,6 +28,7 @@ from benchmarks.canary_streams import (
     draw,
     log_e,
 )
+from benchmarks.command import Command
 from holdfast.rollout import Canary
 
 CHUNK = 2000
@@ -61,8 +59,8 @@ class Outcome:
         middle = np.sort(np.where(self.minutes == 0, MINUTES + 1, self.minutes))[(self.minutes.size - 1) // 2]
         return None if middle > MINUTES else int(middle)
 
-    def to_json(self) -> dict[str, object]:
-        return {"runs": self.minutes.size, "rolled_back": self.rolled_back, "median_minutes": self.median}
+    def __str__(self) -> str:
+        return f"{self.share:.2%}" + ("" if self.median is None else f" in {self.median}")
 
 
 def judge(
@@ -85,10 +83,10 @@ def judge(
     return {rule: Outcome(np.concatenate(each)) for rule, each in found.items()}
 
 
-def calibrated(rate: float, seed: int) -> dict[str, float]:
+def calibrated(rate: float, runs: int, seed: int) -> dict[str, float]:
     """Argo's thresholds for an error rate, from calm traffic of their own: 1 % of false alarms over the three metrics."""
     calm = Setting("calm", error_rate=rate)
-    return threshold_of(draw(calm, 4000, np.random.default_rng([seed, 10**6]), POLICY).series, 0.01 / 3.0)
+    return threshold_of(draw(calm, runs, np.random.default_rng([seed, 10**6]), POLICY).series, 0.01 / 3.0)
 
 
 def row(name: str, outcomes: dict[str, Outcome]) -> str:
@@ -97,29 +95,21 @@ def row(name: str, outcomes: dict[str, Outcome]) -> str:
     return f"{name:<52}" + "  ".join(f"{cell:>13}" for cell in cells)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; 1 when a bound on false alarms or a target of delay is missed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="2,000 canaries a setting, and 300 for the peers"
-    )
-    parser.add_argument("--runs", type=int, default=None)
-    parser.add_argument(
-        "--peer-runs", type=int, default=None, help="how many of the canaries the peers judge"
-    )
-    parser.add_argument("--seed", type=int, default=20261122)
-    parser.add_argument("--json", type=Path, default=None, help="where the figures are written")
-    asked = parser.parse_args()
-    runs = asked.runs or (2000 if asked.quick else 10_000)
-    peer_runs = min(runs, asked.peer_runs or (300 if asked.quick else 1000))
+    command = Command("benchmarks.canary", __doc__)
+    command.size("--runs", 10_000, 40, help="canaries of a setting")
+    command.size("--peer-runs", 1_000, 10, help="how many of them the peers judge")
+    command.size("--calm-runs", 4_000, 100, help="canaries of which the threshold of Argo is made")
+    command.option("--seed", type=int, default=20261122)
+    asked = command.parse(arguments)
+    runs, peer_runs = asked.runs, min(asked.runs, asked.peer_runs)
     began = time.perf_counter()
     print(f"seed {asked.seed}, {runs} canaries a setting, {peer_runs} of them for the peers")
-    worst = checked(asked.seed)
+    worst = checked(asked.seed, only=2 if asked.smoke else None)
     print(f"the product's own folds and decisions on a sample: the same, to {worst:.1e}\n")
     print(f"{'rolled back, and the median minute':<52}" + "  ".join(f"{rule:>13}" for rule in RULES))
-    thresholds = {rate: calibrated(rate, asked.seed) for rate in (0.001, 0.01)}
+    thresholds = {rate: calibrated(rate, asked.calm_runs, asked.seed) for rate in (0.001, 0.01)}
     results: dict[str, dict[str, Outcome]] = {}
     for number, setting in enumerate((*NULLS, *HARMS)):
         if number == len(NULLS):
@@ -128,18 +118,14 @@ def main() -> int:
             setting, runs, peer_runs, asked.seed + number, thresholds[setting.error_rate]
         )
         print(row(setting.name, results[setting.name]), flush=True)
-    figures = figures_of(results)
-    figures |= {"seed": asked.seed, "runs": runs, "peer_runs": peer_runs, "against_product": worst}
-    figures["seconds"] = round(time.perf_counter() - began, 1)
-    print("\n" + json.dumps({key: value for key, value in figures.items() if key != "settings"}, indent=1))
-    if asked.json:
-        asked.json.write_text(json.dumps(figures, indent=1) + "\n")
-    return 0 if met(results, runs) else 1
+    figures = {"seed": asked.seed, "runs": runs, "peer_runs": peer_runs, "against_product": worst}
+    figures |= {"seconds": round(time.perf_counter() - began, 1), **figures_of(results)}
+    return command.finish(figures, passed=met(results, runs) or asked.smoke)
 
 
-def checked(seed: int) -> float:
-    """How far the fast path is from the product on a sample of every kind of setting."""
-    sample = [each for each in (*NULLS, *HARMS) if each.error_rate == 0.01]
+def checked(seed: int, only: int | None = None) -> float:
+    """How far the fast path is from the product on a sample of every kind of setting, or of the first `only`."""
+    sample = [each for each in (*NULLS, *HARMS) if each.error_rate == 0.01][:only]
     worst = 0.0
     for number, setting in enumerate(sample):
         streams = draw(setting, 1, np.random.default_rng([seed, number]), POLICY)
@@ -149,20 +135,23 @@ def checked(seed: int) -> float:
 
 def figures_of(results: dict[str, dict[str, Outcome]]) -> dict[str, object]:
     """The figures that are kept over time, for each rule; `aa_false_rate` is that of the worst setting without harm."""
-    figures: dict[str, object] = {}
+    rules: dict[str, object] = {}
     for rule in RULES:
-        figures[rule] = {
+        rules[rule] = {
             "aa_false_rate": max(results[setting.name][rule].share for setting in NULLS),
             "rr2_minutes": results["errors 1 % to 2 %"][rule].median,
             "rr5_minutes": results["errors 0.1 % to 0.5 %"][rule].median,
             "rr5_power": results["errors 0.1 % to 0.5 %"][rule].share,
             "p99_power": results["slow path 1 % to 2 %"][rule].share,
         }
-    figures["settings"] = {
-        name: {rule: outcome.to_json() for rule, outcome in outcomes.items()}
-        for name, outcomes in results.items()
+    settings = {
+        name: {rule: str(outcome) for rule, outcome in outcomes.items()} for name, outcomes in results.items()
     }
-    return figures
+    return {
+        "rules": rules,
+        "rolled_back_for_nothing": {each.name: settings[each.name] for each in NULLS},
+        "rolled_back_for_harm": {each.name: settings[each.name] for each in HARMS},
+    }
 
 
 def met(results: dict[str, dict[str, Outcome]], runs: int) -> bool:

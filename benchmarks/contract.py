@@ -20,7 +20,6 @@ one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
@@ -29,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks.command import ROOT, Command
 from holdfast.contract import Category, Contract, Integer, Number, Rule, Text, Timestamp, col
 from holdfast.contract.batch.compiler import compile_batch
 from holdfast.contract.row.compiler import compile_row
@@ -304,7 +304,8 @@ def one_row(path: Path) -> dict[str, Any]:
 def alone(name: str, path: Path) -> dict[str, Any]:
     """`name` in a process of its own."""
     done = subprocess.run(
-        [sys.executable, __file__, "--one", name, "--frame", str(path)],
+        [sys.executable, "-m", "benchmarks.contract", "--one", name, "--frame", str(path)],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -315,17 +316,19 @@ def alone(name: str, path: Path) -> dict[str, Any]:
     return answer
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=ROWS, help="rows to check (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds (default %(default)s)")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--frame", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("benchmarks.contract", __doc__)
+    command.size("--rows", ROWS, 10_000, help="rows to check")
+    command.size("--rounds", 5, 1, help="alternating rounds")
+    command.option(
+        "--one", help="check --frame by this validator, in this process, and print what came of it"
+    )
+    command.option("--frame", type=Path, help="the Parquet file for --one")
+    options = command.parse(arguments)
     if options.one:
         answer = one_row(options.frame) if options.one == "one_row" else one(options.one, options.frame)
         print(json.dumps(answer))
-        return
+        return 0
     missing = [name for name, module in PEERS.items() if importlib.util.find_spec(module) is None]
     for name in missing:
         print(
@@ -359,12 +362,26 @@ def main() -> None:
             f"  cpu {statistics.median(cpu[name]):6.2f} s  {median / medians['holdfast']:6.2f} of holdfast's time"
         )
     print(f"every validator found the planted faults; one row: {statistics.median(rows_us):.2f} us")
-    figures: dict[str, float | None] = {
+    figures: dict[str, object] = {
         f"vs_{name}": round(medians[name] / medians["holdfast"], 3) if name in medians else None
         for name in PEERS
     }
-    print(json.dumps({**figures, "one_row_us": round(statistics.median(rows_us), 2)}))
+    figures |= {
+        "one_row_us": round(statistics.median(rows_us), 2),
+        "rows": options.rows,
+        "validators": {
+            name: {
+                "seconds": round(median, 3),
+                "fastest": round(min(seconds[name]), 3),
+                "slowest": round(max(seconds[name]), 3),
+                "cpu seconds": round(statistics.median(cpu[name]), 3),
+                "rows a second": round(options.rows / median),
+            }
+            for name, median in medians.items()
+        },
+    }
+    return command.finish(figures)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

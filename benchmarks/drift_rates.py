@@ -1,6 +1,6 @@
 """How often the drift checks call an ordinary batch suspect, and which planted faults they find beside.
 
-    python -m benchmarks.drift_rates [--seeds 200] [--batches 40] [--seed 11] [--smoke]
+    python -m benchmarks.drift_rates [--seeds 200] [--batches 40] [--seed 11]
 
 Feeds are simulated whose laws never change: columns that are mostly zero, rounded, constant, rare or heavy-tailed, in
 batches of 20 to 2,000 rows. Each batch is profiled and compared with the batches before it by the functions that
@@ -10,13 +10,11 @@ of each sort is planted. The last line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -25,6 +23,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from benchmarks.command import Command
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Timestamp
 from holdfast.contract.batch.compiler import dtypes
 from holdfast.contract.profile.profile import Profile, profile_batch
@@ -229,16 +228,15 @@ def simulate(seeds: int, batches: int, seed: int, *, verbose: bool) -> Counts:
     return counts
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables, and the figures as JSON; 1 if the stated rate is exceeded."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--seeds", type=int, default=200)
-    arguments.add_argument("--batches", type=int, default=40)
-    arguments.add_argument("--seed", type=int, default=11)
-    arguments.add_argument("--smoke", action="store_true", help="a few seconds: 8 feeds of 14 batches")
-    arguments.add_argument("--verbose", action="store_true", help="print each false suspect")
-    asked = arguments.parse_args()
-    seeds, batches = (8, 14) if asked.smoke else (asked.seeds, asked.batches)
+    command = Command("benchmarks.drift_rates", __doc__)
+    command.size("--seeds", 200, 4, help="feeds")
+    command.size("--batches", 40, 10, help="batches of a feed")
+    command.option("--seed", type=int, default=11)
+    command.option("--verbose", action="store_true", help="print each false suspect")
+    asked = command.parse(arguments)
+    seeds, batches = asked.seeds, asked.batches
     began = time.perf_counter()
     counts = simulate(seeds, batches, asked.seed, verbose=asked.verbose)
     kinds = len(KINDS) + OTHERS
@@ -269,12 +267,26 @@ def main() -> int:
         "false_suspects": sum(false.values()),
         "rate": rate,
         "stated": STATED,
-        "by_size": {size: false[size] / columns[size] for size in columns},
-        "found": found,
+        "found": round(found, 4),
         "seconds": round(time.perf_counter() - began, 1),
+        "by_rows_of_a_batch": {
+            size: {
+                "compared": columns[size],
+                "false suspects": false[size],
+                "rate": false[size] / columns[size],
+            }
+            for size in columns
+        },
+        "false_by_column": dict(worst.most_common()),
+        "share_of_planted_faults_found": {
+            fault.name: {
+                size: round(counts.found[size, fault.name] / counts.planted[size, fault.name], 3)
+                for size in columns
+            }
+            for fault in FAULTS
+        },
     }
-    print(json.dumps({"benchmark": "drift_rates", "figures": figures}))
-    return 0 if rate <= STATED else 1
+    return command.finish(figures, passed=rate <= STATED)
 
 
 if __name__ == "__main__":

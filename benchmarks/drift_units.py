@@ -1,6 +1,6 @@
 """At which size of a batch a wrong unit is found by the feed's own past: unit x column x rows.
 
-    python -m benchmarks.drift_units [--days 365] [--step 5] [--smoke]
+    python -m benchmarks.drift_units [--days 365] [--step 5]
 
 The flights and the weather of New York, 2013, in batches of a part of a day, a day and a week. Every `--step`th batch with
 at least eight batches before it is converted to the other unit, once as the conversion gives it, and once rounded to as
@@ -10,12 +10,11 @@ in twenty is out of the contract's range. Nothing is drawn at random. The last l
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Final
 
 import polars as pl
 
+from benchmarks.command import Command
 from holdfast.contract.batch.compiler import compile_batch
 from holdfast.contract.batch.typed_input import from_frame
 from holdfast.contract.profile.profile import Profile, profile_batch
@@ -95,14 +95,13 @@ def found(feed: Feed, rows: pl.DataFrame, past: list[Profile]) -> tuple[bool, Pr
     return any(violation.level is not Level.WARNING for violation in violations), profile
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, and the figures as JSON."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--days", type=int, default=365)
-    arguments.add_argument("--step", type=int, default=5)
-    arguments.add_argument("--smoke", action="store_true", help="a few seconds: one batch of 11 days")
-    asked = arguments.parse_args()
-    days, step = (11, 3) if asked.smoke else (asked.days, asked.step)
+    command = Command("benchmarks.drift_units", __doc__)
+    command.size("--days", 365, 11, help="days of the year")
+    command.size("--step", 5, 3, help="convert every n-th batch")
+    asked = command.parse(arguments)
+    days, step = asked.days, asked.step
     began = time.perf_counter()
     rows_of: dict[tuple[str, str], list[int]] = {}
     hits: Counter[tuple[str, str, str, str, bool]] = Counter()
@@ -128,7 +127,7 @@ def main() -> int:
                     past.append(profile)
     print("| column | unit | read as | " + " | ".join(f"{size}, exact | rounded" for size in PARTS) + " |")
     print("| --- | --- | --- |" + " --- | --- |" * len(PARTS))
-    table: dict[str, dict[str, list[float | None]]] = {}
+    table: dict[str, dict[str, float | None]] = {}
     for unit in UNITS:
         cells = []
         for size in PARTS:
@@ -137,7 +136,11 @@ def main() -> int:
                 hits[unit.feed, size, unit.column, unit.other, rounded] / count if count else None
                 for rounded in (False, True)
             ]
-            table.setdefault(f"{unit.column} {unit.unit} as {unit.other}", {})[size] = shares
+            of = table.setdefault(f"{unit.column} {unit.unit} as {unit.other}", {})
+            of |= {
+                f"{size}, {how}": None if share is None else round(share, 3)
+                for how, share in zip(("exact", "rounded"), shares, strict=True)
+            }
             cells += ["-" if share is None else f"{share:.0%}" for share in shares]
         print(f"| {unit.column} | {unit.unit} | {unit.other} | " + " | ".join(cells) + " |")
     print()
@@ -149,13 +152,12 @@ def main() -> int:
     figures = {
         "days": days,
         "step": step,
-        "found": table,
         "tried": sum(tried.values()),
         "false_suspects": sum(false.values()),
         "seconds": round(time.perf_counter() - began, 1),
+        "share_found": table,
     }
-    print(json.dumps({"benchmark": "drift_units", "figures": figures}))
-    return 0
+    return command.finish(figures)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,13 @@ Run: python -m benchmarks.ingest, or with --only-small for the small commits alo
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import gc
-import json
 import multiprocessing
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +42,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from deltalake import write_deltalake
 
+from benchmarks.command import Command
 from holdfast.contract import Boolean, Category, Contract, Integer, Number, Timestamp
 from holdfast.contract.batch.compiler import compile_batch
 from holdfast.control.ingest.ingest import ingest
@@ -282,16 +282,18 @@ def _share(sources: list[Path], first: int, directory: Path, ready: Barrier) -> 
         commit(store, parts, check=False, first=first)
 
 
-def small_commits(scratch: Path, rounds: int) -> dict[str, float]:
-    """Seconds for 1,000 durable commits of 100 rows, by the write path and by the whole load, and how memory grows."""
-    frame = flights(MANY_COMMITS * SMALL_ROWS)
+def small_commits(scratch: Path, rounds: int, count: int, many: int) -> dict[str, float]:
+    """Seconds for `count` durable commits of 100 rows, by the write path and by the whole load, and how memory grows
+    with them and with `many` more.
+    """
+    frame = flights(many * SMALL_ROWS)
     parts = [frame.slice(start, SMALL_ROWS) for start in range(0, frame.height, SMALL_ROWS)]
     deliveries = scratch / "small"
     deliveries.mkdir()
-    sources = [deliveries / f"b{number}.parquet" for number in range(SMALL_COMMITS)]
+    sources = [deliveries / f"b{number}.parquet" for number in range(count)]
     for part, source in zip(parts, sources, strict=False):
         part.write_parquet(source)
-    few = parts[:SMALL_COMMITS]
+    few = parts[:count]
     write(parts[:50], Path(tempfile.mkdtemp(dir=scratch)), check=False)
     written, together, least, loaded = [], [], [], []
     for _ in range(rounds):
@@ -306,33 +308,40 @@ def small_commits(scratch: Path, rounds: int) -> dict[str, float]:
     after_few = resident_mb()
     seconds(lambda directory: write(parts, directory, check=False), scratch)
     print(
-        f"memory: {before:.0f} MB before, {after_few:.0f} MB after {SMALL_COMMITS:,} commits more, "
-        f"{resident_mb():.0f} MB after another {MANY_COMMITS:,}"
+        f"memory: {before:.0f} MB before, {after_few:.0f} MB after {count:,} commits more, "
+        f"{resident_mb():.0f} MB after another {many:,}"
     )
     return {
-        "commits_1000_seconds": round(statistics.median(together), 2),
-        "commits_1000_one_loader_seconds": round(statistics.median(written), 2),
-        "plain_1000_seconds": round(statistics.median(least), 2),
-        "ingest_1000_seconds": round(statistics.median(loaded), 2),
-        "memory_growth_1000_mb": round(after_few - before, 1),
-        "memory_growth_6000_mb": round(resident_mb() - before, 1),
+        f"commits_{count}_seconds": round(statistics.median(together), 2),
+        f"commits_{count}_one_loader_seconds": round(statistics.median(written), 2),
+        f"plain_{count}_seconds": round(statistics.median(least), 2),
+        f"ingest_{count}_seconds": round(statistics.median(loaded), 2),
+        f"memory_growth_{count}_mb": round(after_few - before, 1),
+        f"memory_growth_{count + many}_mb": round(resident_mb() - before, 1),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=ROWS, help="rows in all (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds (default %(default)s)")
-    parser.add_argument(
-        "--directory", type=Path, default=None, help="where to write (default: the temporary directory)"
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("benchmarks.ingest", __doc__)
+    command.size("--rows", ROWS, 3_000, help="rows in all")
+    command.size("--rounds", 5, 1, help="alternating rounds")
+    command.size(
+        "--commits", COMMITS, (1, 3), type=int, nargs="+", help="commits that the rows are shared between"
     )
-    parser.add_argument("--only-small", action="store_true", help="measure the small commits alone")
-    options = parser.parse_args()
-    figures: dict[str, float] = {}
+    command.size("--small-commits", SMALL_COMMITS, 10, help="commits of 100 rows")
+    command.size(
+        "--many-commits", MANY_COMMITS, 20, help="further ones, after which memory is looked at again"
+    )
+    command.option("--directory", type=Path, help="where to write (default: the temporary directory)")
+    command.option("--only-small", action="store_true", help="measure the small commits alone")
+    options = command.parse(arguments)
+    figures: dict[str, object] = {}
+    ratios: dict[str, dict[str, float]] = {}
+    rates: dict[str, dict[str, int]] = {}
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
         scratch = Path(name)
         frame = flights(0 if options.only_small else options.rows)
-        for commits in () if options.only_small else COMMITS:
+        for commits in () if options.only_small else options.commits:
             medians = compare(frame, commits, options.rounds, scratch)
             for way, taken in medians.items():
                 ratio = medians["plain"] / taken
@@ -340,15 +349,12 @@ def main() -> None:
                 print(
                     f"{commits:>3} commits  {way:<8} {taken:7.3f} s  {rate:>12,.0f} rows/s  {ratio:5.2f} of plain"
                 )
+                commits_of = f"{commits} commits"
+                rates.setdefault(way, {})[commits_of] = round(rate)
                 if way != "plain":
-                    figures[f"{way}_vs_parquet_fsync_{commits}"] = round(ratio, 3)
-            figures[f"ingest_rows_per_second_{commits}"] = round(frame.height / medians["ingest"])
-        small = small_commits(scratch, options.rounds)
-    print(
-        f"{SMALL_COMMITS:,} commits of {SMALL_ROWS} rows: {small['commits_1000_seconds']:.2f} s by two loaders, "
-        f"{small['commits_1000_one_loader_seconds']:.2f} s by one, "
-        f"{small['ingest_1000_seconds']:.2f} s by the whole load, {small['plain_1000_seconds']:.2f} s plain"
-    )
+                    ratios.setdefault(way, {})[commits_of] = round(ratio, 3)
+        small = small_commits(scratch, options.rounds, options.small_commits, options.many_commits)
+    print(f"commits of {SMALL_ROWS} rows: {small}")
     for way, figure in (
         ("write", "vs_parquet_fsync"),
         ("checked", "checked_vs_parquet_fsync"),
@@ -356,11 +362,13 @@ def main() -> None:
         ("delta", "delta_vs_parquet_fsync"),
         ("duckdb", "duckdb_vs_parquet_fsync"),
     ):
-        if not options.only_small:
-            figures[figure] = min(figures[f"{way}_vs_parquet_fsync_{n}"] for n in COMMITS)
+        if ratios:
+            figures[figure] = min(ratios[way].values())
     figures |= small
-    print(json.dumps({"benchmark": "ingest", "figures": figures}))
+    if ratios:
+        figures |= {"of_plain": ratios, "rows_a_second": rates}
+    return command.finish(figures)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,7 +16,6 @@ Run: python -m benchmarks.rollback --drills 300 --seed 20161
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import math
@@ -28,13 +27,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from benchmarks.command import Command
 from benchmarks.failing_ledgers import KINDS, Ledger
 from benchmarks.steady_load import Load
 from holdfast.cli.commands.rollout.rollback import abort_of
@@ -303,12 +303,20 @@ def run(kind: Any, drills: int, rate: float, seed: int, directory: Path) -> tupl
 def report(drills: list[Drill], loads: list[Load], bad: str, seed: int, skipped: list[str]) -> dict[str, Any]:
     """The figures, and a table of them by how the ledger failed."""
     print(f"{'ledger':<12}{'way':<10}{'drills':>7}{'failed':>8}{'median':>9}{'p99':>8}{'max ms':>8}")
+    by_way: dict[str, dict[str, object]] = {}
     for name, way in dict.fromkeys((each.ledger, each.way) for each in drills):
         took = sorted(each.took_ms for each in drills if (each.ledger, each.way) == (name, way))
         failed = sum(not each.done for each in drills if (each.ledger, each.way) == (name, way))
         print(
             f"{name:<12}{way:<10}{len(took):>7}{failed:>8}{statistics.median(took):>9.0f}{_p99(took):>8.0f}{took[-1]:>8.0f}"
         )
+        by_way[f"{name} {way}"] = {
+            "drills": len(took),
+            "failed": failed,
+            "median ms": round(statistics.median(took), 1),
+            "p99 ms": round(_p99(took), 1),
+            "max ms": round(took[-1], 1),
+        }
     took = sorted(each.took_ms for each in drills)
     answers = [answer for load in loads for answer in load.answers]
     return {
@@ -322,9 +330,9 @@ def report(drills: list[Drill], loads: list[Load], bad: str, seed: int, skipped:
         "answered_by_bad": sum(version == bad for _, _, version in answers),
         "bad_after_done": sum(each.bad_after for each in drills),
         "states": len({each.state for each in drills}),
-        "ways": sorted({f"{each.ledger} {each.way}" for each in drills}),
         "skipped": skipped,
         "seed": seed,
+        "by_ledger_and_way": by_way,
     }
 
 
@@ -354,21 +362,20 @@ def measure(drills: int, rate: float, seed: int, kinds: list[str]) -> dict[str, 
     return report(done, loads, bad, seed, skipped)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--drills", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=20161)
-    parser.add_argument("--rate", type=float, default=300.0, help="requests a second")
-    parser.add_argument("--ledger", choices=[*KINDS, "both"], default="both")
-    given = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("benchmarks.rollback", __doc__)
+    command.size("--drills", 300, 12, help="drills in all")
+    command.size("--rate", 300.0, 100.0, help="requests a second")
+    command.option("--seed", type=int, default=20161)
+    command.option("--ledger", choices=[*KINDS, "both"], default="both")
+    given = command.parse(arguments)
     print(f"drills {given.drills}, seed {given.seed}, {given.rate:g} requests a second", flush=True)
     kinds = list(KINDS) if given.ledger == "both" else [given.ledger]
     found = measure(given.drills, given.rate, given.seed, kinds)
-    print(json.dumps(found))
-    sys.exit(bool(found["failed"] or found["errors_5xx"] or found["bad_after_done"]))
+    return command.finish(
+        found, passed=not (found["failed"] or found["errors_5xx"] or found["bad_after_done"])
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

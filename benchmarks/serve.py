@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
@@ -33,6 +33,7 @@ import numpy as np
 import polars as pl
 from sqlalchemy import insert
 
+from benchmarks.command import Command
 from holdfast.contract import Category, Contract, Integer, Label, Median, Number, Text, Timestamp
 from holdfast.features import (
     Hour,
@@ -108,8 +109,8 @@ def synthetic(rows: int) -> pl.DataFrame:
     )
 
 
-def build(root: Path) -> tuple[bytes, pl.DataFrame]:
-    """A store with one version under a plan; returns the version's bytes and rows to ask with."""
+def build(root: Path, trees: int) -> tuple[bytes, pl.DataFrame]:
+    """A store with one version of `trees` trees under a plan; returns the version's bytes and rows to ask with."""
     frame = synthetic(20_000)
     random = np.random.default_rng(18)
     score = (
@@ -119,7 +120,7 @@ def build(root: Path) -> tuple[bytes, pl.DataFrame]:
     )
     fitted = fit(FEATURES, (), CONTRACT, frame)
     graph = load_features(fitted, frame)
-    estimator = LightGBM(trees=200, leaves=31).fit(
+    estimator = LightGBM(trees=trees, leaves=31).fit(
         graph, (score > np.median(score)).astype(np.float64), fitted.names, seed=1
     )
     metadata = VersionMetadata(
@@ -301,20 +302,22 @@ def calls_per_second(call: Callable[[], object], seconds: float) -> float:
     return count / (now - began)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table and the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    command = Command("benchmarks.serve", __doc__)
+    command.size("--seconds", 2.0, 0.1, help="length of each measurement; below one second without wrk")
+    command.size("--rounds", 3, 1, help="how often each is taken")
+    command.size("--trees", 200, 10, help="of the model")
+    command.size(
+        "--pin", True, False, action=argparse.BooleanOptionalAction, help="server and client on a core each"
     )
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is taken")
-    options = parser.parse_args()
+    options = command.parse(arguments)
     cores = sorted(os.sched_getaffinity(0))
-    pinned = cores[:2] if len(cores) > 1 else [None, None]
+    pinned = cores[:2] if len(cores) > 1 and options.pin else [None, None]
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as made:
         directory = Path(made)
         root = directory / "root"
-        data, frame = build(root)
+        data, frame = build(root, options.trees)
         here, there = multiprocessing.get_context("spawn").Pipe()
         server = multiprocessing.get_context("spawn").Process(
             target=run_server, args=(root, there, pinned[0])
@@ -322,10 +325,11 @@ def main() -> None:
         server.start()
         try:
             address = here.recv()
-            measure(address, data, frame, directory, pinned[1], options.seconds, options.rounds)
+            figures = measure(address, data, frame, directory, pinned[1], options.seconds, options.rounds)
         finally:
             server.terminate()
             server.join()
+    return command.finish(figures)
 
 
 def measure(
@@ -336,13 +340,13 @@ def measure(
     core: int | None,
     seconds: float,
     rounds: int,
-) -> None:
+) -> dict[str, object]:
     """Run every measurement in turn, `rounds` times."""
-    if shutil.which("wrk"):
+    if shutil.which("wrk") and seconds >= 1:
         client: Wrk | Threads = Wrk(address, core, directory)
     else:
         print(
-            "wrk is not installed: threads of this process ask instead, and are themselves the limit",
+            "without wrk threads of this process ask instead, and are themselves the limit",
             file=sys.stderr,
         )
         client = Threads(address)
@@ -376,7 +380,7 @@ def measure(
             lambda: version.session.run(["probability"], feeds[100]), seconds
         ),
     }
-    client(row1, 16, 0.5)
+    client(row1, 16, min(0.5, seconds))
     taken: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
         for name, measured in work.items():
@@ -387,7 +391,7 @@ def measure(
         print(
             f"{name:34}{rate:12,.0f}{1e6 / rate:10.1f}   ({min(taken[name]):,.0f} to {max(taken[name]):,.0f})"
         )
-    figures = {
+    figures: dict[str, object] = {
         "row1_c16_vs_static": round(
             rates["1 row JSON, 16 connections"] / rates["static answer, 16 connections"], 3
         ),
@@ -403,8 +407,12 @@ def measure(
             rates["100 rows binary, 16 connections"] / rates["bare ONNX Runtime, 100 rows"], 3
         ),
     }
-    print(json.dumps({"benchmark": "serve", "figures": figures}))
+    figures["a_second"] = {
+        name: {"median": round(rate), "lowest": round(min(taken[name])), "highest": round(max(taken[name]))}
+        for name, rate in rates.items()
+    }
+    return figures
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,14 +16,17 @@ import http.client
 import json
 import multiprocessing
 import statistics
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert, select
 
+from benchmarks.command import Command
 from benchmarks.serve import CONTRACT, MODEL, build, json_body, run_server
 from holdfast.records import TrafficPlan
 from holdfast.settings import Settings
@@ -112,19 +115,18 @@ def follow(store: Store, client: Client, champion: str, shadow: str | None, shar
         time.sleep(0.02)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table and the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=20, help="pairs of rounds")
-    parser.add_argument("--seconds", type=float, default=1.5, help="length of each round")
-    parser.add_argument("--rate", type=float, default=200.0, help="requests a second")
-    parser.add_argument("--share", type=float, default=100.0, help="percent of the units that are copied")
-    options = parser.parse_args()
+    command = Command("benchmarks.shadow", __doc__)
+    command.size("--rounds", 20, 1, help="pairs of rounds")
+    command.size("--seconds", 1.5, 0.2, help="length of each round")
+    command.size("--trees", 200, 10, help="of the model")
+    command.option("--rate", type=float, default=200.0, help="requests a second")
+    command.option("--share", type=float, default=100.0, help="percent of the units that are copied")
+    options = command.parse(arguments)
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as made:
         root = Path(made) / "root"
-        data, frame = build(root)
+        data, frame = build(root, options.trees)
         store = Store.of(Settings(root, f"sqlite:///{root / 'ledger.db'}", "127.0.0.1", 0, 0))
         champion, shadow = second_version(store, data)
         here, there = multiprocessing.get_context("spawn").Pipe()
@@ -132,7 +134,7 @@ def main() -> None:
         server.start()
         try:
             client = Client(here.recv(), json_body(frame.head(1)))
-            client.ask(options.rate, 1.0)
+            client.ask(options.rate, min(1.0, options.seconds))
             taken: dict[bool, list[list[float]]] = {False: [], True: []}
             for number in range(options.rounds):
                 for shadowed in ((False, True), (True, False))[number % 2]:
@@ -145,11 +147,13 @@ def main() -> None:
             server.terminate()
             server.join()
             store.ledger.close()
-    told(taken, status, options)
+    return command.finish(figures_of(taken, status, options))
 
 
-def told(taken: dict[bool, list[list[float]]], status: dict[str, Any], options: argparse.Namespace) -> None:
-    """Print the table and the figures."""
+def figures_of(
+    taken: dict[bool, list[list[float]]], status: dict[str, Any], options: argparse.Namespace
+) -> dict[str, float]:
+    """Print the table and return the figures."""
     figures: dict[str, float] = {
         "rounds": options.rounds,
         "rate": options.rate,
@@ -171,8 +175,8 @@ def told(taken: dict[bool, list[list[float]]], status: dict[str, Any], options: 
             f"{name}_apart": round(apart),
         }
     figures |= {"copies": status["shadow_requests"], "dropped": status["shadow_dropped"]}
-    print(json.dumps({"benchmark": "shadow", "figures": figures}))
+    return figures
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

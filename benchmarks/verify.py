@@ -6,19 +6,19 @@ Run: python -m benchmarks.verify --files 10000
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 from sqlalchemy import insert
 
+from benchmarks.command import Command
 from holdfast.contract import Contract, Integer, Number, Timestamp
 from holdfast.control.maintenance.verify import verify
 from holdfast.store import Store
@@ -83,10 +83,10 @@ def build(root: Path, count: int) -> Store:
     return store
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=10_000)
-    asked = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("benchmarks.verify", __doc__)
+    command.size("--files", 10_000, 50, help="loads of one file each")
+    asked = command.parse(arguments)
     with tempfile.TemporaryDirectory(prefix="holdfast-verify-") as directory:
         store = build(Path(directory) / "store", asked.files)
         figures: dict[str, object] = {"files": asked.files}
@@ -103,8 +103,7 @@ def main() -> int:
             if not outcome.clean or told[-1] != asked.files:
                 raise SystemExit(f"{name}: {outcome.findings[:2]}, progress ended at {told[-1]}")
         store.ledger.close()
-    sys.stdout.write(json.dumps(figures) + "\n")
-    return 0
+    return command.finish(figures)
 
 
 if __name__ == "__main__":

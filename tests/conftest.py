@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.support.deliveries",
     "tests.support.ledgers",
     "tests.support.serving_world",
+    "tests.support.smoke",
     "tests.support.webhook_server",
 ]
 

@@ -8,12 +8,11 @@ was opened, and how many wrong rows were read meanwhile.
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +21,7 @@ import polars as pl
 from sqlalchemy import insert
 from sqlalchemy.exc import SQLAlchemyError
 
+from benchmarks.command import Command
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.maintenance.compact import compact
 from holdfast.control.maintenance.verify import verify
@@ -420,21 +420,22 @@ def lines(cells: dict[tuple[str, str], Cell]) -> Iterator[str]:
         yield f"{kind:18}{counts}  {sum(cell.wrong_rows for cell in row)}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--bits", type=int, default=20)
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("tests.durability.corruption", __doc__)
+    command.option("--seed", type=int, default=7)
+    command.size("--bits", 20, 1, help="bits to flip, one after the other, in each kind of file")
+    options = command.parse(arguments)
     with tempfile.TemporaryDirectory(prefix="holdfast-matrix-") as directory:
         cells = matrix(Path(directory), options.seed, bits=options.bits)
     done, found, wrong = (
         sum(getattr(cell, name) for cell in cells.values()) for name in ("done", "found", "wrong_rows")
     )
-    totals = f"{found} of {done} damages found, {wrong} wrong rows read; seed {options.seed}"
-    sys.stdout.write("\n".join([*lines(cells), totals]) + "\n")
-    return 0 if all(cell.found == cell.done and not cell.wrong_rows for cell in cells.values()) else 1
+    sys.stdout.write("\n".join(lines(cells)) + "\n")
+    by_kind: dict[str, dict[str, str]] = {}
+    for (kind, how), cell in cells.items():
+        by_kind.setdefault(kind, {})[how] = f"{cell.found} of {cell.done}"
+    figures = {"damages": done, "found": found, "wrong_rows": wrong, "seed": options.seed, "by_kind": by_kind}
+    return command.finish(figures, passed=found == done and not wrong)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tests.durability import corruption
-
-SEED = 7
+from tests.durability.corruption import DAMAGES
+from tests.support.smoke import Smoke
 
 
-def test_every_damage_is_found_and_no_wrong_row_read(tmp_path: Path) -> None:
+def test_every_damage_is_found_and_no_wrong_row_read(smoke: Smoke) -> None:
     """{empty, half, one bit, missing, swapped} x every kind of file."""
-    cells = corruption.matrix(tmp_path, SEED, bits=1)
-    table = "\n".join(corruption.lines(cells))
-    assert len(cells) >= 17 * len(corruption.DAMAGES)
-    assert all(cell.wrong_rows == 0 for cell in cells.values()), table
-    assert all(cell.found == cell.done for cell in cells.values()), table
+    outcome = smoke("tests.durability.corruption")
+    assert outcome["damages"] >= 17 * len(DAMAGES)
+    assert outcome["found"] == outcome["damages"], outcome["by_kind"]
+    assert outcome["wrong_rows"] == 0, outcome["by_kind"]

@@ -5,14 +5,14 @@ python -m tests.simulation.run --runs 10000 --seed 1
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 
+from benchmarks.command import Command
 from tests.simulation.initial_ledger import Ground
 from tests.simulation.planted_faults import PLANTED
 from tests.simulation.simulation import Outcome, play
@@ -56,17 +56,15 @@ def summary(outcomes: list[Outcome]) -> dict[str, object]:
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--planted", choices=sorted(PLANTED), help="with this mistake in the code")
-    parser.add_argument("-v", "--verbose", action="store_true")
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("tests.simulation.run", __doc__)
+    command.size("--runs", 200, 2, help="worlds")
+    command.option("--seed", type=int, default=1)
+    command.option("--steps", type=int, default=STEPS)
+    command.option("--processes", type=int, default=1)
+    command.option("--planted", choices=sorted(PLANTED), help="with this mistake in the code")
+    command.option("-v", "--verbose", action="store_true")
+    options = command.parse(arguments)
     begun = time.monotonic()
     last = options.seed + options.runs
     parts = [range(options.seed + at, last, options.processes) for at in range(options.processes)]
@@ -80,8 +78,8 @@ def main() -> int:
             found = pool.starmap(play_many, [(part, options.steps) for part in parts])
         outcomes = [outcome for part in found for outcome in part]
     reported = summary(outcomes) | {"seed": options.seed, "steps": options.steps}
-    sys.stdout.write(json.dumps(reported | {"seconds": round(time.monotonic() - begun, 1)}) + "\n")
-    return 1 if reported["rejected"] else 0
+    reported["seconds"] = round(time.monotonic() - begun, 1)
+    return command.finish(reported, passed=not reported["rejected"])
 
 
 if __name__ == "__main__":

@@ -9,11 +9,9 @@ is counted here, row by row. Prints the seed, and how often each reason was give
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +20,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 
+from benchmarks.command import Command
 from holdfast.contract import (
     Boolean,
     Category,
@@ -321,11 +320,11 @@ def _sizes(rows: int) -> Iterator[tuple[int, int]]:
         yield min(size, rows - start), number
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=100_000, help="rows to compare (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the generator (default %(default)s)")
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("tests.soak.contract_parity", __doc__)
+    command.size("--rows", 100_000, 4_000, help="rows to compare")
+    command.size("--seed", 1, 2013, help="of the generator")
+    options = command.parse(arguments)
     outcome = soak(options.rows, options.seed)
     for reason, count in sorted(outcome.reasons.items()):
         print(f"{count:>8,}  {reason}")
@@ -334,10 +333,10 @@ def main() -> None:
     figures = {
         "rows": outcome.rows, "seed": options.seed, "valid": outcome.valid, "reasons": len(outcome.reasons),
         "with_a_name_too_many": outcome.extra, "differences": len(outcome.differences),
+        "rows_with_reason": dict(Counter(outcome.reasons).most_common()),
     }  # fmt: skip
-    print(json.dumps({"contract_parity": figures}))
-    sys.exit(bool(outcome.differences))
+    return command.finish(figures, passed=not outcome.differences)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

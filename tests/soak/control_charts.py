@@ -8,11 +8,13 @@ more than their rows explain, how long the chart of `monitor.representation` run
 
 from __future__ import annotations
 
-import argparse
+import sys
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.command import Command
 from holdfast.stats.chart_baseline import ProportionBaseline, proportion_baseline
 from holdfast.stats.control_charts import Chart, Cusum, Ewma, Shewhart
 
@@ -84,12 +86,14 @@ def proportion_run_length(
     return {"mean": float(np.mean(found)), "median": float(np.median(found))}
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--count", type=int, default=20_000)
-    arguments.add_argument("--seed", type=int, default=1)
-    options = arguments.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("tests.soak.control_charts", __doc__)
+    command.size("--count", 20_000, 40, help="runs of each chart")
+    command.option("--seed", type=int, default=1)
+    options = command.parse(arguments)
     print(f"{options.count} runs, seed {options.seed}")
+    charts: dict[str, dict[str, str]] = {}
+    proportions: dict[str, dict[str, str]] = {}
     for design in (
         Shewhart(3.0),
         Ewma(0.1, 2.814),
@@ -101,19 +105,23 @@ def main() -> None:
         for shift in (0.0, 0.5, 1.0, 2.0):
             reported = design.run_length(shift)
             seen = run_length(design, runs=options.count, seed=options.seed, shift=shift)
-            print(
-                f"{design} shift {shift}: computed {reported:.1f}, simulated {seen:.1f} ({seen / reported - 1:+.1%})"
-            )
+            found = f"computed {reported:.1f}, simulated {seen:.1f} ({seen / reported - 1:+.1%})"
+            print(f"{design} shift {shift}: {found}")
+            charts.setdefault(str(design), {})[f"shift {shift}"] = found
     for carry in (0.0, 0.5):
         for over in (1.0, 2.0, 3.0):
             for baseline in (None, 30, 100, 400):
                 seen = proportion_run_length(
                     carry=carry, over=over, runs=options.count // 20, seed=options.seed, baseline=baseline
                 )
-                print(
-                    f"carry {carry}, over {over}, baseline {baseline}: mean {seen['mean']:.0f}, median {seen['median']:.0f}"
-                )
+                found = f"mean {seen['mean']:.0f}, median {seen['median']:.0f}"
+                print(f"carry {carry}, over {over}, baseline {baseline}: {found}")
+                of = proportions.setdefault(f"carry {carry}, over {over}", {})
+                of["known baseline" if baseline is None else f"baseline {baseline}"] = found
+    return command.finish(
+        {"count": options.count, "seed": options.seed, "charts": charts, "proportions": proportions}
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,9 +10,7 @@ checker reads all rows: none that was acknowledged is lost, none is there twice,
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import os
 import random
 import shutil
@@ -21,9 +19,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import Command
 from holdfast.control.maintenance.verify import verify
 from holdfast.store import Store
 from holdfast.store.durability import failpoints
@@ -160,14 +160,12 @@ def soak(kills: int, loaders: int, seed: int, directory: Path) -> dict[str, Any]
     return run.outcome()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--loaders", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=20131)
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("tests.soak.crash", __doc__)
+    command.size("--kills", 1000, 40, help="loaders to kill")
+    command.option("--loaders", type=int, default=4)
+    command.option("--seed", type=int, default=20131)
+    options = command.parse(arguments)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="holdfast-crash-") as directory:
         outcome = soak(options.kills, options.loaders, options.seed, Path(directory))
@@ -176,8 +174,7 @@ def main() -> int:
         "loaders": options.loaders,
         "seconds": round(time.monotonic() - begun, 1),
     }
-    sys.stdout.write(json.dumps(outcome, indent=1) + "\n")
-    return 1 if outcome["broken"] else 0
+    return command.finish(outcome, passed=not outcome["broken"])
 
 
 if __name__ == "__main__":

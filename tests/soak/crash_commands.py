@@ -9,8 +9,6 @@ are those of a store in which it ran undisturbed, no row is there twice, and `ve
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import shutil
@@ -19,9 +17,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import Command as CommandLine
 from holdfast.control.maintenance.verify import verify
 from holdfast.store import Store
 from tests.soak.commands import COMMANDS, Command, end_state
@@ -141,19 +141,16 @@ def soak(kills: int, seed: int, directory: Path) -> dict[str, Any]:
     return run.outcome()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=20132)
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command_line = CommandLine("tests.soak.crash_commands", __doc__)
+    command_line.size("--kills", 200, 8, help="commands to kill")
+    command_line.option("--seed", type=int, default=20132)
+    options = command_line.parse(arguments)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="holdfast-crash-") as directory:
         outcome = soak(options.kills, options.seed, Path(directory))
     outcome |= {"seed": options.seed, "seconds": round(time.monotonic() - begun, 1)}
-    sys.stdout.write(json.dumps(outcome, indent=1) + "\n")
-    return 1 if outcome["broken"] else 0
+    return command_line.finish(outcome, passed=not outcome["broken"])
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ reads may be refused for one reason only: it ends within a line. Prints the seed
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
-import json
 import random
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.command import Command
 from holdfast.store.sources.csv_reader import read_csv
 from holdfast.store.sources.delivery import UnreadableError
 
@@ -126,11 +126,11 @@ def _written(draw: random.Random, separator: str, width: int) -> str:
     return text[: -draw.randint(1, 4)] if draw.random() < 0.3 else text
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=1_000_000, help="files to compare (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the generator (default %(default)s)")
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("tests.soak.csv_parity", __doc__)
+    command.size("--files", 1_000_000, 2_000, help="files to compare")
+    command.size("--seed", 1, 2013, help="of the generator")
+    options = command.parse(arguments)
     outcome = soak(options.files, options.seed)
     for difference in outcome.differences[:5]:
         print(f"DIFFERENT: {difference}")
@@ -138,9 +138,8 @@ def main() -> None:
         "files": outcome.files, "seed": options.seed, "read": outcome.read, "refused_by_both": outcome.refused,
         "refused_as_truncated": outcome.truncated, "differences": len(outcome.differences),
     }  # fmt: skip
-    print(json.dumps({"csv_parity": figures}))
-    sys.exit(bool(outcome.differences))
+    return command.finish(figures, passed=not outcome.differences)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,18 +8,18 @@ should have, and how many days without a fault had a violation, by level. Nothin
 
 from __future__ import annotations
 
-import argparse
 import runpy
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
 
+from benchmarks.command import Command
 from holdfast.contract.batch.compiler import compile_batch
 from holdfast.contract.batch.typed_input import from_frame
 from holdfast.contract.profile.profile import Profile, profile_batch
@@ -196,11 +196,11 @@ def named(fault: Fault, violations: tuple[Violation, ...]) -> bool:
     )
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--days", type=int, default=365)
-    arguments.add_argument("--step", type=int, default=1, help="plant on every n-th day only")
-    options = arguments.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("tests.soak.drift", __doc__)
+    command.size("--days", 365, 11, help="days of the year")
+    command.size("--step", 1, 3, help="plant on every n-th day only")
+    options = command.parse(arguments)
     last = date(2013, 1, 1) + timedelta(days=options.days - 1)
     clean: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
@@ -237,7 +237,25 @@ def main() -> None:
         reported = f"{hits[fault.name]:4} named, {any_error[fault.name]:4} reported at all, of {n}"
         print(f"{fault.name:45} {fault.check:14} {reported}; {rejected[fault.name]} rejected by the contract")
     print(f"named in all: {hits.total()} of {planted.total()}; found in all: {any_error.total()}")
+    figures = {
+        "planted": planted.total(),
+        "named": hits.total(),
+        "found": any_error.total(),
+        "rejected_by_the_contract": rejected.total(),
+        "without_a_fault": dict(clean),
+        "faults": {
+            fault.name: {
+                "check": fault.check,
+                "planted": planted[fault.name],
+                "named": hits[fault.name],
+                "found": any_error[fault.name],
+                "rejected": rejected[fault.name],
+            }
+            for fault in FAULTS
+        },
+    }
+    return command.finish(figures)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

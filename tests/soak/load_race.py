@@ -5,16 +5,16 @@ python -m tests.soak.load_race --processes 4 --batches 40 --seed 20131
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import Command
 from holdfast.control.maintenance.verify import verify
 from holdfast.store import Store
 from tests.soak.delivery_history import Zygote, check, deliver
@@ -55,20 +55,18 @@ def race(processes: int, count: int, seed: int, home: Path) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--processes", type=int, default=4)
-    parser.add_argument("--batches", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=20131)
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("tests.soak.load_race", __doc__)
+    command.option("--processes", type=int, default=4)
+    command.size("--batches", 40, 10, help="ids to race for")
+    command.option("--seed", type=int, default=20131)
+    options = command.parse(arguments)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="holdfast-race-") as directory:
         outcome = race(options.processes, options.batches, options.seed, Path(directory))
-    outcome |= {**vars(options), "seconds": round(time.monotonic() - begun, 1)}
-    sys.stdout.write(json.dumps(outcome, indent=1) + "\n")
-    return 1 if outcome["broken"] else 0
+    outcome |= {"processes": options.processes, "batches": options.batches, "seed": options.seed}
+    outcome["seconds"] = round(time.monotonic() - begun, 1)
+    return command.finish(outcome, passed=not outcome["broken"])
 
 
 if __name__ == "__main__":

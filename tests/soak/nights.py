@@ -18,7 +18,6 @@ Run: python -m tests.soak.nights --nights 60 --data loans --seed 1
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
@@ -36,6 +35,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import Command
 from holdfast.cli.demo.sandbox import free_port
 from tests.soak.nights_compare import Shown, differences, status_differences
 from tests.soak.nights_data import DATA_SETS, FIRST_NIGHT, DataSet, Label, Row, known_between
@@ -482,17 +482,15 @@ def soak(
     }  # fmt: skip
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Play nights and print one line for each; the last line is the JSON of all."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--nights", type=int, default=60)
-    parser.add_argument("--data", choices=sorted(DATA_SETS), default="strikes")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--keep", type=Path, default=None, help="a new directory for the project, which is kept"
-    )
-    parser.add_argument("--json", type=Path, default=None, help="a file for everything that was found")
-    given = parser.parse_args()
+    command = Command("tests.soak.nights", __doc__)
+    command.size("--nights", 60, 1, help="nights to play")
+    command.option("--data", choices=sorted(DATA_SETS), default="strikes")
+    command.option("--seed", type=int, default=1)
+    command.option("--keep", type=Path, help="a new directory for the project, which is kept")
+    command.option("--json", type=Path, help="a file for everything that was found")
+    given = command.parse(arguments)
     directory = given.keep or Path(tempfile.mkdtemp(prefix="nights-"))
     directory.mkdir(exist_ok=True)
 
@@ -512,8 +510,9 @@ def main() -> None:
     if given.keep is None:
         shutil.rmtree(directory)
     nights = found["nights"]
-    print(json.dumps({"soak": "nights", "figures": {
-        "nights": len(nights), "responses": found["responses"], "refused": len(found["refused"]),
+    return command.finish({
+        "data": given.data, "seed": given.seed, "nights": len(nights),
+        "responses": found["responses"], "refused": len(found["refused"]),
         "first_answer_seconds": found["first_answer_seconds"],
         "suspects": sum(bool(each["suspects"]) for each in nights),
         "stopped": sum(bool(each["stopped_at"]) for each in nights),
@@ -523,8 +522,8 @@ def main() -> None:
             end: max(each["hours"] for each in found["rollouts"].values() if each["end"] == end)
             for end in {each["end"] for each in found["rollouts"].values()} - {"open"}
         },
-    }}))  # fmt: skip
+    })  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

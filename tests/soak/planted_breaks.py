@@ -11,7 +11,6 @@ Nothing is drawn at random. Exit status 1 when a break was missed or a clean day
 
 from __future__ import annotations
 
-import argparse
 import runpy
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from typing import Any
 
 import polars as pl
 
+from benchmarks.command import Command
 from holdfast.contract import Contract, Integer
 from holdfast.control.ingest.dry_run import check
 from holdfast.control.ingest.ingest import ingest
@@ -300,26 +300,21 @@ def run(directory: Path, first: date, days: int, planted: Sequence[int]) -> dict
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--days", type=int, default=364, help="days of 2013 (default %(default)s)")
-    parser.add_argument(
-        "--every", type=int, default=60, help="plant on every so many days (default %(default)s)"
-    )
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("tests.soak.planted_breaks", __doc__)
+    command.size("--first", NEW_YEAR, date(2013, 6, 1), type=date.fromisoformat, help="first day")
+    command.size("--days", 364, 32, help="days from the first one on")
+    command.size("--after", WARM_UP + 10, WARM_UP, help="days before breaks are planted")
+    command.option("--every", type=int, default=60, help="plant on every so many days (default %(default)s)")
+    options = command.parse(arguments)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
-        outcome = run(
-            Path(name), NEW_YEAR, options.days, range(WARM_UP + 10, options.days - 2, options.every)
-        )
-    for line in (*outcome.pop("alarms"), *outcome.pop("missed")):
+        planted = range(options.after, options.days - 1, options.every)
+        outcome = run(Path(name), options.first, options.days, planted)
+    for line in (*outcome["alarms"], *outcome["missed"]):
         print(line)
-    print(f"{outcome}, {time.perf_counter() - began:.0f} s")
-    return (
-        0
-        if outcome["caught"] == outcome["planted"] and set(outcome["clean_violations"]) <= {"warning"}
-        else 1
-    )
+    outcome["seconds"] = round(time.perf_counter() - began, 1)
+    return command.finish(outcome, passed=not outcome["alarms"] and not outcome["missed"])
 
 
 if __name__ == "__main__":

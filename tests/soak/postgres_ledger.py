@@ -8,15 +8,16 @@ Each process loads every batch, in an order of its own; meanwhile the postmaster
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.command import Command
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.catalog import batches
@@ -25,11 +26,13 @@ from tests.control.ingest import test_postgres_ledger as scenes
 from tests.support.postgres import Server
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("processes", 4), ("batches", 40), ("kills", 20), ("seed", 7)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    command = Command("tests.soak.postgres_ledger", __doc__)
+    command.size("--processes", 4, 2, help="loaders")
+    command.size("--batches", 40, 4, help="batches, which each loader loads")
+    command.size("--kills", 20, 1, help="kills of the postmaster")
+    command.option("--seed", type=int, default=7)
+    options = command.parse(arguments)
     server = Server.start_new()
     directory = Path(tempfile.mkdtemp(prefix="holdfast-soak-"))
     try:
@@ -60,12 +63,14 @@ def main() -> int:
         found = Counter(data_files.read_rows(store, version, "flights")["id"].to_list())
         expected = {1000 * n + row for n in range(options.batches) for row in range(scenes.ROWS)}
         lost, twice = len(expected - found.keys()), sum(count - 1 for count in found.values())
-        print(
-            f"seed {options.seed}: {options.processes} processes x {options.batches} batches, {kills} kills; {dict(reported)}; "
-            f"{len(found)} rows, {lost} lost, {twice} twice, {sum(count != 1 for count in loads)} batches not loaded once"
-        )
         store.ledger.close()
-        return int(bool(lost or twice or any(count != 1 for count in loads)))
+        not_once = sum(count != 1 for count in loads)
+        figures = {
+            "seed": options.seed, "processes": options.processes, "batches": options.batches, "kills": kills,
+            "rows": len(found), "lost": lost, "twice": twice, "batches_not_loaded_once": not_once,
+            "responses": dict(reported),
+        }  # fmt: skip
+        return command.finish(figures, passed=not (lost or twice or not_once))
     finally:
         server.stop()
         shutil.rmtree(directory, ignore_errors=True)

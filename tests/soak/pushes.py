@@ -16,7 +16,6 @@ Run: python -m tests.soak.pushes --bad 20 --good 20 --seed 20131 --json pushes.j
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
@@ -24,10 +23,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import Command
 from holdfast.control.rollout import pushes
 from holdfast.rollout import Canary, PushOutcome, Shadow, State
 from holdfast.rollout.evidence.evidence import requests_of
@@ -43,6 +43,9 @@ WARM_REQUESTS = 1_000
 PUSH_SECONDS = 600.0
 POLL_SECONDS = 0.05
 DECISION = 0.5
+SMALL = Extent(first=date(2013, 3, 1), last=date(2013, 3, 20), live_days=2, trees=30, holdout="6d")
+SMALL_KINDS = ("raises", "slow path")
+"""What `--smoke` plays: one kind that its shadow stops, and one that its canary stops."""
 BAD_LABELS = (PushOutcome.BAD, PushOutcome.ESCAPED)
 
 
@@ -340,29 +343,53 @@ def in_words(each: Pushed, seconds: float) -> str:
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run as a command; the exit status is 1 when a push ended as it should not."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--bad", type=int, default=20)
-    parser.add_argument("--good", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=20131)
-    parser.add_argument("--rate", type=float, default=1_000.0, help="requests a second, at most")
-    parser.add_argument("--json", type=Path, help="where the document goes")
-    parser.add_argument("--directory", type=Path, help="where it is played, and kept")
-    given = parser.parse_args()
+    command = Command("tests.soak.pushes", __doc__)
+    command.size("--bad", 20, 2, help="bad versions")
+    command.size("--good", 20, 1, help="good versions")
+    command.option("--seed", type=int, default=20131)
+    command.size("--rate", 1_000.0, 400.0, help="requests a second, at most")
+    command.size("--labelled", 2_500, 300, help="labelled predictions before a promotion")
+    command.size("--latency-slack", "1ms", "4ms", help="more where the machine does other work")
+    command.option("--json", type=Path, help="where the whole document is written")
+    command.option("--directory", type=Path, help="where it is played, and kept")
+    given = command.parse(arguments)
     with tempfile.TemporaryDirectory(prefix="holdfast-pushes-") as temporary:
-        directory = given.directory or Path(temporary) / "stage"
-        document = soak(given.bad, given.good, given.seed, directory, rate=given.rate)
+        document = soak(
+            given.bad,
+            given.good,
+            given.seed,
+            given.directory or Path(temporary) / "stage",
+            extent=SMALL if given.smoke else Extent(),
+            faults=[fault for fault in FAULTS if fault.kind in SMALL_KINDS] if given.smoke else FAULTS,
+            labelled=given.labelled,
+            rate=given.rate,
+            latency_slack=given.latency_slack,
+        )
     if given.json:
         given.json.write_text(json.dumps(document, indent=1))
     for each in document["judged"]:
         refused = ", ".join(each["refused_by"]) or "none: it comes to the canary"
         print(f"{each['kind']:14} {each['lives']}; refused by {refused}")
-    print(json.dumps({name: value for name, value in document.items() if name not in ("judged", "pushes")}))
-    sys.exit(0 if document["right"] else 1)
+    pushed = {
+        f"{number}: {each['planned']['kind']}": _as_row(each)
+        for number, each in enumerate(document["pushes"], 1)
+    }
+    figures = {name: value for name, value in document.items() if name not in ("judged", "pushes")}
+    return command.finish(figures | {"pushes": pushed}, passed=document["right"])
+
+
+def _as_row(each: dict[str, Any]) -> dict[str, object]:
+    """One push, as `asdict` gives it, in the record."""
+    planned = each["planned"]
+    return {
+        "bad": planned["bad"], "waits": planned["waits"], "shadow": planned["shadow"], "state": each["state"],
+        "found_by": each["found_by"], "at": each["at"], "requested": each["requested"], "copies": each["copies"],
+        "challenger": each["challenger"], "bad_answers": each["bad_answers"], "seconds": round(each["seconds"], 1),
+        "right": each["right"],
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from tests.soak import contract_parity
+from tests.support.smoke import Smoke
 
 
-def test_four_thousand_hostile_rows_get_one_verdict_from_batch_and_row() -> None:
-    outcome = contract_parity.soak(4_000, 2013)
-    assert outcome.differences == []
-    assert outcome.rows == 4_000
-    assert outcome.valid > 500
-    reported = {reason.partition("|")[2] for reason in outcome.reasons}
+def test_four_thousand_hostile_rows_get_one_verdict_from_batch_and_row(smoke: Smoke) -> None:
+    outcome = smoke("tests.soak.contract_parity")
+    assert outcome["differences"] == 0
+    assert outcome["rows"] == 4_000
+    assert outcome["valid"] > 500
+    reported = {reason.partition("|")[2] for reason in outcome["rows_with_reason"]}
     expected = "missing type not_finite not_exact range unseen zone gap fold nul not_unicode too_long "
     expected += "pattern rule duplicate unique"
     assert reported >= set(expected.split())

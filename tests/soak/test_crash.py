@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.soak import crash
+from tests.support.smoke import Smoke
 
 pytestmark = pytest.mark.crash
 
-SEED = 20131
 
-
-def test_forty_kills_lose_nothing(tmp_path: Path) -> None:
+def test_forty_kills_lose_nothing(smoke: Smoke) -> None:
     """40 loaders killed, half of them at named points: no row is lost, twice or torn, and `verify` is clean."""
-    outcome = crash.soak(40, 4, SEED, tmp_path)
+    outcome = smoke("tests.soak.crash")
     assert outcome["broken"] == []
     assert outcome["kills"] >= 40
     assert outcome["batches_acknowledged"] > 10

@@ -10,14 +10,14 @@ from holdfast.control.ingest.ingest import ingest
 from holdfast.store import Store
 from tests.soak.delivery_history import check, deliver
 from tests.soak.fork_server import FEED
-from tests.soak.load_race import race
+from tests.support.smoke import Smoke
 
 pytestmark = pytest.mark.crash
 
 
-def test_four_processes_race_for_ten_ids(tmp_path: Path) -> None:
+def test_four_processes_race_for_ten_ids(smoke: Smoke) -> None:
     """Each id is loaded once; the full race of 40 is `python -m tests.soak.load_race`."""
-    outcome = race(4, 10, 20131, tmp_path)
+    outcome = smoke("tests.soak.load_race")
     assert outcome["broken"] == []
     assert outcome["duplicates"] == 0
     assert outcome["answers"]["loaded"] == 10

@@ -4,14 +4,11 @@
 
 from __future__ import annotations
 
-from datetime import date
-from pathlib import Path
-
-from tests.soak import planted_breaks
+from tests.support.smoke import Smoke
 
 
-def test_every_break_is_caught_and_named_and_no_clean_day_is_taken_for_one(tmp_path: Path) -> None:
-    outcome = planted_breaks.run(tmp_path, date(2013, 6, 1), 32, [30])
+def test_every_break_is_caught_and_named_and_no_clean_day_is_taken_for_one(smoke: Smoke) -> None:
+    outcome = smoke("tests.soak.planted_breaks")
     assert outcome["missed"] == []
     assert outcome["alarms"] == []
     assert outcome["clean_violations"].get("warning", 0) <= 2

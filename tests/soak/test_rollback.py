@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.rollback import measure
+from tests.support.smoke import Smoke
 
-DRILLS, SEED, A_SECOND = 12, 20161, 100.0
+DRILLS = 12
 
 
-def test_every_drill_brings_the_traffic_back() -> None:
+def test_every_drill_brings_the_traffic_back(smoke: Smoke) -> None:
     """No drill fails, no request meets a 5xx, none that was sent after "done" is answered by the bad version; 300 and more
     drills, and how long they take: `python -m benchmarks.rollback`."""
-    found = measure(DRILLS, A_SECOND, SEED, ["sqlite", "postgresql"])
+    found = smoke("benchmarks.rollback")
     if found["drills"] < DRILLS:
         pytest.skip(str(found["skipped"]))
     assert (found["failed"], found["errors_5xx"], found["bad_after_done"]) == (0, 0, 0), found

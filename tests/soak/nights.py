@@ -13,7 +13,7 @@ The clock of all processes is set from one time of day to the next (`simulated_c
 Nothing else is simulated. After each night the quality and coverage that status, page and metrics show are held against a
 recomputation from the responses and the files of labels (`nights_compare`), and so is the number of labelled rows that trained.
 
-Run: python -m tests.soak.nights --nights 60 --data loans --seed 1
+Run: python -m tests.soak.nights --nights 60 --seed 1
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import tempfile
 import time as real_time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -482,47 +483,73 @@ def soak(
     }  # fmt: skip
 
 
+def figures_of(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of one user's nights."""
+    nights, rollouts = found["nights"], found["rollouts"].values()
+    ends = sorted({each["end"] for each in rollouts})
+    return {
+        "nights": len(nights),
+        "first_answer_seconds": found["first_answer_seconds"],
+        "responses": found["responses"],
+        "refused": len(found["refused"]),
+        "labels": sum(each["labels"] for each in nights),
+        "suspects": sum(bool(each["suspects"]) for each in nights),
+        "differences": sum(len(each["differences"]) for each in nights),
+        "stopped_at": dict(Counter(each["stopped_at"] for each in nights if each["stopped_at"])),
+        "gates_not_passed": dict(Counter(gate for each in nights for gate in each["failed_gates"])),
+        "rollouts": dict(Counter(each["end"] for each in rollouts)),
+        "longest_hours": {
+            end: max(each["hours"] for each in rollouts if each["end"] == end)
+            for end in ends
+            if end != "open"
+        },
+        "rows_trained": [each["trained"] for each in nights if each["trained"]][:: max(1, len(nights) - 1)],
+    }
+
+
+def is_well(figures: dict[str, Any]) -> bool:
+    """Return True if nothing was suspect, refused or different, and no rollout is open but the last and the one that waits."""
+    wrong = (figures["suspects"], figures["differences"], figures["refused"])
+    return not any(wrong) and figures["rollouts"].get("open", 0) <= 2
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play nights and print one line for each; the last line is the JSON of all."""
     command = Command("tests.soak.nights", __doc__)
     command.size("--nights", 60, 1, help="nights to play")
-    command.option("--data", choices=sorted(DATA_SETS), default="strikes")
+    command.size(
+        "--data", "both", "strikes", choices=[*sorted(DATA_SETS), "both"], help="the users, who play at once"
+    )
     command.option("--seed", type=int, default=1)
-    command.option("--keep", type=Path, help="a new directory for the project, which is kept")
+    command.option("--keep", type=Path, help="a new directory for the projects, which is kept")
     command.option("--json", type=Path, help="a file for everything that was found")
     given = command.parse(arguments)
     directory = given.keep or Path(tempfile.mkdtemp(prefix="nights-"))
-    directory.mkdir(exist_ok=True)
+    users = sorted(DATA_SETS) if given.data == "both" else [given.data]
 
-    def report(night: Night) -> None:
-        print(
-            f"{night.night:3} {night.day} rows {night.rows} labels {night.labels} {night.version or '-'} "
-            f"trained {night.trained} {night.rollout or 'stopped at ' + night.stopped_at} champion {night.champion} "
-            f"auc {night.auc} of {night.labelled}/{night.predictions} suspects {len(night.suspects)} "
-            f"differences {len(night.differences)} {night.seconds:.0f} s",
-            *night.suspects, *night.differences, *([night.error] if night.stopped_at else []),
-            sep="\n    ", flush=True,
-        )  # fmt: skip
+    def play(data: str) -> dict[str, Any]:
+        (place := directory / data).mkdir(parents=True)
+        return soak(data, given.nights, given.seed, place, lambda night: _report(data, night))
 
-    found = soak(given.data, given.nights, given.seed, directory, report)
+    with ThreadPoolExecutor(len(users)) as pool:
+        found = dict(zip(users, pool.map(play, users), strict=True))
     if given.json:
         given.json.write_text(json.dumps(found, indent=1))
     if given.keep is None:
         shutil.rmtree(directory)
-    nights = found["nights"]
-    return command.finish({
-        "data": given.data, "seed": given.seed, "nights": len(nights),
-        "responses": found["responses"], "refused": len(found["refused"]),
-        "first_answer_seconds": found["first_answer_seconds"],
-        "suspects": sum(bool(each["suspects"]) for each in nights),
-        "stopped": sum(bool(each["stopped_at"]) for each in nights),
-        "differences": sum(len(each["differences"]) for each in nights),
-        "rollouts": Counter(each["end"] for each in found["rollouts"].values()),
-        "longest_hours": {
-            end: max(each["hours"] for each in found["rollouts"].values() if each["end"] == end)
-            for end in {each["end"] for each in found["rollouts"].values()} - {"open"}
-        },
-    })  # fmt: skip
+    figures = {data: figures_of(each) for data, each in found.items()}
+    return command.finish({"seed": given.seed, **figures}, passed=all(map(is_well, figures.values())))
+
+
+def _report(data: str, night: Night) -> None:
+    print(
+        f"{data} {night.night:3} {night.day} rows {night.rows} labels {night.labels} {night.version or '-'} "
+        f"trained {night.trained} {night.rollout or 'stopped at ' + night.stopped_at} champion {night.champion} "
+        f"auc {night.auc} of {night.labelled}/{night.predictions} suspects {len(night.suspects)} "
+        f"differences {len(night.differences)} {night.seconds:.0f} s",
+        *night.suspects, *night.differences, *([night.error] if night.stopped_at else []),
+        sep="\n    ", flush=True,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -59,14 +59,14 @@ def test_the_version_is_that_of_the_package() -> None:
     ],
 )
 def test_the_shell_completes_commands_and_options(words: str, offered: set[str]) -> None:
-    asked = {
+    request = {
         "_HOLDFAST_COMPLETE": "complete_bash",
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split(" ")) - 1),
     }
     done = subprocess.run(
         [sys.executable, "-m", "holdfast"],
-        env=os.environ | asked,
+        env=os.environ | request,
         capture_output=True,
         text=True,
         check=False,

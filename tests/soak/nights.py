@@ -494,6 +494,7 @@ def figures_of(found: dict[str, Any]) -> dict[str, Any]:
         "refused": len(found["refused"]),
         "labels": sum(each["labels"] for each in nights),
         "suspects": sum(bool(each["suspects"]) for each in nights),
+        "alarms": [each["health"] for each in nights if not each["health"].startswith("healthy")],
         "differences": sum(len(each["differences"]) for each in nights),
         "stopped_at": dict(Counter(each["stopped_at"] for each in nights if each["stopped_at"])),
         "gates_not_passed": dict(Counter(gate for each in nights for gate in each["failed_gates"])),
@@ -518,7 +519,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = Command("tests.soak.nights", __doc__)
     command.size("--nights", 60, 1, help="nights to play")
     command.size(
-        "--data", "both", "strikes", choices=[*sorted(DATA_SETS), "both"], help="the users, who play at once"
+        "--data", "both", "strikes", choices=[*sorted(DATA_SETS), "both"], help="the users; both play at once"
     )
     command.option("--seed", type=int, default=1)
     command.option("--keep", type=Path, help="a new directory for the projects, which is kept")

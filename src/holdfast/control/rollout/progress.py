@@ -108,6 +108,7 @@ def progress(connection: Transaction, model: str, now_us: int) -> RolloutProgres
             guess,
             waits_for=waits_for,
             timeout_us=timeout_us,
+            step_us=step_us,
             paused=row.state is State.PAUSED,
             bake_us=None if bake_until_us is None else bake_until_us - now_us,
         ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.formatting import span
+from holdfast.records import DAY_US
 from holdfast.rollout.evidence.verdict import MetricVerdict
 from holdfast.rollout.model.policy import Canary
 
@@ -66,6 +67,7 @@ def describe_next(
     *,
     waits_for: str = "",
     timeout_us: int | None = None,
+    step_us: int | None = None,
     paused: bool = False,
     bake_us: int | None = None,
 ) -> str:
@@ -79,6 +81,8 @@ def describe_next(
         What the next decision waits for, in words.
     timeout_us
         Microseconds until the stage ends inconclusive if nothing is decided; None if it never does.
+    step_us
+        How long the stage has lasted, microseconds; None if it is long enough for its rate to count.
     paused
         Whether an operator paused it.
     bake_us
@@ -98,6 +102,16 @@ def describe_next(
         return "is being decided now"
     if at_us is not None and (timeout_us is None or at_us <= timeout_us):
         return f"decision in about {_span(at_us)}"
+    if (
+        at_us is not None
+        and timeout_us is not None
+        and step_us is not None
+        and _is_early(timeout_us, step_us)
+    ):
+        return (
+            f"needs about {_span(at_us)} more at the rate of its first {_span(step_us)}, which is no whole day; "
+            f"ends inconclusive in {_span(timeout_us)} if it stays so"
+        )
     if at_us is not None and timeout_us is not None:
         return (
             f"needs about {_span(at_us)} more for enough evidence, and ends inconclusive in {_span(timeout_us)}: "
@@ -116,14 +130,24 @@ def describe_next(
 def is_stalled(found: Forecast, *, timeout_us: int | None, step_us: int) -> bool:
     """Return True if a stage that has lasted `step_us` ends inconclusive as it goes on.
 
-    Without a forecast that holds from half of the time on that it may take.
+    A forecast counts after a whole day, because traffic differs by the hour, and in a shorter stage from half of the time on
+    that it may take. Without a forecast the latter holds too.
 
     >>> is_stalled(Forecast(None, None), timeout_us=9, step_us=1), is_stalled(Forecast(None, None), timeout_us=1, step_us=9)
     (False, True)
+    >>> evening, day = 3_600_000_000, 86_400_000_000
+    >>> [is_stalled(Forecast(17 * day, None), timeout_us=11 * day, step_us=each) for each in (evening, day)]
+    [False, True]
     """
     if timeout_us is None:
         return False
-    return step_us > timeout_us if found.decision_us is None else found.decision_us > timeout_us
+    if found.decision_us is None:
+        return step_us > timeout_us
+    return found.decision_us > timeout_us and not _is_early(timeout_us, step_us)
+
+
+def _is_early(timeout_us: int, step_us: int) -> bool:
+    return step_us < min(DAY_US, timeout_us)
 
 
 def _span(us: int) -> str:

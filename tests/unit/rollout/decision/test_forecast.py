@@ -2,7 +2,8 @@
 
 import pytest
 
-from holdfast.rollout.decision.forecast import Forecast, describe_next
+from holdfast.records import DAY_US, HOUR_US
+from holdfast.rollout.decision.forecast import Forecast, describe_next, is_stalled
 
 MINUTE = 60_000_000
 TOO_SLOW = (
@@ -38,3 +39,19 @@ UNKNOWN = Forecast(None, None)
 )
 def test_the_next_decision_is_one_sentence_with_a_time(found, options, sentence):
     assert describe_next(found, **options) == sentence
+
+
+def test_an_evening_is_no_rate_of_a_rollout_of_days() -> None:
+    """A step that began in the evening "needed 17 days, and ends in 11": it ended after four."""
+    found, left = Forecast(17 * DAY_US, None), 11 * DAY_US
+    evening = 8 * HOUR_US
+    assert not is_stalled(found, timeout_us=left, step_us=evening)
+    early = describe_next(found, timeout_us=left, step_us=evening)
+    assert early == (
+        "needs about 17 d more at the rate of its first 8 h, which is no whole day; ends inconclusive in 11 d if it stays so"
+    )
+    assert is_stalled(found, timeout_us=left, step_us=DAY_US)
+    assert "send more requests" in describe_next(found, timeout_us=left, step_us=DAY_US)
+    assert is_stalled(Forecast(3 * HOUR_US, None), timeout_us=HOUR_US, step_us=HOUR_US), (
+        "a timeout of two hours"
+    )

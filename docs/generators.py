@@ -35,6 +35,7 @@ from holdfast.contract import (
     Timestamp,
 )
 from holdfast.contract.batch.compiler import dtype
+from holdfast.contract.row.explain import LONGEST_VALUE, MOST_WORDS
 from holdfast.contract.schema.missing import SHORTHAND
 from holdfast.contract.schema.rule_ast import OPERATORS
 from holdfast.contract.schema.units import SAME, find_conversion
@@ -43,8 +44,12 @@ from holdfast.control.reports.status import StatusReader
 from holdfast.errors import CODES
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.rollout.model.state_machine import RESTING, TRANSITIONS, State
+from holdfast.serve.api.recent_labels import MAX_LABELS as REMEMBERED_LABELS
+from holdfast.serve.api.routes import MAX_LABELS, SOURCE_CHARACTERS
 from holdfast.serve.inference.metrics import Counters, ServerCollector, ServerFacts
-from holdfast.serve.protocol.oip import input_spec
+from holdfast.serve.inference.request_schema import MAX_NAMED_ROWS
+from holdfast.serve.protocol.metadata import input_spec
+from holdfast.serve.protocol.oip import MAX_ROWS, UNIT_CHARACTERS
 from holdfast.settings import SETTINGS
 from holdfast.store import Store
 from holdfast.store.db.schema import METADATA
@@ -149,10 +154,20 @@ def _help(name: str, command: typer.core.TyperCommand | typer.core.TyperGroup) -
 
 
 def limits() -> str:
-    """What a client of the server may cost."""
+    """What a client of the server may cost: the limits of the serving config, and those that are the same everywhere."""
+    configured = ((f"`{each.name}`", f"{each.default:,}") for each in dataclasses.fields(ConnectionLimits))
+    fixed = (
+        ("rows of a request", MAX_ROWS),
+        ("characters of `unit`", UNIT_CHARACTERS),
+        ("labels of a feedback request", MAX_LABELS),
+        ("characters of a label's `source`", SOURCE_CHARACTERS),
+        ("bad rows that a 400 names", MAX_NAMED_ROWS),
+        ("known words that a 400 and the metadata name", MOST_WORDS),
+        ("characters of a value that a 400 shows", LONGEST_VALUE),
+        ("labels whose value a server remembers", REMEMBERED_LABELS),
+    )
     return table(
-        ("limit", "default"),
-        ((f"`{each.name}`", f"{each.default:,}") for each in dataclasses.fields(ConnectionLimits)),
+        ("limit", "default"), (*configured, *((name, f"{number:,} (fixed)") for name, number in fixed))
     )
 
 

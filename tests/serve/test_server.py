@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import signal
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -153,6 +155,19 @@ HOSTILE: list[tuple[object, str, str]] = [
     (with_input("distance", name="carrier", datatype="BYTES"), "HF508", ""),
     (with_input("distance", data=None), "HF508", ""),
     ({**body(), "outputs": [{"name": "shap"}]}, "HF508", ""),
+    ({**body(), "outputs": [{"name": "probability"}] * 2}, "HF508", ""),
+    ({**body(), "outputs": [{"name": "probability", "parameters": {"classification": 1}}]}, "HF508", ""),
+    ({**body(), "outputs": [{"name": "probability", "parameters": {"shared_memory_region": "a"}}]}, "HF508", ""),
+    ({**body(), "inputs": body()["inputs"] * 2}, "HF508", ""),
+    (with_input("origin", parameters={"content_type": "base64"}, data=["RVdS"]), "HF508", ""),
+    (with_input("distance", datatype="INT8", data=[300]), "HF502", "distance|datatype"),
+    (with_input("distance", datatype="UINT8", data=[-5]), "HF502", "distance|datatype"),
+    (with_input("distance", datatype="FP32", data=[1e39]), "HF502", "distance|datatype"),
+    (with_input("distance", datatype="INT64", data=[2.5]), "HF502", "distance|type"),
+    (with_input("seats", datatype="UINT16", data=[True]), "HF502", "seats|type"),
+    (with_input("international", data=[1]), "HF502", "international|type"),
+    (with_input("scheduled", datatype="INT64", data=[1_700_000_000]), "HF502", "scheduled|range"),
+    (with_input("scheduled", datatype="INT64", data=[1_700_000_000_000]), "HF502", "scheduled|range"),
     ({**body(), "parameters": {"unit": ""}}, "HF508", ""),
     ({**body(), "parameters": {"unit": [1]}}, "HF508", ""),
 ]  # fmt: skip
@@ -225,7 +240,63 @@ def test_paths_and_methods(served: Served, world: World) -> None:
     assert served.call(INFER)[0] == 405
     assert served.call("/metrics", {}, "POST")[0] == 405
     assert served.call("/v2/health/live", method="HEAD") == (200, b"")
-    assert served.call(INFER, b"x", headers={"Content-Encoding": "gzip"})[0] == 415
+    assert served.call("/v2/health/ready") == (200, {"live": True, "ready": True})
+    for path in (f"/v2/models/{MODEL}", f"/v2/models/{MODEL}/versions/{world.names['half']}"):
+        assert served.call(f"{path}/ready") == (200, {"name": MODEL, "ready": True})
+    escaped = INFER.replace("models", "m%6Fdels")
+    assert served.call(escaped, body())[0] == 200
+    assert served.call(escaped.replace("/infer", "%2Finfer"), body())[0] == 404
+
+
+def test_a_request_line_in_absolute_form_is_read(served: Served) -> None:
+    """RFC 9112 section 3.2.2: a proxy sends it, and its host counts, whatever the Host header is."""
+    own = f"http://{served.where}"
+    foreign = {"Host": "evil.example"}
+    assert served.call(f"{own}/v2/health/ready", headers=foreign)[0] == 200
+    assert served.call(f"{own.upper()}/v2", headers=foreign)[0] == 200
+    assert served.call(f"{own}{INFER}", body(), headers=foreign)[0] == 200
+    assert served.call(f"http://evil.example{INFER}", body())[0] == 421
+    assert served.call(f"http://evil.example@localhost{INFER}", body())[0] == 421
+    assert served.call(own)[0] == 404
+
+
+def test_compressed_bodies_are_read_within_the_limit_of_a_body(served: Served) -> None:
+    """Triton's clients send gzip and deflate; a body that would decompress to more than the limit is refused."""
+    one, many = json.dumps(body()).encode(), json.dumps(tensors([row()] * 2_000)).encode()
+    for coding, compress in (("gzip", gzip.compress), ("deflate", zlib.compress)):
+        headers = {"Content-Encoding": coding}
+        assert served.call(INFER, compress(one), headers=headers)[0] == 200
+        status, response = served.call(INFER, compress(many), headers=headers)
+        assert (status, response["outputs"][0]["shape"]) == (200, [2_000])
+        assert served.call(INFER, compress(one)[:-3], headers=headers)[0] == 400
+        assert served.call(INFER, compress(one) + b"x", headers=headers)[0] == 400
+        assert served.call(INFER, one, headers=headers)[0] == 400
+        bomb = compress(b"[" * 50_000_000)
+        assert len(bomb) < 60_000
+        assert served.call(INFER, bomb, headers=headers)[0] == 413
+        prediction = served.infer()[1]["parameters"]["prediction_id"]
+        label = compress(json.dumps({"id": prediction, "value": True}).encode())
+        assert served.call(f"/v2/models/{MODEL}/feedback", label, headers=headers)[0] == 202
+    assert served.call(INFER, one, headers={"Content-Encoding": "identity"})[0] == 200
+    for coding in ("br", "gzip, gzip"):
+        connection = http.client.HTTPConnection(served.where, timeout=30)
+        connection.request(
+            "POST", INFER, one, {"Content-Type": "application/json", "Content-Encoding": coding}
+        )
+        response = connection.getresponse()
+        assert (response.status, response.headers["Accept-Encoding"]) == (415, "gzip, deflate, identity")
+        connection.close()
+    client = triton.InferenceServerClient(served.where)
+    inputs = [triton.InferInput(each["name"], [1], each["datatype"]) for each in body()["inputs"]]
+    for tensor, each in zip(inputs, body()["inputs"], strict=True):
+        kind = object if each["datatype"] == "BYTES" else None
+        tensor.set_data_from_numpy(np.array(each["data"], kind))
+    for algorithm in ("gzip", "deflate"):
+        found = client.infer(
+            MODEL, inputs, request_compression_algorithm=algorithm, response_compression_algorithm=algorithm
+        )
+        assert found.as_numpy("probability").tolist() == [0.5]
+    client.close()
 
 
 def test_a_challenger_gets_its_share_sticks_and_is_replaced(world: World, serve: Start) -> None:

@@ -183,6 +183,15 @@ class FittedFeatures:
         """Return the columns of the feature matrix, in order."""
         return tuple(feature.name for feature in self.features)
 
+    @property
+    def words(self) -> dict[str, tuple[str, ...]]:
+        """Return, by column, the words that some feature has a code for, in order."""
+        found: dict[str, set[str]] = {}
+        for feature in self.features:
+            if isinstance(feature, FittedOrdinal):
+                found.setdefault(feature.column, set()).update(feature.values)
+        return {column: tuple(sorted(words)) for column, words in found.items()}
+
     @cached_property
     def hash(self) -> str:
         """Return the SHA-256 of the JSON, as 64 hexadecimal digits."""

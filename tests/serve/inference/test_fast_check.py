@@ -26,6 +26,7 @@ CONTRACT = Contract(
     Integer("any", missing="keep"),
     Boolean("flag", missing="keep"),
     Timestamp("at", tz="America/New_York"),
+    Timestamp("seen", tz="UTC", low="1971-01-01", high="2200-01-01"),
     Timestamp("wall", tz="America/New_York", naive="local", missing="keep"),
     key="id",
     event_time="at",
@@ -42,12 +43,13 @@ GOOD: dict[str, list[Any]] = {
     "any": [2**53, -(2**53)],
     "flag": [True, False],
     "at": ["2013-03-10T02:30:00-05:00", "1970-01-01T00:00:00Z"],
+    "seen": ["1971-01-01T00:00:00Z", "2199-12-31T23:59:59.999999-00:00", "2200-01-01T00:00:00Z"],
     "wall": ["2013-06-01 02:30:00", "2013-06-01T02:30:00Z"],
 }
 BAD = [
     None, "", "a\0", "\ud83d", "toolong", -1.0, 6000.1, float("nan"), float("inf"), -float("inf"), 0, 901, 1.5, 2**53 + 1,
     10**400, True, "ZZ", "UPPER", "2013-03-10T02:30:00", "2013-03-10 02:30:00", "2013-11-03 01:30:00",
-    "9999-12-31T23:59:59-23:00",
+    "9999-12-31T23:59:59-23:00", "1970-12-31T23:59:59.999999Z", "2200-01-01T00:00:00.000001Z",
     "x", [], {}, [1],
 ]  # fmt: skip
 

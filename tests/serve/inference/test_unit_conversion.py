@@ -18,7 +18,7 @@ from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.serve.inference.active_plan import ActivePlan
 from holdfast.serve.inference.data_plane import DataPlane, InferenceCall
 from holdfast.serve.inference.loaded_model import load
-from holdfast.serve.protocol.oip import input_spec, model_metadata
+from holdfast.serve.protocol.metadata import input_spec, model_metadata
 from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, read
@@ -152,12 +152,13 @@ def test_a_challenger_whose_column_is_something_else_does_not_predict(tmp_path: 
 def test_the_metadata_reports_the_unit_and_semantic_of_each_input() -> None:
     specs = [input_spec(column) for column in contract(semantic="route_length").request_columns]
     inputs = {each["name"]: each for each in json.loads(model_metadata(MODEL, ["1"], specs, {}))["inputs"]}
-    assert inputs["distance"]["parameters"] == {
-        "unit": "mi", "semantic": "route_length", "low": 0.0, "high": 6000.0
-    }  # fmt: skip
-    assert inputs["seats"]["parameters"] == {"unit": "1", "low": 1, "high": 900}
-    assert inputs["carrier"]["parameters"] == {"values": ["AA", "UA", "B6"]}
-    assert "parameters" not in inputs["origin"]
+    found = {name: each["parameters"] for name, each in inputs.items()}
+    distance = {"unit": "mi", "semantic": "route_length", "low": 0.0, "high": 6000.0, "missing": "median"}
+    assert {name: found["distance"].get(name) for name in distance} == distance
+    seats = {"unit": "1", "low": 1, "high": 900, "missing": "reject"}
+    assert {name: found["seats"].get(name) for name in seats} == seats
+    assert found["carrier"]["values"] == ["AA", "UA", "B6"]
+    assert not found["origin"].keys() & {"unit", "semantic", "low", "high", "values"}
 
 
 def test_while_the_definitions_are_read_a_caller_is_to_come_again(plane: DataPlane) -> None:

@@ -55,7 +55,7 @@ WIDE = Contract(
     Text("tail", max_length=4, pattern=r"(?!X)[A-Z🛫]\w*$", missing="keep"),
     Boolean("night"),
     Boolean("holiday", missing="keep"),
-    Timestamp("seen", tz="UTC", missing="keep"),
+    Timestamp("seen", tz="UTC", missing="keep", low="1971-01-01", high="2100-01-01"),
     key=("id", "at", "city"),
     event_time="at",
     label=Label("late", delay="12h"),

@@ -25,7 +25,6 @@ from holdfast.contract import Boolean, Category, Column, Contract, Integer, Labe
 from holdfast.contract.batch.rules import compile_rule_for_frame, is_any_of, is_text_such_that
 from holdfast.contract.schema.columns import EXACT
 from holdfast.contract.schema.missing import Reject
-from holdfast.contract.schema.timestamps import EARLIEST_US, LATEST_US
 
 REASONS: Final = "_reasons"
 """The column of a quarantined row that lists its reasons; no contract can name a column so."""
@@ -97,7 +96,7 @@ def _column_reasons(column: Column, in_key: bool) -> Iterator[Reason]:
                 empty = () if isinstance(column.missing, Reject) else ("",)
                 yield Reason(f"{name}|unseen", ~is_any_of(value, (*(column.values or ()), *empty)))
         case Timestamp():
-            yield Reason(f"{name}|range", ~value.dt.epoch("us").is_between(EARLIEST_US, LATEST_US))
+            yield Reason(f"{name}|range", ~value.dt.epoch("us").is_between(*column.bounds_us))
         case Text():
             yield Reason(f"{name}|nul", _has_nul(value))
             yield Reason(f"{name}|too_long", value.str.len_chars() > column.max_length)

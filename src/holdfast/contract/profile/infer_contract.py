@@ -26,6 +26,9 @@ _NAMED_WORDS: Final = 5
 _MOST_KEYS: Final = 8
 _ROOM: Final = 0.5
 """The distance of a bound from the values seen, as a part of their span."""
+_FIRST_TIME: Final = "1971-01-01T00:00:00Z"
+_LAST_TIME: Final = "2200-01-01T00:00:00Z"
+"""Bounds of an event time. Before them are seconds and milliseconds read as microseconds, after them placeholders (9999)."""
 _STEPS: Final = (
     (86_400_000_000, "d"),
     (3_600_000_000, "h"),
@@ -131,6 +134,7 @@ def suggest_contract(
             zone=zone,
             facts=facts.get(name, ColumnFacts()),
             declared=times.get(name),
+            is_event_time=name == when,
         )
         for name in frame.columns
         if name != label
@@ -151,6 +155,7 @@ def suggest_column(
     facts: ColumnFacts = _NO_METADATA,
     upper: bool = True,
     declared: Timestamp | None = None,
+    is_event_time: bool = False,
 ) -> SuggestedColumn:
     """Return the column that `values` would pass, with the evidence.
 
@@ -163,9 +168,11 @@ def suggest_column(
     facts
         Column metadata of the source.
     upper
-        False leaves a number without an upper bound.
+        False leaves a number or a timestamp without an upper bound.
     declared
-        The declared column of times, whose zone is kept.
+        The declared column of times, whose zone and bounds are kept.
+    is_event_time
+        True if the column is the event time; then it gets bounds, if its values are within them.
     """
     name, missing, dtype = values.name, values.null_count(), values.dtype
     seen = f"{missing:,} missing" if missing else "none missing"
@@ -176,6 +183,11 @@ def suggest_column(
         column = Timestamp(
             name, tz=declared.tz if declared else zone, naive="local" if dtype.time_zone is None else naive
         )
+        if declared:
+            column = replace(column, low=declared.low, high=declared.high)
+        elif is_event_time:
+            first, last = _time_bounds(values, upper=upper)
+            column = replace(column, low=first, high=last)
         what, more = "timestamps", ", the zone as declared" if declared else ""
         if not declared:
             unknown = "the zone it is read in" if dtype.time_zone else "the time zone of its clock"
@@ -242,6 +254,15 @@ def _bounds(values: pl.Series, *, upper: bool) -> tuple[float | None, float | No
     below = _round_up(room - least) if upper and least < 0 else None
     low = 0.0 if least >= 0 else None if below is None else -below
     return low, _round_up(most + room) if upper and most > 0 else None
+
+
+def _time_bounds(values: pl.Series, *, upper: bool) -> tuple[str | None, str | None]:
+    """Return bounds that seconds and milliseconds break when they are read as microseconds, if the values keep them."""
+    years = values.drop_nulls().dt.year()
+    least, most = years.min(), years.max()
+    low = _FIRST_TIME if isinstance(least, int) and least >= int(_FIRST_TIME[:4]) else None
+    high = _LAST_TIME if upper and isinstance(most, int) and most < int(_LAST_TIME[:4]) else None
+    return low, high
 
 
 def _round_up(value: float) -> float | None:

@@ -27,6 +27,7 @@ from holdfast.contract.schema.columns import (
 from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.missing import Reject
 from holdfast.contract.schema.timestamps import read_timestamp
+from holdfast.records import microseconds
 
 ValueCheck: TypeAlias = Callable[[object], str | None]
 """From a value to the reason why it is invalid, or None."""
@@ -247,12 +248,16 @@ def _text(column: Text, missing: str | None) -> ValueCheck:
 def _timestamp(column: Timestamp, missing: str | None) -> ValueCheck:
     zone = ZoneInfo(column.tz)
     local = column.naive == "local"
+    bounded = column.low is not None or column.high is not None
+    low, high = column.bounds_us
 
     def check(value: object) -> str | None:
         if value is None:
             return missing
         timestamp = read_timestamp(value, zone, local=local)
-        return f"{column.name}|{timestamp}" if isinstance(timestamp, str) else None
+        if isinstance(timestamp, str):
+            return f"{column.name}|{timestamp}"
+        return f"{column.name}|range" if bounded and not low <= microseconds(timestamp) <= high else None
 
     return check
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.row.compiler import compile_row
-from holdfast.records import sha256_hex
+from holdfast.records import DAY_US, EPOCH, microseconds, sha256_hex
 
 _SPAN = 100.0
 
@@ -44,9 +45,19 @@ def _value(column: Column, which: str) -> object:
         case Boolean() | Label():
             return part < 0.5
         case Timestamp():
-            return f"2020-01-{1 + int(part * 28):02d}T12:00:00+00:00"
+            return _timestamp(*column.bounds_us, part)
         case Text():
             return f"s{which.partition('/')[2]}"[: column.max_length]
+
+
+def _timestamp(low_us: int, high_us: int, part: float) -> str:
+    """Return a noon of January 2020; with bounds that exclude some of them, a timestamp within the bounds."""
+    first_us = microseconds(datetime(2020, 1, 1, 12, tzinfo=UTC))
+    if not low_us <= first_us < first_us + 28 * DAY_US <= high_us:
+        first_us, days = low_us, min(28, (high_us - low_us) // DAY_US)
+    else:
+        days = 28
+    return (EPOCH + timedelta(microseconds=first_us + int(part * days) * DAY_US)).isoformat()
 
 
 def _range(low: float | None, high: float | None) -> tuple[float, float]:

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
 from holdfast.contract.schema.missing import REJECT, Constant, Keep, Mean, Median, Missing, Reject, as_policy
+from holdfast.contract.schema.timestamps import EARLIEST_US, LATEST_US, read_timestamp
 from holdfast.errors import InputError
-from holdfast.records import NAME, check_name, duration
+from holdfast.records import NAME, check_name, duration, microseconds
 
 EXACT: Final = 2**53
 """Integers up to this magnitude are exact in double precision, in which models compute (IEEE 754)."""
 
 _ZONE: Final = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*\Z")
+
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 
 _NOT_PLACES: Final = ("Factory", "localtime", "posixrules")
 """Files of the zone database that name no place, or a different one on each machine."""
@@ -197,6 +201,10 @@ class Timestamp:
         the reason `fold`, and one before 1900 or after 2099, where zone rules are guesses, is `range`.
     semantic
         As in `Number`.
+    low, high
+        Inclusive bounds (R21): a `datetime`, a text of RFC 3339, or a date such as "2013-01-01", which is its midnight in
+        `tz`. Whole seconds, kept in UTC. A timestamp beyond is the reason `range`, in a batch as in a request. A
+        bound such as "1971-01-01" detects seconds that were read as microseconds.
     """
 
     name: str
@@ -204,6 +212,8 @@ class Timestamp:
     missing: Missing | str = REJECT
     naive: Literal["reject", "local"] = "reject"
     semantic: str | None = None
+    low: str | datetime | None = None
+    high: str | datetime | None = None
 
     def __post_init__(self) -> None:
         _check_column(self)
@@ -218,6 +228,33 @@ class Timestamp:
         if self.naive not in ("reject", "local"):
             raise _column_error(self.name, f"naive is 'reject' or 'local', not {self.naive!r}")
         _check_not_replaced(self)
+        for end in ("low", "high"):
+            object.__setattr__(self, end, self._read_bound(getattr(self, end)))
+        if self.bounds_us[0] > self.bounds_us[1]:
+            raise _column_error(self.name, f"low {self.low} is above high {self.high}, so no value is valid")
+
+    @property
+    def bounds_us(self) -> tuple[int, int]:
+        """Return the earliest and the latest valid timestamp, microseconds since 1970 UTC."""
+        ends = [None if end is None else datetime.fromisoformat(str(end)) for end in (self.low, self.high)]
+        low, high = (None if end is None else microseconds(end) for end in ends)
+        return EARLIEST_US if low is None else low, LATEST_US if high is None else high
+
+    def _read_bound(self, value: object) -> str | None:
+        """Return a bound as UTC text, so that equal bounds are equal texts and order like their times."""
+        if value is None:
+            return None
+        text = value.isoformat() if isinstance(value, date) and not isinstance(value, datetime) else value
+        if isinstance(text, str) and _DATE.match(text):
+            with suppress(ValueError):  # no day of that month: refused below
+                text = datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(self.tz))
+        found = read_timestamp(text, UTC, local=False)
+        if isinstance(found, str) or found.microsecond:
+            raise _column_error(
+                self.name,
+                f"the bound {value!r} is not a date such as '2013-01-01' or a timestamp with an offset in whole seconds",
+            )
+        return found.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,19 +17,22 @@ import msgspec
 from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.feedback import FEED_SOURCE, full_id, parse_id
 from holdfast.serve.api.recent_labels import RecentLabels
+from holdfast.serve.http.content_coding import ContentDecoder
 from holdfast.serve.http.exchange import Exchange
 from holdfast.serve.http.request_guard import RequestGuard
 from holdfast.serve.http.responses import OCTETS, status_of
+from holdfast.serve.http.target import origin_form
 from holdfast.serve.inference import metrics
 from holdfast.serve.inference.data_plane import DataPlane, InferenceCall
-from holdfast.serve.protocol.oip import RequestError, encode_response, model_metadata, server_metadata
+from holdfast.serve.protocol.metadata import model_metadata, server_metadata
+from holdfast.serve.protocol.oip import RequestError, encode_response
 from holdfast.store.serving.prediction_log import FeedbackRecord, frame
 
 _log = logging.getLogger(__name__)
 
 MAX_LABELS: Final = 1000
 """Labels in one feedback request."""
-_SOURCE_CHARACTERS: Final = 63
+SOURCE_CHARACTERS: Final = 63
 _PROTOCOL: Final = b"/v2/"
 
 Handler = Callable[[Exchange], None]
@@ -66,6 +69,8 @@ class Routes:
         Decides which requests may change something.
     abort
         Handles `/holdfast/abort`.
+    decoder
+        Decompresses bodies.
     """
 
     def __init__(
@@ -76,10 +81,12 @@ class Routes:
         release: str,
         guard: RequestGuard,
         abort: Handler,
+        decoder: ContentDecoder,
     ) -> None:
         self.draining = False
         self._plane = plane
         self._guard = guard
+        self._decoder = decoder
         self._status = status
         self._scrape = scrape
         self._server_metadata = server_metadata(release)
@@ -87,13 +94,14 @@ class Routes:
         self._waiting: list[tuple[Exchange, InferenceCall]] = []
         self._recent_labels = RecentLabels()
         self._model_path = f"/v2/models/{plane.model}".encode()
+        self._ready_body = _encode({"name": plane.model, "ready": True})
         self._infer_path = self._model_path + b"/infer"
         self._routes: dict[bytes, tuple[bytes, Handler]] = {
             b"/v2": (b"GET", self._server),
             b"/v2/health/live": (b"GET", lambda exchange: exchange.send(200, b'{"live":true}')),
             b"/v2/health/ready": (b"GET", self._ready),
             self._model_path: (b"GET", self._model),
-            self._model_path + b"/ready": (b"GET", self._ready),
+            self._model_path + b"/ready": (b"GET", self._model_ready),
             self._infer_path: (b"POST", self._infer),
             self._model_path + b"/feedback": (b"POST", self._feedback),
             b"/holdfast/status": (b"GET", lambda exchange: exchange.send(200, _encode(self._status()))),
@@ -108,12 +116,22 @@ class Routes:
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer `exchange`, now or at the end of this turn of the loop."""
+        if exchange.path[:1] != b"/" or b"%" in exchange.path:
+            exchange.path, host = origin_form(exchange.path)
+            if host is not None:
+                exchange.headers = {**exchange.headers, b"host": host}
         # What is ready under a name must also infer under it, so that a client learns of a wrong name from the first call.
         guarded = exchange.method == b"POST" or exchange.path.startswith(_PROTOCOL)
         checked = self._guard.rejection if exchange.method == b"POST" else self._guard.host_rejection
         if guarded and (rejection := checked(exchange)) is not None:
             exchange.refuse(rejection[0], "HF509", rejection[1])
             return
+        if exchange.method == b"POST" and (coding := exchange.headers.get(b"content-encoding")) is not None:
+            self._decoder.decode(exchange, coding, self._dispatch)
+            return
+        self._dispatch(exchange)
+
+    def _dispatch(self, exchange: Exchange) -> None:
         if exchange.path == self._infer_path and exchange.method == b"POST":
             self._infer(exchange)
             return
@@ -141,9 +159,6 @@ class Routes:
     # --- inference ----------------------------------------------------------------------------------------------------
 
     def _infer(self, exchange: Exchange, pinned: str | None = None) -> None:
-        if exchange.headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            exchange.refuse(415, "HF509", "a body is sent without a content coding")
-            return
         if not self._waiting:
             self._loop.call_soon(self._infer_batch)
         header_length = exchange.headers.get(b"inference-header-content-length")
@@ -177,8 +192,15 @@ class Routes:
         exchange.send(200, self._server_metadata)
 
     def _ready(self, exchange: Exchange) -> None:
+        # The protocol's text calls this member "live", its schema "ready".
+        self._send_ready(exchange, b'{"live":true,"ready":true}')
+
+    def _model_ready(self, exchange: Exchange) -> None:
+        self._send_ready(exchange, self._ready_body)
+
+    def _send_ready(self, exchange: Exchange, body: bytes) -> None:
         if self.ready:
-            exchange.send(200, b'{"ready":true}')
+            exchange.send(200, body)
         else:
             exchange.refuse(
                 503, "HF504" if self.draining else "HF503", "this server does not take requests now"
@@ -192,7 +214,8 @@ class Routes:
         loaded = active.versions[version or active.plan.champion]
         named = [version] if version else list(active.plan.versions())
         facts = {"contract_hash": loaded.contract.hash, "features_hash": loaded.facts.features_hash}
-        exchange.send(200, model_metadata(self._plane.model, named, active.schemas[loaded.name].wire, facts))
+        wire = active.schemas[loaded.name].wire
+        exchange.send(200, model_metadata(self._plane.model, named, wire, facts, loaded.words))
 
     def _metrics(self, exchange: Exchange) -> None:
         def send(encoded: asyncio.Future[tuple[bytes, bytes]]) -> None:
@@ -220,7 +243,7 @@ class Routes:
             case b"":
                 return b"GET", lambda exchange: self._model(exchange, version)
             case b"ready":
-                return b"GET", self._ready
+                return b"GET", self._model_ready
             case b"infer":
                 return b"POST", lambda exchange: self._infer(exchange, version)
             case _:
@@ -294,9 +317,9 @@ class Routes:
         value = float(label.value) if not isinstance(label.value, int) or label.value in (0, 1) else -1.0
         if not 0.0 <= value <= 1.0:
             raise RequestError("HF511", f"{name}: a value is true, false or a number from 0 to 1")
-        if not (1 <= len(label.source) <= _SOURCE_CHARACTERS and label.source.isprintable()):
+        if not (1 <= len(label.source) <= SOURCE_CHARACTERS and label.source.isprintable()):
             raise RequestError(
-                "HF511", f"{name}: a source is a text of 1 to {_SOURCE_CHARACTERS} printable characters"
+                "HF511", f"{name}: a source is a text of 1 to {SOURCE_CHARACTERS} printable characters"
             )
         if label.source == FEED_SOURCE:
             raise RequestError(

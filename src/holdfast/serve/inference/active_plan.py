@@ -14,7 +14,7 @@ from holdfast.rollout.model.assignment import salt_of
 from holdfast.serve.inference.loaded_model import LoadedVersion
 from holdfast.serve.inference.request_schema import RequestSchema
 from holdfast.serve.inference.shadow import ShadowTarget
-from holdfast.serve.protocol.oip import input_spec
+from holdfast.serve.protocol.metadata import input_spec
 
 
 def inputs_of(contract: Contract) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ The verified bytes are the loaded bytes: nothing is read twice, nothing is unpic
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -52,6 +52,8 @@ class LoadedVersion:
     lookups: tuple[tuple[str, str, str, int], ...]
     """Of each aggregate: the column that it fills, its key, its entity's column, the greatest age in microseconds."""
     session: Any
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By category column, the words that the model has a code for, in order; every other word has one common code."""
 
     def run(self, rows: Sequence[Mapping[str, object]]) -> Probabilities:
         """Return the probability of each row, shape (len(rows),). What ONNX Runtime raises goes to the caller."""
@@ -105,7 +107,16 @@ def load(name: str, digest: str, data: bytes, *, created_at_us: int) -> LoadedVe
         raise _unusable(name, f"what it declares cannot be read: {type(error).__name__}") from error
     lookups = tuple((each.name, each.key, each.by, each.window_us) for each in fitted.aggregates)
     version = LoadedVersion(
-        name, digest, created_at_us, facts, contract, fitted.inputs, fitted.aggregates, lookups, session
+        name,
+        digest,
+        created_at_us,
+        facts,
+        contract,
+        fitted.inputs,
+        fitted.aggregates,
+        lookups,
+        session,
+        fitted.words,
     )
     try:
         for count in _WARM_UP_ROWS:

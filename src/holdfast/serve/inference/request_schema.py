@@ -17,7 +17,8 @@ from holdfast.contract.schema.units import InexactError, convert_value, is_loade
 from holdfast.errors import UnavailableError
 from holdfast.records import microseconds
 from holdfast.serve.inference.fast_check import compile_fast_check
-from holdfast.serve.protocol.oip import InferRequest, RequestError, input_spec
+from holdfast.serve.protocol.metadata import input_spec
+from holdfast.serve.protocol.oip import InferRequest, RequestError
 
 MAX_NAMED_ROWS: Final = 20
 """How many bad rows an error names; the counters count them all."""
@@ -52,7 +53,7 @@ class RequestSchema:
             if (quick := compile_fast_check(column, in_key=column.name in contract.key)) is not None
         }
         self._timestamps = tuple(
-            (column.name, ZoneInfo(column.tz), column.naive == "local")
+            (column.name, ZoneInfo(column.tz), column.naive == "local", _declared_bounds(column))
             for column in contract.request_columns
             if isinstance(column, Timestamp)
         )
@@ -128,7 +129,7 @@ class RequestSchema:
             return False  # something is missing, which may be allowed
         if not all(quick(columns[name]) for name, quick in self._fast_checks.items()):
             return False
-        for name, zone, local in self._timestamps:
+        for name, zone, local, bounds in self._timestamps:
             values = columns[name]
             if set(map(type, values)) != {str}:
                 return False
@@ -137,8 +138,13 @@ class RequestSchema:
                 event_time = read_timestamp(value, zone, local=local)
                 if isinstance(event_time, str):
                     return False
+                if not event and bounds is None:
+                    continue
+                at_us = microseconds(event_time)
+                if bounds is not None and not bounds[0] <= at_us <= bounds[1]:
+                    return False
                 if event:
-                    known[value] = microseconds(event_time)
+                    known[value] = at_us
         return True
 
     @staticmethod
@@ -185,6 +191,10 @@ class RequestSchema:
         return RequestError(
             "HF502", f"{len(broken)} of the rows break the model's contract", named, uncounted=()
         )
+
+
+def _declared_bounds(column: Timestamp) -> tuple[int, int] | None:
+    return None if column.low is None and column.high is None else column.bounds_us
 
 
 def _as_rows(columns: dict[str, list[Any]], rows: int) -> list[Row]:

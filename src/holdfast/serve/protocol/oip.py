@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 on the wire, JSON and binary tensors: requests, responses and metadata.
+"""The Open Inference Protocol v2 on the wire, JSON and binary tensors: requests and responses.
 
 Source: https://github.com/kserve/open-inference-protocol (REST) and Triton's binary tensor data extension. Requests
 are decoded into typed structures, which reject NaN, Infinity, lone surrogates and trailing bytes. What a value means
@@ -7,35 +7,29 @@ is the contract's concern. Nothing here does input or output.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from holdfast.contract import Boolean, Category, Column, ColumnFacts, Integer, Label, Number, Text, Timestamp
-from holdfast.contract.row.explain import limits
+from holdfast.contract import ColumnFacts
 from holdfast.errors import InputError
 from holdfast.records import EPOCH
+from holdfast.serve.protocol.datatypes import find_unfit, read_tensor
 
 MAX_ROWS: Final = 10_000
 """Per request: it bounds how long one request delays all others."""
 OUTPUT: Final = "probability"
-PLATFORM: Final = "onnx_onnxv1"
-_UNIT_CHARACTERS: Final = 256
+UNIT_CHARACTERS: Final = 256
+_YEAR_US: Final = 365 * 86_400_000_000
+"""A number this close to 1970 is hardly in microseconds: in seconds or milliseconds it is a time of our days."""
+_MOST_SECONDS: Final = 100_000_000_000
 _WORD_CHARACTERS: Final = 64
-_LENGTH: Final = struct.Struct("<I")
-
-_INTEGERS: Final = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
-_NUMPY: Final = {
-    "BOOL": np.dtype("?"),
-    **{name: np.dtype(name.lower()).newbyteorder("<") for name in _INTEGERS},
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-}
+_NOT_OFFERED: Final = ("classification", "shared_memory_region")
+"""Parameters of an output that ask for another response. Without them its reader would read something else."""
 
 
 class RequestError(InputError):
@@ -195,9 +189,12 @@ def _columns(
         rows = count
         if data is not None:
             values = _json_values(tensor, data, count)
+            # Of a column's own datatype the contract says more: its type, its exactness and its range.
+            if tensor.datatype != datatypes[0] and (unfit := find_unfit(tensor.datatype, values)):
+                raise RequestError("HF502", f"input {name!r}: {unfit[1]}", [f"{name}|{unfit[0]}"])
         else:
             begin, used = used, used + _tensor_size(tensor, len(tail) - used)
-            values = _tensor_values(tensor, tail[begin:used], count)
+            values = _binary_values(tensor, tail[begin:used], count)
         is_timestamp = tensor.datatype == "INT64" and datatypes[0] == "BYTES"
         columns[name] = [_timestamp_text(name, value) for value in values] if is_timestamp else values
         if tensor.parameters and (stated := _facts(name, tensor.parameters)) is not None:
@@ -263,52 +260,50 @@ def _tensor_size(tensor: _Tensor, left: int) -> int:
     return size
 
 
-def _tensor_values(tensor: _Tensor, raw: memoryview, count: int) -> list[Any]:
-    if tensor.datatype == "BYTES":
-        return _texts(tensor.name, raw, count)
-    dtype = _NUMPY[tensor.datatype]
-    if len(raw) != count * dtype.itemsize:
-        raise RequestError(
-            "HF508", f"input {tensor.name!r}: {len(raw)} bytes are not {count} values of {tensor.datatype}"
-        )
-    if tensor.datatype == "BOOL" and raw.tobytes().strip(b"\x00\x01"):
-        raise RequestError("HF508", f"input {tensor.name!r}: a BOOL is 0 or 1")
-    values: list[Any] = np.frombuffer(raw, dtype).tolist()
-    return values
+def _binary_values(tensor: _Tensor, raw: memoryview, count: int) -> list[Any]:
+    try:
+        return read_tensor(tensor.datatype, raw, count)
+    except ValueError as error:
+        raise RequestError("HF508", f"input {tensor.name!r}: {error}") from None
 
 
 def _timestamp_text(name: str, value: object) -> str | None:
     # A timestamp as a number is microseconds since 1970 UTC; it goes on as the text that the contract reads.
     if value is None:
         return None
-    if type(value) is not int:
-        raise RequestError("HF502", f"input {name!r} has no integer", [f"{name}|type"])
+    assert isinstance(value, int), "INT64 was found to hold it"
+    if abs(value) < _YEAR_US:
+        raise RequestError("HF502", f"input {name!r}: {_other_scale(value)}", [f"{name}|range"])
     try:
         return (EPOCH + timedelta(microseconds=value)).isoformat()
     except OverflowError:
-        raise RequestError(
-            "HF502", f"input {name!r} has a timestamp out of range", [f"{name}|range"]
-        ) from None
+        what = f"input {name!r}: {value} microseconds since 1970 is no timestamp; are they nanoseconds?"
+        raise RequestError("HF502", what, [f"{name}|range"]) from None
 
 
-def _texts(name: str, raw: memoryview, count: int) -> list[str]:
-    data = raw.tobytes()
-    texts: list[str] = []
-    position, size = 0, len(data)
-    try:
-        while position < size and len(texts) < count:
-            (length,) = _LENGTH.unpack_from(data, position)
-            begin = position + 4
-            position = begin + length
-            texts.append(data[begin:position].decode())
-    except (struct.error, UnicodeDecodeError) as error:
-        raise RequestError("HF508", f"input {name!r}: {error}") from None
-    if position != size or len(texts) != count:
-        raise RequestError("HF508", f"input {name!r}: the bytes are not {count} texts with their lengths")
-    return texts
+def _other_scale(value: int) -> str:
+    """Return why a number is hardly a timestamp in microseconds, and what it is in seconds or milliseconds.
+
+    >>> _other_scale(1_700_000_000)
+    '1700000000 microseconds since 1970 is 1970-01-01T00:28:20+00:00, in seconds it is 2023-11-14T22:13:20+00:00: send \
+microseconds, or a timestamp of 1969 or 1970 as RFC 3339 text'
+    """
+    read = EPOCH + timedelta(microseconds=value)
+    scale, factor = ("milliseconds", 1_000) if abs(value) >= _MOST_SECONDS else ("seconds", 1_000_000)
+    meant = (
+        f", in {scale} it is {(EPOCH + timedelta(microseconds=value * factor)).isoformat()}" if value else ""
+    )
+    return (
+        f"{value} microseconds since 1970 is {read.isoformat()}{meant}: "
+        "send microseconds, or a timestamp of 1969 or 1970 as RFC 3339 text"
+    )
 
 
 def _facts(name: str, parameters: dict[str, Any]) -> ColumnFacts | None:
+    if parameters.get("content_type") == "base64":
+        raise RequestError(
+            "HF508", f"input {name!r}: content_type base64 is not offered; send the text itself"
+        )
     stated = (parameters.get("unit"), parameters.get("semantic"))
     if stated == (None, None):
         return None
@@ -325,19 +320,27 @@ def _unit(unit: object) -> str | None:
         return None
     if type(unit) is int:
         unit = str(unit) if abs(unit) < 2**64 else ""
-    if not isinstance(unit, str) or not 0 < len(unit) <= _UNIT_CHARACTERS:
+    if not isinstance(unit, str) or not 0 < len(unit) <= UNIT_CHARACTERS:
         raise RequestError(
-            "HF508", f"parameter 'unit' is a text of 1 to {_UNIT_CHARACTERS} characters, or an integer"
+            "HF508", f"parameter 'unit' is a text of 1 to {UNIT_CHARACTERS} characters, or an integer"
         )
     return unit
 
 
 def _binary_output(parameters: dict[str, Any], outputs: list[_RequestedOutput] | None) -> bool:
     as_tensors = parameters.get("binary_data_output") is True
-    for output in outputs or ():
+    for number, output in enumerate(outputs or ()):
         if output.name != OUTPUT:
             raise RequestError("HF508", f"the model has no output {output.name[:64]!r}; it has {OUTPUT!r}")
-        requested = (output.parameters or {}).get("binary_data")
+        if number:
+            raise RequestError("HF508", f"output {OUTPUT!r} is requested twice")
+        wanted = output.parameters or {}
+        for name in _NOT_OFFERED:
+            if wanted.get(name):  # a 0 or null asks for nothing
+                raise RequestError(
+                    "HF508", f"output {OUTPUT!r}: the extension {name!r} is not offered; see GET /v2"
+                )
+        requested = wanted.get("binary_data")
         as_tensors = as_tensors if requested is None else requested is True
     return as_tensors
 
@@ -353,68 +356,3 @@ def encode_response(response: InferResponse, *, as_tensors: bool) -> tuple[bytes
     output = _Output(OUTPUT, "FP32", probabilities.shape, parameters={"binary_data_size": len(raw)})
     head = _encode(_Response(response.model, response.version, [output], parameters, response.id))
     return head + raw, len(head)
-
-
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """The wire form of a column: its own datatype first, then the others that are accepted."""
-
-    name: str
-    datatypes: tuple[str, ...]
-    facts: ColumnFacts
-    """Facts of the contract: part of the metadata, and compared with the facts that a request states."""
-    limits: Mapping[str, Any] = field(default_factory=dict)
-    """The bounds and known words of the column: part of the metadata."""
-
-
-def input_spec(column: Column) -> InputSpec:
-    """Return the tensor that carries `column`.
-
-    >>> input_spec(Category("carrier")).datatypes
-    ('BYTES',)
-    """
-    facts = ColumnFacts(getattr(column, "unit", None), column.semantic)
-    match column:
-        case Number():
-            return InputSpec(column.name, ("FP64", "FP32", *_INTEGERS), facts, limits(column))
-        case Integer():
-            return InputSpec(
-                column.name,
-                ("INT64", *(each for each in _INTEGERS if each != "INT64")),
-                facts,
-                limits(column),
-            )
-        case Category() | Text():
-            return InputSpec(column.name, ("BYTES",), facts, limits(column))
-        case Timestamp():
-            return InputSpec(column.name, ("BYTES", "INT64"), facts)
-        case Boolean() | Label():
-            return InputSpec(column.name, ("BOOL",), facts)
-
-
-def model_metadata(
-    name: str, versions: Sequence[str], specs: Sequence[InputSpec], facts: Mapping[str, str]
-) -> bytes:
-    """Return the response to `GET v2/models/<name>`: inputs and outputs with datatype, shape, unit and bounds."""
-    return _encode(
-        {
-            "name": name,
-            "versions": list(versions),
-            "platform": PLATFORM,
-            "inputs": [_described(spec) for spec in specs],
-            "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1]}],
-            "parameters": dict(facts),
-        }
-    )
-
-
-def _described(spec: InputSpec) -> dict[str, Any]:
-    pairs = (("unit", spec.facts.unit), ("semantic", spec.facts.semantic))
-    stated: dict[str, Any] = {what: word for what, word in pairs if word is not None} | dict(spec.limits)
-    parameters = {"parameters": stated} if stated else {}
-    return {"name": spec.name, "datatype": spec.datatypes[0], "shape": [-1], **parameters}
-
-
-def server_metadata(version: str) -> bytes:
-    """Return the response to `GET v2`."""
-    return _encode({"name": "holdfast", "version": version, "extensions": ["binary_tensor_data"]})

@@ -68,6 +68,8 @@ HARMLESS = [
     (TEXT, replace(TEXT, max_length=5), Difference.LENGTH_RAISED),
     (replace(TEXT, pattern="a+"), TEXT, Difference.PATTERN_REMOVED),
     (replace(WALL, naive="reject"), WALL, Difference.LOCAL_TIMES_READ),
+    (replace(WALL, low="2013-01-01"), replace(WALL, low="2012-12-31T22:59:59Z"), Difference.BOUND_WIDENED),
+    (replace(WALL, high="2013-01-01"), WALL, Difference.BOUND_WIDENED),
 ]
 
 
@@ -90,6 +92,7 @@ BROKEN = [
     (TEXT, replace(TEXT, max_length=3), Difference.LENGTH_LOWERED, "abcd"),
     (TEXT, replace(TEXT, pattern="a+"), Difference.PATTERN_CHANGED, "b"),
     (WALL, replace(WALL, naive="reject"), Difference.LOCAL_TIMES_REFUSED, "2026-01-01 00:00:00"),
+    (WALL, replace(WALL, low="2013-01-01"), Difference.BOUND_NARROWED, "1970-01-01 00:00:00"),
     (Integer("i"), Boolean("i"), Difference.TYPE, 1),
     (Number("i", unit="1"), Integer("i"), Difference.TYPE, 1.5),
 ]
@@ -220,10 +223,11 @@ TEXTS = st.builds(
     POLICIES,
 )
 TIMES = st.builds(
-    lambda tz, naive, missing: Timestamp("s", tz=tz, naive=naive, missing=missing),
+    lambda tz, naive, missing, low: Timestamp("s", tz=tz, naive=naive, missing=missing, low=low),
     st.sampled_from(["UTC", "UTC", "Europe/Oslo"]),
     st.sampled_from(["reject", "local"]),
     POLICIES,
+    st.sampled_from([None, "2025-12-31", "2026-01-01", "2026-01-02"]),
 )
 CONTRACTS = st.builds(
     lambda columns, label: contract(*(column for column in columns if column), label=label),

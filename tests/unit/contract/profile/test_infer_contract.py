@@ -38,7 +38,7 @@ def test_each_column_has_its_line_and_its_evidence() -> None:
     )
     assert [each.line for each in found.columns] == [
         'Integer("row_id", unit="1", low=0)',
-        'Timestamp("at", tz="UTC")',
+        'Timestamp("at", tz="UTC", low="1971-01-01T00:00:00Z", high="2200-01-01T00:00:00Z")',
         'Category("town", unseen="other", missing=Keep())',
         'Number("km", unit="km", low=0, high=100, semantic="distance")',
         'Number("celsius", unit="1", low=-10, high=10)',
@@ -60,6 +60,14 @@ def test_each_column_has_its_line_and_its_evidence() -> None:
         "celsius: the unit",
         "late: how long after the event it is known",
     )
+
+
+def test_an_event_time_outside_of_the_usual_years_gets_no_bound() -> None:
+    old = ROWS.with_columns(at=pl.col("at").dt.offset_by("-60y"), seen=pl.col("at"))
+    found = suggest_contract(old, zone="UTC", event_time="at", label="late")
+    lines = {each.column.name: each.line for each in found.columns}
+    assert lines["at"] == 'Timestamp("at", tz="UTC", high="2200-01-01T00:00:00Z")'
+    assert lines["seen"] == 'Timestamp("seen", tz="UTC")'
 
 
 def test_what_is_declared_of_times_stays() -> None:

@@ -16,6 +16,8 @@ CONTRACT = Contract(
     Number("distance", unit="mi", low=10),
     Integer("seats", high=900),
     Boolean("international"),
+    Timestamp("booked", tz="UTC", low="1999-12-30", high="2000-01-01"),
+    Timestamp("paid", tz="UTC", low="2021-01-01"),
     Timestamp("scheduled", tz="America/New_York"),
     key="id",
     event_time="scheduled",

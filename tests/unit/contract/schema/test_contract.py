@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -91,13 +93,14 @@ def test_json_round_trip_keeps_every_fact() -> None:
             *EVERYTHING[3:],
         ),
         everything(EVERYTHING[0], Timestamp("at", tz="UTC", naive="local"), *EVERYTHING[2:]),
+        everything(EVERYTHING[0], Timestamp("at", tz="UTC", low="1971-01-01"), *EVERYTHING[2:]),
         everything(EVERYTHING[1], EVERYTHING[0], *EVERYTHING[2:]),
         everything(label=Label("late", delay="11h")),
         everything(label=None),
         everything(slices=("carrier",)),
         everything(key=("id", "at")),
     ],
-    ids=["unit", "range", "flag", "zone", "order", "delay", "label", "slices", "key"],
+    ids=["unit", "range", "flag", "zone", "first time", "order", "delay", "label", "slices", "key"],
 )
 def test_every_fact_is_in_the_hash(changed: Contract) -> None:
     """R22, R23: another unit or zone is another contract."""
@@ -121,6 +124,19 @@ def test_equal_declarations_have_one_hash_however_they_are_written() -> None:
         everything(label=Label("late", delay="12h")).hash
         == everything(label=Label("late", delay="720min")).hash
     )
+
+
+def test_bounds_of_timestamps_are_one_however_they_are_written() -> None:
+    """And a contract without such bounds is written as before there were any: versions keep their contract's hash."""
+    oslo = "Europe/Oslo"
+    midnight = datetime(2013, 1, 1, tzinfo=ZoneInfo(oslo))
+    bounds = ("2013-01-01", date(2013, 1, 1), midnight, midnight.astimezone(UTC), "2012-12-31T23:00:00Z")
+    columns = [Timestamp("at", tz=oslo, low=bound, high="2100-01-01") for bound in bounds]
+    assert len({Contract(each, key="at", event_time="at").hash for each in columns}) == 1
+    assert columns[0].low == "2012-12-31T23:00:00Z"
+    made = Contract(columns[0], key="at", event_time="at")
+    assert Contract.from_json(made.to_json()) == made
+    assert '"low"' not in Contract(Timestamp("at", tz=oslo), key="at", event_time="at").to_json()
 
 
 def test_a_contract_knows_its_parts() -> None:
@@ -155,6 +171,11 @@ WRONG = {
     "no such zone": lambda: Timestamp("x", tz="America/Gotham"),
     "zone of the machine": lambda: Timestamp("x", tz="localtime"),
     "zone out of its directory": lambda: Timestamp("x", tz="../UTC"),
+    "latest before earliest": lambda: Timestamp("x", tz="UTC", low="2013-01-02", high="2013-01-01"),
+    "no such day": lambda: Timestamp("x", tz="UTC", low="2013-02-30"),
+    "bound without an offset": lambda: Timestamp("x", tz="UTC", low="2013-01-01T12:00:00"),
+    "bound within a second": lambda: Timestamp("x", tz="UTC", high="2013-01-01T12:00:00.5Z"),
+    "bound as a number": lambda: Timestamp("x", tz="UTC", low=1_700_000_000),  # type: ignore[arg-type]  # what a user may type
     "made up timestamp": lambda: Timestamp("x", tz="UTC", missing="median"),
     "mean of booleans": lambda: Boolean("x", missing="mean"),
     "constant 1 of a boolean": lambda: Boolean("x", missing=Constant(1)),

@@ -261,6 +261,7 @@ def _render(
             zone=zone,
             facts=ColumnFacts(unit=form.units.get(column)),
             upper=False,
+            is_event_time=column == roles.event_time,
         )
         for column in frame.columns
         if column != roles.label

@@ -87,3 +87,17 @@ def first_line(error: Exception) -> str:
     ('no number', 'ValueError')
     """
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def latency(seconds: float | None) -> str:
+    """Return a latency with two significant digits.
+
+    >>> latency(0.000891), latency(0.0123), latency(1.26), latency(None)
+    ('0.89 ms', '12 ms', '1.3 s', '–')
+    """
+    if seconds is None:
+        return "–"
+    if seconds >= 0.9995:
+        return f"{seconds:.2g} s"
+    milliseconds = seconds * 1000
+    return f"{milliseconds:.0f} ms" if milliseconds >= 9.95 else f"{milliseconds:.2g} ms"

@@ -197,6 +197,10 @@ def test_bad_requests_get_400_with_their_reason_and_never_more(served: Served, w
     assert (status, response["outputs"][0]["data"]) == (200, [0.5])
     results = Counter(record.result for record in logged(world.root) if isinstance(record, PredictionRecord))
     assert results["malformed"] + results["contract"] == len(HOSTILE) + 1
+    records = [record for record in logged(world.root) if isinstance(record, PredictionRecord)]
+    assert records[-2].reasons == ["carrier|unseen", "distance|range", "seats|range"]
+    assert all(record.response_us is not None and record.response_us >= 0 for record in records)
+    assert records[-1].response_us > records[-1].latency_us, "a caller waits longer than the processor works"
 
 
 def test_lies_about_runtime_lengths_get_400(served: Served) -> None:

@@ -79,8 +79,8 @@ class HealthFacts:
         The verdict on silence.
     requests, failed, refused
         Requests of the last hour; those that we failed, and those that broke the contract or could not be read.
-    refused_kinds
-        The kinds of error of the refused requests.
+    refused_kinds, refused_reasons
+        The kinds of error of the refused requests, and the rules that they broke most often with the number of requests.
     feeds
         What is wrong with each feed.
     rollout_id, rollout, is_rollout_stalled
@@ -112,6 +112,7 @@ class HealthFacts:
     failed: int = 0
     refused: int = 0
     refused_kinds: Sequence[str] = ()
+    refused_reasons: Sequence[tuple[str, int]] = ()
     feeds: Sequence[FeedFacts] = ()
     rollout_id: int | None = None
     rollout: str = ""
@@ -178,6 +179,15 @@ def is_refusing(requests: int, refused: int) -> bool:
     return refused >= max(LEAST_REFUSED, REFUSED_SHARE * requests)
 
 
+def format_reasons(reasons: Sequence[tuple[str, int]]) -> str:
+    """Return why requests were refused, in words that follow a sentence; empty if no reason is known.
+
+    >>> format_reasons([("carrier|unseen", 280), ("*|extra", 20)])
+    ': carrier|unseen (280), *|extra (20)'
+    """
+    return ": " + ", ".join(f"{reason} ({count:,})" for reason, count in reasons) if reasons else ""
+
+
 def _problems(facts: HealthFacts) -> Iterator[Problem]:
     for feed in facts.feeds:
         yield from _of_feed(feed)
@@ -208,7 +218,10 @@ def _of_champion(facts: HealthFacts, champion: str) -> Iterator[Problem]:
         yield Problem("requests_failed", "", text, "holdfast events")
     if is_refusing(facts.requests, facts.refused):
         kinds = f" ({', '.join(facts.refused_kinds)})" if facts.refused_kinds else ""
-        text = f"{facts.refused:,} of {facts.requests:,} requests of the last hour were refused, by their callers' fault{kinds}"
+        text = (
+            f"{facts.refused:,} of {facts.requests:,} requests of the last hour were refused, by their callers' fault"
+            f"{kinds}{format_reasons(facts.refused_reasons)}"
+        )
         command = "compare the callers with the contract: holdfast contract show"
         yield Problem("requests_refused", "", text, command)
     if facts.label_shift:

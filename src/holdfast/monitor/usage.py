@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 from typing import Final
@@ -19,6 +19,8 @@ CALLERS_FAULT: Final = frozenset({"malformed", "contract"})
 """Error kinds of requests that were refused because of what their callers sent."""
 SILENT_AFTER_US: Final = 300_000_000
 """After this long without a request a model with steady traffic counts as not used, microseconds: five minutes."""
+MOST_REASONS: Final = 3
+"""So many reasons of refused requests are named."""
 PAUSES: Final = 10
 """With rare requests, silence begins after so many times the usual pause between two of them."""
 
@@ -35,6 +37,11 @@ class UsageRow:
     rows: int
     latency_sum_us: int
     latency: Histogram
+    """Processor time of the requests, which rollouts compare."""
+    response: Histogram = field(default_factory=dict)
+    """Time from the last byte of each request to its response."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """Refused requests by the rule of the contract that they broke, "<column>|<rule>"; one request may have several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,10 @@ class ErrorKind:
 
 @dataclass(frozen=True, slots=True)
 class VersionUsage:
-    """The usage of one version in a window of time. Latencies are in seconds; None without a request."""
+    """The usage of one version in a window of time. Latencies are in seconds; None where none was measured.
+
+    `p50_seconds` to `p99_seconds` are of the time to the response, `processor_*` of the processor time.
+    """
 
     version: str
     requests: int
@@ -63,6 +73,8 @@ class VersionUsage:
     p50_seconds: float | None
     p95_seconds: float | None
     p99_seconds: float | None
+    processor_p50_seconds: float | None
+    processor_p99_seconds: float | None
     last_minute_us: int
 
     @property
@@ -85,6 +97,7 @@ class Usage:
     """The usage of a model in the window that ended at `until_us`.
 
     `refused` requests broke the contract or could not be read, by their callers' fault; `failed` are all other errors.
+    `reasons` are the rules that the refused ones broke most often, with the number of requests.
     """
 
     since_us: int
@@ -97,6 +110,7 @@ class Usage:
     explanation: str
     versions: tuple[VersionUsage, ...]
     minutes: tuple[Minute, ...]
+    reasons: tuple[tuple[str, int], ...] = ()
 
 
 def summarise_usage(
@@ -144,7 +158,15 @@ def summarise_usage(
             _version_usage(version, found, total) for version, found in sorted(by_version.items())
         ),
         minutes=_by_minute(inside),
+        reasons=_commonest_reasons(inside),
     )
+
+
+def _commonest_reasons(rows: Iterable[UsageRow]) -> tuple[tuple[str, int], ...]:
+    reasons = Counter[str]()
+    for row in rows:
+        reasons.update(row.reasons)
+    return tuple(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_REASONS])
 
 
 def silent_after_us(minutes: Sequence[int]) -> int:
@@ -183,7 +205,7 @@ def _rate(inside: Sequence[UsageRow], total: int, until_us: int) -> float:
 
 
 def _version_usage(version: str, rows: Sequence[UsageRow], total: int) -> VersionUsage:
-    latency = merge(row.latency for row in rows)
+    processor, response = merge(row.latency for row in rows), merge(row.response for row in rows)
     kinds = Counter[str]()
     for row in rows:
         if row.result != OK:
@@ -196,9 +218,11 @@ def _version_usage(version: str, rows: Sequence[UsageRow], total: int) -> Versio
         share=requests / total,
         failed=kinds.total(),
         errors=tuple(ErrorKind(kind, count) for kind, count in sorted(kinds.items())),
-        p50_seconds=quantile_seconds(latency, 0.50),
-        p95_seconds=quantile_seconds(latency, 0.95),
-        p99_seconds=quantile_seconds(latency, 0.99),
+        p50_seconds=quantile_seconds(response, 0.50),
+        p95_seconds=quantile_seconds(response, 0.95),
+        p99_seconds=quantile_seconds(response, 0.99),
+        processor_p50_seconds=quantile_seconds(processor, 0.50),
+        processor_p99_seconds=quantile_seconds(processor, 0.99),
         last_minute_us=max(row.minute_start_us for row in rows),
     )
 

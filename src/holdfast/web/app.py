@@ -24,13 +24,13 @@ from holdfast.control.reports.metrics import StatusCollector
 from holdfast.control.reports.status import Status, StatusReader
 from holdfast.errors import HoldfastError
 from holdfast.feeds import Feed
-from holdfast.formatting import ago, share, span
+from holdfast.formatting import ago, latency, share, span
 from holdfast.qualify import Objective
 from holdfast.store import Store
 from holdfast.web import feeds_section, rollout_section
 from holdfast.web.charts import Drawings, colour
 from holdfast.web.contexts import page
-from holdfast.web.formatting import count, day, latency, number, percent, size, timestamp
+from holdfast.web.formatting import count, day, number, percent, size, timestamp
 from holdfast.web.rollout_section import evidence_of, interval_text, mean_text, metric_name, states_of
 
 _POLICY: Final = (

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from holdfast import formatting
 from holdfast.control.reports.status import RolloutStatus, Status, VersionStatus
 from holdfast.errors import InputError
+from holdfast.monitor.health import format_reasons
 from holdfast.records import Verdict
 from holdfast.web import formatting as web_formatting
 from holdfast.web.charts import Drawings, Spec, evidence_chart, marks, quality_chart, traffic_chart
@@ -183,7 +184,8 @@ def _error_tile(status: Status) -> Tile:
     if not usage.requests:
         return Tile("Errors at the server, last hour", "–", "no requests")
     tone = Verdict.FAIL if usage.failed else Verdict.PASS
-    refused = f"{usage.refused:,} more refused, by their callers' fault" if usage.refused else ""
+    reasons = format_reasons(usage.reasons)
+    refused = f"{usage.refused:,} more refused, by their callers' fault{reasons}" if usage.refused else ""
     failed = web_formatting.count(usage.failed)
     return Tile("Errors at the server, last hour", failed, refused or "every request succeeded", tone)
 
@@ -192,11 +194,12 @@ def _latency_tile(status: Status) -> Tile:
     champion = None if status.plan is None else status.plan.champion
     found = next((each for each in status.use.versions if each.version == champion), None)
     if found is None:
-        return Tile("Processor time, p99", "–", "of the champion, at the server")
+        return Tile("Response time, p99", "–", "of the champion, at the server")
     return Tile(
-        "Processor time, p99",
-        web_formatting.latency(found.p99_seconds),
-        f"p50 {web_formatting.latency(found.p50_seconds)}; response times are in /metrics of the server",
+        "Response time, p99",
+        formatting.latency(found.p99_seconds),
+        f"p50 {formatting.latency(found.p50_seconds)}, at the server; "
+        f"processor time, p99 {formatting.latency(found.processor_p99_seconds)}",
     )
 
 

@@ -32,20 +32,6 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def latency(seconds: float | None) -> str:
-    """Return a latency with two significant digits.
-
-    >>> latency(0.000891), latency(0.0123), latency(1.26), latency(None)
-    ('0.89 ms', '12 ms', '1.3 s', '–')
-    """
-    if seconds is None:
-        return "–"
-    if seconds >= 0.9995:
-        return f"{seconds:.2g} s"
-    milliseconds = seconds * 1000
-    return f"{milliseconds:.0f} ms" if milliseconds >= 9.95 else f"{milliseconds:.2g} ms"
-
-
 def number(value: float | None, digits: int = 3) -> str:
     """Return a number with fixed digits; a dash if there is none.
 

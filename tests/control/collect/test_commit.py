@@ -1,6 +1,7 @@
 """Everything that is collected counts once, whatever happens, against a real ledger and real log segments."""
 
 import pytest
+from msgspec import structs
 from sqlalchemy import insert, select
 
 from holdfast.control.collect import collector
@@ -428,3 +429,20 @@ def test_collected_segments_make_room_but_the_newest_stays(store, logs, lease, m
     assert [path.name for path in sorted(logs.glob("*.log"))] == ["00000002.log"]
     round_(store, lease)
     assert requests(store) == 2
+
+
+def test_response_times_and_reasons_of_refusals_are_counted_with_the_requests(store, logs, lease):
+    """A log of before has neither; what it has is counted as ever."""
+    refused = structs.replace(
+        prediction(3, result="contract"), response_us=40, reasons=["km|range", "*|extra"]
+    )
+    served = [structs.replace(prediction(number), response_us=9_500) for number in (1, 2)]
+    log(logs, *served, refused, prediction(4))
+    round_(store, lease)
+    log(logs, structs.replace(refused, id="s1-1-5"))
+    round_(store, lease)
+    with store.ledger.read() as connection:
+        found = {row.result: row for row in request_counts.since(connection, MODEL, 0)}
+    assert sum(found["ok"].response.values()) == 2
+    assert sum(found["ok"].latency.values()) == 3
+    assert found["contract"].reasons == {"km|range": 2, "*|extra": 2}

@@ -96,6 +96,18 @@ def test_requests_that_the_contract_refuses_are_an_event(world: World) -> None:
     assert texts["requests_refused"].endswith("were refused, by their callers' fault (contract)")
 
 
+def test_the_problem_of_refused_requests_names_what_callers_got_wrong(world: World) -> None:
+    minute_us = world.now_us - world.now_us % MINUTE_US - MINUTE_US
+    for reasons in ({"carrier|missing": 150, "*|extra": 150}, {"carrier|missing": 150}):
+        refused = UsageRow("v1", "champion", "contract", minute_us, 150, 0, 900, {}, {}, reasons)
+        with world.store.ledger.write() as connection:
+            request_counts.add(connection, MODEL, [refused])
+    assert look(world, ProblemEvents(), times=4) == [f"found {MODEL}/requests_refused"]
+    found = status(world.store, MODEL, now_us=world.now_us)
+    texts = {each["kind"]: each["text"] for each in found["health"]["problems"]}
+    assert texts["requests_refused"].endswith("fault (contract): carrier|missing (300), *|extra (150)")
+
+
 def test_each_refused_batch_is_a_problem_until_the_next_one_is_good(world: World) -> None:
     """A refused batch left the status "healthy" once its feed had been suspect, and a second refusal was reported nowhere."""
     reporter = ProblemEvents()

@@ -5,7 +5,7 @@ The context names the model's rollouts: their slices, and the promotion that is 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -242,6 +242,8 @@ class _Count:
     rows: int = 0
     latency_sum_us: int = 0
     latency: dict[int, int] = field(default_factory=dict)
+    response: dict[int, int] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
 
 
 def _usage(predictions: Sequence[PredictionRecord]) -> tuple[UsageRow, ...]:
@@ -255,6 +257,10 @@ def _usage(predictions: Sequence[PredictionRecord]) -> tuple[UsageRow, ...]:
         count.latency_sum_us += record.latency_us
         bucket = bucket_of(record.latency_us)
         count.latency[bucket] = count.latency.get(bucket, 0) + 1
+        if record.response_us is not None:
+            bucket = bucket_of(record.response_us)
+            count.response[bucket] = count.response.get(bucket, 0) + 1
+        count.reasons.update(record.reasons)
     return tuple(
         UsageRow(
             version,
@@ -265,6 +271,8 @@ def _usage(predictions: Sequence[PredictionRecord]) -> tuple[UsageRow, ...]:
             count.rows,
             count.latency_sum_us,
             count.latency,
+            count.response,
+            count.reasons,
         )
         for (version, arm, result, minute_start_us), count in sorted(counts.items())
     )

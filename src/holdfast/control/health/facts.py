@@ -106,6 +106,7 @@ class FactsReader:
                 failed=usage.failed,
                 refused=usage.refused,
                 refused_kinds=_refused_kinds(usage),
+                refused_reasons=usage.reasons,
                 feeds=[feed_facts(each) for each in of_feeds if not own or each.feed in own],
                 rollout_id=None if run is None else run.rollout_id,
                 rollout="" if run is None else run.next,

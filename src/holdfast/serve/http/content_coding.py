@@ -1,4 +1,4 @@
-"""Compressed request bodies: gzip and deflate, decompressed in bounded memory and beside the event loop.
+"""Compressed request bodies: gzip and deflate, decompressed in bounded memory, large ones in a thread.
 
 The limit of a body holds for what comes out. It is found exceeded while the output grows, so a body that would decompress to
 a thousand times its size costs no more memory than the limit.
@@ -45,7 +45,7 @@ def decompress(coding: bytes, body: bytes | bytearray, limit: int) -> bytes:
     TooLargeError
         When more than `limit` come out.
     ValueError
-        When the body is not such a stream, is cut, or has bytes behind it.
+        When the body is not such a stream, ends too early, or has bytes behind it.
     """
     stream = zlib.decompressobj(_WINDOWS[coding])
     rest: bytes | bytearray = body

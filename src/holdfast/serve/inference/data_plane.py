@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from time import perf_counter, thread_time
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -29,6 +29,9 @@ from holdfast.serve.inference.shadow import ShadowCopy, ShadowThread
 from holdfast.serve.protocol.oip import InferRequest, InferResponse, RequestError, decode_request
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, ShadowRecord, frame
+
+MAX_LOGGED_RULES: Final = 5
+"""How many of the rules that a rejected request broke are in the log."""
 
 
 @dataclass(slots=True)
@@ -120,7 +123,12 @@ class DataPlane:
             self._run(active, version, jobs[version])
             done += jobs[version]
         now_us = self.clock_us()
-        frames += [self._frame(active, job, now_us) for job in done if not job.probe]
+        logged_at = perf_counter()
+        frames += [
+            self._frame(active, job, now_us, logged_at - calls[job.index].received)
+            for job in done
+            if not job.probe
+        ]
         logged = self.log.write(frames) if frames else True
         if not logged:
             self.log.drop(len(frames))
@@ -187,7 +195,8 @@ class DataPlane:
                 rows, received_rows, event_times = empty_rows(1), [()], [0]
         except RequestError as error:
             self.counters.violations.update(error.uncounted)
-            self._reject(active, call, "malformed" if error.code == "HF508" else "contract", frames)
+            result = "malformed" if error.code == "HF508" else "contract"
+            self._reject(active, call, result, frames, error.rules)
             return error
         except UnavailableError as error:
             self._reject(active, call, "unavailable", frames)
@@ -210,7 +219,14 @@ class DataPlane:
             seconds, call.pinned is not None,
         )  # fmt: skip
 
-    def _reject(self, active: ActivePlan, call: InferenceCall, result: str, frames: list[bytes]) -> None:
+    def _reject(
+        self,
+        active: ActivePlan,
+        call: InferenceCall,
+        result: str,
+        frames: list[bytes],
+        rules: Sequence[str] = (),
+    ) -> None:
         version = call.pinned or active.plan.champion
         arm = active.arm(version)
         now_us = self.clock_us()
@@ -218,8 +234,9 @@ class DataPlane:
         self.counters.count(version, arm, result, 0, seconds)
         number, latency_us = self.log.next_id(0), int(seconds * 1e6)
         rejected = PredictionRecord(
-            number, now_us, now_us, b"", arm, version, "", None, result, latency_us, [], []
-        )
+            number, now_us, now_us, b"", arm, version, "", None, result, latency_us, [], [], latency_us,
+            list(rules[:MAX_LOGGED_RULES]),
+        )  # fmt: skip
         frames.append(frame(rejected))
 
     # --- a batch of one version ---------------------------------------------------------------------------------------
@@ -284,7 +301,7 @@ class DataPlane:
 
     # --- what is logged and returned ------------------------------------------------------------------------------------
 
-    def _frame(self, active: ActivePlan, job: _Job, now_us: int) -> bytes:
+    def _frame(self, active: ActivePlan, job: _Job, now_us: int, seconds: float) -> bytes:
         version = _charged(active, job)
         received, own = job.received_rows, active.schemas[version]
         if own is not job.schema and job.request.rows:
@@ -303,6 +320,7 @@ class DataPlane:
             int(job.seconds * 1e6),
             job.predictions,
             received if job.served_by else [],  # type: ignore[arg-type]  # tuples are written as lists are
+            int(seconds * 1e6),
         )
         try:
             return frame(record)

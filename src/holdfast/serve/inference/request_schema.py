@@ -188,9 +188,9 @@ class RequestSchema:
             for number, reasons in broken[:MAX_NAMED_ROWS]
             for reason in reasons
         ]
-        return RequestError(
-            "HF502", f"{len(broken)} of the rows break the model's contract", named, uncounted=()
-        )
+        rules = dict.fromkeys(reason for _, reasons in broken[:MAX_NAMED_ROWS] for reason in reasons)
+        what = f"{len(broken)} of the rows break the model's contract"
+        return RequestError("HF502", what, named, uncounted=(), rules=tuple(rules))
 
 
 def _declared_bounds(column: Timestamp) -> tuple[int, int] | None:

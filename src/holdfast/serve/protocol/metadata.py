@@ -1,4 +1,4 @@
-"""The metadata of the Open Inference Protocol v2: what a server and a model say about themselves."""
+"""The metadata of the Open Inference Protocol v2: what a server and a model are, and what a request may send."""
 
 from __future__ import annotations
 

@@ -35,15 +35,22 @@ _NOT_OFFERED: Final = ("classification", "shared_memory_region")
 class RequestError(InputError):
     """A request that gets 400: HF508 malformed, HF502 against the contract; `reasons` names rows and rules.
 
-    `uncounted` are the reasons that the counter of violations does not hold yet.
+    `uncounted` are the reasons that the counter of violations does not hold yet; `rules` are all as "<column>|<rule>".
     """
 
     def __init__(
-        self, code: str, what: str, reasons: Sequence[str] = (), *, uncounted: Sequence[str] | None = None
+        self,
+        code: str,
+        what: str,
+        reasons: Sequence[str] = (),
+        *,
+        uncounted: Sequence[str] | None = None,
+        rules: Sequence[str] | None = None,
     ) -> None:
         super().__init__(code, what)
         self.reasons = list(reasons)
         self.uncounted = self.reasons if uncounted is None else list(uncounted)
+        self.rules = self.reasons if rules is None else list(rules)
 
 
 @dataclass(slots=True)
@@ -189,7 +196,7 @@ def _columns(
         rows = count
         if data is not None:
             values = _json_values(tensor, data, count)
-            # Of a column's own datatype the contract says more: its type, its exactness and its range.
+            # What a column's own datatype may hold is in the contract: its type, its exactness and its range.
             if tensor.datatype != datatypes[0] and (unfit := find_unfit(tensor.datatype, values)):
                 raise RequestError("HF502", f"input {name!r}: {unfit[1]}", [f"{name}|{unfit[0]}"])
         else:

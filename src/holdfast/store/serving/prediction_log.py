@@ -29,7 +29,9 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, tag="P", gc
     challenger's and the champion answered for it. `result` is "ok", "champion_failed" (another version answered for
     the champion), or the kind of error. A rejected request has `rollout` None: it is no evidence about either side.
     `latency_us` is the processor time of the request itself: reading, checking, and its rows' share of the batch's
-    time in the model. `inputs` are the rows as received, in the order of the contract's request columns.
+    time in the model. `inputs` are the rows as received, in the order of the contract's request columns. `response_us` is the
+    time from the last byte of the request to its response, None in logs of before; `reasons` are the rules that a rejected
+    request broke, "<column>|<rule>" of the contract.
     """
 
     id: str
@@ -44,6 +46,8 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, tag="P", gc
     latency_us: int
     probabilities: list[float]
     inputs: list[list[Scalar]]
+    response_us: int | None = None
+    reasons: list[str] = []  # msgspec gives each record its own
 
 
 class FeedbackRecord(msgspec.Struct, frozen=True, array_like=True, tag="F", gc=False):
@@ -83,7 +87,7 @@ Record = PredictionRecord | FeedbackRecord | ShadowRecord
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODE: Final = msgspec.msgpack.Decoder(Record).decode
 # How an encoded record begins: an array of as many elements as the struct has fields and the tag.
-_BEGINNINGS: Final = (b"\x9d\xa1P", b"\x95\xa1F", b"\x9e\xa1S")
+_BEGINNINGS: Final = (b"\x9d\xa1P", b"\x9f\xa1P", b"\x95\xa1F", b"\x9e\xa1S")
 
 
 def frame(record: Record) -> bytes:

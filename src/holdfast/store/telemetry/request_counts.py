@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -16,6 +17,8 @@ from holdfast.store.db.schema import request_counts
 from holdfast.store.db.statements import total
 
 _from_text: Final = msgspec.json.Decoder(dict[int, int]).decode
+_counts: Final = msgspec.json.Decoder(dict[str, int]).decode
+_MOST_REASONS: Final = 20
 
 
 def add(connection: Connection, model: str, counted: Iterable[UsageRow]) -> None:
@@ -30,16 +33,30 @@ def add(connection: Connection, model: str, counted: Iterable[UsageRow]) -> None
         }
         here = and_(*(request_counts.c[name] == value for name, value in key.items()))
         known = connection.execute(select(request_counts).where(here).with_for_update()).one_or_none()
-        latency = (
-            row.latency if known is None else merge((_from_text(known.latency_buckets_json), row.latency))
-        )
+        latency, response = row.latency, row.response
+        reasons = dict(row.reasons)
+        if known is not None:
+            latency = merge((_from_text(known.latency_buckets_json), latency))
+            response = merge((_from_text(known.response_buckets_json or "{}"), response))
+            reasons = dict(Counter(_counts(known.reasons_json or "{}")) + Counter(reasons))
         counts = {
             "requests": row.requests + (known.requests if known else 0),
             "rows": row.rows + (known.rows if known else 0),
             "latency_sum_us": row.latency_sum_us + (known.latency_sum_us if known else 0),
-            "latency_buckets_json": canonical_json({str(bucket): count for bucket, count in latency.items()}),
+            "latency_buckets_json": _to_text(latency),
+            "response_buckets_json": _to_text(response),
+            "reasons_json": canonical_json(_bounded(reasons)),
         }
         rows.put(connection, request_counts, key | counts)
+
+
+def _to_text(histogram: Histogram) -> str:
+    return canonical_json({str(bucket): count for bucket, count in histogram.items()})
+
+
+def _bounded(reasons: dict[str, int]) -> dict[str, int]:
+    """Return the commonest reasons: a contract may have thousands, and a minute is one row."""
+    return dict(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))[:_MOST_REASONS])
 
 
 def since(connection: Connection, model: str, since_us: int) -> tuple[UsageRow, ...]:
@@ -51,7 +68,15 @@ def since(connection: Connection, model: str, since_us: int) -> tuple[UsageRow, 
         .order_by(counts.minute_start_us, counts.version, counts.arm, counts.result)
     )
     return tuple(
-        rows.record({**row, "latency": _from_text(row["latency_buckets_json"])}, UsageRow)
+        rows.record(
+            {
+                **row,
+                "latency": _from_text(row["latency_buckets_json"]),
+                "response": _from_text(row["response_buckets_json"] or "{}"),
+                "reasons": _counts(row["reasons_json"] or "{}"),
+            },
+            UsageRow,
+        )
         for row in connection.execute(query).mappings()
     )
 

@@ -10,7 +10,8 @@ from holdfast.cli.app import command
 from holdfast.cli.output import Output
 from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.reports.status import status as assemble_status
-from holdfast.formatting import ago, share, timestamp
+from holdfast.formatting import ago, latency, share, timestamp
+from holdfast.monitor.health import format_reasons
 
 _STALE_US = 30_000_000
 """The age in microseconds from which a probe is stale."""
@@ -56,6 +57,7 @@ def _print_status(out: Output, document: dict[str, Any]) -> None:
         )
         if stale:
             out.print("  no control loop is running; next: [cyan]holdfast up[/]")
+    _print_use(out, document["use"])
     if document["progress"] is not None:
         run = document["progress"]
         out.print(
@@ -74,6 +76,21 @@ def _print_health(out: Output, health: dict[str, Any]) -> None:
     out.print(f"[{'green' if health['is_healthy'] else 'yellow'}]{escape(health['sentence'])}[/]")
     for problem in health["problems"][1:]:
         out.print(f"  {escape(problem['text'])}; next: [cyan]{escape(problem['next_command'])}[/]")
+
+
+def _print_use(out: Output, use: dict[str, Any]) -> None:
+    """Print how many requests the last hour had, and how soon each version responded."""
+    for each in use["versions"]:
+        out.print(
+            f"requests of the last hour by {each['version']}: {each['requests']:,}, {each['failed']:,} with an error; "
+            f"response time p50 {latency(each['p50_seconds'])}, p99 {latency(each['p99_seconds'])}; "
+            f"processor time p99 {latency(each['processor_p99_seconds'])}"
+        )
+    if use["refused"]:
+        out.print(
+            f"refused by their callers' fault: {use['refused']:,} of {use['requests']:,} requests"
+            f"{escape(format_reasons(use['reasons']))}"
+        )
 
 
 def _print_traffic(out: Output, traffic: dict[str, Any] | None) -> None:

@@ -154,8 +154,16 @@ request_counts = Table(
     key("minute_start_us", BigInteger, "Start of the minute."),
     required("requests", BigInteger, "Number of requests."),
     required("rows", BigInteger, "Number of rows in them."),
-    required("latency_sum_us", BigInteger, "Sum of their latencies."),
-    required("latency_buckets_json", Text, "Counts by bucket of LATENCY_EDGES_SECONDS, canonical JSON."),
+    required("latency_sum_us", BigInteger, "Sum of their processor times."),
+    required(
+        "latency_buckets_json",
+        Text,
+        "Processor times: counts by bucket of LATENCY_EDGES_SECONDS, canonical JSON.",
+    ),
+    optional("response_buckets_json", Text, "Times to the response, likewise; null for requests of before."),
+    optional(
+        "reasons_json", Text, "Refused requests by rule of the contract, the commonest, canonical JSON."
+    ),
     one_of("arm", Arm),
     comment="Requests by version, result and minute, counted from the prediction logs.",
 )

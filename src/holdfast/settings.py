@@ -56,7 +56,17 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "HOLDFAST_OPENLINEAGE_URL",
         "",
-        "URL of an OpenLineage catalog that the control loop exports events to; empty disables it.",
+        "URL of an OpenLineage catalog that the control loop exports events to; by default OPENLINEAGE_URL, else none.",
+    ),
+    (
+        "HOLDFAST_OPENLINEAGE_API_KEY",
+        "",
+        "API key of the catalog, sent as a bearer token, or ${file:/path} of it; by default OPENLINEAGE_API_KEY.",
+    ),
+    (
+        "HOLDFAST_OPENLINEAGE_NAMESPACE",
+        "",
+        "Namespace of jobs and datasets in the catalog; by default OPENLINEAGE_NAMESPACE, else holdfast.",
     ),
     (
         "HOLDFAST_CDEVENTS_URL",
@@ -77,6 +87,14 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ("HOLDFAST_LOG_LEVEL", "info", "Lowest level of that log: debug, info, warning or error."),
 )
 """Name, default and help of every setting; the reference page is generated from it."""
+
+_OTHER_NAMES: Final = {
+    "HOLDFAST_OPENLINEAGE_URL": "OPENLINEAGE_URL",
+    "HOLDFAST_OPENLINEAGE_API_KEY": "OPENLINEAGE_API_KEY",
+    "HOLDFAST_OPENLINEAGE_NAMESPACE": "OPENLINEAGE_NAMESPACE",
+}
+"""The variables of OpenLineage's own clients, which decide where ours are not set."""
+_DISABLED: Final = "OPENLINEAGE_DISABLED"
 
 EXECUTORS: Final = ("local", "processes", "ray")
 LOG_FORMATS: Final = ("text", "json")
@@ -104,6 +122,8 @@ class Settings:
     executor: str = "local"
     ray_address: str = ""
     openlineage_url: str = ""
+    openlineage_api_key: str = ""
+    openlineage_namespace: str = "holdfast"
     cdevents_url: str = ""
     cdevents_environment: str = "production"
     abort_token: str = ""
@@ -116,6 +136,10 @@ class Settings:
         """Return the settings of a project directory. Raises `InputError` HF103 for a value that cannot be used."""
         given = os.environ if environment is None else environment
         values = {name: given.get(name, default) for name, default, _ in SETTINGS}
+        for own, other in _OTHER_NAMES.items():
+            values[own] = values[own] or given.get(other, "")
+        if given.get(_DISABLED, "").strip().lower() == "true":
+            values["HOLDFAST_OPENLINEAGE_URL"] = ""
         root = (project / values["HOLDFAST_ROOT"]).resolve()
         return cls(
             root=root,
@@ -131,6 +155,8 @@ class Settings:
             executor=_one_of("HOLDFAST_EXECUTOR", EXECUTORS, values),
             ray_address=values["HOLDFAST_RAY_ADDRESS"],
             openlineage_url=_web_address("HOLDFAST_OPENLINEAGE_URL", values),
+            openlineage_api_key=values["HOLDFAST_OPENLINEAGE_API_KEY"],
+            openlineage_namespace=values["HOLDFAST_OPENLINEAGE_NAMESPACE"].strip() or "holdfast",
             cdevents_url=_web_address("HOLDFAST_CDEVENTS_URL", values),
             cdevents_environment=values["HOLDFAST_CDEVENTS_ENVIRONMENT"] or "production",
             abort_token=values["HOLDFAST_ABORT_TOKEN"],
@@ -138,6 +164,12 @@ class Settings:
             log_format=_one_of("HOLDFAST_LOG_FORMAT", LOG_FORMATS, values),
             log_level=_one_of("HOLDFAST_LOG_LEVEL", LOG_LEVELS, values),
         )
+
+    @property
+    def openlineage_key(self) -> str:
+        """Return `openlineage_api_key`, or what the file that it names contains; `InputError` HF103 if that is absent."""
+        key = self.openlineage_api_key
+        return resolve(key) if key.startswith("${") else key
 
     @property
     def token(self) -> str:

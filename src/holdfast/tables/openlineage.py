@@ -1,9 +1,9 @@
 """Operations on tables as OpenLineage run events, so that an existing catalog can show them.
 
-Each operation is a run of a job: a load, a snapshot, a training, a back-out. Its run id is derived from its content,
-so sending it twice reports the same run. By the specification 2-0-2 of OpenLineage
-(https://openlineage.io/spec/2-0-2/OpenLineage.json) and its facets; facets that begin with `holdfast_` are custom
-facets.
+Each operation is a run of a job: a load, a snapshot, a training, a back-out; a refused load is a run that failed. Its run id
+is derived from its content, so sending it twice reports the same run. By the specification 2-0-2 of OpenLineage
+(https://openlineage.io/spec/2-0-2/OpenLineage.json) and its facets. The schemas of the custom facets, which begin with
+`holdfast_`, are in docs/reference/openlineage-facets.json.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, assert_never
 
 PRODUCER: Final = "urn:holdfast"
+NAMESPACE: Final = "holdfast"
+"""The namespace of jobs and datasets unless the settings name another."""
+
 _SPEC: Final = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 _FACETS: Final = "https://openlineage.io/spec/facets"
 _SCHEMAS: Final = {
@@ -29,6 +32,8 @@ _SCHEMAS: Final = {
     "outputStatistics": (
         f"{_FACETS}/1-0-2/OutputStatisticsOutputDatasetFacet.json#/$defs/OutputStatisticsOutputDatasetFacet"
     ),
+    "jobType": f"{_FACETS}/2-0-4/JobTypeJobFacet.json#/$defs/JobTypeJobFacet",
+    "errorMessage": f"{_FACETS}/1-0-1/ErrorMessageRunFacet.json#/$defs/ErrorMessageRunFacet",
 }
 _RUNS: Final = uuid.uuid5(uuid.NAMESPACE_URL, PRODUCER)
 
@@ -62,6 +67,16 @@ class LoadFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalFacts:
+    """A load that was refused, and why."""
+
+    at_us: int
+    feed: str
+    batch: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotFacts:
     """A snapshot, and its rows of each table."""
 
@@ -87,8 +102,9 @@ class TrainFacts:
 
 @dataclass(frozen=True, slots=True)
 class BackoutFacts:
-    """A back-out: the removed loads, and what they tainted."""
+    """A back-out from its request `began_us` to its last step: the removed loads, and what they tainted."""
 
+    began_us: int
     at_us: int
     feed: str
     batch: str
@@ -100,18 +116,22 @@ class BackoutFacts:
     versions: tuple[str, ...]
 
 
-Facts: TypeAlias = LoadFacts | SnapshotFacts | TrainFacts | BackoutFacts
+Facts: TypeAlias = LoadFacts | RefusalFacts | SnapshotFacts | TrainFacts | BackoutFacts
 
 
-def run_events(facts: Facts, *, namespace: str = "holdfast") -> list[Json]:
-    """Return the events of one run: its start, and its completion with inputs and outputs.
+def run_events(facts: Facts, *, namespace: str = NAMESPACE) -> list[Json]:
+    """Return the events of one run: its start, and its completion or failure, each with inputs and outputs.
 
-    The same facts give the same events, to the byte.
+    The same facts give the same events, to the byte. The ledger has one time for a load, a snapshot and a training;
+    their start is one microsecond before it, so that a catalog has both in their order.
     """
     match facts:
         case LoadFacts():
             job, key = f"load.{facts.feed}", f"{facts.batch}@{facts.epoch}"
             inputs, outputs = _load(facts, namespace)
+        case RefusalFacts():
+            job, key = f"load.{facts.feed}", f"{facts.batch}@refused"
+            inputs, outputs = [], [_dataset(namespace, facts.feed, {})]
         case SnapshotFacts():
             job, key = "snapshot", facts.snapshot
             inputs, outputs = _snapshot(facts, namespace)
@@ -123,16 +143,44 @@ def run_events(facts: Facts, *, namespace: str = "holdfast") -> list[Json]:
             inputs, outputs = _backout(facts, namespace)
         case _:
             assert_never(facts)
-    run = {"runId": str(uuid.uuid5(_RUNS, f"{namespace}/{job}/{key}/{facts.at_us}")), "facets": {}}
+    # The time of the last step of a back-out changes while it is under way, so its id has that of the request.
+    known_us = facts.began_us if isinstance(facts, BackoutFacts) else facts.at_us
+    run_id = str(uuid.uuid5(_RUNS, f"{namespace}/{job}/{key}/{known_us}"))
+    began_us = min(known_us, facts.at_us - 1)
+    kind = _facet("jobType", processingType="BATCH", integration="HOLDFAST", jobType="JOB")
     common: Json = {
-        "eventTime": datetime.fromtimestamp(facts.at_us / 1e6, UTC).isoformat(timespec="microseconds"),
         "producer": PRODUCER,
         "schemaURL": _SPEC,
-        "run": run,
-        "job": {"namespace": namespace, "name": job, "facets": {}},
+        "job": {"namespace": namespace, "name": job, "facets": {"jobType": kind}},
     }
-    started = common | {"eventType": "START", "inputs": [], "outputs": []}
-    return [started, common | {"eventType": "COMPLETE", "inputs": inputs, "outputs": outputs}]
+    failed: Json = {}
+    if isinstance(facts, RefusalFacts):
+        failed["errorMessage"] = _facet("errorMessage", message=facts.reason, programmingLanguage="PYTHON")
+    started = {
+        "eventType": "START",
+        "eventTime": _time(began_us),
+        "run": {"runId": run_id, "facets": {}},
+        "inputs": [_named(each) for each in inputs],
+        "outputs": [_named(each) for each in outputs],
+    }
+    ended = {
+        "eventType": "FAIL" if failed else "COMPLETE",
+        "eventTime": _time(facts.at_us),
+        "run": {"runId": run_id, "facets": failed},
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+    return [common | started, common | ended]
+
+
+def _time(at_us: int) -> str:
+    seconds, rest = divmod(at_us, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest).isoformat(timespec="microseconds")
+
+
+def _named(dataset: Json) -> Json:
+    """Return `dataset` as it is known before the run: its name alone."""
+    return {"namespace": dataset["namespace"], "name": dataset["name"], "facets": {}}
 
 
 def _load(facts: LoadFacts, namespace: str) -> tuple[list[Json], list[Json]]:
@@ -254,4 +302,5 @@ def _facet(kind: str, **content: Any) -> Json:
 
 
 def _own_facet(kind: str, **content: Any) -> Json:
-    return {"_producer": PRODUCER, "_schemaURL": f"{PRODUCER}:openlineage:{kind}:1", **content}
+    name = f"Holdfast{kind.capitalize()}DatasetFacet"
+    return {"_producer": PRODUCER, "_schemaURL": f"{PRODUCER}:openlineage-facets:1#/$defs/{name}", **content}

@@ -13,8 +13,10 @@ import pytest
 
 from holdfast.control.integrations import exporter, openlineage
 from holdfast.errors import UnavailableError
+from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store
 from holdfast.store.db import event_cursors, events
+from holdfast.store.feeds import admissions
 from tests.support import backout_world
 
 pytestmark = pytest.mark.process
@@ -26,6 +28,7 @@ class Catalog(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.taken: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
         self.refuses = False
         self.redirects_to = ""
 
@@ -47,6 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if fits and not away:
             self.server.taken.append(json.loads(body))
+            self.server.keys.add(self.headers["Authorization"])
 
     def log_message(self, *_arguments: object) -> None:
         """Do nothing."""
@@ -84,6 +88,9 @@ def test_loads_and_backouts_are_reported_once_the_catalog_listens(tmp_path: Path
     openlineage.export(store, f"{catalog.url}/api/v1/lineage")
     assert jobs(catalog) == ["load.alone", "load.alone", "back-out.alone"]
     loaded, gone = catalog.taken[3], catalog.taken[-1]
+    assert [each["name"] for each in catalog.taken[2]["inputs"]] == [
+        each["name"] for each in loaded["inputs"]
+    ]
     assert {field["name"] for field in loaded["outputs"][0]["facets"]["schema"]["fields"]} >= {"id", "delay"}
     assert loaded["outputs"][0]["outputFacets"]["outputStatistics"]["rowCount"] == 11
     assert gone["outputs"][0]["facets"]["holdfast_backout"]["reason"] == "the clock was wrong"
@@ -92,6 +99,20 @@ def test_loads_and_backouts_are_reported_once_the_catalog_listens(tmp_path: Path
     with store.ledger.read() as connection:
         newest = events.newest(connection, limit=1)[0].event_id
         assert event_cursors.position(connection, openlineage.CURSOR) == newest
+
+
+def test_a_refused_load_fails_in_the_namespace_of_the_settings(tmp_path: Path, catalog: Catalog) -> None:
+    store = Store.open(tmp_path / "store")
+    refused = Violation("volume", "rows", Level.CRITICAL, "4 rows, at least 100 are expected", 4.0, 100.0)
+    with store.ledger.write() as connection:
+        admissions.refuse(connection, BatchId("alone", "h1"), [refused], contract_hash="c", now_us=5_000_000)
+    openlineage.export(store, catalog.url, namespace="acme", api_key="k")
+    start, fail = catalog.taken
+    assert (start["eventType"], fail["eventType"]) == ("START", "FAIL")
+    assert start["run"]["runId"] == fail["run"]["runId"]
+    assert "at least 100 are expected" in fail["run"]["facets"]["errorMessage"]["message"]
+    assert (fail["job"]["namespace"], fail["job"]["name"]) == ("acme", "load.alone")
+    assert catalog.keys == {"Bearer k"}
 
 
 def test_exported_again_it_is_the_same_run(tmp_path: Path, catalog: Catalog) -> None:

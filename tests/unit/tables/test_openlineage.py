@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import attr
@@ -16,12 +18,14 @@ from holdfast.tables.openlineage import (
     BackoutFacts,
     Facts,
     LoadFacts,
+    RefusalFacts,
     SnapshotFacts,
     TableRows,
     TrainFacts,
     run_events,
 )
 
+ROOT = Path(__file__).parents[3]
 US = 1_700_000_000_123_456
 TABLE = TableRows("weather", 7, 100, 2)
 FACTS: list[Facts] = [
@@ -29,7 +33,8 @@ FACTS: list[Facts] = [
     LoadFacts(US, "weather", "2013-02", 0, "s3://lake/raw/weather/", "d" * 64, "c" * 64, 0, TABLE, ()),
     SnapshotFacts(US, "s7-00000000", (TABLE, TableRows("flights", 7, 5, 1)), True),
     TrainFacts(US, "late", "v3-00000000", "s7-00000000", "LightGBM", "candidate", "d" * 64, False),
-    BackoutFacts(US, "weather", "2013-01", 4, "degF", "ann", (TABLE,), ("s7-00000000",), ("v3-00000000",)),
+    RefusalFacts(US, "weather", "2013-03", "HF207: 4 rows, at least 100 are expected"),
+    BackoutFacts(US - 7, US, "weather", "2013-01", 4, "degF", "ann", (TABLE,), ("s7-00000000",), ("v3-00000000",)),
 ]  # fmt: skip
 
 _URI = {"type": "string", "format": "uri", "pattern": "^(https?://|urn:)"}
@@ -152,7 +157,13 @@ def test_events_are_valid_and_their_runs_complete(facts: Facts) -> None:
     events = run_events(facts)
     for event in events:
         jsonschema.Draft202012Validator(RUN_EVENT).validate(event)
-    assert [event["eventType"] for event in events] == ["START", "COMPLETE"]
+    ended = "FAIL" if isinstance(facts, RefusalFacts) else "COMPLETE"
+    assert [event["eventType"] for event in events] == ["START", ended]
+    start, end = events
+    assert start["eventTime"] < end["eventTime"] == "2023-11-14T22:13:20.123456+00:00"
+    for side in ("inputs", "outputs"):
+        names = [[(each["namespace"], each["name"]) for each in event[side]] for event in events]
+        assert names[0] == names[1]
     assert len({event["run"]["runId"] for event in events}) == 1
     assert canonical_json(events) == canonical_json(run_events(facts))  # reported twice it is the same run
 
@@ -170,6 +181,8 @@ def test_the_official_client_can_read_them(facts: Facts) -> None:
             outputs=[OutputDataset(each["namespace"], each["name"]) for each in event["outputs"]],
         )
         assert read.schemaURL == event["schemaURL"]
+        for content in (*event["job"]["facets"].values(), *event["run"]["facets"].values()):
+            _fits_the_client(content)
         for dataset in (*event["inputs"], *event["outputs"]):
             for place in ("facets", "inputFacets", "outputFacets"):
                 for name, content in dataset.get(place, {}).items():
@@ -186,6 +199,30 @@ def _fits_the_client(content: dict[str, Any]) -> None:
     own = {key: value for key, value in content.items() if not key.startswith("_")}
     assert own.keys() <= {field.name for field in attr.fields(kind)}
     kind(**own)
+
+
+def test_custom_facets_fit_the_schema_in_the_reference() -> None:
+    """Each names its definition in it, and every definition is of a facet that is sent."""
+    document = json.loads((ROOT / "docs/reference/openlineage-facets.json").read_text())
+    sent = set()
+    for event in (each for facts in FACTS for each in run_events(facts)):
+        for dataset in (*event["inputs"], *event["outputs"]):
+            for name, content in dataset["facets"].items():
+                if name.startswith("holdfast_"):
+                    base, _, path = content["_schemaURL"].partition("#/$defs/")
+                    assert base == document["$id"]
+                    rule = document["$defs"][path] | {"additionalProperties": False}
+                    jsonschema.Draft202012Validator(rule).validate(content)
+                    sent.add(path)
+    assert sent == document["$defs"].keys()
+
+
+def test_a_refused_load_fails_with_its_reason() -> None:
+    (refused,) = [facts for facts in FACTS if isinstance(facts, RefusalFacts)]
+    (_, failed) = run_events(refused, namespace="acme")
+    assert failed["run"]["facets"]["errorMessage"]["message"] == refused.reason
+    assert (failed["job"]["namespace"], failed["job"]["name"]) == ("acme", "load.weather")
+    assert failed["outputs"] == [{"namespace": "acme", "name": "weather", "facets": {}}]
 
 
 def test_different_operations_are_different_runs() -> None:

@@ -1,4 +1,4 @@
-"""Export loads, snapshots, trainings and back-outs to a catalog that takes OpenLineage."""
+"""Export loads and refusals, snapshots, trainings and back-outs to a catalog that takes OpenLineage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast.store import Store
 from holdfast.store.db.events import EventRow
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.integrations import openlineage as facts
-from holdfast.tables.openlineage import run_events
+from holdfast.tables.openlineage import NAMESPACE, run_events
 
 CURSOR: Final = "openlineage"
 
@@ -18,13 +18,17 @@ CURSOR: Final = "openlineage"
 _ENDPOINT: Final = "/api/v1/lineage"
 
 
-def export(store: Store, url: str) -> int:
+def export(store: Store, url: str, *, namespace: str = NAMESPACE, api_key: str = "") -> int:
     """Post the run events since the last call, and return how many.
 
     Parameters
     ----------
     url
         Of the catalog, http or https, with or without the path of its endpoint.
+    namespace
+        The namespace of jobs and datasets in the events.
+    api_key
+        Sent as a bearer token if it is not empty.
 
     Raises
     ------
@@ -33,15 +37,17 @@ def export(store: Store, url: str) -> int:
     """
     target = url if url.rstrip("/").endswith(_ENDPOINT) else url.rstrip("/") + _ENDPOINT
 
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+    def messages(connection: Transaction, event: EventRow) -> list[bytes]:
+        return [
+            canonical_json(each).encode()
+            for fact in facts.of_event(connection, event)
+            for each in run_events(fact, namespace=namespace)
+        ]
+
     def send(_event: EventRow, body: bytes) -> None:
-        deliver(target, body, receiver="the OpenLineage catalog", setting="HOLDFAST_OPENLINEAGE_URL")
+        named = {"receiver": "the OpenLineage catalog", "setting": "HOLDFAST_OPENLINEAGE_URL"}
+        deliver(target, body, headers=headers, **named)
 
-    return forward(store, CURSOR, _read, send)
-
-
-def _read(connection: Transaction, event: EventRow) -> list[bytes]:
-    return [
-        canonical_json(each).encode()
-        for fact in facts.of_event(connection, event)
-        for each in run_events(fact)
-    ]
+    return forward(store, CURSOR, messages, send)

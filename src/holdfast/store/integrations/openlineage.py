@@ -14,7 +14,15 @@ from holdfast.store.db.statements import of_load
 from holdfast.store.feeds import contracts
 from holdfast.tables.backout import RemoveRows, TaintSnapshots, TaintVersions
 from holdfast.tables.lineage import Node, NodeKind
-from holdfast.tables.openlineage import BackoutFacts, Facts, LoadFacts, SnapshotFacts, TableRows, TrainFacts
+from holdfast.tables.openlineage import (
+    BackoutFacts,
+    Facts,
+    LoadFacts,
+    RefusalFacts,
+    SnapshotFacts,
+    TableRows,
+    TrainFacts,
+)
 from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches
@@ -45,7 +53,7 @@ def of_node(connection: Connection, node: Node) -> list[Facts]:
 
 
 def of_event(connection: Connection, event: EventRow) -> list[Facts]:
-    """Return the operations of an event: a load, a back-out, or a training with its snapshot."""
+    """Return the operations of an event: a load or its refusal, a back-out, or a training with its snapshot."""
     feed, _, batch = event.subject.partition("/")
     match event.kind:
         case "batch.published":
@@ -57,6 +65,8 @@ def of_event(connection: Connection, event: EventRow) -> list[Facts]:
             )
             epoch = connection.execute(here.order_by(_BATCHES.c.epoch.desc()).limit(1)).scalar_one_or_none()
             return [] if epoch is None else _load(connection, (feed, batch, epoch))
+        case "batch.refused":
+            return [RefusalFacts(event.at_us, feed, batch, event.explanation)]
         case "batch.backed_out":
             done = backouts.newest_of(connection, feed, batch)
             return [] if done is None or done.feed != feed else [_backout_facts(connection, done)]
@@ -135,7 +145,8 @@ def _backout_facts(connection: Connection, row: backouts.BackoutRow) -> BackoutF
     steps = row.plan.steps
     removed = [step for step in steps if isinstance(step, RemoveRows)]
     return BackoutFacts(
-        at_us=row.requested_at_us,
+        began_us=row.requested_at_us,
+        at_us=row.changed_at_us,
         feed=row.feed,
         batch=row.batch,
         backout_id=row.backout_id,

@@ -176,7 +176,7 @@ def lineage(
         with store.ledger.read() as connection:
             operations = [each for node in found.nodes for each in operations_of.of_node(connection, node)]
         for operation in sorted(operations, key=lambda each: each.at_us):
-            for run_event in run_events(operation):
+            for run_event in run_events(operation, namespace=run.settings.openlineage_namespace):
                 typer.echo(canonical_json(run_event))
         return
 

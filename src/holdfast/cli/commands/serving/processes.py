@@ -91,7 +91,13 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
         )
     exports: dict[str, Callable[[], object]] = {}
     if url := settings.openlineage_url:
-        exports["exporting to the OpenLineage catalog"] = partial(openlineage.export, store, url)
+        exports["exporting to the OpenLineage catalog"] = partial(
+            openlineage.export,
+            store,
+            url,
+            namespace=settings.openlineage_namespace,
+            api_key=settings.openlineage_key,
+        )
     if url := settings.cdevents_url:
         environment = settings.cdevents_environment
         exports["exporting CDEvents"] = partial(cdevents.export, store, url, environment=environment)

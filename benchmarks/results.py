@@ -27,7 +27,7 @@ docstring of its module. Two cores that other work shares are the usual machine:
 record, absolute figures drift by half from one hour to the next, and ratios within one run are what to read.
 A commit with a plus sign had changes that were not committed yet.
 """
-FOLDERS: Final = ("benchmarks", "tests")
+FOLDERS: Final = ("benchmarks", "tests", "tools")
 
 
 def page(records: Path = RECORDS) -> str:

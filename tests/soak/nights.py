@@ -10,8 +10,10 @@ where the labels are those that became known meanwhile: of rows of weeks before,
 from the first row to the last (`nights_data`), so that every suspect batch is a false one.
 
 The clock of all processes is set from one time of day to the next (`simulated_clock`), which looks like a machine that slept.
-Nothing else is simulated. After each night the quality and coverage that status, page and metrics show are held against a
-recomputation from the responses and the files of labels (`nights_compare`), and so is the number of labelled rows that trained.
+Nothing else is simulated. Commands are processes of their own, forked from an interpreter that has imported them; the sandbox
+of `qualify`, which computes without an environment, has the real clock. After each night the quality and coverage that
+status, page and metrics show are held against a recomputation from the responses and the files of labels
+(`nights_compare`), and so is the number of labelled rows that trained.
 
 Run: python -m tests.soak.nights --nights 60 --seed 1
 """
@@ -28,7 +30,6 @@ import subprocess
 import sys
 import tempfile
 import time as real_time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -486,32 +487,39 @@ def soak(
 def figures_of(found: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of one user's nights."""
     nights, rollouts = found["nights"], found["rollouts"].values()
-    ends = sorted({each["end"] for each in rollouts})
+    ended = {
+        end: [each["hours"] for each in rollouts if each["end"] == end]
+        for end in ("promoted", "rolled_back", "dropped", "open")
+    }
     return {
         "nights": len(nights),
-        "first_answer_seconds": found["first_answer_seconds"],
-        "responses": found["responses"],
-        "refused": len(found["refused"]),
-        "labels": sum(each["labels"] for each in nights),
-        "suspects": sum(bool(each["suspects"]) for each in nights),
-        "alarms": [each["health"] for each in nights if not each["health"].startswith("healthy")],
-        "differences": sum(len(each["differences"]) for each in nights),
-        "stopped_at": dict(Counter(each["stopped_at"] for each in nights if each["stopped_at"])),
-        "gates_not_passed": dict(Counter(gate for each in nights for gate in each["failed_gates"])),
-        "rollouts": dict(Counter(each["end"] for each in rollouts)),
-        "longest_hours": {
-            end: max(each["hours"] for each in rollouts if each["end"] == end)
-            for end in ends
-            if end != "open"
-        },
-        "rows_trained": [each["trained"] for each in nights if each["trained"]][:: max(1, len(nights) - 1)],
+        "seconds to the first prediction": found["first_answer_seconds"],
+        "predictions over HTTP": found["responses"],
+        "refused requests": len(found["refused"]),
+        "labels loaded, weeks later": sum(each["labels"] for each in nights),
+        "nights with a suspect feed": sum(bool(each["suspects"]) for each in nights),
+        "figures that differ": sum(len(each["differences"]) for each in nights),
+        "nights that need attention": sum(not each["health"].startswith("healthy") for each in nights),
+        "nights that ended at a gate": sum(each["stopped_at"] == "qualify" for each in nights),
+        "nights that ended otherwise": sum(each["stopped_at"] not in ("", "qualify") for each in nights),
+        "rollouts promoted": len(ended["promoted"]),
+        "rollouts rolled back": len(ended["rolled_back"]),
+        "rollouts dropped for a newer version": len(ended["dropped"]),
+        "rollouts still open": len(ended["open"]),
+        "most hours from request to promotion": max(ended["promoted"], default=None),
+        "rows trained, first night and last": [nights[0]["trained"], nights[-1]["trained"]],
     }
 
 
 def is_well(figures: dict[str, Any]) -> bool:
-    """Return True if nothing was suspect, refused or different, and no rollout is open but the last and the one that waits."""
-    wrong = (figures["suspects"], figures["differences"], figures["refused"])
-    return not any(wrong) and figures["rollouts"].get("open", 0) <= 2
+    """Return True if nothing was suspect, refused or different; the last rollout, and one that waits, may be open."""
+    wrong = (
+        "refused requests",
+        "nights with a suspect feed",
+        "figures that differ",
+        "nights that ended otherwise",
+    )
+    return not any(figures[each] for each in wrong) and figures["rollouts still open"] <= 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -539,7 +547,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.keep is None:
         shutil.rmtree(directory)
     figures = {data: figures_of(each) for data, each in found.items()}
-    return command.finish({"seed": given.seed, **figures}, passed=all(map(is_well, figures.values())))
+    table = {name: {data: its[name] for data, its in figures.items()} for name in figures[users[0]]}
+    return command.finish({"seed": given.seed, "users": table}, passed=all(map(is_well, figures.values())))
 
 
 def _report(data: str, night: Night) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -72,6 +73,11 @@ def children_of(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def command_line(pid: int) -> list[str]:
+    """The words that the process `pid` was started with."""
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+
+
 def is_alive(pid: int) -> bool:
     """Return True if a process runs; one that has ended may wait, as a zombie, for a parent that never reaps it."""
     try:
@@ -109,6 +115,18 @@ def test_from_nothing_to_a_prediction_and_its_label(up: Up) -> None:
     wait_until(lambda: labelled(up.project) == 1, "the label is joined")
     wait_for_response(up.project)
     wait_until(lambda: '"promoted"' in up.project.run("status", "--json"), "the version is promoted")
+
+
+def test_the_server_loads_only_what_predicts(up: Up) -> None:
+    """Its shared libraries, by the kernel's account, after it followed plans and responded."""
+    wait_for_response(up.project)
+    (server,) = [each for each in children_of(up.process.pid) if "serve" in command_line(each)]
+    libraries = re.findall(r"/site-packages/(\w+)[^\n]*\.so", Path(f"/proc/{server}/maps").read_text())
+    assert "onnxruntime" in libraries
+    assert (
+        set(libraries) & {"deltalake", "lightgbm", "onnx", "polars", "pyarrow", "scipy", "sklearn"} == set()
+    )
+    assert not any("polars" in each for each in libraries)
 
 
 def test_every_process_comes_back_after_kill_9(up: Up) -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from holdfast.control.reports.status import StatusReader, status
-from holdfast.monitor.traffic_comparison import LabelShare, TrafficComparison, TrafficSlice
+from holdfast.monitor.traffic_record import LabelShare, TrafficComparison, TrafficSlice
 from holdfast.records import canonical_json
 from holdfast.stats import Interval
 from holdfast.store.telemetry import traffic_comparison

@@ -14,7 +14,7 @@ from holdfast.records import DAY_US, MINUTE_US
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.serving import servers
-from holdfast.store.telemetry import collected_log, outcomes, request_counts, traffic_comparison
+from holdfast.store.telemetry import collected_log, comparison_inputs, outcomes, request_counts
 from tests.support.labelled import predict
 from tests.support.rollout_world import World
 
@@ -45,7 +45,7 @@ def test_an_event_of_2035_moves_no_window_and_no_coverage(store: Store) -> None:
     ]
     assert after.distant_events.labelled == 1
     with store.ledger.read() as connection:
-        newest = traffic_comparison.labelled(connection, MODEL, "v1", most=1)
+        newest = comparison_inputs.labelled(connection, MODEL, "v1", most=1)
     assert newest.predictions == ["s1-1-0/0"], "the newest by arrival, not the one that names 2035"
 
 

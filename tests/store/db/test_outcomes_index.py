@@ -10,7 +10,7 @@ from sqlalchemy import Connection, event
 
 from holdfast.store import Store
 from holdfast.store.backout import backouts
-from holdfast.store.telemetry import outcomes, traffic_comparison
+from holdfast.store.telemetry import comparison_inputs, outcomes
 from holdfast.store.telemetry.outcomes import PushedPredictions
 
 pytestmark = pytest.mark.sqlite
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.sqlite
 @pytest.mark.parametrize(
     "read",
     [
-        lambda connection: traffic_comparison.labelled(connection, "m", "v1", most=10),
+        lambda connection: comparison_inputs.labelled(connection, "m", "v1", most=10),
         lambda connection: backouts.feedback_of(connection, "m", "v1"),
         lambda connection: outcomes.count_wrong(connection, "m", PushedPredictions(1, "v1")),
     ],

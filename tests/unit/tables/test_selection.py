@@ -11,6 +11,7 @@ import pytest
 from holdfast.contract import Boolean, Category, Contract, Integer, Label, Number, Timestamp, col
 from holdfast.contract.batch.compiler import dtypes
 from holdfast.errors import InputError, RefusedError
+from holdfast.tables.row_selection import SelectedRows, count_forbidden, select_rows
 from holdfast.tables.selection import (
     Cap,
     DiscardBudget,
@@ -18,11 +19,8 @@ from holdfast.tables.selection import (
     Forbidden,
     Quota,
     Sample,
-    SelectedRows,
     Selection,
     Weights,
-    count_forbidden,
-    select_rows,
     selectable_columns,
 )
 

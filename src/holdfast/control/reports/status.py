@@ -24,7 +24,7 @@ from holdfast.monitor.quality import (
     quality_over_time,
     share_labelled,
 )
-from holdfast.monitor.traffic_comparison import TrafficComparison
+from holdfast.monitor.traffic_record import TrafficComparison
 from holdfast.monitor.usage import Usage
 from holdfast.monitor.version_check import Presence, worst
 from holdfast.qualify import GateResult, Objective, ObjectiveComparison

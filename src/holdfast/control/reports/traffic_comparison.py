@@ -10,19 +10,15 @@ import polars as pl
 
 from holdfast.contract import Contract
 from holdfast.control.collect.collector import emit_damaged
-from holdfast.monitor.traffic_comparison import (
-    LabelShare,
-    TrafficComparison,
-    compare_slices,
-    estimate_label_share,
-)
+from holdfast.monitor.traffic_comparison import compare_slices, estimate_label_share
+from holdfast.monitor.traffic_record import LabelShare, TrafficComparison
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
-from holdfast.store.telemetry import traffic_comparison
+from holdfast.store.telemetry import comparison_inputs, traffic_comparison
 from holdfast.train.artifact import read_metadata
 
 EVERY_US: Final = 30_000_000
@@ -71,7 +67,7 @@ def compare(store: Store, model: str, lease: Lease, *, now_us: int) -> TrafficCo
 def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> TrafficComparison:
     about = read_metadata(blobs.get(store.root, champion.digest))
     with store.ledger.read() as connection:
-        rows, damaged = traffic_comparison.newest_predictions(
+        rows, damaged = comparison_inputs.newest_predictions(
             connection,
             store.root,
             champion.model,
@@ -83,10 +79,10 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
     if rows.is_empty():
         return TrafficComparison(champion.version, 0, 0, 0, now_us, (), None)
     with store.ledger.read() as connection:
-        trained = traffic_comparison.training_rows(
+        trained = comparison_inputs.training_rows(
             connection, champion.snapshot, about.selection_json, about.seed
         )
-        came = traffic_comparison.labelled(connection, champion.model, champion.version, most=MOST_LABELS)
+        came = comparison_inputs.labelled(connection, champion.model, champion.version, most=MOST_LABELS)
     newest = set(rows["prediction"].to_list())  # not np.isin: over texts it compares each with each
     recent = np.fromiter((each in newest for each in came.predictions), np.bool_, len(came.predictions))
     return TrafficComparison(

@@ -22,7 +22,7 @@ from holdfast.store.catalog import snapshots
 from holdfast.store.files import data_files
 from holdfast.tables import Snapshot
 from holdfast.tables.labels import KNOWN_AT
-from holdfast.tables.selection import SelectedRows, count_forbidden, select_rows
+from holdfast.tables.row_selection import SelectedRows, count_forbidden, select_rows
 from holdfast.train import Split, time_split
 
 

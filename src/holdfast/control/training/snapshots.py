@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast.control.training.examples import choose, read_examples, split_days
 from holdfast.declaration import Model
-from holdfast.monitor.traffic_comparison import TrafficComparison
+from holdfast.monitor.traffic_record import TrafficComparison
 from holdfast.store import Store
 from holdfast.store.catalog import selections, snapshots
 from holdfast.store.catalog.selections import KeptSelection
@@ -15,7 +15,7 @@ from holdfast.store.db.ledger import Transaction
 from holdfast.store.feeds import batch_profiles
 from holdfast.store.telemetry import traffic_comparison
 from holdfast.tables import Snapshot
-from holdfast.tables.selection import SelectedRows
+from holdfast.tables.row_selection import SelectedRows
 from holdfast.tables.snapshot_diff import TableChange, compare_tables
 
 

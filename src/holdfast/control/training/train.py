@@ -36,7 +36,7 @@ from holdfast.store.feeds import violations
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.models.versions import VersionRow
-from holdfast.tables.selection import SelectedRows
+from holdfast.tables.row_selection import SelectedRows
 from holdfast.train import Learner, Split
 from holdfast.train.artifact import Role, VersionMetadata, pack_version
 from holdfast.train.conversion_check import TOLERANCE, predict, run_rows

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.errors import HoldfastError, UnavailableError
-from holdfast.monitor.traffic_comparison import TrafficComparison
+from holdfast.monitor.traffic_record import TrafficComparison
 from holdfast.records import TrafficPlan
 from holdfast.rollout.model.abort import UnderWay
 from holdfast.rollout.model.serving_config import ConnectionLimits

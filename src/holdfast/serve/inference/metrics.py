@@ -19,7 +19,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from holdfast.contract.row.compiler import list_reasons
-from holdfast.monitor.traffic_comparison import TrafficComparison
+from holdfast.monitor.traffic_record import TrafficComparison
 from holdfast.rollout.evidence.shadow import HUNG, OK
 from holdfast.serve.inference.loaded_model import LoadedVersion
 

@@ -14,7 +14,7 @@ from holdfast.records import BatchId
 from holdfast.store.catalog import online_features
 from holdfast.store.db import schema
 from holdfast.store.db.statements import LIVE, PUBLISHED, Prepared, total
-from holdfast.store.files.data_files import FileFacts
+from holdfast.store.files.file_facts import FileFacts
 from holdfast.tables.snapshots import LoadKey
 
 _BATCHES: Final = schema.batches

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, select
 from holdfast.records import canonical_json, sha256_hex
 from holdfast.store.db import schema
 from holdfast.store.db.statements import inserting
-from holdfast.tables.selection import SelectedRows, Selection, SliceCount
+from holdfast.tables.row_selection import SelectedRows, SliceCount
+from holdfast.tables.selection import Selection
 
 _SELECTIONS: Final = schema.selections
 _SLICES: Final = schema.snapshot_slices

@@ -23,8 +23,8 @@ from holdfast.store.catalog import batches
 from holdfast.store.db import schema
 from holdfast.store.db.statements import LIVE, load_columns, same_load
 from holdfast.store.durability import fsync
-from holdfast.store.files import data_files
-from holdfast.store.files.data_files import FileFacts
+from holdfast.store.files import file_facts
+from holdfast.store.files.file_facts import FileFacts
 from holdfast.tables import (
     Snapshot,
     SnapshotTable,
@@ -79,7 +79,7 @@ def create(
     version = batches.current_version(connection)
     held = waiting(connection, groups or {})
     found = {
-        table: data_files.entries(connection, table, version, excluded=held) for table in sorted(set(tables))
+        table: file_facts.entries(connection, table, version, excluded=held) for table in sorted(set(tables))
     }
     found = {table: facts for table, facts in found.items() if facts or table not in may_be_empty}
     contents = tuple(_table(table, facts, held) for table, facts in found.items())
@@ -235,7 +235,7 @@ def find(connection: Connection, name: str) -> Snapshot | None:
     columns = (_TABLES.c.table_name, _TABLES.c.rows, _TABLES.c.files)
     query = select(*columns).where(_TABLES.c.snapshot == name).order_by(_TABLES.c.table_name)
     tables = tuple(SnapshotTable(*each) for each in connection.execute(query))
-    held = tuple(sorted(data_files.incomplete_loads(connection, name)))
+    held = tuple(sorted(file_facts.incomplete_loads(connection, name)))
     return Snapshot(**row, tables=tables, incomplete_loads=held)
 
 

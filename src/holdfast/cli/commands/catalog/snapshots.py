@@ -18,7 +18,7 @@ from holdfast.formatting import counted, timestamp
 from holdfast.store.backout import taints
 from holdfast.store.catalog import delta, name_lookup, recent
 from holdfast.tables import Snapshot
-from holdfast.tables.selection import SliceCount
+from holdfast.tables.row_selection import SliceCount
 from holdfast.tables.snapshot_diff import TableChange
 
 _BAR = 30

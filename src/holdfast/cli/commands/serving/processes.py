@@ -19,7 +19,6 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.processes import supervisor as supervise
-from holdfast.cli.processes.handover import SERVER, Handover, bound
 from holdfast.cli.processes.supervisor import OWN
 from holdfast.cli.project import Project, Run, now_us, with_process
 from holdfast.errors import HoldfastError, InputError
@@ -180,6 +179,8 @@ def up(run: Run) -> None:
 
     Example: holdfast up
     """
+    from holdfast.cli.processes.handover import Handover
+
     out, loaded, settings = run.out, run.project, run.settings
     _refuse_taken_port(settings)
     stopped = _stop_on_signals()
@@ -207,6 +208,8 @@ def up(run: Run) -> None:
 
 def _refuse_taken_port(settings: Settings) -> None:
     """Raise `InputError` HF507 if another process has the server's port: restarting would not help, and callers reach it."""
+    from holdfast.cli.processes.handover import bound  # here: `serve` needs nothing of the control layer
+
     if not settings.port:
         return
     free = bound(settings.host, settings.port)
@@ -260,6 +263,8 @@ def group_of(
         Whether the group owns the socket that the server listens on. Then a new server process, after a crash or a
         handover, takes over without a refused connection.
     """
+    from holdfast.cli.processes.handover import SERVER, bound
+
     settings = loaded.settings
     file = [] if declaration is None else ["--file", str(declaration)]
     commands = {

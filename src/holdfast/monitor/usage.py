@@ -141,7 +141,7 @@ def summarise_usage(
     refused = sum(row.requests for row in inside if row.result in CALLERS_FAULT)
     failed = sum(row.requests for row in inside if row.result != OK) - refused
     last = max((row.minute_start_us for row in rows), default=last_minute_us)
-    verdict, explanation = _check_silence(last, until_us, silent_after_us)
+    verdict, explanation = _check_silence(last, since_us, until_us, silent_after_us)
     by_version: dict[str, list[UsageRow]] = defaultdict(list)
     for row in inside:
         by_version[row.version].append(row)
@@ -184,7 +184,9 @@ def silent_after_us(minutes: Sequence[int]) -> int:
     return max(SILENT_AFTER_US, round(PAUSES * median(pauses)) if pauses else 0)
 
 
-def _check_silence(last_minute_us: int | None, until_us: int, silent_after_us: int) -> tuple[Verdict, str]:
+def _check_silence(
+    last_minute_us: int | None, since_us: int, until_us: int, silent_after_us: int
+) -> tuple[Verdict, str]:
     if last_minute_us is None:
         return Verdict.INCONCLUSIVE, "No request has been counted yet."
     silent_us = until_us - (last_minute_us + MINUTE_US)
@@ -194,6 +196,8 @@ def _check_silence(last_minute_us: int | None, until_us: int, silent_after_us: i
             "is unusual."
         )
         return Verdict.FAIL, explanation
+    if last_minute_us <= since_us - MINUTE_US:
+        return Verdict.PASS, f"The last request came {span(silent_us / 1e6)} ago, no longer than usual."
     return Verdict.PASS, "Requests arrive."
 
 

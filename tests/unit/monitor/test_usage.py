@@ -37,6 +37,15 @@ def test_errors_are_split_by_kind_and_version():
     )
 
 
+def test_an_hour_without_requests_that_is_usual_is_reported_as_such():
+    """Between two times of day at which requests come, "0 requests" and "Requests arrive." stood side by side."""
+    window = {"since_us": 60 * MINUTE, "until_us": 120 * MINUTE, "silent_after_us": 600 * MINUTE}
+    found = summarise_usage([], **window, last_minute_us=9 * MINUTE)
+    assert (found.requests, found.verdict) == (0, Verdict.PASS)
+    assert found.explanation == "The last request came 1 h ago, no longer than usual."
+    assert summarise_usage([row(minute=60)], **window).explanation == "Requests arrive."
+
+
 def test_silence_is_a_failure_and_no_data_is_not_success():
     """R140: zero traffic is reported."""
     assert seen([]).verdict is Verdict.INCONCLUSIVE

@@ -9,7 +9,7 @@ TESTS ?=
 # The demonstration and the tests start many processes; each must find its modules compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-unit test-floors beside soak golden check fix bench results docs lock clean browser
+.PHONY: demo test test-fast test-unit test-floors beside soak golden check fix bench results changelog docs lock clean browser
 
 demo: $(VENV)/run.done ## the whole story on real flights, then a page to look at
 	$(BIN)/holdfast demo
@@ -69,6 +69,10 @@ BENCHMARKS := backout binary canary contract drift_rates drift_units drills inge
 bench: $(VENV)/bench.done ## hours: measure everything anew
 	for each in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$each --record || exit 1; done
 	$(BIN)/python -m benchmarks.results
+
+changelog: $(VENV)/dev.done ## write CHANGELOG.md: what is not released yet, from the fragments in changes/
+	{ printf '%s\n' '# Changelog' '' 'Nothing has been released yet. What users will see of the next release, from the fragments in [changes](changes) (`make changelog`):' '' \
+	&& $(BIN)/towncrier build --draft --version Unreleased 2>/dev/null; } > CHANGELOG.md
 
 results: $(VENV)/dev.done ## write benchmarks/RESULTS.md of the figures that were kept
 	$(BIN)/python -m benchmarks.results

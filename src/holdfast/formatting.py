@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from holdfast.records import EPOCH, HOUR_US, MINUTE_US
+from holdfast.records import DAY_US, EPOCH, HOUR_US, MINUTE_US
 
 
 def counted(number: int, noun: str) -> str:
@@ -26,27 +26,31 @@ def share(share_ppm: int) -> str:
 
 
 def hours(us: float) -> str:
-    """Return a measured duration in hours to a tenth; in minutes or seconds if it is shorter. `us` is in microseconds.
+    """Return a measured duration in hours to a tenth; in days from a week on, in minutes or seconds if it is short.
 
-    >>> hours(5_400_000_000), hours(180_000_000), hours(0)
-    ('1.5 h', '3.0 min', '0.0 s')
+    `us` is in microseconds.
+
+    >>> hours(5_400_000_000), hours(180_000_000), hours(0), hours(650_000_000_000)
+    ('1.5 h', '3.0 min', '0.0 s', '7.5 d')
     """
     size, unit = _unit_of(us)
     return f"{us / size:.1f} {unit}"
 
 
 def set_hours(us: float) -> str:
-    """Return a configured duration in hours, without trailing zeros; in minutes or seconds if it is shorter.
+    """Return a configured duration without trailing zeros: in hours, in days from a week on, else in minutes or seconds.
 
-    >>> set_hours(86_400_000_000), set_hours(1_800_000_000), set_hours(45_000_000)
-    ('24 h', '30 min', '45 s')
+    >>> set_hours(86_400_000_000), set_hours(1_800_000_000), set_hours(45_000_000), set_hours(42 * 86_400_000_000)
+    ('24 h', '30 min', '45 s', '42 d')
     """
     size, unit = _unit_of(us)
     return f"{us / size:g} {unit}"
 
 
 def _unit_of(us: float) -> tuple[int, str]:
-    """Return the largest of hours, minutes and seconds that fits, in microseconds, with its name."""
+    """Return the largest of hours, minutes and seconds that fits, in microseconds, with its name; days from a week on."""
+    if us >= 7 * DAY_US:
+        return DAY_US, "d"
     return next((each for each in ((HOUR_US, "h"), (MINUTE_US, "min")) if us >= each[0]), (1_000_000, "s"))
 
 

@@ -105,47 +105,66 @@ def estimate_label_share(
     came = wilson(float((labels >= 0.5).sum()), len(labels)) if len(labels) else None
     calibrated_on = len(known_scores) if fits else 0
     by_labels = len(labels) >= max(FEWEST_KNOWN, LEAST_LABELLED * len(scores))
+    is_contradicted = came is not None and len(labels) >= FEWEST_ROWS and _are_disjoint(came, estimate)
     # Scores that no label corrected may be wrong by more than any shift.
-    judged = came if by_labels else estimate if fits else None
-    shifted = judged is not None and _is_shift(judged, trained)
-    explanation = _explain(trained, estimate, check, calibrated_on, came, len(labels))
-    if by_labels:
-        explanation = f"real labels decide, and not the estimate: {explanation}"
+    judged = came if by_labels else estimate if fits and not is_contradicted else None
     return LabelShare(
-        trained, estimate, check, calibrated_on, came, len(labels), shifted, explanation, by_labels
+        trained,
+        estimate,
+        check,
+        calibrated_on,
+        came,
+        len(labels),
+        judged is not None and _is_shift(judged, trained),
+        "; ".join(
+            [
+                f"the label is true for {trained:.1%} of the training rows",
+                *_of_labels(came, len(labels), len(scores), by_labels),
+                *_of_estimate(estimate, check, calibrated_on, by_labels, is_contradicted),
+            ]
+        ),
+        by_labels,
     )
+
+
+def _are_disjoint(one: Interval, other: Interval) -> bool:
+    return one.low > other.high or one.high < other.low
 
 
 def _is_shift(found: Interval, trained: float) -> bool:
     return abs(found.estimate - trained) >= LEAST_SHIFT and not found.low <= trained <= found.high
 
 
-def _explain(
-    trained: float,
-    estimate: Interval,
-    check: float | None,
-    calibrated_on: int,
-    seen: Interval | None,
-    seen_rows: int,
-) -> str:
-    parts = [
-        f"the label is true for {trained:.1%} of the training rows and by estimate for {_range(estimate)} of the newest"
-    ]
-    if seen is not None:
-        parts.append(f"seen so far: {_range(seen)} of {seen_rows:,} with a label")
-    if check is not None:
-        agrees = "agrees" if abs(check - estimate.estimate) <= LEAST_SHIFT else "disagrees"
-        parts.append(f"a second method {agrees} with {check:.1%}")
-    parts.append(
-        f"scores corrected by {calibrated_on:,} older predictions with labels"
-        if calibrated_on
-        else "no labels to correct the scores by: they are used as they are"
-    )
-    parts.append(
-        "assumed: only the share of the classes moved, not what their rows look like; the range is for the number of "
-        "predictions alone"
-    )
-    return "; ".join(parts)
+def _of_labels(seen: Interval | None, labelled: int, predictions: int, by_labels: bool) -> list[str]:
+    """Return what real labels show, and whether they decide."""
+    if seen is None:
+        return [f"none of the newest {predictions:,} predictions has a label yet"]
+    of = f"{labelled:,} of the newest {predictions:,} predictions with a real label"
+    decides = "they decide" if by_labels else f"they decide once {LEAST_LABELLED:.0%} have one"
+    return [f"for {_range(seen)} of the {of}: {decides}"]
+
+
+def _of_estimate(
+    estimate: Interval, check: float | None, calibrated_on: int, by_labels: bool, is_contradicted: bool
+) -> list[str]:
+    """Return what the scores estimate, what that rests on, and whether it counts."""
+    parts = [f"by estimate from the scores for {_range(estimate)}"]
+    if is_contradicted:
+        parts[0] += ", which the real labels contradict: the estimate does not count"
+    elif by_labels:
+        parts[0] += ", which does not count"
+    elif not calibrated_on:
+        parts[0] += ", which alone shows no shift: no older prediction has a label to correct the scores by"
+    if calibrated_on and not is_contradicted and not by_labels:
+        if check is not None:
+            agrees = "agrees" if abs(check - estimate.estimate) <= LEAST_SHIFT else "disagrees"
+            parts.append(f"a second method {agrees} with {check:.1%}")
+        parts.append(f"scores corrected by {calibrated_on:,} older predictions with labels")
+        parts.append(
+            "assumed: only the share of the classes moved, not what their rows look like; the range is for the number of "
+            "predictions alone"
+        )
+    return parts
 
 
 def _range(share: Interval) -> str:

@@ -33,7 +33,8 @@ class LabelShare:
     `estimate` is at 95 % for the number of predictions alone. `check` is a second estimate from the classifier's
     confusion, None if there is none. `calibrated_on` older labelled predictions corrected the scores; with 0 they
     were used as they are, and no shift is claimed. With `by_labels`, enough of these predictions have labels: they decide
-    whether the share has shifted, and the estimate does not. `explanation` describes all this and the assumptions.
+    whether the share has shifted, and the estimate does not. An estimate that fewer labels contradict claims no shift.
+    `explanation` describes all this and the assumptions.
     """
 
     trained: float

@@ -295,7 +295,7 @@ def test_without_labels_the_share_is_a_guess_that_reports_it_and_alarms_no_perso
         0,
         False,
     )
-    assert "no labels to correct the scores by" in found.label.explanation
+    assert "which alone shows no shift: no older prediction has a label to correct" in found.label.explanation
     assert line.reported("label.shifted") == []
 
 

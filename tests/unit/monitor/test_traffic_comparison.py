@@ -43,12 +43,32 @@ def test_real_labels_of_half_the_predictions_replace_the_estimate():
     few, half = (estimate_label_share(wrong, 0.5, known, labels[:count]) for count in (499, 500))
     assert few is not None
     assert half is not None
-    assert (few.shifted, few.by_labels, few.refutes_shift) == (True, False, False)
+    assert few.explanation.count("the real labels contradict") == 1
+    assert (few.shifted, few.by_labels, few.refutes_shift) == (False, False, False)
+    without = estimate_label_share(wrong, 0.5, known, [])
+    assert without is not None
+    assert (without.shifted, without.seen) == (True, None)
     assert (half.shifted, half.by_labels, half.refutes_shift) == (False, True, True)
-    assert half.explanation.startswith("real labels decide, and not the estimate: ")
+    assert "500 of the newest 1,000 predictions with a real label: they decide; " in half.explanation
     moved = estimate_label_share(scores[:1_000], 0.5, known, np.ones(600))
     assert moved is not None
     assert (moved.shifted, moved.by_labels, moved.refutes_shift) == (True, True, False)
+
+
+def test_the_sentence_names_both_intervals_and_which_of_them_counts():
+    """It reported "71 % by estimate", "seen so far: 27.6 %" and "no labels to correct the scores by" as one."""
+    nothing = (np.array([]), np.array([]))
+    found = estimate_label_share(np.full(400, 0.9), 0.3, nothing, (np.arange(100) % 10 < 3).astype(float))
+    assert found is not None
+    assert found.seen is not None
+    assert found.estimate.low > found.seen.high
+    assert not found.shifted
+    assert found.explanation == (
+        "the label is true for 30.0% of the training rows; for 30.0% (21.9% to 39.6%) of the 100 of the newest 400 predictions "
+        f"with a real label: they decide once 50% have one; by estimate from the scores for {found.estimate.estimate:.1%} "
+        f"({found.estimate.low:.1%} to {found.estimate.high:.1%}), which the real labels contradict: the estimate does not "
+        "count"
+    )
 
 
 def test_a_share_that_did_not_move_is_no_shift():

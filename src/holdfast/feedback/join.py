@@ -101,7 +101,7 @@ class Label:
 class Prediction:
     """One collected prediction of a row: `event_time_us` is its event time, `at_us` the time of the prediction.
 
-    Both are microseconds since 1970 UTC.
+    Both are microseconds since 1970 UTC. `inputs` is the row as received, as JSON; empty if it was not read.
     """
 
     prediction_id: str
@@ -113,6 +113,7 @@ class Prediction:
     probability: float
     event_time_us: int
     at_us: int
+    inputs: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ from holdfast import (
 from holdfast.control.collect import collector
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.reports import traffic_comparison as comparing
-from holdfast.control.reports.status import status
+from holdfast.control.reports.metrics import StatusCollector
+from holdfast.control.reports.status import StatusReader, status
 from holdfast.control.training import snapshots as cutting
 from holdfast.control.training.train import train
 from holdfast.errors import ConflictError
@@ -50,7 +51,7 @@ from holdfast.store.models import versions
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_log, traffic_comparison
+from holdfast.store.telemetry import collected_log, outcomes, traffic_comparison
 from tests.support.processes import ROOT
 from tests.support.queries import collected, read, write
 
@@ -340,3 +341,47 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_others_count(line: Line)
     assert found.predictions == 200
     (event,) = line.reported("predictions.damaged")
     assert event.subject == f"file/{first.path}"
+
+
+def test_quality_by_slice_is_that_of_the_logged_rows_and_their_labels(line: Line) -> None:
+    """R143: a contract names the columns by which quality is reported, and it was reported by none."""
+    rows = drawn(flights(date(2013, 4, 13), date(2013, 4, 15)), 0.3, 400, seed=8)
+    line.response(rows, labelled=300)
+    now_us = NOW_US + line.segment * HOUR_US
+    reader = StatusReader(line.store, "late")
+    found = reader.read(now_us=now_us)
+    scores = line.version.run(
+        [{**row, "at": int(row["at"].timestamp() * 1e6)} for row in rows.drop("late").to_dicts()]
+    )
+    raw = rows.with_columns(score=pl.Series([float(each) for each in scores])).head(300)
+    named = raw.with_columns(value=pl.col("origin").replace("LGA", "(unseen)"))  # no training row was of LGA
+    assert [(each.column, each.value) for each in found.slices if each.value == "(unseen)"] == [
+        ("origin", "(unseen)")
+    ]
+    assert {each.value: each.quality.rows for each in found.slices} == dict(
+        named["value"].value_counts().iter_rows()
+    )
+    for each in found.slices:
+        inside = named.filter(pl.col("value") == each.value)
+        late, punctual = (
+            inside.filter(pl.col("late") == label)["score"].to_numpy() for label in (True, False)
+        )
+        pairs = late[:, None] - punctual[None, :]
+        assert each.is_conclusive
+        assert each.quality.auc is not None
+        assert each.quality.auc.estimate == pytest.approx(
+            ((pairs > 0) + 0.5 * (pairs == 0)).mean(), abs=1e-12
+        )
+    metrics = {
+        (sample.labels["value"], sample.labels["version"]): sample.value
+        for family in StatusCollector("late", lambda: found).collect()
+        for sample in family.samples
+        if sample.name == "holdfast_slice_labelled_predictions"
+    }
+    assert metrics == {(each.value, line.version.name): each.quality.rows for each in found.slices}
+    with line.store.ledger.write() as connection:
+        outcomes.withdraw(connection, [f"s1-{line.segment}-{number}/0" for number in range(1, 301)])
+        events.append(
+            connection, at_us=now_us, kind=outcomes.CORRECTED, subject="late", explanation="all withdrawn"
+        )
+    assert reader.read(now_us=now_us).slices == ()

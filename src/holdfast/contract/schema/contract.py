@@ -57,7 +57,7 @@ class Contract:
     label
         The value to predict; becomes the last column. A feed that only supplies features has none.
     slices
-        Category, integer or boolean columns by which quality is reported.
+        Category, integer or boolean columns by which quality is reported, in the status, the page and the metrics.
     rules
         Conditions between the columns of a row.
     unique

@@ -25,6 +25,7 @@ from holdfast.control.collect.log_summary import (
     read_context,
     summarise,
 )
+from holdfast.control.collect.outcome_slices import slices_of
 from holdfast.errors import IntegrityError
 from holdfast.feedback import (
     Arrival,
@@ -46,7 +47,7 @@ from holdfast.store.files.staging import staged
 from holdfast.store.serving import log_directory, prediction_log, servers
 from holdfast.store.serving.prediction_log import FeedbackRecord
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_log, outcomes, request_counts
+from holdfast.store.telemetry import collected_log, outcome_slices, outcomes, request_counts
 from holdfast.store.telemetry.collected_log import (
     PREDICTIONS,
     SHADOWS,
@@ -318,6 +319,7 @@ def commit_join(
     waiting = [label for label in waiting if label.prediction_id not in hidden]
     with store.ledger.read() as connection:
         known_servers = frozenset(server.server for server in servers.registered(connection))
+    slices = slices_of(store, found.values())
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
         settled = settle_labels(
@@ -325,6 +327,8 @@ def commit_join(
         )
         joined = [each for each in settled if isinstance(each, Joined)]
         outcomes.add(connection, joined, now_us=now_us)
+        of_joined = [each.label.prediction_id for each in joined]
+        outcome_slices.add(connection, {each: slices[each] for each in of_joined if each in slices})
         outcomes.mark_joined(connection, [each.label.prediction_id for each in joined])
         # A label that was withdrawn and came back was counted when it came first.
         counted = outcomes.withdrawn(connection, [each.label.prediction_id for each in joined])

@@ -1,7 +1,7 @@
 """Prometheus metrics of a model's quality, feeds, rollout and drills: what the control loop and the page expose.
 
 Every known label value has a series from the start, so that an increase to the first failure is seen. No text that a caller
-or a sender brings becomes a label.
+brings becomes a label, and of a slice only values that training rows had.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ def _of_quality(status: Status, family: _Family) -> Iterable[Metric]:
         ("version", "place"),
         [((each.version, each.place), each.quality.brier.estimate) for each in placed if each.quality.brier is not None],
     )  # fmt: skip
+    yield from _of_slices(status, family, {each.version: each.place for each in placed})
     yield family(
         "objective_missed", "1 when the champion surely misses its objective, by the labels of four weeks.", (),
         [((), status.objective is not None and status.objective.verdict is Verdict.FAIL)],
@@ -154,6 +155,28 @@ def _of_quality(status: Status, family: _Family) -> Iterable[Metric]:
     yield family(
         "labels_rejected_total", "Labels that contradict another or name no prediction.", (),
         [((), status.labels.rejected_labels)],
+    )  # fmt: skip
+
+
+def _of_slices(status: Status, family: _Family, places: Mapping[str, str]) -> Iterable[Metric]:
+    """Yield quality by slice: values that training rows had, at most `MOST_VALUES` a column, and the others as one."""
+    labels = ("version", "place", "column", "value")
+    rows = [
+        ((each.version, places[each.version], each.column, each.value), each.quality)
+        for each in status.slices
+        if places.get(each.version)
+    ]
+    yield family(
+        "slice_auc", "AUC of the labelled predictions of a slice; no series while it is inconclusive.", labels,
+        [(key, quality.auc.estimate) for key, quality in rows if quality.auc is not None],
+    )  # fmt: skip
+    yield family(
+        "slice_brier_score", "Brier score of the labelled predictions of a slice.", labels,
+        [(key, quality.brier.estimate) for key, quality in rows if quality.brier is not None],
+    )  # fmt: skip
+    yield family(
+        "slice_labelled_predictions", "Labelled predictions of a slice.", labels,
+        [(key, quality.rows) for key, quality in rows],
     )  # fmt: skip
 
 

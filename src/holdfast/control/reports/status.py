@@ -24,6 +24,7 @@ from holdfast.monitor.quality import (
     quality_over_time,
     share_labelled,
 )
+from holdfast.monitor.slice_quality import SliceQuality, quality_by_slice
 from holdfast.monitor.traffic_record import TrafficComparison
 from holdfast.monitor.usage import Usage
 from holdfast.monitor.version_check import Presence, worst
@@ -46,7 +47,13 @@ from holdfast.store.models import versions
 from holdfast.store.models.versions import VersionRow
 from holdfast.store.rollout import drills, rollouts, traffic_plans, webhooks
 from holdfast.store.rollout.rollouts import RolloutRow
-from holdfast.store.telemetry import collected_log, outcomes, request_counts, traffic_comparison
+from holdfast.store.telemetry import (
+    collected_log,
+    outcome_slices,
+    outcomes,
+    request_counts,
+    traffic_comparison,
+)
 
 QUALITY_DAYS: Final = 60
 """How many UTC days of predictions, up to today by our own clock, the quality and the coverage are of.
@@ -117,6 +124,7 @@ class LabelStatus:
 class Status:
     """The status of one model at `now_us`. `waiting_webhooks` are the webhooks that the running rollout waits for.
 
+    `slices` is the quality by slice of the contract and version, over the days of `coverage`.
     `overdue_us` is how long the next batch of a feed is overdue, for each whose batch is. `failed_gates` are those of the
     newest candidate, None without one. `objective` is how the champion compares with the declared objective, None without
     an objective or enough labels.
@@ -134,6 +142,7 @@ class Status:
     quality: tuple[QualityDay, ...]
     coverage: Coverage
     distant_events: DistantEvents
+    slices: tuple[SliceQuality, ...]
     labels: LabelStatus
     feeds: tuple[FeedTotals, ...]
     feed_states: tuple[FeedRow, ...]
@@ -202,6 +211,7 @@ class StatusReader:
         self._days: tuple[QualityDay, ...] = ()
         self._versions: dict[str, Quality] = {}
         self._distant = DistantEvents(0, _UNKNOWN)
+        self._slices: tuple[SliceQuality, ...] = ()
 
     def read(self, *, now_us: int) -> Status:
         """Return the status at `now_us`."""
@@ -261,6 +271,7 @@ class StatusReader:
                     since_us=since_us,
                 ),
                 distant_events=self._distant,
+                slices=self._slices,
                 labels=LabelStatus(
                     *outcomes.count_labels(connection, model),
                     collected_log.totals(connection, model).rejected_labels,
@@ -288,6 +299,9 @@ class StatusReader:
         self._days = quality_over_time(found)
         self._versions = quality_by_version(found)
         self._distant = distant_events(found)
+        sliced = outcome_slices.of_model(connection, self._model, since_us=since_us)
+        trained = outcome_slices.trained_values(connection, self._model)
+        self._slices = quality_by_slice(sliced.outcomes, sliced.values, trained)
         self._computed = current
 
 

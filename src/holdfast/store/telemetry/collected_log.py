@@ -200,6 +200,7 @@ _LATER_SEGMENTS: Final = 2
 """A request that ended after its segment was closed is logged in one of the next."""
 _PREDICTION_COLUMNS: Final = (
     "prediction", "version", "arm", "rollout", "unit", "probability", "event_time_us", "at_us",
+    "inputs",
 )  # fmt: skip
 _INPUT_COLUMNS: Final = ("prediction", "version", "inputs")
 _PAIR_COLUMNS: Final = ("prediction", "unit", "rollout", "probability", "champion_probability")

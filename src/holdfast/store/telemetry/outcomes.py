@@ -14,7 +14,7 @@ from holdfast.feedback import Joined, Label
 from holdfast.monitor.quality import Outcomes
 from holdfast.records import Arm
 from holdfast.store.db import events
-from holdfast.store.db.schema import labels, outcomes, servers, withdrawn_outcomes
+from holdfast.store.db.schema import labels, outcome_slices, outcomes, servers, withdrawn_outcomes
 from holdfast.store.db.statements import inserting, pieces, total
 
 CORRECTED: Final = "labels.corrected"
@@ -113,6 +113,7 @@ def withdraw(connection: Connection, predictions: Sequence[str]) -> None:
             .from_select(["prediction_id"], counted)
             .on_conflict_do_nothing()
         )
+        connection.execute(delete(outcome_slices).where(outcome_slices.c.prediction_id.in_(part)))
         connection.execute(delete(outcomes).where(outcomes.c.prediction_id.in_(part)))
         connection.execute(delete(labels).where(labels.c.prediction_id.in_(part)))
 

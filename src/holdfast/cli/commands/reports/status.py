@@ -154,6 +154,7 @@ def _tables(out: Output, document: dict[str, Any]) -> None:
                 for row in document["versions"]
             ],
         )
+    _print_slices(out, document)
     if document["events"]:
         out.print("[bold]Newest events[/]")
         for row in document["events"][:_SHOWN_EVENTS]:
@@ -162,6 +163,27 @@ def _tables(out: Output, document: dict[str, Any]) -> None:
             out.print(
                 f"  [dim]{timestamp(row['at_us'])}[/] {row['kind']} {escape(row['subject'])}: {escape(text)}"
             )
+
+
+def _print_slices(out: Output, document: dict[str, Any]) -> None:
+    """Print the quality of the champion by slice."""
+    champion = None if document["plan"] is None else document["plan"]["champion"]
+    rows = [
+        (
+            f"{each['column']} = {each['value']}",
+            _interval(each["quality"]["auc"]) if each["is_conclusive"] else "inconclusive, too few labels",
+            _interval(each["quality"]["brier"]),
+            each["quality"]["rows"],
+        )
+        for each in document["slices"]
+        if each["version"] == champion
+    ]
+    if rows:
+        out.table(f"Quality of {champion} by slice", ["slice", "AUC", "Brier", "labelled"], rows)
+
+
+def _interval(found: dict[str, float] | None) -> str:
+    return "" if found is None else f"{found['estimate']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
 def _state(version: dict[str, Any]) -> str:

@@ -40,6 +40,7 @@ from holdfast.store.db.schema.snapshots import (
 from holdfast.store.db.schema.telemetry import (
     labels,
     log_positions,
+    outcome_slices,
     outcomes,
     prediction_files,
     probes,
@@ -74,6 +75,7 @@ __all__ = [
     "online_definitions",
     "online_features",
     "online_withheld_loads",
+    "outcome_slices",
     "outcomes",
     "prediction_files",
     "probes",

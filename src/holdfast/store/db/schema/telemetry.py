@@ -137,6 +137,14 @@ outcomes = Table(
     comment="Predictions joined with their labels. Quality is computed from them.",
 )
 
+outcome_slices = Table(
+    "outcome_slices",
+    METADATA,
+    key("prediction_id", outcomes.c.prediction_id, "Id of the prediction."),
+    required("slices_json", Text, "Value of each slice of its version's contract, canonical JSON."),
+    comment="Slices that each outcome is in. Quality by slice is computed from them.",
+)
+
 withdrawn_outcomes = Table(
     "withdrawn_outcomes",
     METADATA,

@@ -177,6 +177,20 @@ class Settings:
         return resolve(self.abort_token) if self.abort_token.startswith("${") else self.abort_token
 
 
+def is_s3_unencrypted(environment: Mapping[str, str] | None = None) -> bool:
+    """Return True if the endpoint of S3 is one that is called by http, as the operator named it.
+
+    `AWS_ALLOW_HTTP` decides where it is set.
+
+    >>> is_s3_unencrypted({"AWS_ENDPOINT_URL": "http://minio:9000"}), is_s3_unencrypted({})
+    (True, False)
+    """
+    given = os.environ if environment is None else environment
+    endpoints = (given.get(name, "") for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"))
+    first = next(filter(None, endpoints), "")
+    return first.lower().startswith("http://") and "AWS_ALLOW_HTTP" not in given
+
+
 def resolve(reference: str, environment: Mapping[str, str] | None = None) -> str:
     """Return what `reference` stands for.
 

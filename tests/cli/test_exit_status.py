@@ -130,6 +130,18 @@ def test_an_exception_of_the_users_code_is_no_defect_of_ours(project: Project) -
 @pytest.mark.process
 @pytest.mark.parametrize("words", ["--help", "check --help", "--version", "feeds", "feeds --json", "events"])
 def test_a_reader_that_leaves_before_the_end_is_no_error(project: Project, words: str) -> None:
+    _run_without_reader(project, words)
+
+
+@pytest.mark.process
+def test_a_reader_of_lines_that_leaves_before_the_end_is_no_error(project: Project) -> None:
+    """As `head -1` does under pipefail."""
+    project.run("ingest", "rows", "parcels.csv", "--batch", "all")
+    for words in ("events --json", "events --cdevents", "status --json", "lineage rows/all --openlineage"):
+        _run_without_reader(project, words)
+
+
+def _run_without_reader(project: Project, words: str) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

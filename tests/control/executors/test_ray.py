@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,32 @@ def executor(nodes: TwoNodes) -> Iterator[Executor]:
     made = open_executor("ray", nodes.address)
     yield made
     made.close()
+
+
+def test_a_ray_of_our_own_leaves_no_token_in_the_home(tmp_path: Path) -> None:
+    """Ray would write one there, which every later `ray start` demands from its clients."""
+    lines = (
+        "import os",
+        "from holdfast.control.executors.executor import open_executor",
+        "from tests.support import dying_tasks as dying",
+        "executor = open_executor('ray')",
+        "print(list(executor.map(dying.slowly, [1]))[0] > 0, 'RAY_AUTH_TOKEN' in os.environ)",
+        "executor.close()",
+        "print([name for name in os.environ if name.startswith('RAY_AUTH')])",
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    path = os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)])
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        env=environment | {"HOME": str(tmp_path), "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines() == ["True True", "[]"]
+    assert "auth" not in done.stderr.lower()
+    assert not (tmp_path / ".ray" / "auth_token").exists()
 
 
 def test_results_come_in_order_and_errors_whole(executor: Executor, tmp_path: Path) -> None:

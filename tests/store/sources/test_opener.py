@@ -273,7 +273,6 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, byt
 
     for name, value in (
         ("AWS_ENDPOINT_URL", endpoint),
-        ("AWS_ALLOW_HTTP", "true"),
         ("AWS_ACCESS_KEY_ID", "key"),
         ("AWS_SECRET_ACCESS_KEY", "s3cr3t"),
         ("AWS_REGION", "us-east-1"),
@@ -283,7 +282,8 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, byt
     connection.request("PUT", "/deliveries")
     assert connection.getresponse().status in (200, 409)
     connection.close()
-    store = from_url("s3://deliveries")
+    monkeypatch.delenv("AWS_ALLOW_HTTP", raising=False)  # an endpoint by http is enough
+    store = from_url("s3://deliveries", client_options={"allow_http": True})
     return lambda key, data: obstore.put(store, key, data)
 
 
@@ -306,6 +306,66 @@ def test_a_prefix_is_one_delivery_or_many(bucket: Callable[[str, bytes], object]
     for spec in ("s3://deliveries/none/", "s3://deliveries/one/none.csv", "s3://nobucket/x/"):
         with pytest.raises(InputError, match="HF201"):
             open_source(spec)
+
+
+@pytest.mark.process
+def test_patterns_match_objects_as_they_match_files(
+    bucket: Callable[[str, bytes], object], tmp_path: Path
+) -> None:
+    names = (
+        "part-1.csv",
+        "part-2.csv",
+        "part-10.csv",
+        ".part-3.csv",
+        "_part-4.csv",
+        "other.csv",
+        "a/part-5.csv",
+        "a/b/part-6.csv",
+        "part-7.csv.tmp",
+    )
+    for name in names:
+        bucket(f"lake/{name}", FIRST)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(FIRST)
+    for pattern in (
+        "part-*.csv",
+        "part-[12].csv",
+        "*",
+        "*.csv",
+        "*/part-*",
+        "**/part-*.csv",
+        "a/**",
+        "**/*.csv",
+    ):
+        local = deliveries(str(tmp_path / pattern))
+        assert deliveries(f"s3://deliveries/lake/{pattern}") == tuple(
+            f"s3://deliveries/lake/{Path(each).relative_to(tmp_path)}" for each in local
+        ), pattern
+    source, same = open_source("s3://deliveries/lake/part-*.csv"), open_source(str(tmp_path / "part-*.csv"))
+    assert isinstance(source, Bundle)
+    assert isinstance(same, Bundle)
+    assert [file.name for file in source.files] == [file.name for file in same.files]
+    bucket("lake/part-[1].csv", SECOND)  # a name that is itself a pattern
+    for exact in ("s3://deliveries/lake/part-[1].csv", "s3://deliveries/lake/part-%5B1].csv"):
+        found = open_source(exact)
+        assert isinstance(found, Bundle)
+        assert list(found.pieces()) == [SECOND]
+    assert "s3://deliveries/lake/part-%5B1].csv" in deliveries("s3://deliveries/lake/part-*.csv")
+    for missing in ("s3://deliveries/lake/none-*.csv", "s3://nobucket/*.csv"):
+        for reading in (open_source, deliveries):
+            with pytest.raises(InputError, match=r"HF201.*does not exist"):
+                reading(missing)
+
+
+@pytest.mark.process
+def test_a_pattern_lists_a_bounded_number_of_objects(
+    bucket: Callable[[str, bytes], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        bucket(f"many/day-{number}.csv", FIRST)
+    monkeypatch.setattr(object_store, "MOST_LISTED", 3)
+    with pytest.raises(InputError, match=r"HF201.*more than 3 names"):
+        deliveries("s3://deliveries/many/day-*.csv")
 
 
 @pytest.mark.process

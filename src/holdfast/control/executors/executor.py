@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import secrets
+import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from holdfast.errors import InputError, UnavailableError, missing_extra
+from holdfast.formatting import first_line
 from holdfast.settings import EXECUTORS
 
 Item = TypeVar("Item")
@@ -28,6 +31,8 @@ _MOST_DEATHS: Final = 3
 """How often workers may die on a task before it is given up."""
 
 _OWN: Final = "local"
+_AUTH_MODE: Final = "RAY_AUTH_MODE"
+_AUTH_TOKEN: Final = "RAY_AUTH_TOKEN"  # noqa: S105 - the name of a variable
 _ENDING_SECONDS: Final = 30.0
 """How long to wait for cancelled tasks."""
 
@@ -114,9 +119,13 @@ class LocalExecutor:
 
 @dataclass(slots=True)
 class RayExecutor:
-    """Tasks on the cluster that this process is connected to. `begun` is True if it owns the connection and ends it."""
+    """Tasks on the cluster that this process is connected to. `begun` is True if it owns the connection and ends it.
+
+    `environment` are variables of this process that the connection set, with their values before.
+    """
 
     begun: bool
+    environment: dict[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def connect(cls, address: str = "") -> RayExecutor:
@@ -126,6 +135,9 @@ class RayExecutor:
         """
         # Before Ray is imported: it reads this once. No usage statistics leave the machine.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        before = {name: os.environ.get(name) for name in (_AUTH_MODE, _AUTH_TOKEN)}
+        if not address:
+            _set_own_token()
         import ray
         from ray.exceptions import RayError
 
@@ -141,13 +153,9 @@ class RayExecutor:
         try:
             ray.init(address=address or _OWN, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
-            raise UnavailableError(
-                "HF312",
-                f"the Ray cluster {address or 'of this machine'} cannot be reached: {error}",
-                state="nothing was changed",
-                next_command="ray status, or the same command with --executor local",
-            ) from error
-        return cls(begun=True)
+            _restore(before)
+            raise _unreachable(address, os.environ.get(_AUTH_MODE, ""), error) from error
+        return cls(begun=True, environment=before)
 
     def map(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
         """Run `task` on `items`; see `Executor.map`. Ray runs a task again elsewhere, a few times, if its machine dies."""
@@ -176,6 +184,7 @@ class RayExecutor:
             import ray
 
             ray.shutdown()
+            _restore(self.environment)
 
     @staticmethod
     def _result(reference: Any) -> Any:
@@ -231,6 +240,51 @@ def _connect_ray(address: str) -> Executor:
         if error.name != "ray":
             raise
         raise missing_extra("ray", "work on Ray") from error
+
+
+def _set_own_token() -> None:
+    """Give the Ray that this process starts a token of its own, in the environment of its processes alone.
+
+    Without one, Ray 2.60 writes a token into the user's home, which every later `ray start` there demands from its clients.
+    Without any, every user of this machine could run code on it.
+    """
+    mode = os.environ.get(_AUTH_MODE, "")
+    if mode and mode.lower() != "token":
+        return  # the operator decided
+    os.environ[_AUTH_TOKEN] = secrets.token_hex(32)
+    if "ray" not in sys.modules:  # Ray has read it once it is imported; it then sets the mode itself
+        os.environ[_AUTH_MODE] = "token"
+
+
+def _restore(environment: Mapping[str, str | None]) -> None:
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _unreachable(address: str, mode: str, error: Exception) -> UnavailableError:
+    """Return the error of a cluster that cannot be reached; Ray does not report that it demands a token.
+
+    >>> "RAY_AUTH_MODE must be token" in str(_unreachable("head:6379", "", ConnectionError("no answer")))
+    True
+    >>> _unreachable("head:6379", "token", ConnectionError("no answer")).next_command
+    'ray status --address head:6379'
+    """
+    cause, next_command = "", "ray status, or the same command with --executor local"
+    if address and mode.lower() != "token":
+        cause = f"; if it demands a token, {_AUTH_MODE} must be token, and {_AUTH_TOKEN} or {_AUTH_TOKEN}_PATH must name it"
+        next_command = f"RAY_AUTH_MODE=token ray status --address {address}"
+    elif address:
+        cause = f"; {_AUTH_MODE} is token: is this the token of that cluster?"
+        next_command = f"ray status --address {address}"
+    return UnavailableError(
+        "HF312",
+        f"the Ray cluster {address or 'of this machine'} cannot be reached: {first_line(error)}{cause}",
+        state="nothing was changed",
+        next_command=next_command,
+    )
 
 
 def _gave_up(deaths: int) -> UnavailableError:

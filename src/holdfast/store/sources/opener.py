@@ -54,7 +54,7 @@ class Bounded:
 
 
 Spec: TypeAlias = str | Path | BatchQuery | Bounded
-"""A file, a directory, a pattern such as "in/*.csv", a URL (file://, s3://, gs://, az://), or a query for one batch."""
+"""A file, a directory, a pattern such as "in/*.csv", a URL of one of them (file://, s3://, gs://, az://), or a query."""
 
 
 def open_source(
@@ -96,7 +96,7 @@ def deliveries(spec: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> tupl
     Files that are still being written are left out. Raises as `open_source` does.
     """
     if _is_remote(spec):
-        if not spec.endswith("/"):
+        if not spec.endswith("/") and not object_store.is_pattern(spec):
             return (spec,)
         return _Reading(spec, object_store.shown(spec)).within(deadline_seconds).names
     return _local_names(_path(spec))

@@ -166,7 +166,7 @@ def _found(store: ObjectStore, key: str, *, pattern: bool) -> tuple[str, dict[st
         for name, looks in _below(store, begins, most=MOST_LISTED).items()
         if _matches(tuple((begins + name).split("/")), wanted)
     }
-    common = os.path.commonprefix(list(fitting))  # noqa: RUF071 - it is cut at its last slash
+    common = os.path.commonprefix(list(fitting))  # noqa: RUF071 - only whole parts of it are used
     prefix = common[: common.rfind("/") + 1]
     return prefix, {name.removeprefix(prefix): looks for name, looks in fitting.items()}
 

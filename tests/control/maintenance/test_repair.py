@@ -6,20 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.maintenance.backup import backup
 from holdfast.control.maintenance.repair import Repaired, repair
 from holdfast.control.maintenance.verify import verify
 from holdfast.store import Store
-from holdfast.store.catalog import batches, delta, snapshots
+from holdfast.store.catalog import batches, delta, delta_log, snapshots
 from holdfast.store.db import events, leases
 from holdfast.store.feeds import contracts
 from holdfast.store.files import data_files
+from holdfast.store.maintenance import derived_checks
 from holdfast.store.serving.log_writer import LogWriter
-from holdfast.store.serving.prediction_log import PredictionRecord, frame, read
+from holdfast.store.serving.prediction_log import PredictionRecord, frame
+from holdfast.store.serving.prediction_log import read as read_log
 from tests.support import loader
-from tests.support.queries import write
+from tests.support.queries import read, write
 
 Delivery = Callable[[int], Path]
 
@@ -119,6 +122,24 @@ def test_exported_tables_and_contracts_are_made_again(store: Store) -> None:
     assert commit.stat().st_size > 0
 
 
+def test_a_changed_bit_of_any_byte_of_an_exports_checksum_file_is_found(store: Store) -> None:
+    """The name of the snapshot, and the words of the format, are no less than the checksums."""
+    snapshot = write(store, snapshots.create, store.root, ["flights"], contract_hash="cc", now_us=2)
+    path = delta.export(store, snapshot.snapshot, now_us=2)["flights"] / delta_log.CHECKSUM_FILE
+    data = path.read_bytes()
+    assert not read(store, _export_findings, store.root)
+    missed = []
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 7]) + data[place + 1 :])
+        if not read(store, _export_findings, store.root):
+            missed.append(data[max(0, place - 20) : place + 1])
+    assert missed == []
+
+
+def _export_findings(connection: Connection, root: Path) -> list[str]:
+    return [reason for _, reason in derived_checks.exported_tables(connection, root)]
+
+
 def test_the_torn_end_of_a_log_is_truncated_once_its_server_is_gone(store: Store) -> None:
     directory = store.root / "log" / "s1"
     writer = LogWriter(directory, "s1", "m")
@@ -135,4 +156,4 @@ def test_the_torn_end_of_a_log_is_truncated_once_its_server_is_gone(store: Store
     done = repair(store, now_us=3)
     assert _subjects(done) == ["log/s1/00000001.log"]
     assert done.verification.findings == ()
-    assert (segment.stat().st_size, len(read(segment)[0])) == (whole, 1)
+    assert (segment.stat().st_size, len(read_log(segment)[0])) == (whole, 1)

@@ -181,11 +181,11 @@ def _write_checkpoint(table: Path, snapshot: str) -> None:
     write_checksums(table, snapshot)
 
 
-class _Listed(msgspec.Struct):
-    """The content of `CHECKSUM_FILE`; older releases wrote the files alone."""
+class _Listed(msgspec.Struct, forbid_unknown_fields=True):
+    """The content of `CHECKSUM_FILE`; older releases wrote the files alone, and no snapshot."""
 
-    files: dict[str, str] = {}
-    snapshot: str | None = None
+    files: dict[str, str]
+    snapshot: str | None
 
 
 def write_checksums(table: Path, snapshot: str) -> None:
@@ -193,10 +193,15 @@ def write_checksums(table: Path, snapshot: str) -> None:
     fsync.replace(table / CHECKSUM_FILE, msgspec.json.encode(_Listed(_checksums(table), snapshot)))
 
 
-def has_checksums(table: Path) -> bool | None:
-    """Return True if the log of `table` is the one that was written; None if the file of its checksums is lost."""
-    listed = _listed(table).files
-    return listed == _checksums(table) if listed else None
+def has_checksums(table: Path, snapshot: str | None) -> bool | None:
+    """Return True if the log of `table`, whose newest version has `snapshot`, is the one that was written.
+
+    None if the file of its checksums is lost, or is damaged so that it cannot be read.
+    """
+    listed = _listed(table)
+    if not listed.files:
+        return None
+    return listed.files == _checksums(table) and listed.snapshot in (None, snapshot)
 
 
 def complete_checksums(table: Path, snapshot: str) -> None:
@@ -222,9 +227,9 @@ def _listed(table: Path) -> _Listed:
         data = (table / CHECKSUM_FILE).read_bytes()
         if b'"files"' in data:
             return msgspec.json.decode(data, type=_Listed)
-        return _Listed(msgspec.json.decode(data, type=dict[str, str]))
+        return _Listed(msgspec.json.decode(data, type=dict[str, str]), None)
     except (OSError, msgspec.DecodeError):
-        return _Listed()
+        return _Listed({}, None)
 
 
 def _commits(table: Path) -> list[Path]:

@@ -64,11 +64,11 @@ def _exported(root: Path, directory: Path, facts: list[FileFacts]) -> str:
         link = directory / name
         if not _same(link, root / fact.path) and sha256_of(link) != fact.sha256:
             return f"its file {name} is not the one of the snapshot"
-    same = delta_log.has_checksums(directory)
+    same = delta_log.has_checksums(directory, log.snapshot)
     if same is None:
         return "its checksum file is missing or cannot be read"
     if not same:
-        return "its commit is not the one that was written"
+        return "its commit, or the snapshot that its checksum file names, is not the one that was written"
     wanted = {delta.name_in_table(fact): fact for fact in facts}
     backed_out = [name for name, rows in log.files.items() if not delta.is_exported(name, rows, wanted)]
     return f"its file {backed_out[0]} holds rows that were backed out" if backed_out else ""

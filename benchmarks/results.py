@@ -61,7 +61,8 @@ def _section(record: Mapping[str, Any]) -> Iterator[str]:
     figures = record["figures"]
     scalars = {name: value for name, value in figures.items() if not _is_table(value)}
     if scalars:
-        yield from _table("", {name: {"": value} for name, value in scalars.items()})
+        plain = {name: {"value": str(value) if name == "seed" else value} for name, value in scalars.items()}
+        yield from _table("", plain)
     for name, value in figures.items():
         if _is_table(value):
             rows = {key: row if isinstance(row, dict) else {"": row} for key, row in value.items()}

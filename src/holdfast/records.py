@@ -88,6 +88,7 @@ class Severity(StrEnum):
 PROBLEMS: Final[Mapping[str, Severity]] = MappingProxyType(
     {
         "tainted_champion": Severity.CRITICAL,
+        "data_incident": Severity.CRITICAL,
         "servers_not_as_declared": Severity.CRITICAL,
         "control_loop_silent": Severity.CRITICAL,
         "no_requests": Severity.CRITICAL,
@@ -108,6 +109,13 @@ PROBLEMS: Final[Mapping[str, Severity]] = MappingProxyType(
     }
 )
 """Every kind of problem that health reports, with its severity; the most harmful first."""
+
+
+class DeclarationKind(StrEnum):
+    """What a recorded declaration is of."""
+
+    FEED = "feed"
+    MODEL = "model"
 
 
 class Arm(StrEnum):

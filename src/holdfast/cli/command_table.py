@@ -49,6 +49,11 @@ COMMANDS: Final[dict[str, ListedCommand]] = {
     "contract": ListedCommand(
         "commands.ingest.contracts", "Rows", "Contracts of rows: show, compare, accept a change, suggest."
     ),
+    "declaration": ListedCommand(
+        "commands.project.declarations",
+        "Rows",
+        "What model.py declared when: list, compare, restore an earlier one.",
+    ),
     "snapshot": ListedCommand(
         "commands.catalog.snapshots", "Rows", "Snapshots of the tables: create, list, show, compare, export."
     ),
@@ -79,6 +84,7 @@ COMMANDS: Final[dict[str, ListedCommand]] = {
         "commands.training.train", "Versions", "Train a version, and its heuristic, on a snapshot."
     ),
     "qualify": ListedCommand("commands.training.train", "Versions", "Run every gate on a version."),
+    "versions": ListedCommand("commands.training.versions", "Versions", "What versions were made with."),
     "rollout": ListedCommand(
         "commands.rollout.rollout",
         "Versions",

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
@@ -50,6 +51,8 @@ NoWait = Annotated[
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why; recorded in the ledger.")]
 
+_LONGEST_SOURCE: Final = 1_000_000
+"""The longest source file that the ledger keeps, in bytes."""
 UNSTATED: Final = "requested by an operator"
 """The reason that is recorded when the operator gives none."""
 P = ParamSpec("P")
@@ -69,6 +72,8 @@ class Project:
     directory: Path
     settings: Settings
     model: Model
+    sources: dict[str, str]
+    """The text of the model file and of the modules of the directory that it imports, by path in the directory."""
 
     @classmethod
     def load(cls, directory: Path, file: Path | None = None) -> Project:
@@ -77,7 +82,9 @@ class Project:
         Raises `InputError` HF102 if there is no such file, if running it fails, or if it declares no `model`.
         """
         path = (directory / (file or MODEL_FILE)).resolve()
-        return cls(directory.resolve(), Settings.read(directory), _declared(path))
+        directory = directory.resolve()
+        model, files = _declared(path)
+        return cls(directory, Settings.read(directory), model, _sources(directory, files))
 
     def store(self) -> Store:
         """Open the project's store; create it if it does not exist."""
@@ -127,11 +134,13 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
-def _declared(path: Path) -> Model:
+def _declared(path: Path) -> tuple[Model, set[Path]]:
+    """Return the model that the file declares, and the files that it is made of: itself and the modules next to it."""
     if not path.is_file():
         raise _unusable(f"there is no {path.name} in {path.parent}", "holdfast init")
     # The file may import modules of its directory, as a script may.
     sys.path.insert(0, str(path.parent))
+    files = {path}
     try:
         declared = runpy.run_path(str(path)).get("model")
     except HoldfastError as error:
@@ -142,22 +151,36 @@ def _declared(path: Path) -> Model:
         raise _unusable(f"running {path.name} failed: {type(error).__name__}: {error} ({line})") from error
     finally:
         sys.path.remove(str(path.parent))
-        _unload_modules(path.parent)
+        files |= _unload_modules(path.parent)
     if not isinstance(declared, Model):
         raise _unusable(f"{path.name} declares no `model = Model(...)`")
-    return declared
+    return declared, files
 
 
 def _unusable(what: str, next_command: str = "correct the file, then the same command again") -> InputError:
     return InputError("HF102", what, state="nothing was read", next_command=next_command)
 
 
-def _unload_modules(directory: Path) -> None:
-    """Unload modules of `directory`, so that another project may have modules of the same names."""
+def _unload_modules(directory: Path) -> set[Path]:
+    """Unload modules of `directory`, so that another project may have modules of the same names; return their files."""
+    found = set[Path]()
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if file and Path(file).parent == directory:
+            found.add(Path(file))
             del sys.modules[name]
+    return found
+
+
+def _sources(directory: Path, files: set[Path]) -> dict[str, str]:
+    """Return the texts of `files` by their paths; those outside of the directory, and long ones, are left out."""
+    sources: dict[str, str] = {}
+    for file in sorted(files):
+        if file.is_relative_to(directory) and file.suffix == ".py" and file.stat().st_size <= _LONGEST_SOURCE:
+            with suppress(UnicodeDecodeError):  # a file in another encoding is not kept
+                # Bytes, so that line ends are kept: what is restored is what was there.
+                sources[str(file.relative_to(directory))] = file.read_bytes().decode()
+    return sources
 
 
 @dataclass(frozen=True)
@@ -188,6 +211,14 @@ class Run:
     def store(self) -> Store:
         """The project's store, created if it does not exist."""
         return self.project.store()
+
+    @cached_property
+    def acting_store(self) -> Store:
+        """The project's store, for a command that acts by the declaration: records it if it has changed."""
+        from holdfast.control.ingest.declarations import record_model
+
+        record_model(self.store, self.model, self.project.sources, actor=self.actor, now_us=now_us())
+        return self.store
 
     @cached_property
     def actor(self) -> str:

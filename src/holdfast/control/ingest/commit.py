@@ -5,7 +5,8 @@ Before it the batch is files that nothing names. There is no state in between to
 
 from __future__ import annotations
 
-from holdfast.control.ingest import contract_changes, lookups
+from holdfast.contract.evolution.declared_fields import flatten_declaration
+from holdfast.control.ingest import contract_changes, declarations, failed_loads, lookups
 from holdfast.control.ingest.admit import AdmittedBatch, describe_reasons
 from holdfast.control.ingest.outcome import LoadResult, Retry, RetryReason, already_loaded, loaded
 from holdfast.errors import ConflictError, IntegrityError, UnavailableError
@@ -56,6 +57,7 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
     staged, identity, manifest = batch.staged, batch.staged.batch, batch.staged.manifest
     change, found = batch.judgement.change, batch.judgement.violations
     suspect = [each for each in found if each.level is Level.ERROR]
+    declared = flatten_declaration(batch.feed)
     with store.ledger.write() as connection:
         failpoint("commit.begun")
         # The binding looks. `validate` and `admit` looked before the writers' lock was held, to do no work in vain; only
@@ -98,6 +100,8 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
         withdraw_filled(connection, batch.feed, identity, now_us)
         if is_other_contract or change is not None:
             contract_changes.record(connection, batch.feed.contract, change, now_us=now_us)
+        failed_loads.record_recovery(connection, identity, now_us=now_us)
+        declarations.record_feed(connection, batch.feed, declared, table_version=version, now_us=now_us)
         failpoint("commit.before_commit")
     failpoint("commit.after_commit")
     return loaded(manifest, staged.facts, version, found)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,12 +15,15 @@ from holdfast.cli.output import Output
 from holdfast.cli.project import Run, misused, now_us, with_project
 from holdfast.control.backout import backout as backing
 from holdfast.control.backout import retrain as retraining
+from holdfast.control.backout.affected_predictions import write_affected
+from holdfast.control.health import data_incidents
 from holdfast.formatting import counted, timestamp
 from holdfast.records import BatchId, canonical_json
 from holdfast.store.backout import backouts
 from holdfast.store.catalog import lineage as lines
 from holdfast.store.integrations import openlineage as operations_of
-from holdfast.tables.backout import Impact, Retrain, explain, total_impact
+from holdfast.tables.backout import BackoutPlan, Impact, Retrain, explain, total_impact
+from holdfast.tables.data_incident import DataIncident
 from holdfast.tables.lineage import Node, format_tree
 from holdfast.tables.openlineage import run_events
 
@@ -47,7 +51,19 @@ def backout(
     ] = False,
     cost_per_prediction: Annotated[
         float | None,
-        typer.Option("--cost-per-prediction", help="The cost of one wrong prediction, for the total.", min=0),
+        typer.Option(
+            "--cost-per-prediction",
+            help="The cost of one wrong prediction, for the total; kept with --apply.",
+            min=0,
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            "--predictions",
+            help="Write the affected predictions to this CSV file: ids, times, versions, keys.",
+            dir_okay=False,
+        ),
     ] = None,
 ) -> None:
     """Show the plan that removes a batch and everything made from it; carry it out with --apply.
@@ -66,7 +82,13 @@ def backout(
     if apply:
         with run.out.progress("backing out"):
             done = backing.execute_backout(
-                store, run.model.feeds, target, reason=reason, actor=run.actor, now_us=now_us()
+                run.acting_store,
+                run.model.feeds,
+                target,
+                reason=reason,
+                actor=run.actor,
+                now_us=now_us(),
+                cost_per_prediction=cost_per_prediction,
             )
         plan = done.plan
         document |= {
@@ -80,14 +102,18 @@ def backout(
     else:
         with run.out.progress("planning"):
             plan = backing.plan_backout(store, run.model.feeds, target)
+            plan = replace(plan, cost_per_prediction=cost_per_prediction)
         run.out.print(
             f"[bold]{escape(str(target))}[/]: the steps of a back-out, in order; nothing was changed"
         )
-    explained, impact = explain(plan.steps), total_impact(plan, cost_per_prediction=cost_per_prediction)
+    explained, impact = explain(plan.steps), total_impact(plan)
     for number, line in enumerate(explained, start=1):
         run.out.print(f"  {number}. {escape(line)}")
     run.out.print(_described(impact))
     document |= {"steps": plan.steps_as_dicts(), "explained": explained, "impact": impact}
+    document["data_incidents"] = _print_incidents(run, document.get("backout"))
+    if predictions is not None:
+        document["predictions"] = _write_predictions(run, plan, predictions)
     if rebuild and any(isinstance(step, Retrain) and step.model == run.model.name for step in plan.steps):
         document["rebuilt"] = _rebuild(run)
     elif not apply:
@@ -105,6 +131,31 @@ def _print_done(out: Output, done: backing.BackedOut) -> None:
             out.print(f"[green]ok[/] {named} is backed out; it was started {by}")
         case "already_backed_out":
             out.print(f"{named} was backed out before, {by}; nothing was changed")
+
+
+def _print_incidents(run: Run, backout: int | None) -> list[DataIncident]:
+    """Print and return how long the model had no clean version because of this back-out."""
+    if backout is None:
+        return []
+    with run.store.ledger.read() as connection:
+        known = data_incidents.find_incidents(connection, run.model.name, run.model.recovery_span)
+    found = [each for each in known if each.backout_id == backout]
+    for each in found:
+        colour = "red" if each.is_exceeded(now_us()) else "yellow" if each.is_open else "green"
+        run.out.print(f"[{colour}]data incident[/]: {escape(each.describe(now_us()))}")
+    return found
+
+
+def _write_predictions(run: Run, plan: BackoutPlan, file: Path) -> dict[str, Any]:
+    """Write the affected predictions, and print how many there are."""
+    with run.out.progress("writing predictions"):
+        found = write_affected(run.store, plan, file, model=run.model.name, contract=run.model.contract)
+    run.out.print(f"{counted(found.rows, 'prediction')} in {escape(str(file))}")
+    for path in found.damaged:
+        run.out.print(
+            f"[yellow]{escape(path)} cannot be read; its predictions are missing[/]; next: holdfast verify"
+        )
+    return {"file": str(file), "rows": found.rows, "damaged": found.damaged}
 
 
 def _described(found: Impact) -> str:

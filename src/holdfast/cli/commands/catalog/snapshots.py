@@ -43,9 +43,11 @@ def create(
 
     Example: holdfast snapshot create
     """
-    store = run.store
+    store = run.acting_store
     found = snapshots.preview(store, run.model, run.project.snapshot(store), seed=seed)
     _print_snapshot(run.out, found.snapshot)
+    quality = snapshots.assess(store, found.snapshot.snapshot, now_us=now_us())
+    run.out.print(quality.describe())
     taken = found.selected.frame.height
     run.out.print(
         f"{taken:,} of {found.found:,} training rows are selected; {found.held_out:,} more are held out"
@@ -54,7 +56,7 @@ def create(
     _print_slices(run.out, found.selected.slices)
     for warning in found.selected.warnings:
         run.out.print(f"[yellow]warning[/] {escape(warning)}")
-    run.out.result(found.as_dict())
+    run.out.result(found.as_dict() | {"quality": asdict(quality) | {"score": quality.score}})
 
 
 @group.command(name="list")
@@ -94,7 +96,10 @@ def show(
     """
     with run.store.ledger.read() as connection:
         snapshot, selections = snapshots.show(connection, name_lookup.snapshot(connection, name))
+        quality = snapshots.kept_quality(connection, snapshot.snapshot)
     _print_snapshot(run.out, snapshot)
+    if quality is not None:
+        run.out.print(quality.describe())
     for selection in selections:
         run.out.print(
             f"selection with seed {selection.seed}: {selection.rows_selected:,} of {selection.rows_total:,} rows are selected"
@@ -103,7 +108,8 @@ def show(
         _print_slices(run.out, selection.slices)
     if not selections:
         run.out.print("[dim]no training rows were selected from it yet[/]")
-    run.out.result(snapshots.shown(snapshot) | {"selections": selections})
+    kept = None if quality is None else asdict(quality) | {"score": quality.score}
+    run.out.result(snapshots.shown(snapshot) | {"selections": selections, "quality": kept})
 
 
 @group.command()

@@ -254,11 +254,8 @@ def _rows(run: Run, data: str | None, feed: Feed | None) -> tuple[pl.DataFrame, 
             state="nothing was changed",
             next_command="holdfast ingest",
         )
-    # Loaded rows have lost units and semantics; only the contract has them.
-    facts = {
-        column.name: ColumnFacts(getattr(column, "unit", None), column.semantic)
-        for column in feed.contract.columns
-    }
+    # Loaded rows have lost units, semantics and windows; only the contract has them.
+    facts = {column.name: ColumnFacts.of(column) for column in feed.contract.columns}
     return frame, facts
 
 

@@ -217,7 +217,7 @@ def ingest(
 
     Example: holdfast ingest flights in/*.csv
     """
-    target, settings, store = run.project.feed(feed), run.settings, run.store
+    target, settings, store = run.project.feed(feed), run.settings, run.acting_store
     deliveries = _parse(target, files or [], batch, query, settings)
     if expect_rows is not None and len(deliveries) > 1:
         what = f"--expect-rows counts one delivery, but {len(deliveries)} files were given"

@@ -33,6 +33,7 @@ def status(run: Run) -> None:
         feeds=model.feeds,
         label_delay=model.label_delay,
         objective=model.objective,
+        recover_within=model.recovery_span,
         now_us=now_us(),
     )
     _print_status(run.out, document)

@@ -44,7 +44,7 @@ def start(run: Run, version: VersionName = None) -> None:
 
     Example: holdfast rollout start v3-1f2e3d4c
     """
-    store, model = run.store, run.model
+    store, model = run.acting_store, run.model
     version = run.candidate(version) if version else _newest(run)
     with store.ledger.read() as connection:
         before = rollouts.of_model(connection, model.name)

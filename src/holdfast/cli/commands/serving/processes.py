@@ -71,6 +71,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     from holdfast.control import daemon, loop
     from holdfast.control.collect.feed_labels import FeedLabels
     from holdfast.control.drills import runner
+    from holdfast.control.health.data_incidents import RecoveryMonitor
     from holdfast.control.health.problem_events import ProblemEvents
     from holdfast.control.integrations import cdevents, exporter, openlineage
     from holdfast.control.maintenance import verify
@@ -83,7 +84,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     model, settings = run.model, run.settings
     supervise.end_with(exit_with_parent)
     stopped = _stop_on_signals()
-    store = run.store
+    store = run.acting_store
     for finding in verify.verify(store, quick=True).findings:
         logging.getLogger("holdfast.control").warning(
             "%s %s: %s; next: %s", finding.code, finding.subject, finding.explanation, finding.next_command
@@ -111,11 +112,13 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
         concerns["matching label feeds with predictions"] = FeedLabels(model)
     if model.golden:
         concerns["requesting the golden queries"] = GoldenQueries(model)
-    concerns["reporting problems"] = ProblemEvents(model.feeds, model.label_delay, model.objective)
+    within = model.recovery_span
+    concerns["measuring data incidents"] = RecoveryMonitor(within)
+    concerns["reporting problems"] = ProblemEvents(model.feeds, model.label_delay, model.objective, within)
     if model.drills is not None:
         concerns["drilling what is due"] = runner.Scheduled(workspace_of(run), model.drills)
     counters = LoopCounters()
-    reader = StatusReader(store, model.name, model.feeds, model.label_delay, model.objective)
+    reader = StatusReader(store, model.name, model.feeds, model.label_delay, model.objective, within)
     _expose(settings, StatusCollector(model.name, lambda: reader.read(now_us=now_us()), counters))
     loop.run(
         store,
@@ -168,6 +171,7 @@ def page(run: Run, exit_with_parent: ExitWithParent = None) -> None:
         feeds=model.feeds,
         label_delay=model.label_delay,
         objective=model.objective,
+        recover_within=model.recovery_span,
         started=lambda url: run.out.print(f"page at {url}"),
     )
 

@@ -47,9 +47,10 @@ def train(
 
     Example: holdfast train --snapshot s41
     """
+    store = run.acting_store
     snapshot = run.snapshot(snapshot)
     with run.out.progress("training") as step:
-        trained = training.train(run.store, run.model, snapshot, now_us=now_us(), seed=seed, progress=step)
+        trained = training.train(store, run.model, snapshot, now_us=now_us(), seed=seed, progress=step)
     run.out.print(
         f"[green]ok[/] version [bold]{trained.version}[/] from snapshot {snapshot}: {trained.rows_trained:,} rows"
     )
@@ -75,7 +76,7 @@ def qualify(run: Run, version: VersionName = None) -> None:
     """
     version = run.candidate(version)
     with run.out.progress("qualifying"):
-        results = qualifying.qualify(run.store, run.model, version, now_us=now_us())
+        results = qualifying.qualify(run.acting_store, run.model, version, now_us=now_us())
     state = decide_status(results)
     if state == "qualified":
         own = runtimes.here(run.settings.build)

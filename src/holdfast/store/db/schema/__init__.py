@@ -7,7 +7,14 @@ batch, model, version) do not. Import tables from this package: then `METADATA` 
 
 from __future__ import annotations
 
-from holdfast.store.db.schema.admission import admissions, batch_references, contracts, feeds, violations
+from holdfast.store.db.schema.admission import (
+    admissions,
+    batch_references,
+    contracts,
+    declarations,
+    feeds,
+    violations,
+)
 from holdfast.store.db.schema.backout import backout_batches, backouts, taints
 from holdfast.store.db.schema.catalog import batches, file_row_groups, files, table_versions
 from holdfast.store.db.schema.events import event_cursors, events, leases
@@ -32,6 +39,7 @@ from holdfast.store.db.schema.rollout import (
 from holdfast.store.db.schema.snapshots import (
     selections,
     snapshot_incomplete_loads,
+    snapshot_quality,
     snapshot_slices,
     snapshot_tables,
     snapshots,
@@ -62,6 +70,7 @@ __all__ = [
     "compatibility_tests",
     "contracts",
     "decisions",
+    "declarations",
     "drills",
     "event_cursors",
     "events",
@@ -91,6 +100,7 @@ __all__ = [
     "serving_configs",
     "shadow_files",
     "snapshot_incomplete_loads",
+    "snapshot_quality",
     "snapshot_slices",
     "snapshot_tables",
     "snapshots",

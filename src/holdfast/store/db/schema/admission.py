@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, CheckConstraint, Double, Index, Integer, String, Table, Text
 
 from holdfast.feeds.state_machine import State as FeedState
-from holdfast.records import Level
+from holdfast.records import DeclarationKind, Level
 from holdfast.store.db.schema.metadata import (
     METADATA,
     key,
@@ -24,6 +24,23 @@ contracts = Table(
     required("contract_json", Text, "The contract, canonical JSON."),
     required("first_used_at_us", BigInteger, "When it first validated a batch."),
     comment="Every contract that validated a batch.",
+)
+
+declarations = Table(
+    "declarations",
+    METADATA,
+    serial("declaration_id", "Number of the record; it rises."),
+    required("kind", String(16), "Whether a feed or a model is declared."),
+    required("name", String(63), "Name of the feed or of the model."),
+    required("digest", String(64), "SHA-256 of the fields, and for a model of its source files."),
+    required("fields_json", Text, "Each declared field by its path, without defaults, canonical JSON."),
+    optional("sources_json", Text, "Text of each source file by its path; null for a feed."),
+    required("actor", String(63), "User whose command first ran with it; holdfast for a feed."),
+    required("recorded_at_us", BigInteger, "When it was first used, or used again after another one."),
+    required("table_version", BigInteger, "For a feed, that of the first load it judged; else the newest."),
+    one_of("kind", DeclarationKind),
+    Index("ix_declarations_kind_name", "kind", "name", "declaration_id"),
+    comment="Every declaration that was in force, in order. The newest of a feed or model is in force.",
 )
 
 feeds = Table(

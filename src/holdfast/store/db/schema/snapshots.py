@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Integer, String, Table, Text
+from sqlalchemy import BigInteger, Double, Integer, String, Table, Text
 
 from holdfast.store.db.schema.catalog import table_versions
 from holdfast.store.db.schema.metadata import METADATA, key, load_key, required
@@ -27,6 +27,18 @@ snapshot_tables = Table(
     required("rows", BigInteger, "Rows of the table in the snapshot."),
     required("files", Integer, "Files of the table in the snapshot."),
     comment="Size of each table in a snapshot.",
+)
+
+snapshot_quality = Table(
+    "snapshot_quality",
+    METADATA,
+    key("snapshot", snapshots.c.snapshot, "The snapshot."),
+    required("score", Double, "Product of the shares, 0 to 1."),
+    required("complete", Double, "Rows that came, of those that the senders declared."),
+    required("valid", Double, "Rows that the contracts accepted, of those that came."),
+    required("as_expected", Double, "Accepted rows in loads without a violation, of all accepted rows."),
+    required("assessed_at_us", BigInteger, "When it was last assessed: violations may be found later."),
+    comment="How good the data of each snapshot are, as assessed when it was created or trained on.",
 )
 
 vacuumed_snapshots = Table(

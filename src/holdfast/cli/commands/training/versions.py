@@ -1,0 +1,65 @@
+"""Show what a version was made with: versions requirements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from holdfast.cli.app import command_group
+from holdfast.cli.output import JUDGED
+from holdfast.cli.project import Run, VersionName, with_project
+from holdfast.control.training.environment import differences, installed, requirements
+from holdfast.store.durability import fsync
+from holdfast.store.files import blobs
+from holdfast.store.models import versions
+from holdfast.train.artifact import read_metadata
+
+group = command_group("versions", "Versions", "What versions were made with.")
+
+
+@group.command(name="requirements")
+@with_project
+def requirements_(
+    run: Run,
+    version: VersionName = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write to this file instead.", dir_okay=False)
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Compare with what is installed here; exit status 1 if it differs."),
+    ] = False,
+) -> None:
+    """Print the requirements file that installs the environment in which a version was trained.
+
+    Example: holdfast versions requirements v3 --out requirements-v3.txt
+    """
+    name = run.candidate(version)
+    with run.store.ledger.read() as connection:
+        row = versions.get(connection, name)
+    trained = read_metadata(blobs.get(run.store.root, row.digest)).environment
+    text = requirements(name, trained)
+    differing = differences(trained, installed(list(trained))) if check else {}
+    if check:
+        for package, (then, now) in differing.items():
+            run.out.print(f"[yellow]{escape(package)}[/] {escape(then)} -> {escape(now)}")
+        if not differing:
+            run.out.print(f"[green]ok[/] this environment is that of {name}")
+    elif out is None:
+        run.out.print(escape(text.rstrip()))
+    if out is not None:
+        fsync.replace(out, text.encode())
+        run.out.print(f"[green]ok[/] {escape(str(out))}")
+    run.out.result(
+        {
+            "version": name,
+            "environment": trained,
+            "requirements": text,
+            "differences": {package: list(pair) for package, pair in differing.items()} if check else None,
+        }
+    )
+    if differing:
+        raise typer.Exit(JUDGED)

@@ -97,6 +97,8 @@ class HealthFacts:
         The kinds of drills that passed and are no longer valid.
     missed_objective
         How the champion misses its objective, in words; empty if it does not surely miss it.
+    data_incidents
+        The open data incidents in words, by the back-out: no clean version has served since.
     """
 
     champion: str | None = None
@@ -123,6 +125,7 @@ class HealthFacts:
     unseen_slices: Sequence[str] = ()
     expired_drills: Sequence[str] = ()
     missed_objective: str = ""
+    data_incidents: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,8 @@ def _of_champion(facts: HealthFacts, champion: str) -> Iterator[Problem]:
     if facts.taint:
         text = f"{champion} serves although it is tainted: {facts.taint}"
         yield Problem("tainted_champion", champion, text, "holdfast train")
+    for backout, text in facts.data_incidents.items():
+        yield Problem("data_incident", backout, f"data incident: {text}", "holdfast train")
     if facts.missed_objective:
         command = "holdfast rollback, or holdfast train on newer rows"
         yield Problem("objective_missed", champion, _clause(facts.missed_objective), command)

@@ -252,11 +252,15 @@ _TRANSACTIONAL: Final = (RemoveRows, RecomputeOnline, SuspectLoad, TaintSnapshot
 
 @dataclass(frozen=True, slots=True)
 class BackoutPlan:
-    """All steps to back out `feed`/`batch`, in order of execution."""
+    """All steps to back out `feed`/`batch`, in order of execution.
+
+    `cost_per_prediction` is what one wrong prediction costs, as an operator stated it; None if none did.
+    """
 
     feed: str
     batch: str
     steps: tuple[Step, ...]
+    cost_per_prediction: float | None = None
 
     @property
     def transactional_steps(self) -> int:
@@ -277,7 +281,10 @@ class BackoutPlan:
 
     def to_json(self) -> str:
         """Return the plan as canonical JSON."""
-        return canonical_json({"feed": self.feed, "batch": self.batch, "steps": self.steps_as_dicts()})
+        cost = {} if self.cost_per_prediction is None else {"cost_per_prediction": self.cost_per_prediction}
+        return canonical_json(
+            {"feed": self.feed, "batch": self.batch, "steps": self.steps_as_dicts(), **cost}
+        )
 
     def steps_as_dicts(self) -> list[dict[str, Any]]:
         """Return the steps in plain JSON types, each with its name."""
@@ -288,7 +295,7 @@ class BackoutPlan:
         """Return the plan that `to_json` wrote."""
         found = json.loads(text)
         steps = tuple(msgspec.convert(each, _STEPS[each.pop("step")]) for each in found["steps"])
-        return cls(found["feed"], found["batch"], steps)
+        return cls(found["feed"], found["batch"], steps, found.get("cost_per_prediction"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +314,7 @@ class Impact:
     cost: float | None
 
 
-def total_impact(plan: BackoutPlan, *, cost_per_prediction: float | None = None) -> Impact:
+def total_impact(plan: BackoutPlan) -> Impact:
     """Return the totals of `plan` (R10).
 
     `predictions` are rows predicted by tainted versions; `predictions_at_most` bounds those of clean versions while
@@ -329,7 +336,7 @@ def total_impact(plan: BackoutPlan, *, cost_per_prediction: float | None = None)
         labels=sum(
             each.labels for step in plan.steps if isinstance(step, ListFeedback) for each in step.labels
         ),
-        cost=None if cost_per_prediction is None else tainted * cost_per_prediction,
+        cost=None if plan.cost_per_prediction is None else tainted * plan.cost_per_prediction,
     )
 
 

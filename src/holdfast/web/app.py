@@ -65,6 +65,7 @@ def build_app(
     feeds: Sequence[Feed] = (),
     label_delay: timedelta = timedelta(0),
     objective: Objective | None = None,
+    recover_within: timedelta | None = None,
     clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
 ) -> Starlette:
     """Return the page of `model` as an ASGI application.
@@ -85,10 +86,13 @@ def build_app(
         The duration from an event until its label is known.
     objective
         The declared objective; None if none is declared.
+    recover_within
+        The declared bound of a data incident; None for none.
     clock_us
         The clock, in microseconds since 1970 UTC.
     """
-    pages = _Pages(store, model, StatusReader(store, model, feeds, label_delay, objective), clock_us)
+    reader = StatusReader(store, model, feeds, label_delay, objective, recover_within)
+    pages = _Pages(store, model, reader, clock_us)
     return Starlette(
         routes=[
             Route("/", pages.full, methods=["GET"]),

@@ -30,6 +30,7 @@ def serve_page(
     feeds: Sequence[Feed] = (),
     label_delay: timedelta = timedelta(0),
     objective: Objective | None = None,
+    recover_within: timedelta | None = None,
     started: Callable[[str], None],
 ) -> None:
     """Serve the page of `model` until SIGTERM or SIGINT.
@@ -46,6 +47,8 @@ def serve_page(
         The duration from an event until its label is known.
     objective
         The declared objective; None if none is declared.
+    recover_within
+        The declared bound of a data incident; None for none.
     started
         Called with the URL once the socket listens.
 
@@ -61,6 +64,7 @@ def serve_page(
                 feeds=feeds,
                 label_delay=label_delay,
                 objective=objective,
+                recover_within=recover_within,
                 host=settings.host,
                 allowed_hosts=settings.names,
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -273,7 +274,7 @@ def test_responses_and_feedback_are_listed_by_version_and_time(case: Case) -> No
     assert next(step for step in plan.steps if isinstance(step, Retrain)) == Retrain(
         "m", ("flights",), (bad,)
     )
-    totals = total_impact(plan, cost_per_prediction=0.25)
+    totals = total_impact(replace(plan, cost_per_prediction=0.25))
     assert (totals.predictions, totals.labels, totals.versions, totals.live, totals.cost) == (
         12,
         3,

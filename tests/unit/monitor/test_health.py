@@ -11,6 +11,9 @@ GOOD = HealthFacts("v2", quality="AUC 0.741 (0.722 to 0.760) of 4,310 labelled p
 BAD = {
     "no_version": {"champion": None},
     "tainted_champion": {"taint": "its rows of day 3 were backed out"},
+    "data_incident": {
+        "data_incidents": {"backout-3": "v2 is tainted, and no clean version serves since 2 h"}
+    },
     "servers_not_as_declared": {
         "servers": Verdict.ERROR,
         "servers_explanation": "1 of 1 servers: are silent.",

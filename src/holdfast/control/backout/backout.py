@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, assert_never
 
 from polars.exceptions import PolarsError
@@ -89,7 +89,14 @@ def plan_backout(store: Store, feeds: Sequence[Feed], batch: BatchId) -> Backout
 
 
 def execute_backout(
-    store: Store, feeds: Sequence[Feed], batch: BatchId, *, reason: str, actor: str, now_us: int
+    store: Store,
+    feeds: Sequence[Feed],
+    batch: BatchId,
+    *,
+    reason: str,
+    actor: str,
+    now_us: int,
+    cost_per_prediction: float | None = None,
 ) -> BackedOut:
     """Back `batch` out with its group and everything made from it; return when all of it is done.
 
@@ -101,6 +108,9 @@ def execute_backout(
         The reason and the operator; both are kept in the ledger.
     now_us
         The current time, microseconds since 1970 UTC.
+    cost_per_prediction
+        What one wrong prediction costs; kept with the back-out, also with one that was finished before. None keeps what
+        was stated before.
 
     Idempotent, also across processes: a back-out that is under way is resumed, and the result of a finished one is
     returned. A later load of the same id is backed out after that, for its own reason.
@@ -127,8 +137,9 @@ def execute_backout(
             before = "carried_on"
             continue  # it may have removed an earlier load than the requested one
         if newest is not None and not there:
+            _keep_cost(store, newest, cost_per_prediction)
             return _outcome(store, before, newest.backout_id)
-        number = _begin(store, feeds, batch, reason, actor, now_us)
+        number = _begin(store, feeds, batch, reason, actor, now_us, cost_per_prediction)
         if number is not None:
             return _outcome(store, "backed_out", _finish(store, number, now_us))
     raise _overtaken(f"back-out of {batch}", "the back-outs that were begun are in the ledger")
@@ -154,10 +165,16 @@ def finish_interrupted(store: Store, *, now_us: int) -> list[int]:
 
 
 def _begin(
-    store: Store, feeds: Sequence[Feed], batch: BatchId, reason: str, actor: str, now_us: int
+    store: Store,
+    feeds: Sequence[Feed],
+    batch: BatchId,
+    reason: str,
+    actor: str,
+    now_us: int,
+    cost_per_prediction: float | None,
 ) -> int | None:
     """Store the plan and return the number of the back-out; None if another process has begun one."""
-    plan = plan_backout(store, feeds, batch)
+    plan = replace(plan_backout(store, feeds, batch), cost_per_prediction=cost_per_prediction)
     with store.ledger.write() as connection:
         for feed, each, _ in plan.loads:
             backouts.live(connection, [feed], each, lock=True)
@@ -168,6 +185,13 @@ def _begin(
         failpoint("backout.before_begin")
     failpoint("backout.begun")
     return number
+
+
+def _keep_cost(store: Store, row: BackoutRow, cost_per_prediction: float | None) -> None:
+    """Keep what one wrong prediction costs with a back-out that is done."""
+    if cost_per_prediction is not None and cost_per_prediction != row.plan.cost_per_prediction:
+        with store.ledger.write() as connection:
+            backouts.price(connection, row, cost_per_prediction)
 
 
 def _finish(store: Store, backout: int, now_us: int) -> int:
@@ -247,7 +271,8 @@ def _remove(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
             or any(withheld_loads.find(connection, each.feed) != each.withheld for each in recomputed)
         ):
             raise ConflictError("HF304", f"back-out of {batch} failed: the rows of its group have changed")
-        plan = make_plan(connection, store, batch, removed, recomputed, left)
+        made = make_plan(connection, store, batch, removed, recomputed, left)
+        plan = replace(made, cost_per_prediction=row.plan.cost_per_prediction)
         backouts.advance(connection, row, steps_done=plan.transactional_steps, now_us=now_us, plan=plan)
         version = backouts.remove(connection, plan.loads, reason=f"back out {batch}", now_us=now_us)
         backouts.record_loads(connection, row.backout_id, plan.loads, removed_version=version)

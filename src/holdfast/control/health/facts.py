@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Final
 
+from holdfast.control.health.data_incidents import find_incidents
 from holdfast.control.health.live_objective import ObjectiveReader
 from holdfast.control.health.servers import server_statuses
 from holdfast.control.ingest import feed_status
@@ -30,6 +31,7 @@ from holdfast.store.models import versions
 from holdfast.store.models.versions import VersionRow
 from holdfast.store.rollout import drills, evidence, rollouts, traffic_plans
 from holdfast.store.telemetry import request_counts, traffic_comparison
+from holdfast.tables.data_incident import DataIncident
 
 USE_WINDOW_US: Final = HOUR_US
 """Window of requests that are judged, microseconds: one hour."""
@@ -54,6 +56,8 @@ class FactsReader:
         The duration from an event until its label is known.
     objective
         The declared objective; None if none is declared.
+    recover_within
+        The declared bound of a data incident; None for none.
     """
 
     def __init__(
@@ -63,11 +67,15 @@ class FactsReader:
         feeds: Sequence[Feed] = (),
         label_delay: timedelta = timedelta(0),
         objective: Objective | None = None,
+        recover_within: timedelta | None = None,
     ) -> None:
         self._store = store
         self._model = model
         self._feeds = feeds
         self._objective = ObjectiveReader(objective, label_delay)
+        self._recover_within = recover_within
+        self.incidents: list[DataIncident] = []
+        """The data incidents of the model, as of the last `read`."""
         self.comparison: ObjectiveComparison | None = None
         """How the champion compares with the objective, as of the last `read`."""
 
@@ -91,6 +99,7 @@ class FactsReader:
             compared = traffic_comparison.last(connection, model)
             drilled = drills.of_model(connection, model)
             standings = [ready(drilled, kind, now_us) for kind in DrillKind]
+            self.incidents = find_incidents(connection, model, self._recover_within)
             is_current = compared is not None and compared.version == champion
             shift = compared.label if is_current and compared is not None else None
             return HealthFacts(
@@ -117,6 +126,11 @@ class FactsReader:
                 unseen_slices=[f"{each.column} = {each.value}" for each in compared.uncovered]
                 if is_current and compared is not None
                 else [],
+                data_incidents={
+                    f"backout-{each.backout_id}": each.describe(now_us)
+                    for each in self.incidents
+                    if each.is_open
+                },
                 missed_objective=f"{champion} {self.comparison}" if missed else "",
                 expired_drills=[
                     each.kind for each in standings if not each.ready and each.until_us is not None

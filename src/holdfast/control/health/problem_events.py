@@ -69,7 +69,7 @@ class ProblemEvents:
 
     Parameters
     ----------
-    feeds, label_delay, objective
+    feeds, label_delay, objective, recover_within
         As for `FactsReader`.
     """
 
@@ -78,8 +78,9 @@ class ProblemEvents:
         feeds: Sequence[Feed] = (),
         label_delay: timedelta = timedelta(0),
         objective: Objective | None = None,
+        recover_within: timedelta | None = None,
     ) -> None:
-        self._declared = feeds, label_delay, objective
+        self._declared = feeds, label_delay, objective, recover_within
         self._reader: FactsReader | None = None
         self._looked_at_us = 0
         self._sightings = Sightings({}, {})

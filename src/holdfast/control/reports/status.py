@@ -54,6 +54,7 @@ from holdfast.store.telemetry import (
     request_counts,
     traffic_comparison,
 )
+from holdfast.tables.data_incident import DataIncident
 
 QUALITY_DAYS: Final = 60
 """How many UTC days of predictions, up to today by our own clock, the quality and the coverage are of.
@@ -155,6 +156,7 @@ class Status:
     waiting_webhooks: tuple[str, ...] = ()
     failed_gates: FailedGates | None = None
     objective: ObjectiveComparison | None = None
+    data_incidents: tuple[DataIncident, ...] = ()
 
     @property
     def last_resort(self) -> VersionStatus | None:
@@ -174,10 +176,13 @@ def status(
     feeds: Sequence[Feed] = (),
     label_delay: timedelta = timedelta(0),
     objective: Objective | None = None,
+    recover_within: timedelta | None = None,
     now_us: int,
 ) -> dict[str, Any]:
     """Return the status of `model` at `now_us` as a JSON document. Parameters are those of `StatusReader`."""
-    return asdict(StatusReader(store, model, feeds, label_delay, objective).read(now_us=now_us))
+    return asdict(
+        StatusReader(store, model, feeds, label_delay, objective, recover_within).read(now_us=now_us)
+    )
 
 
 class StatusReader:
@@ -193,6 +198,8 @@ class StatusReader:
         The duration from an event until its label is known.
     objective
         The declared objective; None if none is declared.
+    recover_within
+        The declared bound of a data incident; None for none.
     """
 
     def __init__(
@@ -202,10 +209,11 @@ class StatusReader:
         feeds: Sequence[Feed] = (),
         label_delay: timedelta = timedelta(0),
         objective: Objective | None = None,
+        recover_within: timedelta | None = None,
     ) -> None:
         self._store = store
         self._model = model
-        self._facts = FactsReader(store, model, feeds, label_delay, objective)
+        self._facts = FactsReader(store, model, feeds, label_delay, objective, recover_within)
         self._label_delay_us = label_delay // timedelta(microseconds=1)
         self._computed: tuple[int, int, int] | None = None
         self._days: tuple[QualityDay, ...] = ()
@@ -224,6 +232,7 @@ class StatusReader:
             overdue_us={each.feed: each.overdue_us for each in facts.feeds if each.overdue_us is not None},
             failed_gates=facts.failed_gates,
             objective=self._facts.comparison,
+            data_incidents=tuple(self._facts.incidents),
         )
 
     def _read(self, now_us: int) -> Status:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Select, exists, func, select, update
@@ -222,6 +222,13 @@ def advance(
         )
 
 
+def price(connection: Connection, row: BackoutRow, cost_per_prediction: float) -> None:
+    """Keep what one wrong prediction costs with the plan of `row`, a back-out that is done."""
+    plan = replace(row.plan, cost_per_prediction=cost_per_prediction)
+    of = _BACKOUTS.c.backout_id == row.backout_id
+    connection.execute(update(_BACKOUTS).where(of).values(plan_json=plan.to_json()))
+
+
 def get(connection: Connection, backout: int) -> BackoutRow:
     """Return back-out number `backout`."""
     (found,) = _read(connection, select(_BACKOUTS).where(_BACKOUTS.c.backout_id == backout))
@@ -232,6 +239,18 @@ def under_way(connection: Connection) -> list[BackoutRow]:
     """Return every back-out with remaining steps, the oldest first."""
     under_way = select(_BACKOUTS).where(_BACKOUTS.c.state == BackoutState.UNDER_WAY)
     return _read(connection, under_way.order_by(_BACKOUTS.c.backout_id))
+
+
+def tainting(connection: Connection, model: str) -> list[BackoutRow]:
+    """Return every back-out that tainted a version of `model`, the oldest first."""
+    tainted, known = schema.taints, schema.versions
+    of_model = (
+        select(tainted.c.backout_id)
+        .join(known, known.c.version == tainted.c.subject)
+        .where(tainted.c.kind == "version", known.c.model == model)
+    )
+    query = select(_BACKOUTS).where(_BACKOUTS.c.backout_id.in_(of_model))
+    return _read(connection, query.order_by(_BACKOUTS.c.backout_id))
 
 
 def newest_of(connection: Connection, feed: str, batch: str) -> BackoutRow | None:

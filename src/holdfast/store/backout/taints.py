@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from holdfast.errors import RefusedError
 from holdfast.store.db import schema
@@ -41,6 +41,12 @@ def add(connection: Connection, kind: Subject, subjects: Iterable[str], *, backo
     ]
     if rows:
         connection.execute(inserting(connection, _TAINTS).on_conflict_do_nothing(), rows)
+
+
+def count(connection: Connection) -> tuple[int, int]:
+    """Return how many snapshots and versions are tainted, and the newest back-out that tainted one; changes with any."""
+    found = connection.execute(select(func.count(), func.max(_TAINTS.c.backout_id))).one()
+    return int(found[0]), int(found[1] or 0)
 
 
 def tainted(connection: Connection, kind: Subject, subject: str) -> bool:

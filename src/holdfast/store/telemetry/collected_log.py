@@ -347,6 +347,14 @@ def read_file_inputs(root: Path, file: CollectedFile) -> tuple[pl.DataFrame, Dam
         return empty, Damaged(file.path, frozenset(), str(error))
 
 
+def read_file(root: Path, file: CollectedFile, columns: Sequence[str]) -> pl.DataFrame | Damaged:
+    """Return the named columns of a file; why it cannot be read if it is damaged."""
+    try:
+        return parquet.read(root / file.path, columns).select(columns)
+    except IntegrityError as error:
+        return Damaged(file.path, frozenset(), str(error))
+
+
 def read_shadow_pairs(root: Path, located: Located) -> tuple[dict[str, ShadowPair], tuple[Damaged, ...]]:
     """Return the located rows that both sides predicted by id, and the files that cannot be read."""
     frames, damaged = _read(root, located, _PAIR_COLUMNS)

@@ -72,6 +72,12 @@ class Model:
         Webhooks that are called before a step of a rollout, or notified after it.
     drills
         The drills that the control loop runs, and how often; None leaves them to the command.
+    recover_within
+        How soon after the decision to back a batch out a clean version must serve again, such as "4h". A longer data
+        incident is an event, and in the status. None sets no bound.
+    snapshot_quality
+        The least quality, 0 to 1, of a snapshot to train on: the share of rows that came, times the share that was
+        valid, times the share in loads that met every expectation. None sets no bound.
 
     Raises
     ------
@@ -95,12 +101,16 @@ class Model:
     selection: Selection = ALL_ROWS
     hooks: tuple[Hook, ...] = ()
     drills: Drills | None = None
+    recover_within: timedelta | str | None = None
+    snapshot_quality: float | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "model")
         for part in ("feeds", "features", "aggregates", "golden", "hooks"):
             object.__setattr__(self, part, tuple(getattr(self, part)))
         object.__setattr__(self, "holdout", duration(self.holdout, "holdout"))
+        if self.recover_within is not None:
+            object.__setattr__(self, "recover_within", duration(self.recover_within, "recover_within"))
         for problem in _problems(self):
             raise InputError("HF107", f"model {self.name!r}: {problem}", state="nothing was done")
 
@@ -146,6 +156,11 @@ class Model:
         return duration(self.holdout)
 
     @property
+    def recovery_span(self) -> timedelta | None:
+        """Return `recover_within` as a `timedelta`; None without one."""
+        return None if self.recover_within is None else duration(self.recover_within)
+
+    @property
     def heuristic_features(self) -> tuple[Feature, ...]:
         """Return the features that the heuristic groups by."""
         return tuple(feature for feature in self.heuristic.by if isinstance(feature, _FEATURES))
@@ -179,6 +194,10 @@ def _problems(model: Model) -> Iterator[str]:
     yield from rollout_hooks.problems(model.hooks)
     if model.holdout_span <= timedelta(0):
         yield f"the holdout is {model.holdout_span}; it must be positive"
+    if model.snapshot_quality is not None and not 0.0 <= model.snapshot_quality <= 1.0:
+        yield f"snapshot_quality is {model.snapshot_quality}; it is a share, 0 to 1"
+    if model.recovery_span is not None and model.recovery_span <= timedelta(0):
+        yield f"recover_within is {model.recovery_span}; it must be positive"
 
 
 def _selection_problems(model: Model) -> Iterator[str]:
@@ -406,15 +425,16 @@ def _same_in_other_notation(column: Column, delivered: Column) -> bool:
     return (
         isinstance(column, (Number, Integer))
         and isinstance(delivered, (Number, Integer))
-        and column.semantic == delivered.semantic
+        and (column.semantic, column.window) == (delivered.semantic, delivered.window)
         and is_same_unit(column.unit, delivered.unit)
     )
 
 
 def _describe(column: Column) -> str:
-    """Return what two contracts must declare alike of a column: its kind, unit, zone and semantic."""
-    kind = _kind(column)
-    return kind if column.semantic is None else f"{kind}, {column.semantic}"
+    """Return what two contracts must declare alike of a column: its kind, unit, zone, semantic and window."""
+    window = getattr(column, "window", None)
+    parts = (_kind(column), column.semantic, None if window is None else f"over {window}")
+    return ", ".join(part for part in parts if part is not None)
 
 
 def _kind(column: Column) -> str:

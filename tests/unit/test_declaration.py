@@ -146,6 +146,21 @@ def test_a_boolean_of_the_feed_may_be_the_label() -> None:
         ({"features": (Passthrough("wind"), Passthrough("wind"))}, "two features are named 'wind'"),
         ({"heuristic": GroupMean(by=(Ordinal("career"),))}, "the heuristic, .* reads 'career'"),
         ({"holdout": "0h"}, "the holdout is 0:00:00"),
+        ({"recover_within": "0h"}, "recover_within is 0:00:00; it must be positive"),
+        ({"snapshot_quality": 90}, "snapshot_quality is 90; it is a share"),
+        (
+            {
+                "contract": Contract(
+                    COLUMNS[0],
+                    Number("distance", unit="mi", low=0, window="5min"),
+                    COLUMNS[2],
+                    key=("carrier", "at"),
+                    event_time="at",
+                    label=Label("late", delay="1d"),
+                )
+            },
+            "'distance' is Number in mi, over 300s in the contract and Number in mi in the feed 'flights'",
+        ),
         (
             {"rollout": Canary(slices=("carrier", "nostation"))},
             "by 'nostation', which a request does not bring; it brings carrier, distance, at",

@@ -24,6 +24,7 @@ fields      a line has another number of fields than the header: "_line|fields"
 json        a line is not a JSON object: "_line|json"
 unit        a request's tensor is in a unit that does not convert; a whole delivery is refused (HF202)
 semantic    a request's tensor declares another semantic; a whole delivery is refused (HF202)
+window      a request's tensor declares another window; a whole delivery is refused (HF202)
 =========== =========================================================================
 
 The names here declare a contract. Its check of one row is in `contract.row`; that of frames in `contract.batch`, which

@@ -47,7 +47,7 @@ def plane_of(tmp_path: Path, champion: Contract, challenger: Contract | None = N
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[DataPlane]:
     load_definitions()
-    made = plane_of(tmp_path, contract(semantic="route_length"))
+    made = plane_of(tmp_path, contract(semantic="route_length", window="5min"))
     yield made
     made.log.close()
 
@@ -74,7 +74,7 @@ def test_a_tensor_in_another_unit_is_converted_and_logged_in_the_contracts(
     plane: DataPlane, tmp_path: Path, rows: int
 ) -> None:
     assert ask(plane, [1609.344] * rows, unit="km", semantic="route_length") == "old"
-    assert ask(plane, [1000.0] * rows, unit="mi") == "old"
+    assert ask(plane, [1000.0] * rows, unit="mi", window="5min") == "old"
     assert ask(plane, [None] * rows, unit="km") == "old"
     assert logged(tmp_path) == [[1000.0] * rows, [1000.0] * rows, [None] * rows]
 
@@ -100,6 +100,13 @@ def test_the_range_is_of_the_converted_value(plane: DataPlane) -> None:
             "HF502",
             "'distance' is declared as 'postal_code'; the contract has 'route_length'",
         ),
+        (
+            {"window": "10s"},
+            "HF502",
+            "'distance' is declared over '10s'; the contract has values over '300s'",
+        ),
+        ({"window": "often"}, "HF502", "over 'often'"),
+        ({"window": 10}, "HF508", "parameter 'window'"),
         ({"unit": 7}, "HF508", "parameter 'unit' is a text of 1 to 64 characters"),
         ({"unit": ""}, "HF508", "parameter 'unit'"),
         ({"semantic": ["a"]}, "HF508", "parameter 'semantic'"),

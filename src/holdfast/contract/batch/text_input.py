@@ -79,7 +79,7 @@ def from_text(
     ------
     InputError
         HF202 if a column other than a label that comes later is missing, is not in the contract, or is not text; if its
-        unit does not convert, if it has two units, or if it has another semantic than the contract's.
+        unit does not convert, if it has two units, or if it has another semantic or window than the contract's.
 
     Examples
     --------

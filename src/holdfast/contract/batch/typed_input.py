@@ -31,7 +31,7 @@ def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS)
     Raises
     ------
     InputError
-        HF202 when a column comes in a unit that does not convert, or with another semantic than the contract's.
+        HF202 when a column comes in a unit that does not convert, or with another semantic or window than the contract's.
 
     Examples
     --------

@@ -119,6 +119,11 @@ class Difference(StrEnum):
         _EXPAND, _EXPAND, _OK, "a source that declares another meaning is now refused; check senders and callers first"
     )
     SEMANTIC_DROPPED = "meaning no longer stated", Effect(_OK, _OK, _OK, "fewer guarantees; no valid row is refused")
+    WINDOW = "window changed", Effect(_BREAK, _BREAK, _BREAK, _OTHER_MEANING, misreads=True)
+    WINDOW_STATED = "window stated", Effect(
+        _EXPAND, _EXPAND, _OK, "a source that declares another window is now refused; check senders and callers first"
+    )
+    WINDOW_DROPPED = "window no longer stated", Effect(_OK, _OK, _OK, "fewer guarantees; no valid row is refused")
     ZONE = "time zone changed", Effect(_BREAK, _BREAK, _BREAK, "the same timestamps have other hours and days in another zone")
     TYPE = "type changed", Effect(_BREAK, _BREAK, _BREAK, "values of the old type are refused", misreads=True)
     ADDED_OPTIONAL = "optional column added", Effect(

@@ -149,6 +149,12 @@ def _semantic_difference(before: str | None, after: str | None) -> Difference:
     return Difference.SEMANTIC_DROPPED if after is None else Difference.SEMANTIC
 
 
+def _window_difference(before: str | None, after: str | None) -> Difference:
+    if before is None:
+        return Difference.WINDOW_STATED
+    return Difference.WINDOW_DROPPED if after is None else Difference.WINDOW
+
+
 FactDifference: TypeAlias = Callable[[Any, Any], Difference]
 """From two unequal values of a fact to what their difference is."""
 
@@ -163,6 +169,7 @@ _FACT_DIFFERENCES: Final[Mapping[str, FactDifference]] = {
     "unit": lambda _before, _after: Difference.UNIT,
     "tz": lambda _before, _after: Difference.ZONE,
     "semantic": _semantic_difference,
+    "window": _window_difference,
     "low": _choose(lambda old, new: new is None or (old is not None and new < old), *_WIDENED),
     "high": _choose(lambda old, new: new is None or (old is not None and new > old), *_WIDENED),
     "unseen": _choose(lambda _, new: new == "other", Difference.UNSEEN_ALLOWED, Difference.UNSEEN_REFUSED),

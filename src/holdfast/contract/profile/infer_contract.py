@@ -209,6 +209,8 @@ def suggest_column(
             longest = max((len(text) for text in values.drop_nulls().cast(pl.String)), default=0)
             column, what = Text(name, max_length=max(64, 2 * longest)), f"{words:,} different texts"
     column = replace(column, missing=Keep() if missing else Reject(), semantic=facts.semantic)
+    if facts.window is not None and isinstance(column, (Number, Integer)):
+        column = replace(column, window=facts.window)
     return SuggestedColumn(column, f"{what}, {seen}{more}", unknown)
 
 

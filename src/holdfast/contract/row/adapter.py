@@ -32,7 +32,7 @@ class RowAdapter:
         self._conversions = {}
         for column in recorded.request_columns:
             if (wanted := columns.get(column.name)) is not None:
-                implied = ColumnFacts(getattr(column, "unit", None), column.semantic)
+                implied = ColumnFacts.of(column)
                 self._conversions[column.name] = wanted, column_conversion(wanted, implied)
         event = target.column(target.event_time)
         assert isinstance(event, Timestamp), "a contract's event time is a timestamp"

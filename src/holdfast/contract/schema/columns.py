@@ -55,6 +55,29 @@ def _check_column(column: Column) -> None:
     object.__setattr__(column, "missing", as_policy(column.missing))
 
 
+def _check_window(column: Number | Integer) -> None:
+    """Write the window in one form, so that "5min" and "300s" are one window, and one hash."""
+    if column.window is None:
+        return
+    try:
+        span = duration(column.window, "window")
+    except InputError as error:
+        raise _column_error(column.name, error.what) from error
+    if span <= timedelta(0):
+        raise _column_error(column.name, f"the window must be positive, not {column.window!r}")
+    object.__setattr__(column, "window", window_text(span))
+
+
+def window_text(span: timedelta) -> str:
+    """Return the one form of a window.
+
+    >>> window_text(timedelta(minutes=5)), window_text(timedelta(milliseconds=250))
+    ('300s', '250ms')
+    """
+    milliseconds = span / timedelta(milliseconds=1)
+    return f"{milliseconds:.0f}ms" if milliseconds % 1000 else f"{milliseconds / 1000:.0f}s"
+
+
 def _check_not_replaced(column: Timestamp | Label) -> None:
     if not isinstance(column.missing, (Reject, Keep)):
         kind = type(column).__name__.lower()
@@ -77,6 +100,9 @@ class Number:
     semantic
         The meaning of the values, in a word that producer and consumer share: "postal_code", "price". It is
         compared with the metadata of sources and callers, so a zip code renamed to cost is refused.
+    window
+        How much time one value is computed over, such as "5min", where senders or callers aggregate; None if it is
+        of one timestamp, or unknown. It is compared like the semantic: a mean over 10 seconds is not one over 5 minutes.
     """
 
     name: str
@@ -85,10 +111,12 @@ class Number:
     high: float | None = None
     missing: Missing | str = REJECT
     semantic: str | None = None
+    window: str | None = None
 
     def __post_init__(self) -> None:
         _check_column(self)
         _check_unit(self.name, self.unit)
+        _check_window(self)
         for end in ("low", "high"):
             object.__setattr__(self, end, self._finite(getattr(self, end)))
         _check_bounds(self.name, self.low, self.high)
@@ -116,7 +144,7 @@ class Integer:
 
     A model computes in float32: training refuses whole numbers above 2**24 that a feature would merge.
 
-    `unit`, `low`, `high`, `missing` and `semantic` are as in `Number`.
+    `unit`, `low`, `high`, `missing`, `semantic` and `window` are as in `Number`.
     """
 
     name: str
@@ -125,10 +153,12 @@ class Integer:
     high: int | None = None
     missing: Missing | str = REJECT
     semantic: str | None = None
+    window: str | None = None
 
     def __post_init__(self) -> None:
         _check_column(self)
         _check_unit(self.name, self.unit)
+        _check_window(self)
         for end in (self.low, self.high):
             if end is not None and not self._exact(end):
                 raise _column_error(self.name, f"{end!r} is not a whole number of at most 2**53")

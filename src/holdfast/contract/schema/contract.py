@@ -262,6 +262,8 @@ def _column_json(column: Column) -> dict[str, object]:
         fact = getattr(column, field.name)
         if fact is None and isinstance(column, Timestamp) and field.name in ("low", "high"):
             continue  # written only where declared: contracts of before have no such bound, and keep their hash
+        if field.name == "window" and fact is None:
+            continue  # contracts from before there were windows keep their hash
         if field.name == "missing":
             fact = policy_json(as_policy(fact))
         elif isinstance(fact, timedelta):

@@ -2,7 +2,7 @@
 
 Most sources declare nothing, and the contract applies. A declared unit is converted or refused: a column in
 kilometres becomes miles, a column in dollars does not. A declared semantic must match: a postal code is no price
-(R20, R21).
+(R20, R21). So must a declared window: a mean over 10 seconds is no mean over 5 minutes (R44).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from holdfast.contract.schema.columns import Column, Integer, Number
 from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.units import SAME, Conversion, find_conversion
 from holdfast.errors import InputError
+from holdfast.records import duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,23 @@ class ColumnFacts:
         The unit of its numbers.
     semantic
         The meaning of its values, in the vocabulary of a column's `semantic`.
+    window
+        How much time each value is computed over, such as "5min".
     """
 
     unit: str | None = None
     semantic: str | None = None
+    window: str | None = None
+
+    @classmethod
+    def of(cls, column: Column) -> ColumnFacts:
+        """Return what `column` itself declares."""
+        return cls(getattr(column, "unit", None), column.semantic, getattr(column, "window", None))
+
+    def stated(self) -> dict[str, str]:
+        """Return what is declared, by name."""
+        pairs = (("unit", self.unit), ("semantic", self.semantic), ("window", self.window))
+        return {name: text for name, text in pairs if text is not None}
 
 
 Facts: TypeAlias = Mapping[str, ColumnFacts]
@@ -42,35 +56,28 @@ NO_FACTS: Final[Facts] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class ColumnMismatch:
-    """The reason why a column cannot be read: "<column>|unit" or "<column>|semantic", and a description."""
+    """Why a column cannot be read: "<column>|unit", "<column>|semantic" or "<column>|window", and a description."""
 
     reason: str
     what: str
 
 
 def column_metadata(contract: Contract) -> dict[str, dict[str, str]]:
-    """Return the units and meanings that `contract` states, by column, under the keys that are read from a source.
+    """Return the units, meanings and windows that `contract` states, by column, under the keys that are read from a source.
 
     >>> from holdfast.contract import Number, Timestamp
     >>> columns = Timestamp("at", tz="UTC"), Number("speed", unit="m/s", low=0, high=90)
     >>> column_metadata(Contract(*columns, key="at", event_time="at"))
     {'speed': {'unit': 'm/s'}}
     """
-    stated = {
-        column.name: {"unit": getattr(column, "unit", None), "semantic": column.semantic}
-        for column in contract.columns
-    }
-    found = {
-        name: {key: str(value) for key, value in each.items() if value is not None}
-        for name, each in stated.items()
-    }
-    return {name: each for name, each in found.items() if each}
+    stated = {column.name: ColumnFacts.of(column).stated() for column in contract.columns}
+    return {name: facts for name, facts in stated.items() if facts}
 
 
 def column_conversion(column: Column, facts: ColumnFacts) -> Conversion | ColumnMismatch | None:
     """Return the conversion that values of `column` need; None if they need none.
 
-    A fact is compared with what the contract states; without a semantic in the contract, any is accepted.
+    A fact is compared with what the contract states; without a semantic or a window in the contract, any is accepted.
 
     >>> column_conversion(Number("distance", unit="mi"), ColumnFacts(unit="km")).apply(1.609344)
     1.0
@@ -81,6 +88,10 @@ def column_conversion(column: Column, facts: ColumnFacts) -> Conversion | Column
     if facts.semantic is not None and column.semantic not in (None, facts.semantic):
         what = f"as {facts.semantic!r}; the contract has {column.semantic!r}"
         return ColumnMismatch(f"{name}|semantic", f"column {name!r} is declared {what}")
+    window = getattr(column, "window", None)
+    if facts.window is not None and window is not None and not _is_same_window(facts.window, window):
+        what = f"over {facts.window!r}; the contract has values over {window!r}"
+        return ColumnMismatch(f"{name}|window", f"column {name!r} is declared {what}")
     if facts.unit is None:
         return None
     what = f"column {name!r} is declared in {facts.unit!r}"
@@ -92,6 +103,13 @@ def column_conversion(column: Column, facts: ColumnFacts) -> Conversion | Column
         why = f"{what}, which does not convert to the contract's {column.unit!r}"
         return ColumnMismatch(f"{name}|unit", why)
     return None if found == SAME else found
+
+
+def _is_same_window(declared: str, window: str) -> bool:
+    try:
+        return duration(declared) == duration(window)
+    except InputError:
+        return False
 
 
 def column_conversions(contract: Contract, facts: Facts) -> dict[str, Conversion]:

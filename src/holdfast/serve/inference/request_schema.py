@@ -212,7 +212,7 @@ def convert_units(
     Raises
     ------
     RequestError
-        HF502 when a column cannot be converted, or is something else by its semantic.
+        HF502 when a column cannot be converted, or is something else by its semantic or window.
     UnavailableError
         HF503 while the definitions of units are read, which takes a second once per process, in a thread.
     """

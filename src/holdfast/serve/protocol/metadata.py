@@ -36,7 +36,7 @@ def input_spec(column: Column) -> InputSpec:
     >>> input_spec(Category("carrier")).datatypes
     ('BYTES',)
     """
-    facts = ColumnFacts(getattr(column, "unit", None), column.semantic)
+    facts = ColumnFacts.of(column)
     return InputSpec(column.name, _datatypes(column), facts, describe(column))
 
 

@@ -28,6 +28,7 @@ _YEAR_US: Final = 365 * 86_400_000_000
 """A number this close to 1970 is hardly in microseconds: in seconds or milliseconds it is a time of our days."""
 _MOST_SECONDS: Final = 100_000_000_000
 _WORD_CHARACTERS: Final = 64
+_STATED: Final = ("unit", "semantic", "window")
 _NOT_OFFERED: Final = ("classification", "shared_memory_region")
 """Parameters of an output that ask for another response. Without them its reader would read something else."""
 
@@ -64,7 +65,7 @@ class InferRequest:
     columns: dict[str, list[Any]]
     binary_output: bool
     facts: dict[str, ColumnFacts] | None = None
-    """Facts that the tensors state in their parameters "unit" and "semantic"; None if none does."""
+    """Facts that the tensors state in their parameters "unit", "semantic" and "window"; None if none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,10 +312,10 @@ def _facts(name: str, parameters: dict[str, Any]) -> ColumnFacts | None:
         raise RequestError(
             "HF508", f"input {name!r}: content_type base64 is not offered; send the text itself"
         )
-    stated = (parameters.get("unit"), parameters.get("semantic"))
-    if stated == (None, None):
+    stated = tuple(map(parameters.get, _STATED))
+    if stated == (None,) * len(_STATED):
         return None
-    for what, word in zip(("unit", "semantic"), stated, strict=True):
+    for what, word in zip(_STATED, stated, strict=True):
         if word is not None and not (isinstance(word, str) and 0 < len(word) <= _WORD_CHARACTERS):
             raise RequestError(
                 "HF508", f"input {name!r}: parameter {what!r} is a text of 1 to {_WORD_CHARACTERS} characters"

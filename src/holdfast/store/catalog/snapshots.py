@@ -256,7 +256,7 @@ def write_manifest(root: Path, connection: Connection, snapshot: Snapshot) -> No
     """Write the manifest of `snapshot`; it is durable on return. Equal snapshots give equal manifests."""
     fsync.make_directory(root / SNAPSHOTS_DIRECTORY)
     content = asdict(snapshot) | {
-        "loads": [[*load, version] for load, version in _loads_of(connection, snapshot)]
+        "loads": [[*load, version] for load, version in loads_of(connection, snapshot)]
     }
     fsync.replace(manifest_path(root, snapshot.snapshot), records.checked_json(content))
 
@@ -281,7 +281,8 @@ def manifests_on_disk(root: Path) -> list[Path]:
     return fsync.files_in(root / SNAPSHOTS_DIRECTORY)
 
 
-def _loads_of(connection: Connection, snapshot: Snapshot) -> list[tuple[LoadKey, int]]:
+def loads_of(connection: Connection, snapshot: Snapshot) -> list[tuple[LoadKey, int]]:
+    """Return the loads of the tables of `snapshot`, incomplete ones among them, and the table version of each."""
     version = snapshot.table_version
     removed_later = exists().where(
         same_load(_BACKOUT_BATCHES, _BATCHES), _BACKOUT_BATCHES.c.removed_version > version

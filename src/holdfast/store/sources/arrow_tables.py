@@ -33,17 +33,15 @@ _PLAIN: Final = _WORDS | {
 
 
 def facts_of(schema: pa.Schema) -> dict[str, ColumnFacts]:
-    """Return the metadata "unit" and "semantic" of each field that has one, decoded as UTF-8."""
+    """Return the metadata "unit", "semantic" and "window" of each field that has one, decoded as UTF-8."""
     found = {}
     for field in schema:
-        metadata = {
-            key: (field.metadata or {}).get(key, b"").decode("utf-8", "replace")
-            for key in (b"unit", b"semantic")
+        stated = {
+            key: (field.metadata or {}).get(key.encode(), b"").decode("utf-8", "replace")
+            for key in ("unit", "semantic", "window")
         }
-        if any(metadata.values()):
-            found[field.name] = ColumnFacts(
-                unit=metadata[b"unit"] or None, semantic=metadata[b"semantic"] or None
-            )
+        if any(stated.values()):
+            found[field.name] = ColumnFacts(**{key: text or None for key, text in stated.items()})
     return found
 
 

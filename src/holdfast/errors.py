@@ -65,6 +65,7 @@ CODES: Final[dict[str, str]] = {
     "HF408": "The rows lack a column that the features read, or have it in another type.",
     "HF409": "A change is committed, but servers did not follow it in time.",
     "HF410": "There is nothing to do: no row is in the state that the operation needs.",
+    "HF411": "The data of a snapshot are of lower quality than the model declares.",
     # 5xx: serving
     "HF501": "An HTTP request is malformed, too large or too slow.",
     "HF502": "A request breaks the model's contract.",

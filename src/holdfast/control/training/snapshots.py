@@ -7,16 +7,18 @@ from typing import Any
 
 from holdfast.control.training.examples import choose, read_examples, split_days
 from holdfast.declaration import Model
+from holdfast.errors import RefusedError
 from holdfast.monitor.traffic_record import TrafficComparison
 from holdfast.store import Store
 from holdfast.store.catalog import selections, snapshots
 from holdfast.store.catalog.selections import KeptSelection
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.feeds import batch_profiles
+from holdfast.store.feeds import batch_profiles, snapshot_quality
 from holdfast.store.telemetry import traffic_comparison
 from holdfast.tables import Snapshot
 from holdfast.tables.row_selection import SelectedRows
 from holdfast.tables.snapshot_diff import TableChange, compare_tables
+from holdfast.tables.snapshot_quality import SnapshotQuality, assess_quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,31 @@ def preview(store: Store, model: Model, snapshot: Snapshot, *, seed: int = 0) ->
             connection, snapshot.snapshot, model.selection, seed, chosen, found=split.train.height
         )
     return Preview(snapshot, split.train.height, split.holdout.height, chosen)
+
+
+def assess(store: Store, snapshot: str, *, now_us: int) -> SnapshotQuality:
+    """Return how good the data of `snapshot` are now, and keep it."""
+    with store.ledger.write() as connection:
+        found = assess_quality(snapshot_quality.loads_of(connection, snapshots.get(connection, snapshot)))
+        snapshot_quality.put(connection, snapshot, found, now_us=now_us)
+    return found
+
+
+def kept_quality(connection: Transaction, snapshot: str) -> SnapshotQuality | None:
+    """Return how good the data of `snapshot` were when it was last assessed; None if it never was."""
+    return snapshot_quality.find(connection, snapshot)
+
+
+def refuse_poor(store: Store, snapshot: str, at_least: float | None, *, now_us: int) -> None:
+    """Assess `snapshot`, and raise `RefusedError` HF411 if its quality is below `at_least` (R38)."""
+    found = assess(store, snapshot, now_us=now_us)
+    if at_least is not None and found.score < at_least:
+        raise RefusedError(
+            "HF411",
+            f"snapshot {snapshot} has {found.describe()}; the model needs {100 * at_least:.1f} %",
+            state="nothing was trained",
+            next_command="holdfast feeds, which lists the violations, or a lower snapshot_quality in the model file",
+        )
 
 
 def show(connection: Transaction, name: str) -> tuple[Snapshot, list[KeptSelection]]:

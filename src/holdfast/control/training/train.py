@@ -6,11 +6,9 @@ gives the same version, never a second one.
 
 from __future__ import annotations
 
-import platform
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +19,9 @@ import polars as pl
 
 from holdfast.control.ingest import contract_changes
 from holdfast.control.ingest.online_features import backfill
+from holdfast.control.training.environment import environment
 from holdfast.control.training.examples import choose, read_examples, split_days
+from holdfast.control.training.snapshots import refuse_poor
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.features import Feature, aggregates_to_json, tensors_from_frame
@@ -42,16 +42,6 @@ from holdfast.train.artifact import Role, VersionMetadata, pack_version
 from holdfast.train.conversion_check import TOLERANCE, predict, run_rows
 
 STEPS: Final = 5
-_TRAINING_PACKAGES: Final = (
-    "holdfast",
-    "lightgbm",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "polars",
-    "scikit-learn",
-    "spox",
-)
 _COMPARED_ROWS: Final = 4_096
 
 
@@ -122,8 +112,9 @@ def train(
     InputError
         HF401 if the snapshot has too few rows, also for a quota. Nothing is registered after any error.
     RefusedError
-        HF405 or HF407 if the selection refuses the rows, HF402 if a learner fails, HF208 if the snapshot has a suspect
-        batch, HF406 if it is tainted, HF210 if a declared contract would misread loaded rows.
+        HF405 or HF407 if the selection refuses the rows, HF411 if the snapshot's quality is below the declared one, HF402
+        if a learner fails, HF208 if the snapshot has a suspect batch, HF406 if it is tainted, HF210 if a declared contract
+        would misread loaded rows.
     NotFoundError
         HF303 if there is no such snapshot.
     """
@@ -132,6 +123,7 @@ def train(
     with store.ledger.read() as connection:
         taints.refuse(connection, "snapshot", snapshot)
     refuse_suspects(store, snapshot)
+    refuse_poor(store, snapshot, model.snapshot_quality, now_us=now_us)
     with store.ledger.read() as connection:
         for feed in model.feeds:
             contract_changes.refuse_misreading(connection, feed, state="nothing was trained")
@@ -187,17 +179,6 @@ def refuse_suspects(store: Store, snapshot: str) -> None:
     )
 
 
-def environment() -> dict[str, str]:
-    """Return the versions of Python and of the packages that train, and the machine's architecture (R67)."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in _TRAINING_PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
-
-
 def _make(
     recipe: _Recipe, features: Sequence[Feature], learner: Learner, role: Role
 ) -> tuple[bytes, VersionMetadata]:
@@ -225,7 +206,7 @@ def _make(
         learner=learner.name,
         parameters=learner.parameters,
         seed=recipe.seed,
-        environment=environment(),
+        environment=environment(model.learner, model.heuristic),
         rows=rows.height,
         trained_before_us=recipe.split.split_at_us,
         selection_json=model.selection.to_json(),

@@ -50,8 +50,10 @@ class CompatibilityResult:
 def here(build: str) -> Runtime:
     """Return the runtime of this process; `build` is the deployer's own name for it, such as that of an image."""
     facts = {name: _release(name) for name in MADE_OF}
+    libc = " ".join(platform.libc_ver()).strip()
     return Runtime(
-        facts | {"python": platform.python_version(), "machine": platform.machine(), "build": build}
+        facts
+        | {"python": platform.python_version(), "machine": platform.machine(), "libc": libc, "build": build}
     )
 
 

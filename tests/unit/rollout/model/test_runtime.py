@@ -31,6 +31,6 @@ def test_responses_that_are_fewer_or_no_numbers_are_infinitely_far_away() -> Non
 
 def test_this_process_reports_its_releases_and_its_builds_name() -> None:
     found = runtimes.here("blue")
-    assert {*runtimes.MADE_OF, "python", "machine", "build"} == set(found.facts)
+    assert {*runtimes.MADE_OF, "python", "machine", "libc", "build"} == set(found.facts)
     assert found.facts["build"] == "blue"
     assert found.difference(runtimes.here("green")) == "build blue -> green"

@@ -24,13 +24,14 @@ from holdfast.control.executors.executor import Executor
 from holdfast.control.ingest import online_features
 from holdfast.control.ingest.admit import AdmittedBatch, admit
 from holdfast.control.ingest.commit import commit
+from holdfast.control.ingest.failed_loads import note_of, report_interrupted, reported
 from holdfast.control.ingest.outcome import LoadResult, RefusalError, Retry, RetryReason, recorded
 from holdfast.control.ingest.stage import StagedBatch, stage
 from holdfast.control.ingest.validate import DeliverySpec, ValidatedBatch, read, validate
 from holdfast.errors import ConflictError, InputError, RefusedError, UnavailableError
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Feed
-from holdfast.records import Progress
+from holdfast.records import BatchId, Progress
 from holdfast.store import Store
 from holdfast.store.db.ledger import Ledger
 from holdfast.store.durability.failpoints import failpoint
@@ -92,14 +93,16 @@ def ingest(
     failpoint("ingest.begun")
     report = progress or (lambda _done, _of: None)
     spec = DeliverySpec(batch, source, rows_expected)
-    staging.sweep_dead_attempts(store)
+    report_interrupted(store, now_us=now_us)
     report(1, 4)
-    with recorded(store, now_us):
+    note = note_of(feed, batch, now_us)
+    with recorded(store, now_us), reported(store, BatchId(feed.name, batch), lambda: now_us):
         found = validate(store, feed, read(feed, spec))
         report(2, 4)
         sweeps = 0
         while isinstance(found, ValidatedBatch):
-            with staging.staged(store.root, next(attempts) if attempts else uuid.uuid4().hex) as place:
+            attempt = next(attempts) if attempts else uuid.uuid4().hex
+            with staging.staged(store.root, attempt, note=note) as place:
                 staged = stage(place, found, feed)
                 report(3, 4)
                 try:
@@ -200,7 +203,8 @@ def ingest_many(
     Yields each result as soon as the batch is durable. Raises what `ingest` would raise, in the place of the delivery;
     those before it are loaded, those after it are not.
     """
-    staging.sweep_dead_attempts(store)
+    begun_at_us = clock_us()
+    report_interrupted(store, now_us=begun_at_us)
     ledger_url = store.ledger.engine.url.render_as_string(hide_password=False)
     ahead = deque[tuple[_Task, ExitStack]]()
 
@@ -209,16 +213,21 @@ def ingest_many(
             attempt = next(attempts) if attempts else uuid.uuid4().hex
             # The driver holds the lock of the attempt until its files are published, however many workers die of it.
             held = ExitStack()
-            held.enter_context(staging.staged(store.root, attempt))
+            note = note_of(feed, spec.batch, begun_at_us)
+            held.enter_context(staging.staged(store.root, attempt, note=note))
             ahead.append((_Task(store.root, ledger_url, feed, spec, attempt), held))
             yield ahead[-1][0]
 
     with ExitStack() as ending:
         ending.callback(_abandon, ahead)
-        for prepared in ending.enter_context(closing(executor.map(_prepare_task, tasks()))):
+        results = ending.enter_context(closing(executor.map(_prepare_task, tasks())))
+        for number in range(len(deliveries)):
+            identity = BatchId(feed.name, deliveries[number].batch)
+            with reported(store, identity, clock_us):
+                prepared = next(results)
             task, held = ahead.popleft()
             now_us = clock_us()
-            with recorded(store, now_us), held:
+            with recorded(store, now_us), reported(store, identity, clock_us), held:
                 result = _publish_prepared(store, task, prepared, aggregates, now_us)
             if result is None:
                 spec, now_us = task.spec, clock_us()

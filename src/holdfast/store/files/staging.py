@@ -13,8 +13,8 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -145,8 +145,16 @@ class Stage:
             self._written.remove(path)
 
 
+@dataclass(frozen=True, slots=True)
+class DeadAttempt:
+    """An attempt whose process was killed, and the note that it had left: what it was for."""
+
+    attempt: str
+    note: str
+
+
 @contextmanager
-def staged(root: Path, attempt: str | None = None) -> Iterator[Stage]:
+def staged(root: Path, attempt: str | None = None, *, note: str = "") -> Iterator[Stage]:
     """Yield a stage; publish inside the block.
 
     A sweep leaves its files alone until the block ends; then unpublished files are orphans.
@@ -154,6 +162,7 @@ def staged(root: Path, attempt: str | None = None) -> Iterator[Stage]:
     `attempt` is an id that the store has not seen, None for a random one. If the block ends with an error, the marker
     stays, as it does when a loader is killed: the next sweep asks the ledger whether the attempt was published. So a
     complete load without a marker that the ledger does not name is one whose transaction the ledger lost.
+    `note` is found by `dead_attempts` if the process is killed in the block, and not if the block ends with an error.
     """
     attempt = attempt or uuid.uuid4().hex
     marker = root / ATTEMPTS_DIRECTORY / attempt
@@ -162,8 +171,14 @@ def staged(root: Path, attempt: str | None = None) -> Iterator[Stage]:
         lock = file_locks.create_locked(marker)
     try:
         with _raise_if_full():
+            if note:
+                fsync.write_all(lock, note.encode())
             yield Stage(root, attempt)
         marker.unlink(missing_ok=True)
+    except Exception:
+        with suppress(OSError):
+            os.ftruncate(lock, 0)
+        raise
     finally:
         os.close(lock)
 
@@ -202,6 +217,17 @@ def all_exist(root: Path, facts: Sequence[FileFacts]) -> bool:
         if found != fact.bytes:
             raise IntegrityError("HF301", f"file {path.name} has {found} bytes, {fact.bytes} were written")
     return True
+
+
+def dead_attempts(root: Path) -> list[DeadAttempt]:
+    """Return the attempts that were killed and had left a note; a sweep removes them."""
+    found: list[DeadAttempt] = []
+    for marker in files_in(root / ATTEMPTS_DIRECTORY):
+        with suppress(FileNotFoundError), file_locks.seized(marker) as dead:
+            note = marker.read_bytes().decode(errors="replace") if dead else ""
+            if note:
+                found.append(DeadAttempt(marker.name, note))
+    return found
 
 
 def sweep_dead_attempts(store: Store) -> list[str]:

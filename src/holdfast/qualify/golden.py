@@ -10,7 +10,7 @@ from typing import Final
 from holdfast.errors import InputError
 from holdfast.qualify.load_test import LoadReport
 from holdfast.qualify.result import GateResult
-from holdfast.records import Verdict
+from holdfast.records import Verdict, sha256_hex
 
 GATE: Final = "golden"
 
@@ -62,6 +62,17 @@ class GoldenQuery:
         return self.value - self.tolerance, self.value + self.tolerance
 
 
+def set_id(queries: Sequence[GoldenQuery]) -> str:
+    """Return the version of a set of golden queries: g- and 12 digits of the digest of its rows, bounds and owners.
+
+    >>> one = GoldenQuery("far", {"km": 900.0}, between=(0.5, 1.0))
+    >>> set_id([one]) == set_id([GoldenQuery("far", {"km": 900.0}, value=0.75, tolerance=0.25)]), set_id([one]) == set_id([])
+    (True, False)
+    """
+    parts = [(each.name, sorted(each.row.items()), each.bounds, each.owner) for each in queries]
+    return f"g-{sha256_hex(repr(parts))[:12]}"
+
+
 def check_golden(report: LoadReport, queries: Sequence[GoldenQuery]) -> GateResult:
     """Pass if every golden query was predicted within its bounds; `observed` is the number of wrong predictions."""
     if not report.loaded:
@@ -73,7 +84,9 @@ def check_golden(report: LoadReport, queries: Sequence[GoldenQuery]) -> GateResu
     return GateResult(
         GATE,
         Verdict.FAIL if wrong else Verdict.PASS,
-        "; ".join(wrong) or f"all {len(queries)} golden queries are within their bounds",
+        f"of the set {set_id(queries)}: {'; '.join(wrong)}"
+        if wrong
+        else f"all {len(queries)} golden queries of the set {set_id(queries)} are within their bounds",
         observed=float(len(wrong)),
         bound=0.0,
     )

@@ -94,7 +94,7 @@ def select_rows(
     if kept.is_empty():
         raise InputError("HF401", "the selection leaves no row to train on", state="nothing was trained")
     warnings = [line for quota in selection.quotas for line in _missed_quotas(quota, kept, columns)]
-    single = (cap.columns[0] for cap in selection.caps if len(cap.columns) == 1)
+    single = (cap.columns[0] for cap in selection.caps if len(cap.columns) == 1 and not cap.every_us)
     counted = dict.fromkeys((*slices, *(quota.column for quota in selection.quotas), *single))
     return SelectedRows(
         kept,
@@ -178,16 +178,26 @@ def _sample_and_cap(
         for cap in selection.caps:
             most = cap.at_most if isinstance(cap.at_most, int) else _most_of_share(cap, ranked)
             # Equal hashes are as good as impossible; should two be equal, the earlier row comes first.
-            fewer = ranked.filter(pl.col("_rank").rank("ordinal").over(list(cap.columns)) <= most)
+            fewer = ranked.filter(pl.col("_rank").rank("ordinal").over(_groups(cap, ranked)) <= most)
             name = f"cap:{'+'.join(cap.columns)}"
             counts[name] = counts.get(name, 0) + ranked.height - fewer.height
             ranked = fewer
     return ranked.drop("_rank")
 
 
+def _groups(cap: Cap, frame: pl.DataFrame) -> list[pl.Expr]:
+    """Return the expressions whose values together make a group of rows of `frame` for `cap`."""
+    return [
+        pl.col(name).dt.truncate(f"{cap.every_us}us")
+        if cap.every_us and isinstance(frame.schema[name], pl.Datetime)
+        else pl.col(name)
+        for name in cap.columns
+    ]
+
+
 def _most_of_share(cap: Cap, rows: pl.DataFrame) -> int:
     """Return the largest number of rows of each value with which none has more than the share of all rows that are left."""
-    counts = rows.group_by(list(cap.columns)).len()["len"].to_list()
+    counts = rows.group_by(_groups(cap, rows)).len()["len"].to_list()
 
     def holds(most: int) -> bool:
         left: int = sum(min(count, most) for count in counts)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final, Literal
 
-from holdfast.contract.schema.columns import Column, Number
+from holdfast.contract.schema.columns import Column, Number, Timestamp
 from holdfast.contract.schema.expressions import Rule
 from holdfast.contract.schema.rule_types import check_rule
 from holdfast.errors import InputError
-from holdfast.records import canonical_json, check_name, sha256_hex
+from holdfast.records import canonical_json, check_name, duration, sha256_hex
 
 _Otherwise = Literal["refuse", "warn"]
 
@@ -49,12 +50,20 @@ class Cap:
     `at_most` is a number of rows (int, at least 1), or a share of the rows that are left after the cap (float, above 0
     and below 1). A share that no number of rows can hold, as 0.3 of two values, refuses the training (HF401). The hash
     of their key and the seed decide which rows are kept.
+
+    With `every`, such as "1h", a timestamp among the columns counts by the span that it lies in, in the column's time zone:
+    `Cap("at", 500, every="1h")` keeps one hour, such as that of a match, from filling the training.
     """
 
     columns: tuple[str, ...] | str
     at_most: int | float
+    every: timedelta | str | None = None
 
     def __post_init__(self) -> None:
+        if self.every is not None:
+            object.__setattr__(self, "every", duration(self.every, "every"))
+            if self.every_us <= 0:
+                raise _declaration_error(f"Cap({self.columns!r}): every must be positive, not {self.every}")
         names = [self.columns] if isinstance(self.columns, str) else self.columns
         object.__setattr__(self, "columns", tuple(check_name(name, "column") for name in names))
         as_rows = isinstance(self.at_most, int) and not isinstance(self.at_most, bool) and self.at_most >= 1
@@ -63,6 +72,11 @@ class Cap:
             raise _declaration_error(
                 f"Cap({self.columns!r}): at_most is {self.at_most!r}; give rows (1, 2, ...) or a share between 0 and 1"
             )
+
+    @property
+    def every_us(self) -> int:
+        """Return `every` in microseconds; 0 without it."""
+        return 0 if self.every is None else duration(self.every) // timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +201,11 @@ class Selection:
                 )
         for rule in (*self.filters, *self.forbidden):
             check_rule(rule, columns)
+        for cap in self.caps:
+            if cap.every_us and not any(isinstance(columns[name], Timestamp) for name in cap.columns):
+                raise _declaration_error(
+                    f"Cap({cap.columns!r}): every is of a timestamp, and none is among its columns"
+                )
         for name in self._by():
             if isinstance(columns[name], Number):
                 raise _declaration_error(
@@ -206,7 +225,10 @@ class Selection:
             "forbidden": [rule.to_json() for rule in self.forbidden],
             "discard": [[part.at_most, part.at_least_rows, part.by] for part in self.discard],
             "sample": None if self.sample is None else self.sample.share,
-            "caps": [[list(cap.columns), cap.at_most] for cap in self.caps],
+            "caps": [
+                [list(cap.columns), cap.at_most, *([cap.every_us] if cap.every_us else [])]
+                for cap in self.caps
+            ],
             "quotas": [[part.column, part.at_least, part.otherwise] for part in self.quotas],
             "weights": [
                 [

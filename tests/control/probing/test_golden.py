@@ -58,8 +58,9 @@ def test_they_are_requested_after_each_plan_and_every_hour(
     world.promote(world.add_version())  # a deployment
     (event,) = after(1)
     assert event.startswith(
-        f"{world.plan().champion} on srv under plan {world.plan().plan_id}: 'far' got 0.9000"
+        f"{world.plan().champion} on srv under plan {world.plan().plan_id}, golden set g-"
     )
+    assert "'far' got 0.9000" in event
     assert after(EVERY_US) == [event]
     world.rollback()
     world.probe()

@@ -31,6 +31,7 @@ from holdfast.qualify import (
     endpoint_signature,
     pass_first_version,
 )
+from holdfast.qualify.golden import set_id
 from holdfast.records import Verdict
 from holdfast.stats import auc_interval, mean_interval
 
@@ -166,6 +167,16 @@ def test_signature_of_a_fitting_file_and_of_one_that_was_not_opened() -> None:
     endpoint = endpoint_signature(CONTRACT, [])
     assert check_signature(GOOD, endpoint).verdict is Verdict.PASS
     assert check_signature(DIED, endpoint).verdict is Verdict.INCONCLUSIVE
+
+
+def test_the_golden_gate_names_the_version_of_its_set() -> None:
+    """R83: another row, bound or owner is another set; the result is kept with the version."""
+    one = GoldenQuery("low", {"km": 1.0}, between=(0.1, 0.3), owner="ann")
+    others = [replace(one, row={"km": 2.0}), replace(one, between=(0.1, 0.4)), replace(one, owner="bob")]
+    assert len({set_id([each]) for each in (one, *others)}) == 4
+    for responses in ((0.2,), (0.9,)):
+        result = check_golden(replace(GOOD, golden=responses), [one])
+        assert set_id([one]) in result.explanation
 
 
 def test_golden_bounds_are_inclusive_and_nan_is_wrong() -> None:

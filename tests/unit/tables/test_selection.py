@@ -209,11 +209,46 @@ def test_a_selection_that_leaves_nothing_is_refused():
         chosen(Selection(weights=(Weights("site", {"elsewhere": 1.0}, default=0.0),)))
 
 
+def test_a_cap_of_a_span_keeps_no_hour_from_being_full() -> None:
+    """R31: 940 of 1,000 rows are of one hour, that of the match; no column names it."""
+    start = datetime(2013, 1, 1, tzinfo=UTC)
+    times = [
+        start + timedelta(seconds=n) if n < 940 else start + timedelta(hours=n - 939) for n in range(1000)
+    ]
+    frame = rows().with_columns(pl.Series("at", times, dtype=rows().schema["at"]))
+    found = chosen(Selection(caps=(Cap("at", 100, every="1h"),)), frame)
+    assert found.frame.height == 160
+    assert found.counts == {"cap:at": 840}
+    again = chosen(
+        Selection(caps=(Cap("at", 100, every="1h"),)), frame.sample(fraction=1, shuffle=True, seed=1)
+    )
+    assert sorted(again.frame["id"]) == sorted(found.frame["id"])
+    by_site = chosen(Selection(caps=(Cap(("site", "at"), 100, every="60min"),)), frame)
+    assert by_site.frame.height == 260
+
+
+def test_a_span_is_of_the_hour_in_the_zone_of_the_column() -> None:
+    times = [
+        datetime(2013, 1, 1, hour, 0, tzinfo=UTC) for hour in (18, 19)
+    ]  # midnight is between them in Kolkata
+    zoned = rows(2).with_columns(at=pl.Series(times).dt.convert_time_zone("Asia/Kolkata"))
+    assert chosen(Selection(caps=(Cap("at", 1, every="1d"),)), zoned).frame.height == 2
+
+
+def test_a_cap_without_a_span_has_the_hash_that_it_had() -> None:
+    assert '"caps":[[["site"],100]]' in Selection(caps=(Cap("site", 100),)).to_json()
+    one, other = (Selection(caps=(Cap("at", 100, every=each),)) for each in ("1h", "2h"))
+    assert one.hash != other.hash
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         lambda: Sample(0.0),
         lambda: Cap("site", 0),
+        lambda: Cap("at", 5, every="0s"),
+        lambda: Cap("at", 5, every="often"),
+        lambda: Selection(caps=(Cap("site", 5, every="1h"),)).check(COLUMNS),
         lambda: Cap("site", 1.5),
         lambda: Cap((), 5),
         lambda: Quota("site", 0),

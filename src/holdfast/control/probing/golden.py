@@ -15,7 +15,7 @@ from holdfast.control.http.server_client import (
     call_all,
 )
 from holdfast.qualify import GoldenQuery
-from holdfast.qualify.golden import wrong_predictions
+from holdfast.qualify.golden import set_id, wrong_predictions
 from holdfast.records import HOUR_US
 from holdfast.store import Store
 from holdfast.store.db import events
@@ -85,7 +85,8 @@ class GoldenQueries:
                 self._due[server] = plan.plan_id, now_us + EVERY_US
             wrong = _wrong(self._queries, results)
             if wrong:
-                text = f"{plan.intended} on {server} under plan {plan.plan_id}: {'; '.join(wrong)}"
+                of = f"golden set {set_id(self._queries)}"
+                text = f"{plan.intended} on {server} under plan {plan.plan_id}, {of}: {'; '.join(wrong)}"
                 _report(store, model, lease, plan.intended, text, now_us)
 
     def _is_due(self, server: str, plan: int, now_us: int) -> bool:

@@ -37,11 +37,12 @@ class DeclarationChange:
     row: DeclarationRow
     fields: tuple[FieldChange, ...]
     files: tuple[str, ...]
+    is_first: bool = False
 
     @property
     def explanation(self) -> str:
         """Return what changed in words."""
-        return explain_change(self.fields, self.files)
+        return "the first one" if self.is_first else explain_change(self.fields, self.files)
 
 
 def explain_change(fields: tuple[FieldChange, ...], files: tuple[str, ...]) -> str:
@@ -135,7 +136,7 @@ def history(store: Store, name: str | None = None) -> list[tuple[DeclarationChan
     lines: list[tuple[DeclarationChange, int | None]] = []
     for row in found:
         last = before.get((row.kind, row.name))
-        change = DeclarationChange(row, (), ()) if last is None else change_between(last, row)
+        change = DeclarationChange(row, (), (), is_first=True) if last is None else change_between(last, row)
         is_feed = row.kind is DeclarationKind.FEED
         lines.append((change, judged.get(row.declaration_id, 0) if is_feed else None))
         before[row.kind, row.name] = row

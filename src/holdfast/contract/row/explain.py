@@ -99,14 +99,24 @@ def _exact(number: float) -> str:
 
 
 def describe(column: Column) -> dict[str, Any]:
-    """Return what `column` allows, as JSON: its unit and bounds, its form, its known words, and its missing policy.
+    """Return what `column` allows, as JSON: its unit, window and bounds, its form, its known words, and its missing policy.
 
     >>> describe(Integer("seats", low=1, missing=Constant(2)))
     {'unit': '1', 'low': 1, 'missing': 'constant', 'missing_value': 2}
     >>> describe(Category("town", values=("oslo",)))
     {'values': ['oslo'], 'unseen': 'other', 'missing': 'reject'}
     """
-    names: tuple[str, ...] = ("unit", "semantic", "tz", "naive", "low", "high", "max_length", "pattern")
+    names: tuple[str, ...] = (
+        "unit",
+        "semantic",
+        "window",
+        "tz",
+        "naive",
+        "low",
+        "high",
+        "max_length",
+        "pattern",
+    )
     found = {name: fact for name in names if (fact := getattr(column, name, None)) is not None}
     match column:
         case Timestamp():

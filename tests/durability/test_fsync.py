@@ -22,7 +22,7 @@ def _traced(command: list[str], trace: Path) -> str:
 
 
 def test_every_acknowledgement_is_durable(tmp_path: Path) -> None:
-    """Loads, a model's file, a compaction, a snapshot, a published table, a tombstone, a backup, a repair."""
+    """Loads, a model's file, a compaction, a snapshot, an exported table, a tombstone, a backup, a repair."""
     root, trace = tmp_path / "home", tmp_path / "trace"
     root.mkdir()
     out = _traced([sys.executable, "-m", "tests.durability.durable_operations", str(root)], trace)

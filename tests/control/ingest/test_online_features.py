@@ -223,3 +223,20 @@ def test_a_batch_is_served_when_its_gap_is_filled(store: Store, tmp_path: Path, 
         assert [each.level for each in found] == ([level] if hour == 2 else [])
     assert served(store, HOURLY) == trained(store, HOURLY)
     assert control.backfill(store, [feed], [HOURLY], now_us=2**52) == 0
+
+
+def test_the_export_of_the_guide_has_what_training_joins(
+    store: Store, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script of docs/how-to/aggregates-for-feast.md, run as it is written there."""
+    for _ in range(3):
+        load(HOURLY)
+    guide = (Path(__file__).parents[3] / "docs/how-to/aggregates-for-feast.md").read_text()
+    script = guide.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///{tmp_path / 'store' / 'ledger.db'}"
+    exec(script.replace("sqlite:///.holdfast/ledger.db", url), {})
+    exported = pl.read_parquet("aggregate.parquet")
+    known_us = exported["known_at"].dt.timestamp("us")
+    rows = list(zip(exported["entity"], known_us, exported["value"], strict=True))
+    assert rows == served(store, HOURLY)

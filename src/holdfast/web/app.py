@@ -30,7 +30,7 @@ from holdfast.store import Store
 from holdfast.web import feeds_section, rollout_section
 from holdfast.web.charts import Drawings, colour
 from holdfast.web.contexts import page
-from holdfast.web.formatting import count, day, number, percent, size, timestamp
+from holdfast.web.formatting import count, minute, number, percent, size, timestamp
 from holdfast.web.rollout_section import evidence_of, interval_text, mean_text, metric_name, states_of
 
 _POLICY: Final = (
@@ -51,7 +51,7 @@ SECURITY_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
 _OPENMETRICS: Final = "application/openmetrics-text"
 _NO_STORE: Final = {"cache-control": "no-store"}
 _HERE: Final = Path(__file__).parent
-_FIGURES: Final = (ago, share, span, count, day, latency, timestamp, number, percent, size, colour)
+_FIGURES: Final = (ago, share, span, count, minute, latency, timestamp, number, percent, size, colour)
 _TEXTS: Final = (evidence_of, interval_text, mean_text, metric_name, states_of)
 """The functions that templates may use besides figures, by their names as filters."""
 

@@ -27,6 +27,10 @@ COLOURS: Final = ("#2f7dd1", "#e07b22", "#1f9d78", "#c2449b", "#8467d7", "#b8931
 
 MARK_COLOURS: Final = {"rollout": "#8a94a6", "promoted": "#1f9d78", "rolled back": "#d64545"}
 
+_MARGIN_PIXELS: Final = 60
+_LABEL_PIXELS: Final = 14
+"""The width of the turned text of a mark, and of the axis next to the chart."""
+
 _DASHES: Final = ([1, 0], [6, 3], [2, 3], [8, 3, 2, 3])
 
 Spec = dict[str, Any]
@@ -128,11 +132,8 @@ def quality_chart(
     ]
     dates = [day.day_us for day, _ in drawn]
     last_us = max(dates) + (drawn[-1][0].days - 1) * DAY_US
-    decided = [
-        {"at": _iso(day_us), "what": f"{mark.version.split('-')[0]} {mark.kind}", "kind": mark.kind}
-        for mark in shown
-        if min(dates) <= (day_us := mark.at_us - mark.at_us % DAY_US) <= last_us
-    ]
+    decided = _by_day([mark for mark in shown if min(dates) <= mark.at_us - mark.at_us % DAY_US <= last_us])
+    _thin_labels(decided, (last_us - min(dates)) / max(1, width - _MARGIN_PIXELS))
     named = [version for version in versions if any(day.version == version for day, _ in drawn)]
     title = {1: "Day of the prediction (UTC)", 7: "Week of the prediction, from Monday (UTC)"}.get(
         drawn[0][0].days, f"{drawn[0][0].days} days of predictions, from Monday (UTC)"
@@ -252,6 +253,34 @@ def colour(version: str) -> int:
     return (int(number) - 1) % len(COLOURS) if number.isdigit() else len(COLOURS) - 1
 
 
+def _by_day(shown: Sequence[Mark]) -> list[Spec]:
+    """Return one mark for each day, in order: marks of the same day would be written over each other."""
+    by_day: dict[int, list[Mark]] = {}
+    for mark in shown:
+        by_day.setdefault(mark.at_us - mark.at_us % DAY_US, []).append(mark)
+    order = list(MARK_COLOURS)
+    return [
+        {
+            "at": _iso(day_us),
+            "at_us": day_us,
+            "what": ", ".join(f"{mark.version.split('-')[0]} {mark.kind}" for mark in found),
+            "kind": max((mark.kind for mark in found), key=order.index),
+        }
+        for day_us, found in sorted(by_day.items())
+    ]
+
+
+def _thin_labels(decided: list[Spec], pixel_us: float) -> None:
+    """Leave the text of a mark away that would touch that of the mark before; its line stays."""
+    last_us: float | None = None
+    for each in decided:
+        at_us = each.pop("at_us")
+        if last_us is not None and at_us - last_us < _LABEL_PIXELS * pixel_us:
+            each["what"] = ""
+        else:
+            last_us = at_us
+
+
 def _decisions(decided: Sequence[Spec]) -> Spec:
     at: Spec = {"field": "at", "type": "temporal", "scale": {"type": "utc"}}
     by_kind = _nominal("kind", list(MARK_COLOURS), list(MARK_COLOURS.values()))
@@ -283,7 +312,7 @@ def _nominal(field: str, domain: Sequence[str], values: Sequence[object], legend
 
 
 def _legend(columns: int, **symbols: object) -> Spec:
-    return {"orient": "top", "title": None, "columns": max(1, columns), **symbols}
+    return {"orient": "top", "title": None, "columns": max(1, columns), "labelLimit": 280, **symbols}
 
 
 def _cycled(values: Sequence[object], names: Sequence[str]) -> list[object]:
@@ -326,6 +355,8 @@ def layered_chart(layers: Sequence[Spec], width: int, height: int, title: str) -
                 "tickColor": "#8886",
                 "gridColor": "#8883",
                 "titlePadding": 8,
+                "labelOverlap": "greedy",
+                "labelSeparation": 8,
             },
             "legend": {
                 "labelColor": "currentColor",

@@ -20,6 +20,7 @@ MOST_VALUES: Final = 12
 
 _MOST_SLICES: Final = 4
 _BAND: Final = 3.0
+_TITLE_CHARACTERS: Final = 24
 _LEVEL: Final = "#8a94a6"
 _SHARE: Final = "#2f7dd1"
 _ALARM: Final = "#d64545"
@@ -92,7 +93,7 @@ def slice_chart(chart: SliceChart, *, width: int, height: int) -> Spec:
     x = _batches([point.batch for point in chart.points], width)
     y: Spec = {
         "type": "quantitative",
-        "title": f"{chart.column} = {chart.value or '(missing)'}",
+        "title": [_short(f"{chart.column} ="), _short(chart.value or "(missing)")],
         "axis": {"format": ".1%"},
         "scale": {"zero": False, "padding": 6},
     }
@@ -121,6 +122,15 @@ def slice_chart(chart: SliceChart, *, width: int, height: int) -> Spec:
     rows = [asdict(point) for point in chart.points]
     shown = [{"data": {"values": rows}, **layer} for layer in layers]
     return layered_chart(shown, width, height, chart.explanation)
+
+
+def _short(text: str) -> str:
+    """Return as much of `text` as fits along the axis of a chart.
+
+    >>> _short("phase_of_flight ="), _short("repaid_loan_on_previous_car =")
+    ('phase_of_flight =', 'repaid_loan_on_previous…')
+    """
+    return text if len(text) <= _TITLE_CHARACTERS else f"{text[: _TITLE_CHARACTERS - 1]}…"
 
 
 def _columns(known: Sequence[tuple[str, Profile]]) -> list[str]:

@@ -14,13 +14,13 @@ def timestamp(at_us: int | None) -> str:
     return "never" if at_us is None else formatting.timestamp(at_us).replace("Z", " UTC")
 
 
-def day(at_us: int | None) -> str:
-    """Return a day in UTC.
+def minute(at_us: int | None) -> str:
+    """Return a minute in UTC: a day alone would be that before in the zone of many readers.
 
-    >>> day(1_365_000_000_000_000)
-    '2013-04-03'
+    >>> minute(1_365_000_000_000_000)
+    '2013-04-03 14:40'
     """
-    return "never" if at_us is None else formatting.timestamp(at_us)[:10]
+    return "never" if at_us is None else formatting.timestamp(at_us)[:16]
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -71,7 +71,8 @@ def read(store: Store, model: str, *, now_us: int) -> RolloutSection:
         known = drills.of_model(connection, model)
         waiting = hooks.open_questions(connection, model)
     standing = tuple(ready(known, kind, now_us) for kind in DrillKind)
-    pushed = totals(listed(store, model))
+    # A first version was compared with nothing: counted as censored it reads as a push that failed to be judged.
+    pushed = totals(tuple(each for each in listed(store, model) if each.champion is not None))
     if now is None:
         return RolloutSection(None, None, 0, (), (), (), standing, pushed)
     ppm, requests = _realised(store, model, now, now_us)

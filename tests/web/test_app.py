@@ -54,6 +54,10 @@ def test_the_page_shows_the_running_rollout_and_every_version(client, history):
     for version in (history.first, history.sent_back, history.tried, history.heuristic):
         assert version in text
     assert 'aria-current="step">5 %' in text
+    assert "of 63,217 requests" in text
+    assert "every request succeeded" not in text, "three have failed"
+    assert "model error 3" in text
+    assert "2013-03-18 " in text, "a day alone is that before in many zones"
 
 
 def test_the_chart_names_its_axes_and_marks_what_was_decided(client, history):

@@ -312,7 +312,14 @@ def _nominal(field: str, domain: Sequence[str], values: Sequence[object], legend
 
 
 def _legend(columns: int, **symbols: object) -> Spec:
-    return {"orient": "top", "title": None, "columns": max(1, columns), "labelLimit": 280, **symbols}
+    return {
+        "orient": "top",
+        "title": None,
+        "columns": max(1, columns),
+        "labelLimit": 280,
+        "columnPadding": 18,
+        **symbols,
+    }
 
 
 def _cycled(values: Sequence[object], names: Sequence[str]) -> list[object]:

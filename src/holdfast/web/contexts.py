@@ -187,7 +187,8 @@ def _error_tile(status: Status) -> Tile:
     reasons = format_reasons(usage.reasons)
     refused = f"{usage.refused:,} more refused, by their callers' fault{reasons}" if usage.refused else ""
     failed = web_formatting.count(usage.failed)
-    return Tile("Errors at the server, last hour", failed, refused or "every request succeeded", tone)
+    detail = f"of {usage.requests:,} requests" if usage.failed else "every request succeeded"
+    return Tile("Errors at the server, last hour", failed, refused or detail, tone)
 
 
 def _latency_tile(status: Status) -> Tile:

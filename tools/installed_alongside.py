@@ -1,8 +1,8 @@
 """Install Holdfast in one environment with another tool of the field, and run it there.
 
 Each environment is new and nothing is pinned: it is what a user gets who installs the newest releases of both. The wheel
-is of the commit. `pip check` must be clean, then come `import holdfast`, `init`, `ingest`, `train`, `qualify`, `verify` on the
-sample that `init` writes. "Runs" is all of that. "Resolves": there was no interpreter of that Python, so wheels alone were
+is of the commit. `uv pip check` must be clean, then come `import holdfast`, `init`, `ingest`, `train`, `qualify`, `verify` on
+the sample that `init` writes. "Runs" is all of that. "Resolves": there was no interpreter of that Python, so wheels alone were
 resolved and nothing was run. Where a requirement of the other tool excludes its newest release, the cell names it and the
 nearest release that works. Needs uv.
 

@@ -9,7 +9,7 @@ TESTS ?=
 # The demonstration and the tests start many processes; each must find its modules compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-unit test-floors beside soak golden check fix bench results changelog docs lock clean browser
+.PHONY: demo test test-fast test-unit test-floors alongside beside soak golden check fix bench results changelog docs lock clean browser
 
 demo: $(VENV)/run.done ## the whole story on real flights, then a page to look at
 	$(BIN)/holdfast demo
@@ -43,7 +43,8 @@ soak: $(VENV)/dev.done ## hours: what the suite repeats a few times, repeated of
 	$(BIN)/python -m tests.simulation.run --runs 10000 --processes 2 --record
 	$(BIN)/python -m benchmarks.rollback --record
 
-beside: ## nightly: a wheel installed, unpinned, with other tools of the field, and run (needs uv)
+beside: alongside
+alongside: ## nightly: a wheel installed, unpinned, with other tools of the field, and run (needs uv)
 	$(PYTHON) -m tools.installed_alongside --record
 
 golden: $(VENV)/dev.done ## keep a store, a log and a version of today for later code to open (tests/golden)

@@ -351,6 +351,8 @@ def test_patterns_match_objects_as_they_match_files(
         assert isinstance(found, Bundle)
         assert list(found.pieces()) == [SECOND]
     assert "s3://deliveries/lake/part-%5B1].csv" in deliveries("s3://deliveries/lake/part-*.csv")
+    bucket("lake/[2]/a.csv", SECOND)
+    assert deliveries("s3://deliveries/lake/[2]/") == ("s3://deliveries/lake/%5B2]/a.csv",)
     for missing in ("s3://deliveries/lake/none-*.csv", "s3://nobucket/*.csv"):
         for reading in (open_source, deliveries):
             with pytest.raises(InputError, match=r"HF201.*does not exist"):

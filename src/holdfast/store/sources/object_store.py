@@ -61,12 +61,13 @@ def shown(url: str) -> str:
 
 
 def is_pattern(url: str) -> bool:
-    """Return True if `url` matches several objects, as "*", "?" and "[" do in a local path.
+    """Return True if `url` can match several objects, by "*" or "[" as in a local path; one that ends in "/" is a prefix.
 
-    >>> is_pattern("s3://lake/parcels/part-*.csv"), is_pattern("s3://lake/parcels/part-1.csv")
-    (True, False)
+    >>> [is_pattern(f"s3://lake/parcels/{name}") for name in ("part-*.csv", "part-1.csv", "[1]/")]
+    [True, False, False]
     """
-    return glob.has_magic(urlsplit(shown(url)).path)
+    path = urlsplit(shown(url)).path
+    return glob.has_magic(path) and not path.endswith("/")
 
 
 def names(url: str) -> tuple[str, ...]:
@@ -231,12 +232,13 @@ def _opened(url: str) -> tuple[ObjectStore, str, str]:
         raise missing_extra("s3", f"the source {shown(url)}", state="nothing was loaded") from error
     parts = urlsplit(shown(url))
     base = f"{parts.scheme}://{parts.netloc}/"
+    options: Any = {"allow_http": True} if parts.scheme == "s3" and is_s3_unencrypted() else {}
     try:
         return (
             from_url(
                 base,
                 retry_config=_RETRIES,
-                client_options={"allow_http": True} if is_s3_unencrypted() else {},
+                client_options=options,
             ),
             unquote(parts.path).lstrip("/"),
             base,

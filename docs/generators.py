@@ -44,8 +44,8 @@ from holdfast.control.reports.status import StatusReader
 from holdfast.errors import CODES
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.rollout.model.state_machine import RESTING, TRANSITIONS, State
+from holdfast.serve.api.label_items import MAX_LABELS, SOURCE_CHARACTERS
 from holdfast.serve.api.recent_labels import MAX_LABELS as REMEMBERED_LABELS
-from holdfast.serve.api.routes import MAX_LABELS, SOURCE_CHARACTERS
 from holdfast.serve.inference.metrics import Counters, ServerCollector, ServerFacts
 from holdfast.serve.inference.request_schema import MAX_NAMED_ROWS
 from holdfast.serve.protocol.metadata import input_spec

@@ -24,7 +24,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from holdfast.contract import Category, Contract, Label, Timestamp
 from holdfast.contract.row.compiler import list_reasons
 from holdfast.store.serving.log_directory import segments
-from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, read
+from holdfast.store.serving.prediction_log import (
+    FeedbackRecord,
+    KeyFeedbackRecord,
+    PredictionRecord,
+    Record,
+    read,
+)
 from holdfast.store.serving.servers import registered
 from tests.support.serving_world import CONTRACT, MODEL, START, Served, World, row, tensors
 from tests.support.waiting import wait_until
@@ -33,8 +39,8 @@ Start = Callable[..., Served]
 INFER = f"/v2/models/{MODEL}/infer"
 
 
-def logged(root: Path) -> list[PredictionRecord | FeedbackRecord]:
-    found: list[PredictionRecord | FeedbackRecord] = []
+def logged(root: Path) -> list[Record]:
+    found: list[Record] = []
     for directory in sorted((root / "log").iterdir()):
         for _, path in segments(directory):
             offset = 0
@@ -485,6 +491,47 @@ def test_one_wrong_label_of_many_is_reported_and_the_others_are_kept(served: Ser
     ]  # fmt: skip
     kept = [(each.prediction, each.value) for each in logged(world.root) if isinstance(each, FeedbackRecord)]
     assert kept == [(first, 1.0), (second, 1.0), (second, 1.0)]
+
+
+def test_labels_are_taken_by_the_key_of_the_row_in_bulk(served: Served, world: World) -> None:
+    """A caller knows its own key; each item has its result, and another value for a key is a correction."""
+    path = f"/v2/models/{MODEL}/feedback"
+    prediction = served.infer()[1]["parameters"]["prediction_id"]
+    one = {"key": {"flight_id": "UA1"}, "value": True, "source": "airport"}
+    assert served.call(path, one) == (202, {"accepted": 1})
+    items: list[dict[str, Any]] = [
+        one,
+        {**one, "value": False},
+        {"key": {"flight_id": "UA2"}, "value": 0},
+        {"key": {"flight_id": "UA3"}, "value": "no"},
+        {"key": {"flight_id": "UA4"}, "value": 0.5},
+        {"key": {"flight_id": "x" * 21}, "value": True},
+        {"key": {"flight": "UA1"}, "value": True},
+        {"key": {"flight_id": "UA5"}, "id": "s1-1-1", "value": True},
+        {"value": True},
+        {"id": prediction, "value": "yes"},
+    ]
+    status, document = served.call(path, {"feedback": items})
+    assert (status, document["accepted"], document["rejected"]) == (207, 3, 7)
+    found = [(each["status"], each.get("error", "")) for each in document["results"]]
+    assert [state for state, _ in found] == ["repeated", "accepted", "accepted"] + ["rejected"] * 7
+    assert document["results"][0]["key"] == {"flight_id": "UA1"}
+    assert [error for _, error in found[3:]] == [
+        "the value of a label by key is true, false, 1 or 0, not 'no'",
+        "the value of a label by key is true, false, 1 or 0, not 0.5",
+        f"the key has no valid flight_id: '{'x' * 21}'; it has at most 20 characters",
+        "the key of a row is flight_id, each once and nothing else",
+        'a label has an "id" or a "key", and a "value"',
+        'a label has an "id" or a "key", and a "value"',
+        f"{prediction}/0: a value is true, false or a number from 0 to 1, not 'yes'",
+    ]
+    kept = [each for each in logged(world.root) if isinstance(each, KeyFeedbackRecord)]
+    assert [(each.key, each.value, each.source) for each in kept] == [
+        ('{"flight_id":"UA1"}', 1.0, "airport"),
+        ('{"flight_id":"UA1"}', 1.0, "airport"),
+        ('{"flight_id":"UA1"}', 0.0, "airport"),
+        ('{"flight_id":"UA2"}', 0.0, "client"),
+    ]
 
 
 def test_the_form_of_a_body_is_not_guessed_from_its_text(served: Served) -> None:

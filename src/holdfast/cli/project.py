@@ -100,9 +100,11 @@ class Project:
         if self.model.label_feeds:
             from holdfast.control.training.feedback_labels import (
                 load_feedback,
+                load_key_feedback,
             )  # it loads Polars
 
             load_feedback(store, self.model, now_us=now_us())
+            load_key_feedback(store, self.model, now_us=now_us())
         with store.ledger.write() as connection:
             return snapshots.create(
                 connection,

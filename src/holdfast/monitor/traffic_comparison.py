@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -57,6 +57,30 @@ def compare_slices(
                 )
                 for value, rows in commonest
             ]
+    return tuple(found)
+
+
+def find_unseen_words(
+    requested: pl.DataFrame, words: Mapping[str, Collection[str]]
+) -> tuple[TrafficSlice, ...]:
+    """Return the words of `requested` that a version has no code for, if they are as frequent as a slice must be (R25).
+
+    `words` are those that it has a code for, by column. Columns that it does not name are omitted.
+
+    >>> found = find_unseen_words(pl.DataFrame({"town": ["oslo"] * 70 + ["bergen"] * 30}), {"town": ["oslo"]})
+    >>> [(each.column, each.value, each.share) for each in found]
+    [('town', 'bergen', 0.3)]
+    """
+    found: list[TrafficSlice] = []
+    for column in requested.columns:
+        if column not in words:
+            continue
+        live = _counts(requested[column])
+        known = {word[:_LONGEST_VALUE]: 1 for word in words[column]} | {_MISSING: 1, "": 1}
+        for value in sorted(unseen_slices(known, live, least_share=LEAST_SHARE)):
+            if live[value] >= FEWEST_ROWS:
+                share = live[value] / requested.height
+                found.append(TrafficSlice(column, value, live[value], share, 0, covered=False, is_word=True))
     return tuple(found)
 
 

@@ -16,7 +16,10 @@ LEAST_SHIFT: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class TrafficSlice:
-    """One value of a slice of the contract: `rows` predictions, their `share`, and `trained` training rows."""
+    """One value of a slice of the contract: `rows` predictions, their `share`, and `trained` training rows.
+
+    With `is_word`, the column is no slice, and the version has no code for the value.
+    """
 
     column: str
     value: str
@@ -24,6 +27,7 @@ class TrafficSlice:
     share: float
     trained: int
     covered: bool
+    is_word: bool = False
 
 
 @dataclass(frozen=True, slots=True)

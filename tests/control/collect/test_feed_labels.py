@@ -13,7 +13,7 @@ from sqlalchemy import select
 from holdfast.control.backout.backout import execute_backout
 from holdfast.control.collect import collector, prediction_keys
 from holdfast.control.collect.feed_labels import FeedLabels
-from holdfast.control.training.feedback_labels import load_feedback
+from holdfast.control.training.feedback_labels import load_feedback, load_key_feedback
 from holdfast.control.training.train import train
 from holdfast.declaration import Model
 from holdfast.errors import IntegrityError
@@ -23,9 +23,9 @@ from holdfast.store import Store
 from holdfast.store.db import events, leases, schema
 from holdfast.store.db.leases import Lease
 from holdfast.store.serving import servers
-from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
+from holdfast.store.serving.prediction_log import FeedbackRecord, KeyFeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_log, outcomes
+from holdfast.store.telemetry import collected_log, key_labels, outcomes
 from tests.support.late_labels import (
     A_WEEK,
     BY_PREDICTION,
@@ -82,7 +82,11 @@ class Served:
         """Log a label by feedback."""
         self._log(FeedbackRecord(f"s1-1-{number}/0", value, "client", at_us))
 
-    def _log(self, *records: PredictionRecord | FeedbackRecord) -> None:
+    def send_by_key(self, number: int, value: float, at_us: int = NOW_US) -> None:
+        """Log a label that a caller sent by the key of loan `number`."""
+        self._log(KeyFeedbackRecord(f'{{"id":"l{number}"}}', value, "crm", at_us))
+
+    def _log(self, *records: PredictionRecord | FeedbackRecord | KeyFeedbackRecord) -> None:
         with (self.log / "00000001.log").open("ab") as segment:
             segment.writelines(map(frame, records))
 
@@ -279,3 +283,51 @@ def test_labels_of_an_unreadable_version_stay_and_none_counts_twice(
     load_labels(served.store, served.directory, "b2", [(LAST, True, START + timedelta(weeks=WEEKS))])
     assert served.round(at_us=NOW_US + HOUR_US + 2) == labelled
     assert folded == [f"s1-1-{LAST}/0"], "evidence counts a prediction once"
+
+
+def key_history(world: Served) -> list[tuple[str, float]]:
+    with world.store.ledger.read() as connection:
+        return [(each.key_json, each.value) for each in key_labels.since(connection, MODEL.name, 0)]
+
+
+def test_labels_by_key_reach_predictions_and_are_corrected_by_the_declared_policy(served: Served) -> None:
+    """A chargeback: the newest label counts, and the history keeps both. The same value again counts once."""
+    served.predict(LAST, LAST + 1)
+    served.send_by_key(LAST, 1.0)
+    served.send_by_key(LAST, 1.0, NOW_US + 1)
+    served.send_by_key(LAST + 9, 0.0)
+    assert served.round(at_us=NOW_US + 10) == {f"s1-1-{LAST}": 1.0}
+    served.send_by_key(LAST, 0.0, NOW_US + 20)
+    assert served.round(at_us=NOW_US + 30) == {f"s1-1-{LAST}": 0.0}
+    key = f'{{"id":"l{LAST}"}}'
+    assert [value for found, value in key_history(served) if found == key] == [1.0, 0.0]
+    served.predict(LAST + 9)
+    assert served.round(at_us=NOW_US + 2 * HOUR_US)[f"s1-1-{LAST + 9}"] == 0.0, "a label may be there first"
+
+
+def test_labels_by_key_train_as_a_batch_of_the_label_feed_and_can_be_backed_out(served: Served) -> None:
+    served.predict(LAST)
+    served.send_by_key(LAST, 1.0)
+    served.send_by_key(LAST + 1, 0.0)
+    served.round()
+    loaded = load_key_feedback(served.store, MODEL, now_us=NOW_US + 1)
+    assert loaded is not None
+    assert (loaded.batch, loaded.rows_loaded) == ("feedback-keys-2", 2)
+    assert load_key_feedback(served.store, MODEL, now_us=NOW_US + 1) is None
+    assert served.round(at_us=NOW_US + 1) == {f"s1-1-{LAST}": 1.0}
+    examples = examples_at(served.store, MODEL, END + timedelta(hours=1))
+    assert f"l{LAST}" in examples.frame["id"].to_list()
+    served.backout("feedback-keys-2")
+    assert served.round(at_us=NOW_US + 2) == {}
+    assert load_key_feedback(served.store, MODEL, now_us=NOW_US + 3) is None, "a backed-out batch stays out"
+
+
+def test_without_a_label_feed_the_first_label_by_key_stands(served: Served) -> None:
+    served.concern = FeedLabels(model())
+    assert load_key_feedback(served.store, model(), now_us=NOW_US) is None
+    served.predict(LAST)
+    assert served.round() == {}
+    served.send_by_key(LAST, 1.0)
+    assert served.round(at_us=NOW_US + 1) == {f"s1-1-{LAST}": 1.0}
+    served.send_by_key(LAST, 0.0, NOW_US + 5)
+    assert served.round(at_us=NOW_US + 9) == {f"s1-1-{LAST}": 1.0}

@@ -7,14 +7,14 @@ import functools
 import json
 import runpy
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from holdfast import (
     Category,
@@ -233,6 +233,34 @@ def test_a_slice_that_no_training_row_had_is_reported_once_and_shown(line: Line)
         for each in json.loads(json.dumps(document))["traffic_comparison"]["slices"]
     }
     assert shown == {"EWR": True, "JFK": True, "LGA": False}
+
+
+def test_a_word_without_a_code_is_reported_where_the_column_is_no_slice(line: Line) -> None:
+    """R25: only slices were compared."""
+    feed = Feed("flights", Contract(*COLUMNS, key="id", event_time="at", label=Label("late", delay="1h")))
+    snapshot = write(
+        line.store,
+        snapshots.create,
+        line.store.root,
+        ["flights"],
+        contract_hash=feed.contract.hash,
+        now_us=NOW_US,
+    ).snapshot
+    open_words = replace(
+        MODEL, examples=feed, feeds=(feed,), contract=feed.contract, features=(Ordinal("origin", at_least=2),)
+    )
+    row = read(line.store, versions.get, train(line.store, open_words, snapshot, now_us=NOW_US).version)
+    with line.store.ledger.write() as connection:
+        connection.execute(update(schema.traffic_plans).values(champion=row.version))
+    data = blobs.get(line.store.root, row.digest)
+    line.version = load(row.version, row.digest, data, created_at_us=NOW_US)
+    assert line.version.words == {"origin": ("EWR", "JFK")}
+    line.response(flights(date(2013, 4, 13), date(2013, 4, 13)))
+    found = line.compare()
+    assert found is not None
+    assert [(each.column, each.value, each.is_word) for each in found.uncovered] == [("origin", "LGA", True)]
+    (event,) = line.reported("slice.uncovered")
+    assert "has no code for that word" in event.explanation
 
 
 def test_the_share_of_late_flights_in_december_is_found_from_scores_made_for_april(line: Line) -> None:

@@ -302,3 +302,19 @@ def test_a_new_column_is_accepted_while_the_challengers_contract_has_it_and_afte
     assert outcome(plane, note="fragile")[0].version == "v1-0"
     notes = {each.inputs[0][-1] for each in logged(tmp_path) if each.version == "v2-0"}
     assert notes == {"fragile"}
+
+
+def test_rows_with_a_word_that_the_model_has_no_code_for_are_counted_by_column(
+    served: Callable[..., DataPlane],
+) -> None:
+    """R25: at serving they were counted nowhere, and predicted as any other unknown word."""
+    columns = [
+        Category("carrier", values=("AA", "UA", "B6"), missing="keep") if each.name == "carrier" else each
+        for each in CONTRACT.request_columns
+    ]
+    plane = served(Contract(*columns, key="flight_id", event_time="scheduled"), "new")
+    for carriers in (["AA"], ["ZZ"], ["ZZ", "UA", None, "YY", "B6"]):
+        body = json.dumps(tensors([row(carrier=word) for word in carriers])).encode()
+        [outcome] = plane.infer([InferenceCall(body, None, None, time.perf_counter())])
+        assert isinstance(outcome, tuple), outcome
+    assert plane.counters.unseen_words == {("new", "carrier"): 3}

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from holdfast.monitor.traffic_comparison import FEWEST_ROWS, compare_slices, estimate_label_share
+from holdfast.monitor.traffic_comparison import (
+    FEWEST_ROWS,
+    compare_slices,
+    estimate_label_share,
+    find_unseen_words,
+)
 
 
 def test_a_slice_is_uncovered_only_when_enough_responses_had_it():
@@ -80,3 +85,20 @@ def test_a_share_that_did_not_move_is_no_shift():
     assert not found.shifted
     assert found.estimate.low <= labels[:2_000].mean() <= found.estimate.high
     assert found.seen_rows == 500
+
+
+def test_words_without_a_code_are_found_from_the_share_of_a_slice_on() -> None:
+    """R25: a new airport with 5 % of the requests was reported only for columns that are slices."""
+    requested = pl.DataFrame(
+        {
+            "airport": ["EWR"] * 1900 + ["HPN"] * 80 + ["SWF"] * 19 + [None],
+            "plane": ["", None] * 1000,
+            "note": ["x"] * 2000,
+        }
+    )
+    found = find_unseen_words(requested, {"airport": ("EWR",), "plane": ("N1",), "absent": ("a",)})
+    assert [(each.column, each.value, each.rows, each.share) for each in found] == [
+        ("airport", "HPN", 80, 0.04)
+    ]
+    assert not found[0].covered
+    assert find_unseen_words(requested.head(19).with_columns(airport=pl.lit("HPN")), {"airport": ()}) == ()

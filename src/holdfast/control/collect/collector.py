@@ -47,7 +47,7 @@ from holdfast.store.files.staging import staged
 from holdfast.store.serving import log_directory, prediction_log, servers
 from holdfast.store.serving.prediction_log import FeedbackRecord
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_log, outcome_slices, outcomes, request_counts
+from holdfast.store.telemetry import collected_log, key_labels, outcome_slices, outcomes, request_counts
 from holdfast.store.telemetry.collected_log import (
     PREDICTIONS,
     SHADOWS,
@@ -55,6 +55,7 @@ from holdfast.store.telemetry.collected_log import (
     Damaged,
     Position,
 )
+from holdfast.store.telemetry.key_labels import KeyLabel
 from holdfast.store.telemetry.outcomes import NewLabel
 
 RETAINED_LOG_BYTES: Final = 1024**3
@@ -267,7 +268,7 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
             stretch.position,
             stretch.end_bytes,
             predictions=summary.predictions,
-            feedback=len(summary.feedback),
+            feedback=len(summary.feedback) + len(summary.key_feedback),
             rejected=len(checked.rejected),
         )
         if stretch.file is not None:
@@ -276,6 +277,11 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
         for window in summary.windows:
             fold_window(connection, window, now_us)
         outcomes.add_labels(connection, checked.accepted)
+        key_labels.add(
+            connection,
+            stretch.model,
+            [KeyLabel(each.key, each.value, each.source[:63], each.at_us) for each in summary.key_feedback],
+        )
         _emit_rejected(connection, stretch.model, checked.rejected, now_us)
         if stretch.shadow_file is not None:
             collected_log.register(connection, SHADOWS, stretch.shadow_file)

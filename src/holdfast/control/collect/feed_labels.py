@@ -16,6 +16,7 @@ from typing import Final
 import polars as pl
 
 from holdfast.contract.batch.compiler import dtype
+from holdfast.control.collect import key_labels as sent_by_key
 from holdfast.control.collect import prediction_keys
 from holdfast.control.collect.collector import emit_damaged
 from holdfast.declaration import Model
@@ -28,10 +29,10 @@ from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.files import data_files
-from holdfast.store.telemetry import collected_log, outcomes
+from holdfast.store.telemetry import collected_log, key_labels, outcomes
 from holdfast.store.telemetry.collected_log import PREDICTIONS, CollectedFile
 from holdfast.store.telemetry.outcomes import NewLabel
-from holdfast.tables.labels import KNOWN_AT, known_labels
+from holdfast.tables.labels import KNOWN_AT, Corrections, known_labels
 
 _AGAIN_US: Final = 3_600_000_000
 """How often labels are matched with predictions that were collected after them."""
@@ -72,30 +73,41 @@ def _key_types(model: Model) -> dict[str, pl.DataType]:
 
 @dataclass(slots=True)
 class FeedLabels:
-    """The concern of the control loop that matches label feeds with predictions: when either has changed."""
+    """The concern of the control loop that matches labels by key with predictions: when either has changed.
+
+    They come from label feeds, and from callers that sent them by key.
+    """
 
     model: Model
     rows_per_round: int = ROWS_PER_ROUND
     _seen: int = field(default=-1, init=False)
+    _seen_sent: int = field(default=0, init=False)
     _matched_at_us: int = field(default=0, init=False)
     _matching: Matching | None = field(default=None, init=False)
 
     def __call__(self, store: Store, _model: str, lease: Lease, *, now_us: int) -> None:
         """Match a part of the predictions, unless nothing can have changed. Raises as `Matching.advance` does."""
         feeds = self.model.label_feeds
-        if not feeds:
-            return
         if self._matching is None:
             with store.ledger.read() as connection:
                 version = batches.current_version(connection)
                 changed = any(batches.rows_since(connection, feed.name, self._seen) for feed in feeds)
+                sent = key_labels.newest(connection, self.model.name)
+            if not feeds and not sent:
+                return
+            changed = changed or sent != self._seen_sent
             if not changed and now_us - self._matched_at_us < _AGAIN_US:
                 return
             # Set before the work: what fails is tried again later, not in every round.
-            self._seen, self._matched_at_us = version, now_us
+            self._seen, self._seen_sent, self._matched_at_us = version, sent, now_us
             self._matching = begin_matching(store, self.model, version)
         if self._matching.advance(store, lease, rows=self.rows_per_round, now_us=now_us):
             self._matching = None
+
+
+def corrections_of(model: Model) -> Corrections:
+    """Return which of several labels of a row counts: as the label feeds declare it; the first without one."""
+    return model.label_feeds[0].corrections if model.label_feeds else "first"
 
 
 def begin_matching(store: Store, model: Model, version: int) -> Matching:
@@ -106,8 +118,12 @@ def begin_matching(store: Store, model: Model, version: int) -> Matching:
     sent = sent.with_columns(
         pl.Series(PREDICTION_ID, [full_id(name) for name in sent[PREDICTION_ID]], pl.String())
     )
+    with store.ledger.read() as connection:
+        after = sent_by_key.loaded_until(connection, sent_by_key.feed_of(model))
+        by_key = sent_by_key.read(connection, model, after)
     history = pl.concat(
         [
+            by_key,
             pl.DataFrame(schema=_key_types(model) | {model.label: pl.Boolean(), KNOWN_AT: pl.Int64()}),
             *(frame for frame in found.values() if PREDICTION_ID not in frame.columns),
         ]
@@ -201,7 +217,7 @@ class Matching:
             key=["prediction"],
             label="value",
             until_us=now_us,
-            corrections=self.model.label_feeds[0].corrections,
+            corrections=corrections_of(self.model),
         )
         wanted: dict[str, float] = dict(known.select("prediction", "value").iter_rows())
         joined = outcomes.labels_of(connection, wanted)

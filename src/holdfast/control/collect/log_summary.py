@@ -27,7 +27,13 @@ from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.rollout import rollouts
 from holdfast.store.rollout.rollouts import RolloutRow
-from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, Record, ShadowRecord
+from holdfast.store.serving.prediction_log import (
+    FeedbackRecord,
+    KeyFeedbackRecord,
+    PredictionRecord,
+    Record,
+    ShadowRecord,
+)
 from holdfast.store.telemetry.collected_log import PREDICTIONS, SHADOWS
 from holdfast.train.artifact import read_metadata
 
@@ -204,6 +210,7 @@ class LogSummary:
     feedback: tuple[FeedbackRecord, ...]
     shadow_rows: pl.DataFrame
     pair_windows: tuple[PairWindow, ...]
+    key_feedback: tuple[KeyFeedbackRecord, ...] = ()
 
 
 def summarise(records: Iterable[Record], context: LogContext = NO_CONTEXT) -> LogSummary:
@@ -213,6 +220,7 @@ def summarise(records: Iterable[Record], context: LogContext = NO_CONTEXT) -> Lo
     """
     predictions: list[PredictionRecord] = []
     feedback: list[FeedbackRecord] = []
+    key_feedback: list[KeyFeedbackRecord] = []
     shadowed: list[ShadowRecord] = []
     for record in records:
         match record:
@@ -220,6 +228,8 @@ def summarise(records: Iterable[Record], context: LogContext = NO_CONTEXT) -> Lo
                 predictions.append(record)
             case FeedbackRecord():
                 feedback.append(record)
+            case KeyFeedbackRecord():
+                key_feedback.append(record)
             case ShadowRecord():
                 shadowed.append(record)
             case _:
@@ -233,6 +243,7 @@ def summarise(records: Iterable[Record], context: LogContext = NO_CONTEXT) -> Lo
         feedback=tuple(feedback),
         shadow_rows=shadow_rows(shadowed),
         pair_windows=pair_windows(shadowed, predictions, context.slicer),
+        key_feedback=tuple(key_feedback),
     )
 
 

@@ -74,7 +74,10 @@ def key_rows(store: Store, contract: Contract, found: pl.DataFrame) -> pl.DataFr
         if places is not None:
             values = json.loads(inputs)
             rows.append(
-                (prediction, *(_read(column, values[at]) for column, at in zip(columns, places, strict=True)))
+                (
+                    prediction,
+                    *(read_key_value(column, values[at]) for column, at in zip(columns, places, strict=True)),
+                )
             )
     schema = {"prediction": pl.String()} | {column.name: dtype(column) for column in columns}
     return pl.DataFrame(rows, schema=schema, orient="row").drop_nulls()
@@ -98,7 +101,7 @@ def _places(known: Sequence[str], key: Sequence[str]) -> list[int] | None:
     return [known.index(name) for name in key] if set(key) <= set(known) else None
 
 
-def _read(column: Column, value: object) -> object:
+def read_key_value(column: Column, value: object) -> object:
     """Return a key value as the tables have it; None if it is none."""
     if isinstance(column, Timestamp):
         found = read_timestamp(value, ZoneInfo(column.tz), local=column.naive == "local")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,8 +11,9 @@ import polars as pl
 
 from holdfast.contract import Contract
 from holdfast.control.collect.collector import emit_damaged
-from holdfast.monitor.traffic_comparison import compare_slices, estimate_label_share
-from holdfast.monitor.traffic_record import LabelShare, TrafficComparison
+from holdfast.features import FittedFeatures
+from holdfast.monitor.traffic_comparison import compare_slices, estimate_label_share, find_unseen_words
+from holdfast.monitor.traffic_record import LabelShare, TrafficComparison, TrafficSlice
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
@@ -83,6 +85,9 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
             connection, champion.snapshot, about.selection_json, about.seed
         )
         came = comparison_inputs.labelled(connection, champion.model, champion.version, most=MOST_LABELS)
+    contract = Contract.from_json(about.contract_json)
+    words = FittedFeatures.from_json(about.features_json).words
+    others = [name for name in words if name not in contract.slices]
     newest = set(rows["prediction"].to_list())  # not np.isin: over texts it compares each with each
     recent = np.fromiter((each in newest for each in came.predictions), np.bool_, len(came.predictions))
     return TrafficComparison(
@@ -91,8 +96,9 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
         first_us=int(rows["at_us"][0]),
         last_us=int(rows["at_us"][-1]),
         computed_at_us=now_us,
-        slices=compare_slices(
-            _texts(rows["inputs"], Contract.from_json(about.contract_json)), trained.slices
+        slices=(
+            *compare_slices(_texts(rows["inputs"], contract, contract.slices), trained.slices),
+            *find_unseen_words(_texts(rows["inputs"], contract, others), words),
         ),
         label=estimate_label_share(
             rows["probability"].to_numpy(),
@@ -103,14 +109,14 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
     )
 
 
-def _texts(inputs: pl.Series, contract: Contract) -> pl.DataFrame:
-    """Return the contract's slices of received rows, as texts; a slice that no request contains is left out."""
+def _texts(inputs: pl.Series, contract: Contract, columns: Sequence[str]) -> pl.DataFrame:
+    """Return `columns` of received rows, as texts; one that no request contains is left out."""
     names = [column.name for column in contract.request_columns]
     rows = [_inputs(row) for row in inputs]
     return pl.DataFrame(
         {
             name: pl.Series([_text(row[names.index(name)]) for row in rows], dtype=pl.String)
-            for name in contract.slices
+            for name in columns
             if name in names
         }
     )
@@ -136,11 +142,17 @@ def _report(store: Store, model: str, found: TrafficComparison, now_us: int) -> 
                 kind="slice.uncovered",
                 subject=f"{found.version}/{each.column}={each.value}"[:_LONGEST_SUBJECT],
                 explanation=f"{each.share:.1%} of the newest {found.predictions:,} predictions of {model} are for "
-                f"{each.column} = {each.value}, and no training row of {found.version} was: its predictions there are a guess",
+                f"{each.column} = {each.value}, and {_why_unseen(each, found.version)}",
             )
     if found.label is not None and (found.label.shifted or found.label.refutes_shift):
         with store.ledger.write() as connection:
             _report_label_share(connection, model, found.version, found.label, now_us)
+
+
+def _why_unseen(found: TrafficSlice, version: str) -> str:
+    if found.is_word:
+        return f"{version} has no code for that word: it predicts as for any word that it does not know"
+    return f"no training row of {version} was: its predictions there are a guess"
 
 
 def _report_label_share(

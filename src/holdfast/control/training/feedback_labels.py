@@ -8,6 +8,7 @@ from typing import Final
 
 import polars as pl
 
+from holdfast.control.collect import key_labels as sent_by_key
 from holdfast.control.collect import prediction_keys
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.ingest.outcome import LoadResult
@@ -17,7 +18,8 @@ from holdfast.feeds import Feed
 from holdfast.feeds.feed import PREDICTION_ID
 from holdfast.store import Store
 from holdfast.store.catalog import batches
-from holdfast.store.telemetry import outcomes
+from holdfast.store.telemetry import key_labels, outcomes
+from holdfast.tables.labels import KNOWN_AT
 
 PREFIX: Final = "feedback-"
 """How the id of such a batch begins; the number of its last outcome follows."""
@@ -57,7 +59,31 @@ def load_feedback(store: Store, model: Model, *, now_us: int) -> LoadResult | No
     if rows.is_empty():
         return None
     rows = rows.with_columns(pl.col(time).cast(pl.Datetime("us", "UTC"))).select(feed.contract.names)
-    batch = f"{PREFIX}{found[-1].outcome_id}"
+    return _ingest(store, model, feed, f"{PREFIX}{found[-1].outcome_id}", rows, now_us)
+
+
+def load_key_feedback(store: Store, model: Model, *, now_us: int) -> LoadResult | None:
+    """Load the labels that callers sent by key since the last such batch; None if there are none, or no feed for them.
+
+    The feed is the first label feed with the row's key and no other column. Raises as `ingest` does.
+    """
+    feed = sent_by_key.feed_of(model)
+    if feed is None:
+        return None
+    with store.ledger.read() as connection:
+        rows = sent_by_key.read(connection, model, sent_by_key.loaded_until(connection, feed))
+        last = key_labels.newest(connection, model.name)
+    if rows.is_empty():
+        return None
+    time = feed.contract.event_time
+    rows = rows.rename({KNOWN_AT: time}).unique([*feed.label_key, time], keep="last", maintain_order=True)
+    rows = rows.with_columns(pl.col(time).cast(pl.Datetime("us", "UTC"))).select(feed.contract.names)
+    return _ingest(store, model, feed, f"{sent_by_key.PREFIX}{last}", rows, now_us)
+
+
+def _ingest(
+    store: Store, model: Model, feed: Feed, batch: str, rows: pl.DataFrame, now_us: int
+) -> LoadResult:
     with tempfile.TemporaryDirectory(prefix="holdfast-feedback-") as directory:
         rows.write_parquet(path := Path(directory) / "feedback.parquet")
         return ingest(store, feed, batch, str(path), now_us=now_us, aggregates=model.aggregates)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from holdfast.errors import HoldfastError, NotFoundError
-from holdfast.feedback import FEED_SOURCE, full_id, parse_id
+from holdfast.errors import HoldfastError
+from holdfast.serve.api.label_items import LabelItems, LabelRecord, name_of, parse_labels, read_label
 from holdfast.serve.api.recent_labels import RecentLabels
 from holdfast.serve.http.content_coding import ContentDecoder
 from holdfast.serve.http.exchange import Exchange
@@ -26,29 +25,15 @@ from holdfast.serve.inference import metrics
 from holdfast.serve.inference.data_plane import DataPlane, InferenceCall
 from holdfast.serve.protocol.metadata import model_metadata, server_metadata
 from holdfast.serve.protocol.oip import RequestError, encode_response
-from holdfast.store.serving.prediction_log import FeedbackRecord, frame
+from holdfast.store.serving.prediction_log import KeyFeedbackRecord, frame
 
 _log = logging.getLogger(__name__)
 
-MAX_LABELS: Final = 1000
-"""Labels in one feedback request."""
-SOURCE_CHARACTERS: Final = 63
 _PROTOCOL: Final = b"/v2/"
 
 Handler = Callable[[Exchange], None]
 
 
-class _Label(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    id: str
-    value: bool | int | float
-    source: str = "client"
-
-
-class _Labels(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    feedback: list[Any]
-
-
-_read_json: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -253,7 +238,7 @@ class Routes:
 
     def _feedback(self, exchange: Exchange) -> None:
         try:
-            items = _parse_labels(bytes(exchange.body))
+            items = parse_labels(bytes(exchange.body))
             records, results = self._take_labels(items)
         except HoldfastError as error:
             _refuse(exchange, error)
@@ -284,80 +269,27 @@ class Routes:
 
         asyncio.wrap_future(log.durability(), loop=self._loop).add_done_callback(respond)
 
-    def _take_labels(self, items: _Items) -> tuple[list[FeedbackRecord], list[dict[str, object]]]:
+    def _take_labels(self, items: LabelItems) -> tuple[list[LabelRecord], list[dict[str, object]]]:
         """Return the labels to store, and one result for each item. A label that comes alone raises its error."""
         now_us = self._plane.clock_us()
-        records: list[FeedbackRecord] = []
+        records: list[LabelRecord] = []
         results: list[dict[str, object]] = []
         in_request: dict[str, float] = {}
         for item in items.items:
             try:
-                record = self._label(_read_item(item), now_us)
+                record = read_label(item, self._plane, now_us)
                 arrival = self._recent_labels.check(record, in_request)
             except HoldfastError as error:
                 if not items.is_list:
                     raise
-                named = item.get("id") if isinstance(item, dict) else None
-                results.append({"id": named, "status": "rejected", "code": error.code, "error": error.what})
+                results.append(
+                    {**name_of(item), "status": "rejected", "code": error.code, "error": error.what}
+                )
             else:
                 records.append(record)
-                results.append({"id": record.prediction, "status": arrival.value})
+                named = name_of(item) if isinstance(record, KeyFeedbackRecord) else {"id": record.prediction}
+                results.append({**named, "status": arrival.value})
         return records, results
-
-    def _label(self, label: _Label, now_us: int) -> FeedbackRecord:
-        name = full_id(label.id)
-        place = parse_id(name)
-        if place is None:
-            raise RequestError(
-                "HF511", "an id is the prediction_id of a response; '/' and a row number may follow"
-            )
-        log = self._plane.log
-        if place.server == log.server and not log.has_issued(place.segment, place.number, place.row):
-            raise NotFoundError("HF505", f"{name} was never issued by this server")
-        value = float(label.value) if not isinstance(label.value, int) or label.value in (0, 1) else -1.0
-        if not 0.0 <= value <= 1.0:
-            raise RequestError("HF511", f"{name}: a value is true, false or a number from 0 to 1")
-        if not (1 <= len(label.source) <= SOURCE_CHARACTERS and label.source.isprintable()):
-            raise RequestError(
-                "HF511", f"{name}: a source is a text of 1 to {SOURCE_CHARACTERS} printable characters"
-            )
-        if label.source == FEED_SOURCE:
-            raise RequestError(
-                "HF511", f"{name}: the source {FEED_SOURCE!r} is reserved for labels of label feeds"
-            )
-        return FeedbackRecord(name, value, label.source, now_us)
-
-
-@dataclass(frozen=True, slots=True)
-class _Items:
-    """The labels of a request, not read yet. `is_list` is True for a list, False for one label alone."""
-
-    items: list[Any]
-    is_list: bool
-
-
-def _parse_labels(body: bytes) -> _Items:
-    """Return the labels of a body. Its parsed form decides which of the two it is; the text of a value never does."""
-    try:
-        document = _read_json(body)
-        if isinstance(document, dict) and "feedback" in document:
-            items = _Items(msgspec.convert(document, _Labels).feedback, is_list=True)
-        else:
-            items = _Items([document], is_list=False)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise RequestError("HF511", f"the body is not feedback: {error}") from None
-    except RecursionError:
-        raise RequestError("HF511", "the body is nested too deeply") from None
-    if not 1 <= len(items.items) <= MAX_LABELS:
-        raise RequestError("HF511", f"a request brings 1 to {MAX_LABELS} labels")
-    return items
-
-
-def _read_item(item: object) -> _Label:
-    try:
-        return msgspec.convert(item, _Label)
-    except msgspec.MsgspecError as error:
-        raise RequestError("HF511", f"this is not feedback: {error}") from None
 
 
 def _refuse(exchange: Exchange, error: HoldfastError) -> None:

@@ -336,6 +336,8 @@ class DataPlane:
         else:
             self.counters.distant_events += abs(job.event_times[0] - self.clock_us()) > DAY_US
             self.counters.count(version, arm, _result(job), len(job.rows) if job.served_by else 0, seconds)
+            if job.served_by:
+                self._count_unseen_words(active, job)
         if job.probabilities is None:
             return _unavailable("no version could answer")
         prediction = None if job.probe or not logged else job.id
@@ -344,6 +346,14 @@ class DataPlane:
             self.model, version, job.request.id, prediction, arm, plan, job.probabilities
         )
         return response, job.request.binary_output
+
+    def _count_unseen_words(self, active: ActivePlan, job: _Job) -> None:
+        """Count the rows with a word that the version has no code for (R25). Whole columns are compared: most have none."""
+        for column, known in active.versions[job.served_by].not_unseen:
+            values = job.request.columns.get(column)
+            if values is not None and not known.issuperset(values):
+                unseen = sum(value not in known for value in values)
+                self.counters.unseen_words[job.served_by, column] += unseen
 
 
 def _shadow_copy(plan: TrafficPlan, version: str, job: _Job, size_bytes: int) -> ShadowCopy:

@@ -54,6 +54,8 @@ class LoadedVersion:
     session: Any
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By category column, the words that the model has a code for, in order; every other word has one common code."""
+    not_unseen: tuple[tuple[str, frozenset[str | None]], ...] = ()
+    """The columns of `words`, with their words and what is missing."""
 
     def run(self, rows: Sequence[Mapping[str, object]]) -> Probabilities:
         """Return the probability of each row, shape (len(rows),). What ONNX Runtime raises goes to the caller."""
@@ -117,6 +119,7 @@ def load(name: str, digest: str, data: bytes, *, created_at_us: int) -> LoadedVe
         lookups,
         session,
         fitted.words,
+        tuple((column, frozenset((*words, None, ""))) for column, words in fitted.words.items()),
     )
     try:
         for count in _WARM_UP_ROWS:

@@ -69,6 +69,8 @@ class Counters:
     violations: Counter[str] = field(default_factory=Counter)
     """Rows that broke the contract, and requests refused whole for their columns, by reason. A reason is
     "<column>|<rule>" of the contract."""
+    unseen_words: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Rows with a word that the version has no code for, by version and column."""
     seconds: dict[tuple[str, str], Histogram] = field(default_factory=dict)
     """Durations by version and arm."""
     probes: int = 0
@@ -89,6 +91,8 @@ class Counters:
             for result in RESULTS:
                 self.requests[name, arm, result] += 0
             self.predictions[name, arm] += 0
+            for column in each.loaded.words:
+                self.unseen_words[name, column] += 0
             self.seconds.setdefault((name, arm), Histogram())
             if each.role == "challenger":
                 for kind in FAILURES:
@@ -126,6 +130,7 @@ class Counters:
             self.predictions.copy(),
             self.challenger_failures.copy(),
             self.violations.copy(),
+            self.unseen_words.copy(),
             {arm: histogram.copy() for arm, histogram in self.seconds.items()},
             self.probes,
             self.labels,
@@ -249,6 +254,10 @@ def _requests(model: str, counters: Counters) -> Iterable[Metric]:
         model, "contract_violations_total",
         "Rows of requests that broke the contract, and requests refused whole for their columns, by reason.",
         ("reason",), [((reason,), number) for reason, number in counters.violations.items()],
+    )  # fmt: skip
+    yield _family(
+        model, "unseen_words_total", "Predicted rows with a word that the version has no code for, by column.",
+        ("version", "column"), counters.unseen_words.items(),
     )  # fmt: skip
     durations = HistogramMetricFamily(
         "holdfast_request_duration_seconds",

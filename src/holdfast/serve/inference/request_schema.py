@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Set
+from datetime import UTC
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -123,6 +124,24 @@ class RequestSchema:
         if broken:
             raise self._violation(rows, broken, violations)
 
+    def read_key(self, key: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the key of a row with each timestamp as text in UTC, so that equal keys are equal.
+
+        `key` has the key columns and no other. Raises `RequestError` HF511 with the value and what its column allows.
+        """
+        for reason in self._check(key):
+            name, _, rule = reason.partition("|")
+            if name in key:
+                column = self._by_name[name]
+                explanation = explain(column, rule, key[name]) or reason
+                raise RequestError(
+                    "HF511", f"the key has no valid {name}: {explanation}", [reason], uncounted=()
+                )
+        times = {name: (zone, local) for name, zone, local, _ in self._timestamps}
+        return {
+            name: _utc_text(value, *times[name]) if name in times else value for name, value in key.items()
+        }
+
     def _is_surely_valid(self, columns: dict[str, list[Any]], known: dict[str, int]) -> bool:
         """Return True if every column is valid beyond doubt; `known` then has every event time by its text."""
         if len(columns) != len(self._columns):
@@ -191,6 +210,12 @@ class RequestSchema:
         rules = dict.fromkeys(reason for _, reasons in broken[:MAX_NAMED_ROWS] for reason in reasons)
         what = f"{len(broken)} of the rows break the model's contract"
         return RequestError("HF502", what, named, uncounted=(), rules=tuple(rules))
+
+
+def _utc_text(value: object, zone: ZoneInfo, local: bool) -> str:
+    found = read_timestamp(value, zone, local=local)
+    assert not isinstance(found, str), "the check has read it"
+    return found.astimezone(UTC).isoformat()
 
 
 def _declared_bounds(column: Timestamp) -> tuple[int, int] | None:

@@ -22,6 +22,7 @@ NOT_COPIED: Final = (
     schema.labels,
     schema.outcomes,
     schema.withdrawn_outcomes,
+    schema.key_labels,
     schema.request_counts,
     schema.traffic_comparisons,
     schema.queued_rollouts,

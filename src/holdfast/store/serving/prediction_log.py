@@ -59,6 +59,15 @@ class FeedbackRecord(msgspec.Struct, frozen=True, array_like=True, tag="F", gc=F
     at_us: int
 
 
+class KeyFeedbackRecord(msgspec.Struct, frozen=True, array_like=True, tag="K", gc=False):
+    """A label for the row with the business key `key`: canonical JSON of its columns and their values."""
+
+    key: str
+    value: float
+    source: str
+    at_us: int
+
+
 class ShadowRecord(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=False):
     """A shadow's result for a copy of the request `id`, and the response that went out: both sides of the pair.
 
@@ -83,11 +92,11 @@ class ShadowRecord(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=Fal
     champion_probabilities: list[float]
 
 
-Record = PredictionRecord | FeedbackRecord | ShadowRecord
+Record = PredictionRecord | FeedbackRecord | KeyFeedbackRecord | ShadowRecord
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODE: Final = msgspec.msgpack.Decoder(Record).decode
 # How an encoded record begins: an array of as many elements as the struct has fields and the tag.
-_BEGINNINGS: Final = (b"\x9d\xa1P", b"\x9f\xa1P", b"\x95\xa1F", b"\x9e\xa1S")
+_BEGINNINGS: Final = (b"\x9d\xa1P", b"\x9f\xa1P", b"\x95\xa1F", b"\x95\xa1K", b"\x9e\xa1S")
 
 
 def frame(record: Record) -> bytes:

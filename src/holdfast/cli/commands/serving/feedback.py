@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.project import Run, misused, with_project
+from holdfast.contract import Boolean, Column, Integer
 from holdfast.control.http.client import Client
 from holdfast.errors import CODES, ConflictError, InputError, NotFoundError, UnavailableError
 from holdfast.store.serving import servers
@@ -19,18 +20,33 @@ from holdfast.store.serving import servers
 @with_project
 def feedback(
     run: Run,
-    prediction: Annotated[str, typer.Argument(help="The prediction id of the response.")],
-    value: Annotated[str, typer.Argument(help="The label: true, false, or a number from 0 to 1.")],
+    prediction: Annotated[
+        str, typer.Argument(help="The prediction id of the response; with --key, the label.")
+    ],
+    value: Annotated[
+        str | None, typer.Argument(help="The label: true, false, or a number from 0 to 1.")
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", help="COLUMN=VALUE of the row's key, once for each column, instead of an id."),
+    ] = None,
     source: Annotated[str, typer.Option("--source", help="The source of the label.")] = "cli",
 ) -> None:
-    """Send the label of one prediction to the server.
+    """Send the label of one prediction, or of the row with a key, to the server.
 
-    The same label again counts once; a different one is refused.
+    The same label again counts once. A different one of a prediction is refused; of a key it is a correction.
 
     Example: holdfast feedback s1-1-1 true
     """
     address = _address(run)
-    body = json.dumps({"id": prediction, "value": _label(value), "source": source})
+    if bool(key) == (value is not None):
+        usage = "a label is PREDICTION VALUE, or --key COLUMN=VALUE and the label alone"
+        raise misused(usage, "holdfast feedback --help", state="nothing was sent")
+    label, named = value or prediction, prediction
+    what: dict[str, object] = {"id": prediction}
+    if key:
+        what, named = {"key": _key(run, key)}, ", ".join(key)
+    body = json.dumps({**what, "value": _label(label), "source": source})
     try:
         with Client(address, timeout_seconds=10) as client:
             response = client.request("POST", f"/v2/models/{run.model.name}/feedback", body)
@@ -52,10 +68,31 @@ def feedback(
             state="the feedback was not recorded",
         )
     run.out.print(
-        f"[green]ok[/] {escape(value)} for {escape(prediction)} is stored; the control loop joins it (holdfast status), "
-        "or rejects it if another label was joined before (holdfast events)"
+        f"[green]ok[/] {escape(label)} for {escape(named)} is stored; the control loop joins it (holdfast status)"
+        + ("" if key else ", or rejects it if another label was joined before (holdfast events)")
     )
-    run.out.result({"prediction": prediction, "accepted": True})
+    run.out.result({**({"key": what["key"]} if key else {"prediction": prediction}), "accepted": True})
+
+
+def _key(run: Run, parts: list[str]) -> dict[str, object]:
+    """Return the key that `parts`, each "column=value", name."""
+    found: dict[str, object] = {}
+    contract = run.model.contract
+    for part in parts:
+        name, equals, text = part.partition("=")
+        if not equals or name not in contract.key or name in found:
+            what = f"{part!r} is not COLUMN=VALUE of the key, which is {', '.join(contract.key)}"
+            raise misused(what, "holdfast contract show", state="nothing was sent")
+        found[name] = _key_value(contract.column(name), text)
+    return found
+
+
+def _key_value(column: Column, text: str) -> object:
+    if isinstance(column, Integer) and text.removeprefix("-").isdecimal():
+        return int(text)
+    if isinstance(column, Boolean) and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return text  # the server knows what it must be
 
 
 def _address(run: Run) -> str:

@@ -108,8 +108,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     for name, job in webhooks.jobs(store, model.name, model.hooks, clock_us=now_us).items():
         _start(exporter.run, {name: job}, wait=stopped.wait, pause_seconds=HOOK_PAUSE_SECONDS)
     concerns = daemon.concerns()
-    if model.label_feeds:
-        concerns["matching label feeds with predictions"] = FeedLabels(model)
+    concerns["matching labels by key with predictions"] = FeedLabels(model)
     if model.golden:
         concerns["requesting the golden queries"] = GoldenQueries(model)
     within = model.recovery_span

@@ -46,6 +46,7 @@ from holdfast.store.db.schema.snapshots import (
     vacuumed_snapshots,
 )
 from holdfast.store.db.schema.telemetry import (
+    key_labels,
     labels,
     log_positions,
     outcome_slices,
@@ -78,6 +79,7 @@ __all__ = [
     "file_row_groups",
     "files",
     "gate_results",
+    "key_labels",
     "labels",
     "leases",
     "log_positions",

@@ -152,6 +152,20 @@ withdrawn_outcomes = Table(
     comment="Predictions that had an outcome whose label was withdrawn. The evidence of rollouts counts each once.",
 )
 
+key_labels = Table(
+    "key_labels",
+    METADATA,
+    serial("key_label_id", "Number of the label."),
+    required("model", String(63), "Model whose rows it labels."),
+    required("key_digest", String(64), "SHA-256 of `key_json`."),
+    required("key_json", Text, "Business key of the row: its columns and their values, canonical JSON."),
+    required("value", Double, "True value, 0 or 1."),
+    required("source", String(63), "Sender of the label."),
+    required("received_at_us", BigInteger, "When it was received."),
+    Index("ix_key_labels_model_key_digest", "model", "key_digest"),
+    comment="Labels that callers sent by the key of a row, with every correction.",
+)
+
 request_counts = Table(
     "request_counts",
     METADATA,

@@ -117,6 +117,9 @@ def test_the_same_id_with_other_content_is_refused(project: Path) -> None:
         (["rollout", "start"], "HF303"),
         (["rollback"], "HF303"),
         (["feedback", "s-1-1", "maybe"], "HF101"),
+        (["feedback", "s1-1-1"], "HF101"),
+        (["feedback", "--key", "nowhere=1", "true"], "HF101"),
+        (["feedback", "--key", "parcel=1", "s1-1-1", "true"], "HF101"),
         (["train", "--file", "absent.py"], "HF102"),
     ],
 )

@@ -177,6 +177,8 @@ COMMANDS: Final[dict[str, ListedCommand]] = {
         "Show feeds, versions, the rollout, servers and the quality of predictions.",
     ),
     "feedback": ListedCommand(
-        "commands.serving.feedback", "Running", "Send the label of one prediction to the server."
+        "commands.serving.feedback",
+        "Running",
+        "Send the label of one prediction, or of the row with a key, to the server.",
     ),
 }

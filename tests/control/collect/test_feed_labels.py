@@ -290,7 +290,7 @@ def key_history(world: Served) -> list[tuple[str, float]]:
         return [(each.key_json, each.value) for each in key_labels.since(connection, MODEL.name, 0)]
 
 
-def test_labels_by_key_reach_predictions_and_are_corrected_by_the_declared_policy(served: Served) -> None:
+def test_labels_by_key_label_predictions_and_are_corrected_by_the_declared_policy(served: Served) -> None:
     """A chargeback: the newest label counts, and the history keeps both. The same value again counts once."""
     served.predict(LAST, LAST + 1)
     served.send_by_key(LAST, 1.0)

@@ -42,9 +42,10 @@ def run(task: dict[str, Any]) -> None:
     os._exit(status)
 
 
-for line in sys.stdin:
-    pid = os.fork()
-    if pid == 0:
-        run(json.loads(line))
-    _, ended = os.waitpid(pid, 0)
-    print(json.dumps({"status": os.waitstatus_to_exitcode(ended)}), flush=True)
+if __name__ == "__main__":
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            run(json.loads(line))
+        _, ended = os.waitpid(pid, 0)
+        print(json.dumps({"status": os.waitstatus_to_exitcode(ended)}), flush=True)

@@ -94,6 +94,8 @@ def _cell(value: object) -> str:
             return "-"
         case bool():
             return "yes" if value else "no"
+        case float() if 0 < abs(value) < 1:
+            return f"{value:.3g}"
         case int() | float():
             return f"{value:,}"
         case list() | tuple():

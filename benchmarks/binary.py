@@ -44,7 +44,6 @@ from tests.support.serving_world import MODEL, World, row, tensors
 HOLDFAST: Final = (sys.executable, "-m", "holdfast")
 KEPT, FRESH = 6, 2
 """How many clients keep their connection, and how many open one for each request."""
-PAUSE_SECONDS: Final = 0.005
 MOST_SECONDS: Final = 60.0
 
 
@@ -62,7 +61,7 @@ class Asked:
         return 1000 * (self.ended - self.sent)
 
 
-def clients(port: int, begun: Event, ending: Event, found: Any) -> None:
+def clients(port: int, pause_seconds: float, begun: Event, ending: Event, found: Any) -> None:
     """The clients' process: every request goes into `found` when it is over; `begun` is set after the first answer."""
     told: list[Asked] = []
     body = json.dumps(tensors([row()]))
@@ -84,7 +83,7 @@ def clients(port: int, begun: Event, ending: Event, found: Any) -> None:
                 begun.set()
             if fresh:
                 connection.close()
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(pause_seconds)
 
     threads = [threading.Thread(target=ask, args=(number >= KEPT,)) for number in range(KEPT + FRESH)]
     for thread in threads:
@@ -186,7 +185,7 @@ def told(asked: list[Asked], windows: list[tuple[float, float]]) -> dict[str, An
     }
 
 
-def measure(swaps: int, kills: int, settle_seconds: float) -> dict[str, Any]:
+def measure(swaps: int, kills: int, settle_seconds: float, pause_seconds: float) -> dict[str, Any]:
     """Swaps, then kills, under one load; clients ask for `settle_seconds` before and after each."""
     with tempfile.TemporaryDirectory() as directory:
         home, port = Path(directory), free_port(0)
@@ -197,7 +196,7 @@ def measure(swaps: int, kills: int, settle_seconds: float) -> dict[str, Any]:
         context = multiprocessing.get_context("spawn")
         begun, ending, found = context.Event(), context.Event(), context.Queue()
         with running(world, port, home) as up:
-            load = context.Process(target=clients, args=(port, begun, ending, found))
+            load = context.Process(target=clients, args=(port, pause_seconds, begun, ending, found))
             load.start()
             if not begun.wait(MOST_SECONDS):
                 raise SystemExit("no client is answered")
@@ -236,8 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.size("--swaps", 10, 1, help="times that the binary is replaced")
     command.size("--kills", 5, 1, help="times that the server is killed")
     command.size("--settle", 3.0, 1.0, help="seconds between them")
+    command.size("--pause", 0.005, 0.1, help="seconds between two requests of a client")
     given = command.parse(arguments)
-    return command.finish(measure(given.swaps, given.kills, given.settle))
+    return command.finish(measure(given.swaps, given.kills, given.settle, given.pause))
 
 
 if __name__ == "__main__":

@@ -152,7 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         directory = Path(made or options.directory).resolve()
         directory.mkdir(exist_ok=True)
         began = time.perf_counter()
-        if (directory / ".holdfast").exists():
+        is_new = not (directory / ".holdfast").exists()
+        if not is_new:
             project, store = Project(directory), Store.open(directory / ".holdfast")
         else:
             project, store = lay(directory)
@@ -174,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures: dict[str, object] = {
         "answers": options.answers,
         "store_mib": round(size / 2**20),
-        "build_seconds": round(built, 1),
+        "build_seconds": round(built, 1) if is_new else None,
         "drill_seconds": round(taken, 1),
         "most_mib_of_a_process": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
         **{f"rows_of_{name}": count for name, count in counted.items()},

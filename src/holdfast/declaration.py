@@ -19,6 +19,7 @@ from holdfast.errors import InputError
 from holdfast.features import Aggregate, Feature, Passthrough, columns_read
 from holdfast.features.input_rules import problems as input_problems
 from holdfast.feeds.feed import PREDICTION_ID
+from holdfast.field_types import checked
 from holdfast.qualify import Gates, GoldenQuery, Objective
 from holdfast.records import canonical_json, check_name, duration
 from holdfast.rollout import Canary, Hook
@@ -34,6 +35,7 @@ _FEATURES: Final = get_args(Feature)
 
 
 @dataclass(frozen=True)
+@checked("features", "learner")
 class Model:
     """A model: what it predicts, its training examples, the gates it must pass, and its rollout.
 
@@ -106,6 +108,9 @@ class Model:
 
     def __post_init__(self) -> None:
         check_name(self.name, "model")
+        features: object = self.features
+        if not isinstance(features, Iterable) or isinstance(features, str):
+            raise InputError("HF107", f"model {self.name!r}: features are a tuple, not {features!r}")
         for part in ("feeds", "features", "aggregates", "golden", "hooks"):
             object.__setattr__(self, part, tuple(getattr(self, part)))
         object.__setattr__(self, "holdout", duration(self.holdout, "holdout"))

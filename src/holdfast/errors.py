@@ -24,6 +24,7 @@ CODES: Final[dict[str, str]] = {
     "HF110": "`holdfast init` cannot derive a project from this file.",
     "HF111": "A learner or holdout is declared wrongly.",
     "HF112": "An optional part of Holdfast is not installed here.",
+    "HF113": "A field of a declaration has a value of another type.",
     # 2xx: deliveries and their sources
     "HF201": "The source of a batch is missing or cannot be read.",
     "HF202": "The columns of a batch are not the columns of its feed's contract.",

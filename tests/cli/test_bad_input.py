@@ -70,6 +70,9 @@ def test_a_file_that_cannot_be_used(project: Path, content: bytes | None, code: 
     assert run(project, "verify")["findings"] == []
 
 
+BAD = ("heavy", '"1,5"', "9" * 30 + "x" + "9" * 30, "heavy")
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -89,6 +92,19 @@ def test_a_bad_row_goes_to_quarantine_and_the_good_one_is_loaded(
     (batch,) = run(project, "ingest", "rows", str(project / "delivery.csv"))["batches"]
     assert (batch["rows_loaded"], batch["rows_quarantined"]) == (1, 1)
     assert batch["reasons"] == {reason: 1}
+
+
+def test_the_values_that_no_row_is_valid_for_are_shown(project: Path) -> None:
+    """By `check` and by the refusal itself: bounded, and on one line; the quarantine states why it is empty."""
+    rows = "".join(f"p{n},2026-01-0{n}T00:00:00Z,oslo,{value},true,false\n" for n, value in enumerate(BAD, 1))
+    (project / "delivery.csv").write_text(HEAD + rows)
+    checked = run(project, "check", "rows", str(project / "delivery.csv"))
+    shown = ['"heavy"', '"1,5"', f'"{"9" * 30}x{"9" * 9}..."']
+    assert checked["offending"] == {"weight_kg|type": shown}
+    refused = run(project, "ingest", "rows", str(project / "delivery.csv"))
+    assert f"4 weight_kg|type (such as {' and '.join(shown)})" in refused["what"]
+    assert run(project, "quarantine", "rows")["refused"] == ["delivery"]
+    assert run(project, "quarantine", "rows", "delivery")["refused"] == ["delivery"]
 
 
 def test_four_byte_text_is_only_an_unknown_category(project: Path) -> None:

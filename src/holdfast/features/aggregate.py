@@ -23,6 +23,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, get_args
 
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 from holdfast.records import canonical_json, check_name, duration, sha256_hex
 
 AggregateFunction = Literal["mean", "last", "count"]
@@ -37,6 +38,7 @@ MOST_STEPS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Aggregate:
     """A value per entity and grid time, made from the rows of one feed that were known by then (R44).
 

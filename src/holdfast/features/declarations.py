@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 
 from holdfast.contract.schema.missing import Missing, as_policy
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 from holdfast.records import check_name
 
 MOST_BUCKETS: Final = 100
@@ -22,6 +23,7 @@ MOST_BUCKETS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Passthrough:
     """A number, integer, boolean (0 or 1) or aggregate, unchanged; NaN if missing. Named like its column."""
 
@@ -30,6 +32,7 @@ class Passthrough:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Impute:
     """A number, integer, boolean or aggregate with its missing values replaced; named like its column (R26).
 
@@ -51,6 +54,7 @@ class Impute:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Ordinal:
     """A category as an integer: 0 missing, 1 unseen, from 2 on the known words in alphabetical order (R25).
 
@@ -77,6 +81,7 @@ class Ordinal:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Log:
     """The natural logarithm of a number; named `<column>_log`.
 
@@ -88,6 +93,7 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Clip:
     """A number limited to `low` and `high`, both in the column's unit, at least one of them; named `<column>_clip`."""
 
@@ -105,6 +111,7 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Bucket:
     """The number of edges at or under a number, from 0 to the number of edges; named `<column>_bucket`.
 
@@ -134,6 +141,7 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Hour:
     """The hour, 0 to 23, in the column's time zone; named `<column>_hour`."""
 
@@ -142,6 +150,7 @@ class Hour:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Weekday:
     """The day of the week in the column's time zone, 0 Monday to 6 Sunday; named `<column>_weekday`."""
 
@@ -150,6 +159,7 @@ class Weekday:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Month:
     """The month in the column's time zone, 1 to 12; named `<column>_month`."""
 
@@ -158,6 +168,7 @@ class Month:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Ratio:
     """`numerator / denominator`, or `by_zero` if the denominator is 0; named `<numerator>_per_<denominator>`."""
 
@@ -174,6 +185,7 @@ class Ratio:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Difference:
     """`left - right`, two columns of the same unit; named `<left>_minus_<right>`."""
 

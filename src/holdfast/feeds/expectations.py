@@ -12,12 +12,14 @@ from datetime import timedelta
 from typing import Final, Literal
 
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 from holdfast.records import Level, duration
 
 _LEVELS: Final = (Level.CRITICAL, Level.ERROR, Level.WARNING)
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Limits:
     """The limit of a count for each level: a whole number is a count, a fraction a share of the whole.
 
@@ -46,7 +48,7 @@ class Limits:
         for kind in (int, float):
             same = [limit for limit in stated if type(limit) is kind]
             if same != sorted(same):
-                raise InputError("HF106", f"{self} has a worse level that is reached earlier")
+                raise _refused(f"{self} has a worse level that is reached earlier")
 
     def reached(self, count: float, of: float) -> tuple[Level, float] | None:
         """Return the worst level that `count` of `of` reaches, with its limit as a count; None if it reaches none."""
@@ -69,6 +71,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Volume:
     """The number of rows that a batch has (R37).
 
@@ -96,13 +99,17 @@ class Volume:
     level: Level = Level.ERROR
 
     def __post_init__(self) -> None:
+        for name, bound in (("at_least", self.at_least), ("at_most", self.at_most)):
+            if bound is not None and bound < 0:
+                raise _refused(f"volume: {name} is a number of rows, not {bound}")
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
-            raise InputError("HF106", f"volume: at_least {self.at_least} is above at_most {self.at_most}")
+            raise _refused(f"volume: at_least {self.at_least} is above at_most {self.at_most}")
         if self.history < 4 or self.min_z_score < 0:
-            raise InputError("HF106", "volume: history is at least 4 and deviations at least 0")
+            raise _refused("volume: history is at least 4 and deviations at least 0")
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Completeness:
     """The longest time without an event that a batch may have (R18).
 
@@ -133,7 +140,7 @@ class Completeness:
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_gap", duration(self.max_gap, "max_gap"))
         if self.max_gap_us <= 0:
-            raise InputError("HF106", "completeness: the longest time without an event must be positive")
+            raise _refused("completeness: the longest time without an event must be positive")
         if self.quiet_hours is not None and not 0 <= self.quiet_hours[0] < self.quiet_hours[1] <= 24:
             raise InputError(
                 "HF106", f"completeness: quiet hours are such as (0, 6), not {self.quiet_hours!r}"
@@ -146,6 +153,7 @@ class Completeness:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Granularity:
     """The most common time between two events of the same value of `by`, or of all rows (R44)."""
 
@@ -156,7 +164,7 @@ class Granularity:
     def __post_init__(self) -> None:
         object.__setattr__(self, "step", duration(self.step, "step"))
         if self.step_us <= 0:
-            raise InputError("HF106", "granularity: the step must be positive")
+            raise _refused("granularity: the step must be positive")
 
     @property
     def step_us(self) -> int:
@@ -165,6 +173,7 @@ class Granularity:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Reference:
     """A foreign key: values of `column` are in column `key` of the loaded rows of the feed named `feed`.
 
@@ -181,9 +190,12 @@ class Reference:
     def __post_init__(self) -> None:
         if self.lookback is not None:
             object.__setattr__(self, "lookback", duration(self.lookback, "lookback"))
+            if duration(self.lookback) <= timedelta(0):
+                raise _refused(f"reference by {self.column!r}: the lookback must be positive")
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Composition:
     """Bounds of the share that each value of `column` has of a batch (R43), such as `at_most={"bot": 0.2}`."""
 
@@ -195,10 +207,11 @@ class Composition:
     def __post_init__(self) -> None:
         for value, share in (*self.at_most.items(), *self.at_least.items()):
             if not 0 <= share <= 1:
-                raise InputError("HF106", f"composition: the share of {value!r} is {share!r}, not 0 to 1")
+                raise _refused(f"composition: the share of {value!r} is {share!r}, not 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class TopValueShare:
     """Limits of the rows that have the most frequent value of `column` (R43), such as those of one client."""
 
@@ -207,6 +220,7 @@ class TopValueShare:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Expectations:
     """What a feed is expected to deliver. An expectation that is None is not checked and costs nothing.
 
@@ -278,11 +292,11 @@ class Expectations:
             span = getattr(self, name)
             object.__setattr__(self, name, None if span is None else duration(span, name))
         object.__setattr__(self, "grace", duration(self.grace, "grace"))
-        for name in ("references", "composition", "top_value_share"):
-            parts = getattr(self, name)
-            object.__setattr__(self, name, parts if isinstance(parts, tuple) else (parts,))
+        for name, span in (("grace", self.grace), ("max_future", self.max_future)):
+            if span is not None and duration(span) < timedelta(0):
+                raise _refused(f"expectations: {name} is at least 0, not {span}")
         if self.interval is not None and duration(self.interval) <= timedelta(0):
-            raise InputError("HF106", "expectations: the interval must be positive")
+            raise _refused("expectations: the interval must be positive")
 
     @property
     def interval_us(self) -> int | None:
@@ -311,6 +325,10 @@ class Expectations:
             None if self.granularity is None else self.granularity.by,
         ]
         return tuple(dict.fromkeys(name for name in named if name is not None))
+
+
+def _refused(reason: str) -> InputError:
+    return InputError("HF106", reason)
 
 
 def _is_limit(limit: object) -> bool:

@@ -13,6 +13,7 @@ from holdfast.errors import InputError
 from holdfast.feeds.expectations import Expectations
 from holdfast.feeds.groups import FeedGroup
 from holdfast.feeds.postgres_query import PostgresQuery
+from holdfast.field_types import checked
 from holdfast.records import check_name, duration
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _LONGEST: Final = 63 - len(_QUARANTINE)
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Feed:
     """A stream of batches, and what each row and each delivery of it must be.
 

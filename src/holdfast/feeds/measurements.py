@@ -5,6 +5,7 @@ Only what the feed expects is measured, so that a feed without expectations pays
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,6 +20,11 @@ from holdfast.records import sha256_hex
 
 HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US
+
+_MOST_REASONS: Final = 10
+_MOST_ROWS: Final = 1_000
+_MOST_VALUES: Final = 3
+_LONGEST_VALUE: Final = 40
 
 LEAST_VALUES: Final = 30
 """With fewer different rows than this, equal values in two batches may be chance: they are not called stale."""
@@ -54,7 +60,7 @@ class DeliveryFacts:
     `dropped` has for each slice value, as "column=value", the rows received and those dropped. `shares` has for each column
     of a composition the rows of each value, `busiest` for each column its most frequent value with its rows. `steps_us` has
     for each time between neighbouring events of an entity how often it occurs. `values_digest` leaves the key and the event
-    time out of account, and is "" where too few rows differ.
+    time out of account, and is "" where too few rows differ. `offending` has some values of each reason if no row is valid.
     """
 
     rows_loaded: int
@@ -75,6 +81,7 @@ class DeliveryFacts:
     shares: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     busiest: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     newest_label_us: int | None = None
+    offending: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def rows_received(self) -> int:
@@ -117,6 +124,7 @@ def measure(
         values_digest=_values_digest(contract, valid) if expects.duplicates == "stale" else "",
         rows_expected=rows_expected,
         reasons=dict(reasons),
+        offending={} if valid.height else offending_values(quarantined, reasons),
         dropped=_dropped(contract, valid, quarantined) if expects.invalid_rows and quarantined.height else {},
         gaps=_gaps(contract, expects.completeness, valid) if expects.completeness else (),
         day_us=day_us,
@@ -131,6 +139,35 @@ def measure(
         },
         newest_label_us=_newest_label(contract, valid) if expects.early_labels == "refuse" else None,
     )
+
+
+def offending_values(quarantined: pl.DataFrame, reasons: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """Return for the most frequent reasons some values that have them, as delivered, quoted and of bounded length.
+
+    A reason of several columns, such as a rule, has none.
+
+    >>> rows = pl.DataFrame({"km": ["far", "-1", None], "_reasons": [["km|type"], ["km|range"], ["km|missing"]]})
+    >>> offending_values(rows, {"km|type": 1, "km|range": 1, "km|missing": 1})
+    {'km|type': ('"far"',), 'km|range': ('"-1"',), 'km|missing': ('nothing',)}
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for reason in sorted(reasons, key=lambda each: (-reasons[each], each))[:_MOST_REASONS]:
+        column = reason.partition("|")[0]
+        if column in quarantined.columns:
+            rows = quarantined.filter(pl.col("_reasons").list.contains(reason)).head(_MOST_ROWS)
+            values = rows[column].unique(maintain_order=True).head(_MOST_VALUES)
+            found[reason] = tuple(map(_quoted, values.to_list()))
+    return found
+
+
+def _quoted(value: object) -> str:
+    """Return a value on one line: control characters, and the ends of lines, are escaped."""
+    if value is None:
+        return "nothing"
+    text = str(value)
+    shown = json.dumps(text[:_LONGEST_VALUE], ensure_ascii=False)
+    shown = "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in shown)
+    return shown if len(text) <= _LONGEST_VALUE else f'{shown[:-1]}..."'
 
 
 def digest_of(frame: pl.DataFrame) -> str:

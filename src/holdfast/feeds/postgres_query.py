@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass, field
 
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 from holdfast.records import check_name
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class PostgresQuery:
     """The query that reads the rows of a feed's batches.
 

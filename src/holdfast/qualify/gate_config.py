@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass
 
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 
 MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Gates:
     """The limits of the gates.
 

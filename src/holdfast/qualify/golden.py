@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 from holdfast.qualify.load_test import LoadReport
 from holdfast.qualify.result import GateResult
 from holdfast.records import Verdict, sha256_hex
@@ -16,6 +17,7 @@ GATE: Final = "golden"
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class GoldenQuery:
     """One row and the probability that it must get.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 from holdfast.qualify.gate_config import Gates
 from holdfast.qualify.holdout_pair import HoldoutPair, reject_pair
 from holdfast.qualify.result import GateResult
@@ -24,6 +25,7 @@ _RESULTS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Objective:
     """The quality that the model must reach, before and in production.
 

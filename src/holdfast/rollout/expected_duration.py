@@ -35,11 +35,15 @@ class StepForecast:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The steps of a rollout at `units_per_day`, and the timeout of each, in days."""
+    """The steps of a rollout at `units_per_day`, and the timeout of each, in days.
+
+    `basis` states what the traffic is taken from, if that is more than counting.
+    """
 
     units_per_day: float
     steps: tuple[StepForecast, ...]
     timeout_days: float
+    basis: str = ""
 
     @property
     def days(self) -> float:
@@ -64,7 +68,8 @@ class Forecast:
         end inconclusive
         """
         unlabelled = "" if self.days < math.inf else " and without labels"
-        begin = f"at {self.units_per_day:,.0f} requests a day{unlabelled} a rollout takes {span(self.days)}"
+        basis = f" ({self.basis})" if self.basis else ""
+        begin = f"at {self.units_per_day:,.0f} requests a day{basis}{unlabelled} a rollout takes {span(self.days)}"
         step = f"its {self.slowest.share_percent:g} % step takes {span(self.slowest.days)}"
         if self.ends:
             return f"{begin}; {step}, its timeout is {span(self.timeout_days)}"
@@ -77,6 +82,7 @@ def forecast(
     units_per_day: float,
     labelled_share: float = 1.0,
     label_delay: timedelta = timedelta(0),
+    basis: str = "",
 ) -> Forecast:
     """Return how long each step of `policy` takes.
 
@@ -90,6 +96,8 @@ def forecast(
         The share of them that get a label, from 0 to 1.
     label_delay
         How long after its prediction a label comes.
+    basis
+        What the traffic is taken from, in words.
 
     Shadow, replay and the bake time are not in it.
     """
@@ -99,6 +107,7 @@ def forecast(
         units_per_day,
         tuple(_steps(policy, units_per_day, labelled_share, label_delay / _DAY)),
         policy.timeout_us / 86_400e6,
+        basis,
     )
 
 
@@ -178,13 +187,19 @@ def to_python(policy: Canary) -> str:
 def span(days: float) -> str:
     """Return a number of days as a person counts it.
 
-    >>> span(0.01), span(0.5), span(2.4), span(120), span(float("inf"))
-    ('14 minutes', '12 hours', '2.4 days', '17 weeks', 'for ever')
+    >>> span(0.01), span(1 / 24), span(1), span(2.4), span(120), span(float("inf"))
+    ('14 minutes', '1 hour', '1 day', '2.4 days', '17 weeks', 'for ever')
     """
     if days == math.inf:
         return "for ever"
-    if days < 1 / 24:
-        return f"{max(1.0, days * 1440):.0f} minutes"
-    if days < 1:
-        return f"{days * 24:.2g} hours"
-    return f"{days:.2g} days" if days < 28 else f"{days / 7:,.0f} weeks"
+    for size, noun, form in (
+        (1 / 1440, "minute", ".0f"),
+        (1 / 24, "hour", ".2g"),
+        (1, "day", ".2g"),
+        (7, "week", ",.0f"),
+    ):
+        longest = {"minute": 1 / 24, "hour": 1.0, "day": 28.0}.get(noun, math.inf)
+        if days < longest:
+            number = format(max(days / size, 1.0 if noun == "minute" else 0.0), form)
+            return f"{number} {noun}" if number == "1" else f"{number} {noun}s"
+    raise AssertionError("weeks have no longest number")

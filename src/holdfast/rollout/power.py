@@ -39,6 +39,8 @@ class MeasuredTraffic:
         Mean (between 0 and 1) and standard deviation (above 0) of the scores of labelled answers.
     labels_due
         False if no prediction is old enough to have its label: then `labelled_per_minute` is 0 and means nothing.
+    requests, minutes
+        What was counted: so many requests in so many minutes; 0 if nothing was.
     """
 
     units_per_minute: float
@@ -47,6 +49,8 @@ class MeasuredTraffic:
     mean_score: float = 0.8
     score_spread: float = 0.2
     labels_due: bool = True
+    requests: int = 0
+    minutes: float = 0.0
 
     def __post_init__(self) -> None:
         if not (0.0 < self.units_per_minute < math.inf and 0.0 <= self.labelled_per_minute < math.inf):

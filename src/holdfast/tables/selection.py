@@ -16,11 +16,13 @@ from holdfast.contract.schema.columns import Column, Number, Timestamp
 from holdfast.contract.schema.expressions import Rule
 from holdfast.contract.schema.rule_types import check_rule
 from holdfast.errors import InputError
+from holdfast.field_types import check_fields, checked
 from holdfast.records import canonical_json, check_name, duration, sha256_hex
 
 _Otherwise = Literal["refuse", "warn"]
 
 
+@checked("expression")
 class Filter(Rule):
     """A policy for training rows: those for which `expression` is false are left out, and counted under `name`.
 
@@ -28,11 +30,13 @@ class Filter(Rule):
     """
 
 
+@checked("expression")
 class Forbidden(Rule):
     """Rows that must not be trained on. One row for which `expression` is true refuses the training (HF407)."""
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Sample:
     """A sample of `share` (above 0, at most 1) of the rows, drawn by the hash of their key and the seed."""
 
@@ -44,6 +48,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Cap:
     """The maximum number of rows of each combination of values of `columns`.
 
@@ -80,6 +85,7 @@ class Cap:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Quota:
     """The minimum number of rows of each value of `column`, including values in the contract without any row.
 
@@ -112,8 +118,10 @@ class Weights:
 
     def __init__(self, column: str, factors: Mapping[Any, float], default: float = 1.0) -> None:
         object.__setattr__(self, "column", column)
-        object.__setattr__(self, "factors", dict(factors))
+        stated: object = factors
+        object.__setattr__(self, "factors", dict(stated) if isinstance(stated, Mapping) else stated)
         object.__setattr__(self, "default", default)
+        check_fields(self)
         factors_used = (*self.factors.values(), default)
         if not all(math.isfinite(factor) and factor >= 0.0 for factor in factors_used) or not any(
             factors_used
@@ -127,6 +135,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class DiscardBudget:
     """The maximum loss of rows to filters and to the contract, overall or, with `by`, within each value of a column.
 
@@ -147,6 +156,7 @@ class DiscardBudget:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Selection:
     """The rows to train on. The parts apply in this order: filters, forbidden, discard, sample, caps, quotas, weights.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdfast.errors import InputError, RefusedError
+from holdfast.field_types import checked
 from holdfast.train.learner import Labels, Matrix, Weights, check_examples
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class LightGBM:
     """Boosted decision trees; missing values get their own direction at each split.
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 from holdfast.train.learner import Labels, Matrix, Weights, check_examples
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class NamedFeature(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class GroupMean:
     """The share of positive labels in the row's group.
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.errors import InputError, RefusedError, missing_extra
+from holdfast.field_types import checked
 from holdfast.train.learner import Labels, Matrix, Weights, check_examples
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class LogisticRegression:
     """A linear model of the log odds, with a ridge penalty.
 

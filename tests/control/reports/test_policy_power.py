@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.commands.rollout.policy import labelled_share
-from holdfast.control.reports.policy_power import measured
+from holdfast.cli.commands.rollout.policy import basis_of, labelled_share
+from holdfast.control.reports.policy_power import in_words, measured, settings_of
 from holdfast.records import DAY_US, HOUR_US
+from holdfast.rollout import Canary, Shadow
+from holdfast.rollout.expected_duration import forecast
 from holdfast.store import Store
 from tests.support.labelled import predict
 
@@ -54,3 +56,26 @@ def test_before_any_label_is_due_each_request_is_assumed_to_get_one(store: Store
     assert without is not None
     assert (found.labels_due, labelled_share(found)) == (False, 1.0)
     assert (without.labels_due, labelled_share(without)) == (True, 0.0)
+
+
+def test_traffic_of_less_than_a_day_is_named_as_what_the_forecast_assumes(store: Store) -> None:
+    """30 requests of a minute are not 43,200 a day: what was counted is named, in whole words."""
+    for number in range(30):
+        predict(store, number, NOW_US - 45_000_000, NOW_US - 45_000_000, labelled=False)
+    found = measured(store, "m", label_delay=TEN_DAYS, now_us=NOW_US)
+    assert found is not None
+    assert basis_of(found) == "assumed from 30 requests in 1 minute"
+    words = forecast(Canary(), units_per_day=43_200, basis=basis_of(found)).describe()
+    assert words.startswith("at 43,200 requests a day (assumed from 30 requests in 1 minute) a rollout takes")
+    predict(store, 31, NOW_US - 2 * DAY_US, NOW_US - 2 * DAY_US, labelled=False)
+    longer = measured(store, "m", label_delay=TEN_DAYS, now_us=NOW_US)
+    assert longer is not None
+    assert basis_of(longer) == ""
+
+
+def test_settings_are_shown_in_words() -> None:
+    policy = Canary(timeout="1d", slices=("town",), shadow=Shadow(units=5))
+    words = {name: in_words(name, value) for name, value in settings_of(policy).items()}
+    assert (words["timeout"], words["bake"], words["max_drill_age"]) == ("1 day", "3 days", "none")
+    assert (words["steps"], words["slices"]) == ("1, 5, 25, 50, 100", "town")
+    assert not any(character in word for word in words.values() for character in '[]{}"')

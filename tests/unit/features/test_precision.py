@@ -11,7 +11,7 @@ from holdfast.features import Bucket, Clip, Difference, Feature, Impute, Log, Pa
 from holdfast.features.precision import refuse_merged
 
 BASE = 20_000_000.0
-FEATURES = [Passthrough("n"), Impute("n", Constant(0.0)), Clip("n", low=0.0), Difference("n", "zero")]
+FEATURES = [Passthrough("n"), Impute("n", missing=Constant(0.0)), Clip("n", low=0.0), Difference("n", "zero")]
 
 
 def _check(feature: Feature, values: list[float]) -> None:

@@ -205,7 +205,7 @@ def test_golden_bounds_are_inclusive_and_nan_is_wrong() -> None:
     ],
 )
 def test_a_golden_query_without_a_right_response_is_refused(given_: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="golden query 'q'"):
+    with pytest.raises(InputError, match=r"(?i)golden ?query 'q'"):
         GoldenQuery("q", {}, **given_)
 
 

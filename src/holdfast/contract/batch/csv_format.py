@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Final
 
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 
 SEPARATORS: Final = (",", ";", "\t", "|")
 DATES: Final = {
@@ -22,6 +23,9 @@ DATES: Final = {
 }
 """The orders of a date that can be declared, with what stands between its parts. A year has four digits."""
 
+THOUSANDS: Final = (".", ",", " ", "'", "\u2019", "\u00a0", "\u202f")
+"""What may stand between groups of three digits: the last three are the right apostrophe and the two no-break spaces."""
+
 TRUE: Final = ("true", "1", "1.0")
 FALSE: Final = ("false", "0", "0.0")
 
@@ -32,6 +36,7 @@ _PARTS: Final = {"yyyy": r"(?<y>[0-9]{4})", "mm": r"(?<m>[0-9]{2})", "dd": r"(?<
 
 
 @dataclass(frozen=True, slots=True)
+@checked("dates", "true", "false")
 class Csv:
     r"""The form of a feed's CSV files. What is not of this form is a fault of its row: nothing is guessed.
 
@@ -40,7 +45,10 @@ class Csv:
     separator
         What stands between two values: ',', ';', a tab or '|'.
     decimal
-        What stands before the decimals of a number: '.' or ','. No number has separators of thousands.
+        What stands before the decimals of a number: '.' or ','.
+    thousands
+        What stands between groups of three digits: '.', ',', a blank, an apostrophe or a no-break space; empty if nothing does.
+        A number may then be written with all of its groups, or with none: '1,234.5' and '1234.5'.
     dates
         Further forms of timestamps, each the order of a date: 'yyyy-mm-dd', 'yyyy/mm/dd', 'yyyymmdd', 'd.m.yyyy',
         'd/m/yyyy', 'm/d/yyyy', 'd-m-yyyy' or 'm-d-yyyy'; days and months have one digit or two. A time may follow after a
@@ -57,6 +65,7 @@ class Csv:
 
     separator: str = ","
     decimal: str = "."
+    thousands: str = ""
     dates: tuple[str, ...] = ()
     true: tuple[str, ...] = TRUE
     false: tuple[str, ...] = FALSE
@@ -66,6 +75,11 @@ class Csv:
             raise _refused(f"separator is one of {', '.join(map(repr, SEPARATORS))}, not {self.separator!r}")
         if self.decimal not in {".", ","}:
             raise _refused(f"decimal is '.' or ',', not {self.decimal!r}")
+        if self.thousands not in {"", *THOUSANDS} or self.thousands == self.decimal:
+            listed = ", ".join(map(repr, THOUSANDS))
+            raise _refused(
+                f"thousands is empty or one of {listed}, other than decimal, not {self.thousands!r}"
+            )
         for name in ("dates", "true", "false"):
             words: object = getattr(self, name)
             if not isinstance(words, (tuple, list)) or not all(isinstance(word, str) for word in words):
@@ -94,6 +108,17 @@ def is_ambiguous(one: str, other: str) -> bool:
     if one == other or one not in DATES or other not in DATES:
         return False
     return DATES[one] == DATES[other] and one.startswith("yyyy") == other.startswith("yyyy")
+
+
+def number_pattern(csv: Csv) -> str:
+    r"""Return the pattern of a number with groups of three digits; empty if `csv` has none.
+
+    >>> number_pattern(Csv(thousands=",")), number_pattern(Csv())
+    ('^[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\\.[0-9]*)?$', '')
+    """
+    if not csv.thousands:
+        return ""
+    return f"^[+-]?[1-9][0-9]{{0,2}}(?:{re.escape(csv.thousands)}[0-9]{{3}})+(?:{re.escape(csv.decimal)}[0-9]*)?$"
 
 
 def date_pattern(date: str) -> str:

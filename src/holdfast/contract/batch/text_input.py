@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, assert_never
 import polars as pl
 
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
-from holdfast.contract.batch.csv_format import Csv
+from holdfast.contract.batch.csv_format import Csv, number_pattern
 from holdfast.contract.batch.input_columns import convert_column, read_timestamps, require_columns
 from holdfast.contract.schema.source_metadata import NO_FACTS, ColumnFacts, Facts, column_conversions
 from holdfast.errors import InputError
@@ -55,10 +55,10 @@ def from_text(
 ) -> TypedBatch:
     """Read a frame of text columns into the types of `contract`.
 
-    Numbers are decimal, with a point and an optional exponent; "inf", "nan" and a number beyond double precision are
-    read, and then found not finite. Integers have digits, and no decimals but zeros. Booleans are true, false, 1, 0, 1.0
-    and 0.0 in any case. Timestamps are read by the rules of `read_timestamp`. Nothing is trimmed, rounded or guessed: any
-    other text is a fault of its row.
+    Numbers are decimal, with a point and an optional exponent, or as `csv` declares them; "inf", "nan" and a number beyond
+    double precision are read, and then found not finite. Integers have digits, and no decimals but zeros. Booleans are
+    true, false, 1, 0, 1.0 and 0.0 in any case. Timestamps are read by the rules of `read_timestamp`. Nothing is trimmed,
+    rounded or guessed: any other text is a fault of its row.
 
     Parameters
     ----------
@@ -168,7 +168,11 @@ def read_column(column: Column, texts: pl.Series, csv: Csv) -> tuple[pl.Series, 
 
 
 def _with_point(texts: pl.Series, csv: Csv) -> pl.Series:
-    """Return numbers with a decimal point; null where one stands although the feed writes another sign."""
+    """Return numbers with a decimal point and without groups; null where a sign stands that is not of the form."""
+    if csv.thousands:
+        grouped = texts.str.contains(number_pattern(csv))
+        plain = texts.set(~grouped & texts.str.contains(csv.thousands, literal=True), None)
+        texts = plain.str.replace_all(csv.thousands, "", literal=True)
     if csv.decimal == ".":
         return texts
     pointed = texts.set(texts.str.contains(".", literal=True), None)

@@ -19,6 +19,9 @@ from holdfast.contract.schema.source_metadata import NO_FACTS, ColumnFacts
 
 FEW_WORDS: Final = 200
 """A text column with at most this many distinct values, and fewer than half its rows, is suggested as a category."""
+_MANY_WORDS: Final = 1_000
+_ROWS_A_WORD: Final = 20
+"""So is one with at most so many values that are in so many rows each, on average."""
 
 _NO_METADATA: Final = ColumnFacts()
 _NO_TIMES: Final[Mapping[str, Timestamp]] = {}
@@ -203,7 +206,8 @@ def suggest_column(
             column, what = Number(name, unit=unit, low=low, high=high), f"numbers from {_span(values)}"
     else:
         words = values.drop_nulls().n_unique()
-        if not in_key and words <= FEW_WORDS and words * 2 < len(values):
+        few = words <= FEW_WORDS and words * 2 < len(values)
+        if not in_key and (few or (words <= _MANY_WORDS and words * _ROWS_A_WORD <= len(values))):
             column, what, more = Category(name), f"{words} words", f": {_shares(values)}"
         else:
             longest = max((len(text) for text in values.drop_nulls().cast(pl.String)), default=0)

@@ -6,6 +6,7 @@ Each value is read by the rules of a load, so that what is found here is loaded 
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Final
 
 import polars as pl
 
-from holdfast.contract.batch.csv_format import DATES, FALSE, SEPARATORS, TRUE, Csv, is_ambiguous
+from holdfast.contract.batch.csv_format import DATES, SEPARATORS, THOUSANDS, Csv, is_ambiguous
 from holdfast.contract.batch.text_input import read_column
 from holdfast.contract.schema.columns import Boolean, Column, Integer, Number, Timestamp
 
@@ -32,13 +33,18 @@ WORD_PAIRS: Final = (
     ("ja", "nee"),
     ("oui", "non"),
     ("si", "no"),
+    ("sí", "no"),
+    ("wahr", "falsch"),
+    ("vrai", "faux"),
+    ("on", "off"),
 )
-"""The words of true and false that are known for a label."""
+"""The words of true and false that are known."""
 
 _ENOUGH: Final = 0.99
 """The share of a column's values that must be of a type: a rare faulty value does not make a number a text."""
-_SIGNED: Final = {",": r"^[+-]?[0-9]*,?[0-9]+$", ".": r"^[+-]?[0-9]*\.?[0-9]+$"}
-"""By decimal sign, the numbers that have no other sign."""
+_EXPECTED_TWOS: Final = 10
+"""How many twos a column of counts must be expected to have before one without any is taken for true and false."""
+_NUMBER_LIKE: Final = "^[+-]?[0-9.,' \u2019\u00a0\u202f]+(?:[eE][+-]?[0-9]+)?$"
 _UNIT: Final = re.compile(r"(.*\S)\s*\[([^\[\]]+)\]\s*\Z", re.DOTALL)
 
 
@@ -117,38 +123,34 @@ def infer_form(
         The decimal sign, ',' or '.'; if it is empty, it is inferred.
     """
     names = column_names(texts.columns)
-    plain = texts.rename(names)
+    plain, headers = texts.rename(names), {name: header for header, name in names.items()}
     open_questions: list[str] = []
-    if not decimal:
-        decimal, undecided = (".", ()) if separator == "," else infer_decimal(plain)
-        if undecided:
-            listed = " and ".join(repr(name) for name in undecided)
-            open_questions.append(
-                f"the commas of {listed} can be of decimals or of thousands: --decimal , or ."
-            )
+    decimal, thousands, undecided = infer_signs(texts, separator, decimal)
+    open_questions.extend(undecided)
     orders = tuple(dates)
+    spoken = Csv()
     typed: dict[str, pl.Series] = {}
     missing: set[str] = set()
     texts_only: list[str] = []
     for column in plain.get_columns():
         values = column.set(column.is_in(["", *MISSING_WORDS]), None)
         words = label_words(values)
-        if words == WORD_PAIRS[0]:
-            typed[column.name] = read_column(Boolean(column.name), values, Csv())[0]
-        elif (number := _number(values, Csv(separator, decimal))) is not None:
-            typed[column.name] = number
+        if words is not None and not words[0][0].isdigit():
+            spoken = with_words(spoken, words)
+            typed[column.name] = read_column(Boolean(column.name), values, spoken)[0]
+        elif (number := _number(values, Csv(separator, decimal, thousands))) is not None:
+            typed[column.name] = as_flag(number)
         else:
             found, when = _timestamps(values, zone, orders)
             if len(found) > 1:
                 open_questions.append(
-                    f"the dates of {column.name!r} can be {' or '.join(found)}: --dates {found[0]}, or another of them"
+                    f"the dates of {headers[column.name]!r} can be {' or '.join(found)}: --dates {found[0]}, or another of them"
                 )
-            if when is not None:
-                orders = (*orders, *(order for order in found[:1] if order and order not in orders))
-                typed[column.name] = when
-            elif words is None:
+            if when is None:
                 texts_only.append(column.name)
                 continue
+            orders = (*orders, *(order for order in found[:1] if order and order not in orders))
+            typed[column.name] = when
         missing |= {word for word in MISSING_WORDS if (column == word).any()}
     missing_words = ("", *(word for word in MISSING_WORDS if word in missing))
     # A feed's missing words hold for all its columns: what they do to the texts is shown here, not found by a load.
@@ -158,7 +160,7 @@ def infer_form(
     ]
     form = FileForm(
         pl.DataFrame(read),
-        Csv(separator, decimal, orders),
+        Csv(separator, decimal, thousands, orders, spoken.true, spoken.false),
         missing_words,
         {header: name for header, name in names.items() if header != name},
         header_units(names),
@@ -167,31 +169,79 @@ def infer_form(
     return form, tuple(open_questions)
 
 
-def infer_decimal(frame: pl.DataFrame) -> tuple[str, tuple[str, ...]]:
-    """Return the decimal sign of a file's texts, and the columns that leave it open.
+def infer_signs(frame: pl.DataFrame, separator: str, decimal: str = "") -> tuple[str, str, tuple[str, ...]]:
+    """Return the decimal sign and the sign of thousands of a file's texts, and the questions that they leave open.
 
-    A sign that three digits follow in every value may separate thousands. A point elsewhere decides against the comma.
+    The signs are those by which most columns are numbers, the plainest if several are. If one value is another number by
+    others of them, that is a question. In a file that is separated by commas, a point alone is of decimals.
 
-    >>> infer_decimal(pl.DataFrame({"km": ["1,5", "20"]})), infer_decimal(pl.DataFrame({"km": ["1.5"], "eur": ["1,5"]}))
-    ((',', ()), ('.', ()))
-    >>> infer_decimal(pl.DataFrame({"eur": ["1,234", "987"]}))
-    ('.', ('eur',))
+    Parameters
+    ----------
+    frame
+        The columns of the file, all of them text.
+    separator
+        The separator of the file.
+    decimal
+        The decimal sign, if it is known.
+
+    >>> infer_signs(pl.DataFrame({"km": ["1,5", "20"]}), ";"), infer_signs(pl.DataFrame({"eur": ["3.764,00", "9,50"]}), ";")
+    ((',', '', ()), (',', '.', ()))
+    >>> infer_signs(pl.DataFrame({"eur": ["1,234", "987"]}), ";")[2]
+    ("'1,234' of 'eur' is 1.234 with --decimal , and 1234 with --decimal .",)
     """
-    found: dict[str, list[str]] = {",": [], ".": []}
-    may_be_thousands: list[str] = []
-    for column in frame.get_columns():
-        values = column.filter(~column.is_in(["", *MISSING_WORDS]))
-        for sign, pattern in _SIGNED.items():
-            signed = values.filter(values.str.contains(sign, literal=True))
-            if not len(signed) or not _is_mostly(values.str.contains(pattern)):
-                continue
-            if signed.str.contains(rf"^[+-]?[0-9]{{1,3}}[{sign}][0-9]{{3}}$").all():
-                may_be_thousands += [column.name] if sign == "," else []
-            else:
-                found[sign].append(column.name)
-    if found["."]:
-        return ".", ()
-    return (",", ()) if found[","] else (".", tuple(may_be_thousands))
+    columns = [each for column in frame.get_columns() if len(each := _with_signs(column))]
+    if not columns:
+        return decimal or ".", "", ()
+    # A sender that groups digits groups those of every number.
+    long = {each.name for each in columns if frame[each.name].str.contains(r"^[+-]?[0-9]{4}").any()}
+    found = {
+        csv: tuple(None if csv.thousands and each.name in long else _number(each, csv) for each in columns)
+        for csv in _forms(columns, separator, decimal)
+    }
+    most = max(sum(each is not None for each in read) for read in found.values())
+    best = {csv: read for csv, read in found.items() if sum(each is not None for each in read) == most}
+    chosen, numbers = next(iter(best.items()))
+    questions: dict[str, str] = {}
+    for csv, others in best.items():
+        if decimal or csv.decimal == chosen.decimal or (separator == "," and csv.thousands == "."):
+            continue
+        for texts, one, other in zip(columns, numbers, others, strict=True):
+            if (
+                one is not None
+                and other is not None
+                and (differing := (one != other).fill_null(value=False)).any()
+            ):
+                row = int(differing.arg_max() or 0)
+                readings = sorted(((chosen.decimal, one[row]), (csv.decimal, other[row])))
+                listed = " and ".join(f"{value:.15g} with --decimal {sign}" for sign, value in readings)
+                questions.setdefault(texts.name, f"{texts[row]!r} of {texts.name!r} is {listed}")
+    for place, texts in enumerate(columns):
+        if not decimal and numbers[place] is None and any(read[place] is not None for read in found.values()):
+            questions[texts.name] = (
+                f"{texts[0]!r} of {texts.name!r} is no number as the other columns write them; --decimal {chosen.decimal} "
+                "leaves it a text"
+            )
+    return chosen.decimal, chosen.thousands, tuple(questions.values())
+
+
+def _with_signs(column: pl.Series) -> pl.Series:
+    """Return the values of a column that may be numbers and are written with a sign; empty if they are not."""
+    values = column.filter(~column.is_in(["", *MISSING_WORDS]))
+    signed = values.filter(~values.str.contains(r"^[+-]?[0-9]*$"))
+    return signed if len(signed) and _is_mostly(values.str.contains(_NUMBER_LIKE)) else values.clear()
+
+
+def _forms(columns: Sequence[pl.Series], separator: str, decimal: str) -> list[Csv]:
+    """Return the forms of numbers that the texts can be of, the plainest first."""
+    present = [
+        sign for sign in THOUSANDS if any(each.str.contains(sign, literal=True).any() for each in columns)
+    ]
+    return [
+        Csv(separator, point, thousands)
+        for thousands in ("", *present)
+        for point in ((decimal,) if decimal else (".", ","))
+        if point != thousands
+    ]
 
 
 def label_words(values: pl.Series) -> tuple[str, str] | None:
@@ -237,16 +287,56 @@ def csv_line(csv: Csv) -> str:
     return f"Csv({', '.join(given)})" if given else ""
 
 
-def with_label(csv: Csv, words: tuple[str, str]) -> Csv:
-    """Return `csv` that also reads the `words` of true and false."""
+def with_words(csv: Csv, words: tuple[str, str]) -> Csv:
+    """Return `csv` that also reads the `words` of true and false.
+
+    >>> with_words(Csv(), ("ja", "nein")).true
+    ('true', '1', '1.0', 'ja')
+    """
     yes, no = words
-    if yes in TRUE and no in FALSE:
-        return csv
-    return replace(csv, true=(*TRUE, yes), false=(*FALSE, no))
+    true = csv.true if yes in csv.true else (*csv.true, yes)
+    return replace(csv, true=true, false=csv.false if no in csv.false else (*csv.false, no))
+
+
+def as_flag(values: pl.Series) -> pl.Series:
+    """Return a column of 0 and 1 as booleans, if it has enough of both that counts would have had a 2 among them.
+
+    >>> as_flag(pl.Series([0, 1] * 50)).dtype, as_flag(pl.Series([0] * 99 + [1])).dtype, as_flag(pl.Series([0, 1, 2])).dtype
+    (Boolean, Int64, Int64)
+    """
+    if not values.dtype.is_numeric() or not set(values.drop_nulls().unique()) <= {0, 1} or not values.count():
+        return values
+    zeros = float((values.drop_nulls() == 0).sum())
+    rows = values.count()
+    rate = -math.log(zeros / rows) if zeros else math.inf
+    twos = rows * (1 - math.exp(-rate) * (1 + rate)) if zeros else float(rows)
+    return values.cast(pl.Boolean) if twos >= _EXPECTED_TWOS else values
+
+
+def type_texts(texts: pl.DataFrame, csv: Csv, missing_words: Sequence[str]) -> pl.DataFrame:
+    """Return columns of text as the types of their values, by the rules of a load in the form `csv`; the rest stays text.
+
+    >>> type_texts(pl.DataFrame({"eur": ["1.234,50"], "ok": ["ja"]}), Csv(";", ",", ".", (), ("ja",), ("nein",)), [""]).row(0)
+    (1234.5, True)
+    """
+    read: list[pl.Series] = []
+    for column in texts.get_columns():
+        values = column.set(column.is_in(list(missing_words)), None)
+        numbers = _number(values, csv)
+        flags, faults = read_column(Boolean("column"), values, csv)
+        found = (
+            numbers if numbers is not None else flags if values.count() and not faults["type"].any() else None
+        )
+        if found is None:
+            times = _in_orders(values, "UTC", ("", *csv.dates))
+            found = max(times.values(), key=lambda each: each.count(), default=None)
+        read.append((values if found is None else found).alias(column.name))
+    return pl.DataFrame(read)
 
 
 def _number(values: pl.Series, csv: Csv) -> pl.Series | None:
-    columns: tuple[Column, ...] = (Integer(values.name), Number(values.name, unit="1"))
+    # A header may be no name that a column can have.
+    columns: tuple[Column, ...] = (Integer("column"), Number("column", unit="1"))
     for column in columns:
         read, _ = read_column(column, values, csv)
         if _is_read(values, read) and (isinstance(column, Number) or read.count() == values.count()):
@@ -274,13 +364,13 @@ def _timestamps(values: pl.Series, zone: str, orders: tuple[str, ...]) -> tuple[
 
 def _in_orders(values: pl.Series, zone: str, orders: Iterable[str]) -> dict[str, pl.Series]:
     """Return the timestamps by each order that fits; by "" alone if that does."""
-    column = Timestamp(values.name, tz=zone, naive="local")
+    column = Timestamp("column", tz=zone, naive="local")
     found: dict[str, pl.Series] = {}
     for order in orders:
         csv = Csv(dates=(order,) if order else ())
         read, faults = read_column(column, values, csv)
         if values.count() and faults["type"].sum() <= (1 - _ENOUGH) * values.count():
-            _, strict = read_column(Timestamp(values.name, tz=zone), values, csv)
+            _, strict = read_column(Timestamp("column", tz=zone), values, csv)
             # Without a zone of their own the timestamps are those of a clock.
             found[order] = (read.dt.replace_time_zone(None) if strict["zone"].any() else read).alias(
                 values.name

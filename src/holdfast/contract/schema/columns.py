@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from holdfast.contract.schema.missing import REJECT, Constant, Keep, Mean, Median, Missing, Reject, as_policy
 from holdfast.contract.schema.timestamps import EARLIEST_US, LATEST_US, read_timestamp
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 from holdfast.records import NAME, check_name, duration, microseconds
 
 EXACT: Final = 2**53
@@ -85,6 +86,7 @@ def _check_not_replaced(column: Timestamp | Label) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Number:
     """A finite real number in a stated unit (R21, R22).
 
@@ -139,6 +141,7 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Integer:
     """A whole number of magnitude up to 2**53. Beyond it, double precision merges neighbouring integers.
 
@@ -174,6 +177,7 @@ class Integer:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Category:
     """One of few words (R25). The empty string is missing; any other text, NUL and emoji included, is a word.
 
@@ -216,6 +220,7 @@ class Category:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Timestamp:
     """A point in time, displayed in a stated time zone (R23).
 
@@ -288,6 +293,7 @@ class Timestamp:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Boolean:
     """True or false; 0 and 1 are numbers. `missing` is any policy but a median or mean; `semantic` as in `Number`."""
 
@@ -304,6 +310,7 @@ class Boolean:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Text:
     """Free text without NUL. The empty string is missing.
 
@@ -338,6 +345,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Label:
     """The value that the model predicts: a boolean that becomes known `delay` after the event time.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import cached_property
@@ -110,12 +110,13 @@ class Contract:
                 "HF104",
                 f"label={label!r} cannot be predicted: it is a Label, true or false; regression and several classes: not yet",
             )
+        stated = _check_arguments(event_time, {"key": key, "slices": slices, "unique": unique}, rules)
         object.__setattr__(self, "columns", columns if label is None else (*columns, label))
         object.__setattr__(self, "key", (key,) if isinstance(key, str) else tuple(key))
         object.__setattr__(self, "event_time", event_time)
         object.__setattr__(self, "label", label)
         object.__setattr__(self, "slices", (slices,) if isinstance(slices, str) else tuple(slices))
-        object.__setattr__(self, "rules", (rules,) if isinstance(rules, Rule) else tuple(rules))
+        object.__setattr__(self, "rules", stated)
         object.__setattr__(self, "unique", tuple(_name_tuples(unique)))
         self._check()
 
@@ -281,3 +282,29 @@ def _column_from_json(value: Mapping[str, Any]) -> Column:
     if "delay_seconds" in facts:
         facts["delay"] = timedelta(seconds=facts.pop("delay_seconds"))
     return kind(**facts)
+
+
+def _check_arguments(event_time: object, names: Mapping[str, object], rules: object) -> tuple[Rule, ...]:
+    """Return the rules of a contract; `InputError` HF104 if an argument is not of its type."""
+    if not isinstance(event_time, str):
+        raise InputError("HF104", f"Contract: event_time is a column's name, not {event_time!r}")
+    for name, given in names.items():
+        if not _are_names(given, nested=name == "unique"):
+            raise InputError(
+                "HF104", f"Contract: {name} is a column's name or several of them, not {given!r}"
+            )
+    several = tuple(rules) if isinstance(rules, Iterable) else (rules,)
+    stated = tuple(rule for rule in several if isinstance(rule, Rule))
+    if len(stated) < len(several):
+        raise InputError("HF104", f"Contract: rules are a Rule or several of them, not {rules!r}")
+    return stated
+
+
+def _are_names(names: object, *, nested: bool) -> bool:
+    if isinstance(names, str):
+        return True
+    return (
+        isinstance(names, Collection)
+        and not isinstance(names, Mapping)
+        and all(isinstance(each, str) or (nested and _are_names(each, nested=False)) for each in names)
+    )

@@ -31,6 +31,7 @@ from holdfast.contract.schema.rule_ast import (
     to_json,
 )
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 from holdfast.records import canonical_json, check_name
 
 _DEEPEST: Final = 60
@@ -169,10 +170,13 @@ def col(name: str) -> Expression:
     >>> col("arrived") - col("departed") >= timedelta(minutes=10)
     ((arrived - departed) >= 0:10:00)
     """
+    if not isinstance(name, str):
+        raise InputError("HF104", f"col({name!r}): a column is named by a text", state="nothing was done")
     return Expression(ColumnRef(check_name(name, "column")))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+@checked("expression")
 class Rule:
     """A condition on every row: broken, with the reason "<name>|rule", if `expression` is false.
 

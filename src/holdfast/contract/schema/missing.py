@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,6 +21,7 @@ Scalar: TypeAlias = float | int | str | bool
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Reject:
     """Quarantine a row, and reject a request, without the value. The default."""
 
@@ -28,6 +30,7 @@ REJECT: Final = Reject()
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Constant:
     """Replace a missing value with `value`, of the column's type.
 
@@ -40,6 +43,7 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Median:
     """Replace a missing value with the median of the training snapshot; numbers and integers only."""
 
@@ -47,6 +51,7 @@ class Median:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Mean:
     """Replace a missing value with the mean of the training snapshot; numbers and integers only."""
 
@@ -54,6 +59,7 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
+@checked()
 class Keep:
     """Keep a missing value: NaN or the empty category, for a model that can train on it."""
 

@@ -131,7 +131,7 @@ def admit(
     if lookups.outdated(store, feed, staged.facts, valid, staged.basis, version):
         return Retry(RetryReason.OUTDATED)
     if not staged.facts.rows_loaded:
-        raise _no_valid_row(staged)
+        raise no_valid_row(staged)
     if judgement.level is Level.CRITICAL:
         raise judgement.refusal(staged)
     online = online_features.compute(store, feed, aggregates, valid)
@@ -170,26 +170,33 @@ def judge(
 
 def describe_reasons(facts: DeliveryFacts) -> str:
     """Return how many rows are quarantined for which reason, as the end of a sentence; empty without any."""
-    if not facts.reasons:
-        return ""
+    return f"; {facts.rows_dropped} in quarantine: {_listed(facts)}" if facts.reasons else ""
+
+
+def _listed(facts: DeliveryFacts) -> str:
     counted = sorted(facts.reasons.items(), key=lambda reason: -reason[1])
-    listed = ", ".join(f"{count} {reason}" for reason, count in counted[:5])
+    listed = ", ".join(f"{count} {reason}{_such_as(facts, reason)}" for reason, count in counted[:5])
     more = f" and {len(counted) - 5} more reasons" if len(counted) > 5 else ""
-    return f"; {facts.rows_dropped} in quarantine: {listed}{more}"
+    return f"{listed}{more}"
 
 
-def _no_valid_row(staged: StagedBatch) -> RefusalError:
+def _such_as(facts: DeliveryFacts, reason: str) -> str:
+    values = facts.offending.get(reason, ())
+    return f" (such as {' and '.join(values)})" if values else ""
+
+
+def no_valid_row(staged: ValidatedBatch | StagedBatch) -> RefusalError:
     """Return the refusal of a batch without a valid row. Its id stays free: a corrected delivery may use it."""
     rows = staged.facts.rows_dropped
     what = (
-        f"none of the {rows} rows of batch {staged.batch} is valid{describe_reasons(staged.facts)}"
+        f"none of the {rows} rows of batch {staged.batch} is valid: {_listed(staged.facts)}"
         if rows
         else f"batch {staged.batch} has no row"
     )
     error = RefusedError(
         "HF204",
         what,
-        state="nothing was loaded; the rows are in the source, the reasons in the events, the id is free",
+        state="nothing was loaded and no row is in quarantine; the rows are in the source, the id is free",
         next_command=f"holdfast check {staged.batch.feed} <file>",
     )
     broken = Violation("rows", "", Level.CRITICAL, what, 0.0)

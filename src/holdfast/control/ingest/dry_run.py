@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import polars as pl
 
-from holdfast.control.ingest.admit import judge
+from holdfast.control.ingest.admit import judge, no_valid_row
 from holdfast.control.ingest.outcome import LoadResult, RefusalError
 from holdfast.control.ingest.validate import DeliverySpec, read, validate
-from holdfast.errors import HoldfastError, RefusedError
+from holdfast.errors import HoldfastError
 from holdfast.feeds import Feed
 from holdfast.feeds.admission import worst
+from holdfast.feeds.measurements import offending_values
 from holdfast.records import Level, Violation
 from holdfast.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """The result that a load would have. `refusal` is the error that it would raise, None if it would load."""
+    """The result that a load would have. `refusal` is the error that it would raise, None if it would load.
+
+    `offending` has some values of the most frequent reasons; see `measurements.offending_values`.
+    """
 
     rows: int
     valid: int
     reasons: dict[str, int]
     violations: tuple[Violation, ...]
     quarantined: pl.DataFrame = field(default_factory=pl.DataFrame)
+    offending: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     already_loaded: bool = False
     refusal: HoldfastError | None = None
 
@@ -61,12 +67,7 @@ def check(store: Store, feed: Feed, spec: DeliverySpec, *, now_us: int) -> DryRu
         judgement = judge(connection, feed, found, now_us=now_us)
     refusal_error: HoldfastError | None = None
     if not facts.rows_loaded:
-        refusal_error = RefusedError(
-            "HF204",
-            f"batch {found.batch} has no valid row",
-            state="nothing was loaded",
-            next_command="holdfast contract show",
-        )
+        refusal_error = no_valid_row(found).error
     elif judgement.level is Level.CRITICAL:
         refusal_error = judgement.refusal(found).error
     return DryRun(
@@ -75,5 +76,6 @@ def check(store: Store, feed: Feed, spec: DeliverySpec, *, now_us: int) -> DryRu
         reasons=dict(facts.reasons),
         violations=judgement.violations,
         quarantined=found.quarantined,
+        offending=offending_values(found.quarantined, facts.reasons),
         refusal=refusal_error,
     )

@@ -11,6 +11,8 @@ import numpy as np
 
 from holdfast.records import DAY_US, MINUTE_US
 from holdfast.rollout import Canary
+from holdfast.rollout.expected_duration import span
+from holdfast.rollout.model.policy import DURATIONS
 from holdfast.rollout.power import MeasuredTraffic, PowerRow, power_of
 from holdfast.store import Store
 from holdfast.store.telemetry import outcomes, request_counts
@@ -92,6 +94,8 @@ def measured(
         mean_score=float(np.clip(scores.mean(), 0.01, 0.99)) if scores.size else 0.8,
         score_spread=max(spread, 0.01) if scores.size else 0.2,
         labels_due=due > 0,
+        requests=requests,
+        minutes=minutes,
     )
 
 
@@ -128,6 +132,34 @@ def settings_of(policy: Canary) -> dict[str, str]:
     '259200.0'
     """
     return {name: json.dumps(value) for name, value in json.loads(policy.to_json()).items()}
+
+
+def in_words(name: str, stored: str) -> str:
+    """Return a setting of `settings_of` as a person writes it: durations with their unit, and no JSON.
+
+    >>> in_words("timeout", "86400.0"), in_words("steps", "[1.0, 100.0]"), in_words("latency_slack", "0.001")
+    ('1 day', '1, 100', '1 ms')
+    >>> in_words("shadow", "null"), in_words("newer_version", '"queue"'), in_words("bake", "0.0")
+    ('none', 'queue', '0')
+    """
+    value = json.loads(stored)
+    match value:
+        case None:
+            return "none"
+        case list():
+            return (
+                ", ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value) or "none"
+            )
+        case dict():
+            return ", ".join(f"{key} {in_words(key, json.dumps(each))}" for key, each in value.items())
+        case int() | float() if name in DURATIONS and value > 0:
+            return (
+                f"{value * 1e3:g} ms" if value < 1 else f"{value:g} s" if value < 60 else span(value / 86_400)
+            )
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
 
 
 def _power(

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Final, Literal, get_args
 
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 from holdfast.formatting import hours
 from holdfast.records import PROBLEMS, Verdict, canonical_json, check_name, duration
 from holdfast.rollout.decision.decisions import Decision, RollBack, Wait
@@ -49,6 +50,7 @@ _REFERENCE: Final = re.compile(r"\$\{(env|file):[^}]+\}")
 
 
 @dataclass(frozen=True)
+@checked()
 class Hook:
     """A webhook of a model: it consents to steps of rollouts, or is notified of rollouts and problems.
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 from holdfast.formatting import hours
 from holdfast.records import HOUR_US, Verdict, duration
 
@@ -42,6 +43,7 @@ RETRY_US: Final = HOUR_US
 
 
 @dataclass(frozen=True)
+@checked()
 class Drills:
     """Which drills the control loop runs, and how often.
 

@@ -12,20 +12,23 @@ from itertools import pairwise
 from typing import Final
 
 from holdfast.errors import InputError
+from holdfast.field_types import checked
 from holdfast.records import EVERYTHING_PPM, canonical_json, duration
 from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY, SLICES
 
 _LEVEL_SHARE: Final = 0.02  # of alpha, for the bound on the champion's own level; the rest is the tests'
 
-_DURATIONS: Final = (
+DURATIONS: Final = (
     "timeout", "convergence_timeout", "min_step_duration", "bake", "latency_slack", "max_drill_age",
 )  # fmt: skip
+"""The settings of a canary that are durations."""
 
 _ALPHA_PARTS: Final[dict[str, int]] = {ERRORS: 8, LATENCY: 1, QUALITY: 1, SLICES: 2}
 """Parts of alpha. Evidence of errors is scarce and late, so they get most; the others lose a fifth of their speed."""
 
 
 @dataclass(frozen=True)
+@checked()
 class Shadow:
     """What a challenger must show on copies of requests, before callers get its predictions.
 
@@ -73,6 +76,7 @@ class NewerVersion(StrEnum):
 
 
 @dataclass(frozen=True)
+@checked()
 class Canary:
     """A rollout in steps. The challenger's share grows on evidence only, and harm rolls it back.
 
@@ -191,7 +195,7 @@ class Canary:
         known = self.newer_version in choices
         _check(self, ("newer_version", known, f"is one of {', '.join(choices)}"))
         object.__setattr__(self, "newer_version", NewerVersion(self.newer_version))
-        for name in _DURATIONS:
+        for name in DURATIONS:
             if name != "max_drill_age" or self.max_drill_age is not None:
                 object.__setattr__(self, name, duration(getattr(self, name), name))
         steps, quantile, rate = self.steps, self.latency_quantile, self.rate_margin
@@ -219,6 +223,8 @@ class Canary:
             ("max_drill_age", self.max_drill_age_us is None or self.max_drill_age_us > 0, "is above 0"),
             ("timeout", self.timeout_us > 0, "is above 0"),
             ("convergence_timeout", self.convergence_timeout_us > 0, "is above 0"),
+            ("min_step_duration", duration(self.min_step_duration) >= timedelta(0), "is at least 0"),
+            ("bake", duration(self.bake) >= timedelta(0), "is at least 0"),
         )
 
     @property
@@ -314,7 +320,7 @@ class Canary:
         True
         """
         known = json.loads(text)
-        for name in _DURATIONS:
+        for name in DURATIONS:
             known[name] = None if known[name] is None else timedelta(seconds=known[name])
         if known.get("shadow") is not None:
             known["shadow"] = Shadow(**known["shadow"])

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 from holdfast.formatting import first_line
-from holdfast.store.sources.delivery import UnreadableError
+from holdfast.store.sources.delivery import NotUtf8Error, UnreadableError
 
 _BLOCK_BYTES: Final = 1 << 22
 _LONGEST_ROW_BYTES: Final = 1 << 30
@@ -68,8 +68,8 @@ def read_csv(text: bytes, separator: str = ",", *, block_bytes: int = _BLOCK_BYT
     without a line feed is complete if that line has all its fields; whether its last value was truncated cannot be known.
     """
     text = text.removeprefix(codecs.BOM_UTF8)
+    _check_utf8(text)
     try:
-        pa.array([text], pa.large_binary()).cast(pa.large_string())  # whether it is UTF-8, without a copy
         quotes = _quote_positions(text, separator)
         start = _end_of_header(text, quotes)
         names = _header(text[:start], separator)
@@ -82,6 +82,16 @@ def read_csv(text: bytes, separator: str = ",", *, block_bytes: int = _BLOCK_BYT
     tables = [table for table, _ in parsed] or [pa.table({name: pa.array([], pa.string()) for name in names})]
     lines = tuple(line for _, broken in parsed for line in broken)
     return Delimited(pl.DataFrame(pl.from_arrow(pa.concat_tables(tables))), lines)
+
+
+def _check_utf8(text: bytes) -> None:
+    try:
+        pa.array([text], pa.large_binary()).cast(pa.large_string())  # without a copy
+    except pa.ArrowException:
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            raise NotUtf8Error(text, error) from error
 
 
 # --- where rows begin and end -----------------------------------------------------------------------------------------

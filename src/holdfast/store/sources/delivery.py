@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +93,29 @@ class UnreadableError(Exception):
     """The bytes do not have the form that the name of their file declares; the message continues "the source x"."""
 
 
+class NotUtf8Error(UnreadableError):
+    """The bytes are text of another encoding; `encoding` is the likely one, as `iconv` names it."""
+
+    def __init__(self, text: bytes, error: UnicodeDecodeError) -> None:
+        is_wide = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        self.encoding = "UTF-16" if is_wide else "CP1252"
+        line = text.count(b"\n", 0, error.start) + 1
+        likely = "UTF-16" if is_wide else "that of Windows (1252)"
+        super().__init__(
+            f"is not UTF-8 (byte 0x{text[error.start]:02X} in line {line}); its encoding is likely {likely}: convert it"
+        )
+
+
+def transcode_command(path: str, encoding: str) -> str:
+    """Return the command that writes the file at `path` again in UTF-8, with another name.
+
+    >>> transcode_command("in/my loans.csv", "CP1252")
+    "iconv -f CP1252 -t UTF-8 'in/my loans.csv' > 'in/my loans.utf8.csv'"
+    """
+    converted = PurePosixPath(path).with_suffix(f".utf8{PurePosixPath(path).suffix}")
+    return f"iconv -f {encoding} -t UTF-8 {shlex.quote(path)} > {shlex.quote(str(converted))}"
+
+
 class TooLargeError(Exception):
     """The content is larger than the limit when it is unpacked."""
 
@@ -103,6 +128,8 @@ def reading(source: Bundle, file: File) -> Iterator[None]:
         yield
     except TooLargeError as error:
         raise too_large(source.name, source.limit_bytes) from error
+    except NotUtf8Error as error:
+        raise refused(name, str(error), next_command=transcode_command(file.name, error.encoding)) from error
     except UnreadableError as error:
         raise refused(name, str(error)) from error
     except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from typing import Final
 
@@ -10,6 +9,7 @@ import polars as pl
 
 from holdfast.contract.batch.csv_format import Csv
 from holdfast.contract.batch.text_input import PLAIN
+from holdfast.contract.profile.infer_form import type_texts
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.errors import InputError
 from holdfast.store.sources import arrow_tables, json_lines
@@ -25,7 +25,7 @@ def look(
 ) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
     """Return the rows of `source` in the types that their values have, and the metadata of its columns.
 
-    Text is read as numbers, timestamps and booleans where every value reads as one; a unit in a header, as in
+    Text is read as numbers, timestamps and booleans, by the rules of a load; a unit in a header, as in
     `distance [km]`, is a fact. Raises `InputError` HF201 when a file cannot be read, and HF202 when its files differ.
     """
     if isinstance(source, Rows):
@@ -50,16 +50,7 @@ def _file(
         text = unpacked(file.data, source.limit_bytes)
         if file.kind is Kind.JSON_LINES:
             return pl.DataFrame(json_lines.read(text).rows, infer_schema_length=None, strict=False), {}
-        read_csv(text, csv.separator)  # refuses what is no whole CSV file
-        frame = pl.read_csv(
-            io.BytesIO(text),
-            try_parse_dates=True,
-            null_values=list(missing_words),
-            separator=csv.separator,
-            decimal_comma=csv.decimal == ",",
-            infer_schema_length=None,
-            truncate_ragged_lines=True,
-        )
+        frame = type_texts(read_csv(text, csv.separator).frame, csv, missing_words)
         units = {header: found for header in frame.columns if (found := _HEADER.fullmatch(header))}
         facts = {found[1]: ColumnFacts(unit=found[2].strip()) for found in units.values()}
         return frame.rename({header: found[1] for header, found in units.items()}), facts

@@ -6,6 +6,7 @@ import io
 import json
 import random
 import shlex
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_everything_that_is_open_is_requested_at_once(project: Project) -> None:
     for part in (
         "d/m/yyyy or m/d/yyyy: --dates",
         "3 values: several classes, not yet",
-        "--key 'nothing' is not a column; there are id, When At, Price",
+        "--key 'nothing' is not a column; there are id, When At (when_at), Price (price)",
     ):
         assert part in error["what"]
     assert (
@@ -265,3 +266,77 @@ def test_rows_with_some_labels_and_a_file_of_later_ones(project: Project) -> Non
     for each in made["next"][:2]:
         project.run(*shlex.split(each)[1:])
     assert project.document("train")["rows_unlabelled"] == 1600 - (len(labels) - 1)
+
+
+def test_groups_of_digits_and_words_are_declared_as_a_load_reads_them(project: Project) -> None:
+    """A column of 3.764,00 or of yes and no must not become a text that every new value is "other" to."""
+    frame = export(when=lambda at: f"{at:%d.%m.%Y}", label=("yes", "no"), decimal=",").with_columns(
+        pl.Series("Price", [f"{n % 900 + 1}.{n:03},50" for n in range(600)]),
+        pl.Series("Insured", ["ja", "nein", ""] * 200),
+        pl.Series("Night", ["1", "0", "0"] * 200),
+    )
+    written(frame, project.directory / "data.csv", ";")
+    project.document("init", "data.csv", "--label", "Damage?", "--key", "Record No")
+    source = (project.directory / "model.py").read_text()
+    for line in ('Number("price"', 'Boolean("insured", missing=Keep())', 'Boolean("night")', 'thousands="."'):
+        assert line in source
+    checked = project.document("check", "rows", "data.csv")
+    assert (checked["rows"], checked["quarantined"]) == (600, 0)
+    suggested = project.document("contract", "suggest", "data.csv", "--feed", "rows")["python"]
+    assert 'Boolean("insured"' in suggested
+    assert 'Number("price"' in suggested
+
+
+def test_a_number_of_two_readings_is_refused_with_both(project: Project) -> None:
+    rows = "".join(f'{n},"{n}.{n:03}",2026-01-{n:02}T00:00:00Z,{n % 2}\n' for n in range(1, 20))
+    (project.directory / "data.csv").write_text("id;price;at;late\n" + rows.replace(",", ";"))
+    refused = json.loads(run(project, "init", "data.csv", "--label", "late", "--key", "id", "--json").stdout)
+    assert (
+        "'1.001' of 'price' is 1001 with --decimal , and 1.001 with --decimal ." in refused["error"]["what"]
+    )
+    assert run(project, "init", "data.csv", "--label", "late", "--key", "id", "--decimal", ",").status == 0
+    assert project.document("check", "rows", "data.csv")["quarantined"] == 0
+
+
+def test_the_interval_of_a_stale_feed_is_left_to_a_person(project: Project) -> None:
+    """R14: old events do not show how often a feed delivers now; an interval of 1d would never be overdue, or always."""
+    old = [f"{n},2024-01-{n % 28 + 1:02}T00:00:00Z,{n % 2}" for n in range(100)]
+    (project.directory / "data.csv").write_text("\n".join(["id,at,late", *old, ""]))
+    made = project.document("init", "data.csv", "--label", "late", "--key", "id")
+    assert made["stale_days"] > 300
+    assert '        # interval="1d",' in (project.directory / "model.py").read_text()
+    assert project.document("check", "rows", "data.csv")["quarantined"] == 0
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_the_error_of_another_encoding_has_its_cure(project: Project, encoding: str) -> None:
+    """Excel writes Windows-1252, and UTF-16 as "Unicode text": the next command converts the file as it stands."""
+    rows = "".join(f"{n};Stra\u00dfe;{n}.1.2026;{n % 2}\n" for n in range(1, 20))
+    (project.directory / "in").mkdir()
+    file = project.directory / "in" / "my rows.csv"
+    file.write_text("id;name;at;late\n" + rows, encoding=encoding)
+    command = json.loads(
+        run(project, "init", "in/my rows.csv", "--label", "late", "--key", "id", "--json").stdout
+    )["error"]
+    assert command["next_command"].startswith("iconv -f ")
+    subprocess.run(command["next_command"], shell=True, check=True, cwd=project.directory)
+    project.run("init", "in/my rows.utf8.csv", "--label", "late", "--key", "id")
+    refused = json.loads(run(project, "ingest", "rows", "in/my rows.csv", "--json").stdout)["error"]
+    assert refused["next_command"] == command["next_command"]
+    assert refused["code"] == "HF201"
+
+
+def test_a_column_may_be_named_as_a_person_writes_it(project: Project) -> None:
+    written(
+        export(when=lambda at: f"{at:%d.%m.%Y}", label=("yes", "no")), project.directory / "data.csv", ";"
+    )
+    refused = json.loads(
+        run(project, "init", "data.csv", "--label", "Damage?", "--key", "order no", "--json").stdout
+    )
+    assert (
+        "'order no' is not a column; there are Record No (record_no), When (when)" in refused["error"]["what"]
+    )
+    made = project.document(
+        "init", "data.csv", "--label", "damage", "--key", "record no", "--event-time", "WHEN"
+    )
+    assert (made["label"], made["key"], made["event_time"]) == ("damage", ["record_no"], "when")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.contract import Contract, Integer, Label, Number, Text, Timestamp
-from holdfast.contract.batch.csv_format import DATES, Csv
+from holdfast.contract.batch.csv_format import DATES, THOUSANDS, Csv
 from holdfast.contract.batch.input_columns import renamed_columns
 from holdfast.contract.batch.text_input import TypedBatch, from_text
 from holdfast.errors import InputError
@@ -27,6 +27,8 @@ CONTRACT = Contract(
     label=Label("late", delay="1d", missing="keep"),
 )
 GERMAN = Csv(separator=";", decimal=",", dates=("d.m.yyyy",), true=("Ja",), false=("nein",))
+
+GROUPED = Csv(separator=";", decimal=",", thousands=".")
 
 
 def _read(csv: Csv, **values: str) -> TypedBatch:
@@ -61,6 +63,18 @@ def _read(csv: Csv, **values: str) -> TypedBatch:
         (Csv(dates=("yyyy-mm-dd",)), "at", "2026-02-01 07:30", datetime(2026, 2, 1, 7, 30, tzinfo=UTC)),
         (Csv(dates=("yyyy-mm-dd",)), "at", "2026-2-1", "at|type"),
         (Csv(), "at", "2026-02-01", "at|type"),
+        (GROUPED, "kg", "1.234.567,5", 1_234_567.5),
+        (GROUPED, "kg", "-1.234", -1234.0),
+        (GROUPED, "kg", "1234,5", 1234.5),
+        (GROUPED, "kg", "0.123", "kg|type"),
+        (GROUPED, "kg", "1.23", "kg|type"),
+        (GROUPED, "kg", "1.2345", "kg|type"),
+        (GROUPED, "kg", "1234.567", "kg|type"),
+        (GROUPED, "kg", "1,234.5", "kg|type"),
+        (GROUPED, "n", "1.234,00", 1234),
+        (Csv(thousands=","), "n", "1,234", 1234),
+        (Csv(thousands="\u202f"), "kg", "1\u202f234.5", 1234.5),
+        (Csv(), "kg", "1,234.5", "kg|type"),
         (Csv(), "n", "3.00", 3),
         (Csv(), "n", "3.5", "n|type"),
         (Csv(), "n", "9" * 20 + ".0", "n|not_exact"),
@@ -135,3 +149,20 @@ def test_two_columns_cannot_be_delivered_as_one() -> None:
     }
     with pytest.raises(InputError, match=r"HF202.*twice: Time as at"):
         renamed_columns(CONTRACT, ["Time", "at"], headers)
+
+
+@given(st.integers(-(10**15), 10**15), st.sampled_from(list(THOUSANDS)), st.sampled_from([".", ","]))
+@examples(200)
+def test_grouped_digits_are_the_number(number: int, thousands: str, decimal: str) -> None:
+    if thousands == decimal:
+        return
+    csv = Csv(separator=";", decimal=decimal, thousands=thousands)
+    text = f"{number:,}".replace(",", thousands)
+    assert _read(csv, n=text).frame["n"].to_list() == [number]
+    assert _read(csv, kg=f"{text}{decimal}25").frame["kg"].to_list() == [float(f"{number}.25")]
+
+
+@pytest.mark.parametrize("thousands", [",", "x", "..", 3])
+def test_a_sign_of_thousands_that_cannot_be_is_refused(thousands: str) -> None:
+    with pytest.raises(InputError, match=r"HF1(?:06|13).*thousands"):
+        Csv(separator=";", decimal=",", thousands=thousands)

@@ -241,7 +241,9 @@ def _rows(run: Run, data: str | None, feed: Feed | None) -> tuple[pl.DataFrame, 
         source = open_source(data)
         if feed is None:
             return look(source, missing_words=("", "NA"))
-        return look(source, missing_words=feed.missing_words, csv=feed.csv)
+        frame, facts = look(source, missing_words=feed.missing_words, csv=feed.csv)
+        named = {header: name for header, name in feed.headers.items() if header in frame.columns}
+        return frame.rename(named), {named.get(header, header): fact for header, fact in facts.items()}
     if feed is None:
         raise misused("which rows? name DATA or --feed", "holdfast contract --help")
     with run.store.ledger.read() as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
+import polars as pl
 import typer
 from rich.markup import escape
 
@@ -22,6 +23,7 @@ from holdfast.records import HOUR_US, BatchId, Level
 from holdfast.store.catalog import batches, recent
 from holdfast.store.db import events
 from holdfast.store.feeds import quarantine as quarantined_rows
+from holdfast.store.feeds import violations
 
 _COLOURS = {State.FLOWING: "green", State.SUSPECT: "red", State.REFUSING: "yellow", None: "dim"}
 _LEVELS = {Level.WARNING: "yellow", Level.ERROR: "red", Level.CRITICAL: "bold red"}
@@ -250,10 +252,24 @@ def quarantine(
     Example: holdfast quarantine flights day-9
     """
     key = run.project.feed(feed).contract.key
-    rows = quarantined_rows.read(run.store, feed, batch)
+    with run.store.ledger.read() as connection:
+        standing = violations.open_ones(connection, feed=feed, batch=batch)
+    refused = list(dict.fromkeys(row.batch for row in standing if row.epoch is None))
+    try:
+        rows = quarantined_rows.read(run.store, feed, batch)
+    except NotFoundError:
+        if not refused:
+            raise
+        rows = pl.DataFrame()
     if rows.is_empty():
         run.out.print(f"[green]ok[/] no row of {feed}{f'/{batch}' if batch else ''} is in quarantine")
-        run.out.result({"rows": 0, "shown": [], "reasons": {}})
+        if refused:
+            listed = ", ".join(refused[:5]) + (" ..." if len(refused) > 5 else "")
+            run.out.print(
+                f"  refused: {listed}. A refused batch leaves no row here; its file shows what it lacks:"
+            )
+            run.out.print(f"  [cyan]holdfast check {feed} FILE[/]")
+        run.out.result({"rows": 0, "shown": [], "reasons": {}, "refused": refused})
         return
     counts = rows["_reasons"].explode().value_counts()
     reasons = dict(counts.sort("count", "_reasons", descending=[True, False]).rows())

@@ -33,6 +33,7 @@ from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.feeds import violations
 from holdfast.store.sources import Bounded, Spec, deliveries
+from holdfast.store.sources.delivery import transcode_command
 
 Files = Annotated[
     list[str] | None,
@@ -142,7 +143,11 @@ def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | Non
     out, data = run.out, delivery.shown
     with _history(run.project) as store:
         spec = DeliverySpec(delivery.batch, delivery.source, expect_rows)
-        found = checking.check(store, feed, spec, now_us=now_us())
+        try:
+            found = checking.check(store, feed, spec, now_us=now_us())
+        except HoldfastError as error:
+            _add_hints(error, delivery, is_named=True)
+            raise
     if found.refusal is not None and not found.rows:
         out.print(f"[red]{escape(str(data))}[/] would be refused")
         _print_violations(out, found.violations)
@@ -155,14 +160,18 @@ def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | Non
     if found.already_loaded:
         out.print("this content is loaded already; loading it again changes nothing")
     if found.reasons:
-        out.table("Reasons", ["reason", "rows"], sorted(found.reasons.items()))
+        reasons = [
+            (reason, count, ", ".join(found.offending.get(reason, ())))
+            for reason, count in sorted(found.reasons.items())
+        ]
+        out.table("Reasons", ["reason", "rows", "values such as"], reasons)
         shown = found.quarantined.head(_SHOWN_ROWS)
         columns = [name for name in (*feed.contract.key, "_reasons") if name in shown.columns]
         rows = [[_cell(value) for value in row] for row in shown.select(columns).rows()]
         out.table("The first quarantined rows", columns, rows)
     _print_violations(out, found.violations)
     if found.refusal is not None:
-        out.print(f"[red]it would be refused[/]: {found.refusal.code}")
+        out.print(f"[red]it would be refused[/]: {found.refusal.code} {escape(found.refusal.what)}")
     elif found.level is Level.ERROR:
         out.print("[red]it would be loaded as suspect[/]: excluded from training until it is accepted")
     return {
@@ -170,6 +179,7 @@ def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | Non
         "valid": found.valid,
         "quarantined": bad,
         "reasons": found.reasons,
+        "offending": found.offending,
         "violations": found.violations,
         "would_be": found.outcome,
     }
@@ -232,6 +242,7 @@ def ingest(
                 results.append(result)
                 step(len(results), len(deliveries))
         except HoldfastError as error:
+            _add_hints(error, deliveries[len(results)], is_named=batch is not None)
             if len(deliveries) > 1:
                 _add_file(error, deliveries, len(results))
             _print_loads(run.out, store, target, results)
@@ -240,6 +251,15 @@ def ingest(
     run.out.result({"batches": results, "suspect": suspect})
     if suspect:
         raise typer.Exit(JUDGED)
+
+
+def _add_hints(error: HoldfastError, failed: DeliveryArg, *, is_named: bool) -> None:
+    """Add to `error` what only the command knows: the path of the file, and that its name is the id."""
+    name = PurePosixPath(failed.shown).name
+    if error.next_command.startswith("iconv -f "):
+        error.next_command = transcode_command(failed.shown, error.next_command.split()[2])
+    if error.code == "HF203" and "other content" in error.what and not is_named:
+        error.what += f"; without --batch its id is made of the name {name}"
 
 
 def _add_file(error: HoldfastError, deliveries: Sequence[DeliveryArg], done: int) -> None:

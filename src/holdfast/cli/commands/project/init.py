@@ -8,7 +8,7 @@ import math
 import re
 import shlex
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -29,18 +29,21 @@ from holdfast.cli.project import HERE, MODEL_FILE, Run, with_directory
 from holdfast.contract import Boolean, Category, Column, Integer, Label, Number
 from holdfast.contract.profile.infer_contract import suggest_column, to_python
 from holdfast.contract.profile.infer_delay import delay_of_missing, due_labels
-from holdfast.contract.profile.infer_form import FileForm, as_label, csv_line, late_columns, with_label
+from holdfast.contract.profile.infer_form import FileForm, as_label, csv_line, late_columns, with_words
 from holdfast.contract.schema.missing import Reject
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.errors import ConflictError
 from holdfast.features.precision import LARGEST_EXACT, find_merged
+from holdfast.formatting import counted
 from holdfast.qualify.gate_config import Gates, suggest_margin
-from holdfast.records import check_name
+from holdfast.records import check_name, duration
 from holdfast.rollout.expected_duration import forecast, suggest
 from holdfast.rollout.expected_duration import span as in_days
 from holdfast.rollout.expected_duration import to_python as policy_line
 
 _SAMPLE = "parcels.csv"
+_STALE = 3
+"""A feed is stale whose newest event is older than so many of its intervals: it may deliver no more, or more rarely."""
 _ENOUGH = 1.25
 """Labelled rows to hold out, as a multiple of what the gates require: some may be quarantined."""
 
@@ -119,6 +122,7 @@ def init(
             "HF102", f"{target} exists already", state="nothing was written", next_command="holdfast check"
         )
     project.mkdir(parents=True, exist_ok=True)
+    is_sample = data is None
     if data is None:
         data = project / _SAMPLE
         write_sample(data)
@@ -139,7 +143,10 @@ def init(
         columns = find_columns(data, form, label, key, event_time, faults, labels)
         delay, why = label_file.delay(form.frame[columns.event_time], known, zone)
     late = _known_late(form, columns)
-    source = _render(name, data, form, columns, zone, late, (delay, why), found_labels)
+    age_days = None if is_sample else stale_days(form.frame[columns.event_time], datetime.now(UTC))
+    source = _render(
+        name, data, form, columns, zone, late, (delay, why), found_labels, is_stale=age_days is not None
+    )
     target.write_text(source, encoding="utf-8")
     out.print(f"[green]ok[/] wrote {escape(str(target))}; read it, correct units and ranges, then:")
     for column, reason in late.items():
@@ -150,6 +157,11 @@ def init(
         out.print(
             f"  [yellow]labels that come later?[/] the newest {delay} days lack labels; load theirs as a feed of its own, "
             'Feed(..., labels_for="rows"), or name a first file of them with --labels'
+        )
+    if age_days is not None:
+        out.print(
+            f"  [yellow]how often does it deliver?[/] the newest event is {counted(age_days, 'day')} old, so interval= is left "
+            f"open in {MODEL_FILE}: until you declare it, the feed is never overdue"
         )
     where = [] if project == HERE else ["-p", str(project)]
     commands = [
@@ -173,6 +185,7 @@ def init(
             **found,
             "known_later": late,
             "label_delay_days": delay,
+            "stale_days": age_days,
             "next": commands,
         }
     )
@@ -227,6 +240,8 @@ def _render(
     late: dict[str, str],
     delay: tuple[int, str],
     labels: LabelFile | None,
+    *,
+    is_stale: bool,
 ) -> str:
     """Return the text of the model file.
 
@@ -244,6 +259,8 @@ def _render(
         After how many days the label is known, and how that is known.
     labels
         The file of labels; None if the rows have them.
+    is_stale
+        The newest event is old: how often the feed delivers is left open.
     """
     environment = Environment(
         loader=PackageLoader("holdfast.cli"),
@@ -303,11 +320,12 @@ def _render(
         "gates_why": f"about {held_out:,.0f} labels of the rarer class are held out; they show no smaller loss",
         "missing_words": repr(form.missing_words).replace("'", '"') if len(form.missing_words) > 1 else "",
         "missing_texts": form.missing_texts,
-        "csv": csv_line(with_label(form.csv, roles.words)),
+        "csv": csv_line(with_words(form.csv, roles.words)),
         "headers": [
             (json.dumps(header, ensure_ascii=False), column) for header, column in form.headers.items()
         ],
         "interval": (interval := _interval(times)),
+        "is_stale": is_stale,
         "interval_why": f"the longest time without an event is at most {interval} here",
         "canary": policy_line(policy),
         "canary_why": f"{per_day:,.0f} rows a day: about "
@@ -335,6 +353,19 @@ def _interval(timestamps: pl.Series) -> str:
     longest = steps.max()
     days = longest / timedelta(days=1) if isinstance(longest, timedelta) else 0.0
     return next((f"{size}d" for size in (1, 7, 31, 92) if days <= size), "366d")
+
+
+def stale_days(timestamps: pl.Series, now: datetime) -> int | None:
+    """Return how many days old the newest event is, if that is longer than the feed may be silent; None if it is not.
+
+    >>> stale_days(pl.Series([datetime(2026, 1, day) for day in (1, 2, 3)]), datetime(2026, 3, 1, tzinfo=UTC))
+    57
+    """
+    newest = timestamps.max()
+    if not isinstance(newest, datetime):
+        return None
+    age = now - (newest if newest.tzinfo else newest.replace(tzinfo=UTC))
+    return age.days if age > _STALE * duration(_interval(timestamps)) else None
 
 
 def _has_hours(timestamps: pl.Series) -> bool:

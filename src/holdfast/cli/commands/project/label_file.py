@@ -12,7 +12,7 @@ from holdfast.cli.commands.project.roles import choose, read_label_words
 from holdfast.contract import Boolean
 from holdfast.contract.profile.infer_contract import suggest_column, to_python
 from holdfast.contract.profile.infer_delay import delay_between
-from holdfast.contract.profile.infer_form import FileForm, as_label, csv_line, label_words, with_label
+from holdfast.contract.profile.infer_form import FileForm, as_label, csv_line, label_words, with_words
 
 FEED = "labels"
 """The name of the feed that `init` declares for labels."""
@@ -66,7 +66,7 @@ class LabelFile:
         rest = ['    labels_for="rows",']
         if len(self.form.missing_words) > 1:
             rest.append(f"    missing_words={self.form.missing_words!r},".replace("'", '"'))
-        if line := csv_line(with_label(self.form.csv, self.words)):
+        if line := csv_line(with_words(self.form.csv, self.words)):
             rest.append(f"    csv={line},")
         if self.form.headers:
             named = ", ".join(

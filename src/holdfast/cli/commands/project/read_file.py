@@ -10,6 +10,7 @@ import pyarrow as pa
 from holdfast.contract.batch.csv_format import Csv
 from holdfast.contract.profile.infer_form import (
     FileForm,
+    as_flag,
     column_names,
     header_units,
     infer_form,
@@ -18,7 +19,13 @@ from holdfast.contract.profile.infer_form import (
 from holdfast.errors import InputError
 from holdfast.formatting import first_line
 from holdfast.store.sources.csv_reader import read_csv
-from holdfast.store.sources.delivery import LIMIT_BYTES, TooLargeError, UnreadableError
+from holdfast.store.sources.delivery import (
+    LIMIT_BYTES,
+    NotUtf8Error,
+    TooLargeError,
+    UnreadableError,
+    transcode_command,
+)
 from holdfast.store.sources.parquet_reader import read_parquet
 
 
@@ -35,6 +42,9 @@ def read_file(path: Path, zone: str, dates: tuple[str, ...], decimal: str) -> tu
         form, questions = infer_form(
             read_csv(text, separator).frame, separator=separator, zone=zone, dates=dates, decimal=decimal
         )
+    except NotUtf8Error as error:
+        command = transcode_command(str(path), error.encoding)
+        raise refusal(f"{path} {error}", command, code="HF201") from error
     except TooLargeError as error:
         raise refusal(f"{path} is larger than {LIMIT_BYTES:,} bytes when unpacked", code="HF201") from error
     except (pl.exceptions.PolarsError, pa.ArrowException, UnreadableError, OSError, ValueError) as error:
@@ -47,6 +57,7 @@ def from_frame(frame: pl.DataFrame) -> FileForm:
     names = column_names(frame.columns)
     headers = {header: name for header, name in names.items() if header != name}
     frame = frame.with_columns(pl.col(pl.Date).cast(pl.Datetime("us")))
+    frame = pl.DataFrame([as_flag(column) for column in frame.get_columns()])
     return FileForm(frame.rename(names), Csv(), ("",), headers, header_units(names), is_typed=True)
 
 

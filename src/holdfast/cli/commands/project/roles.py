@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from holdfast.cli.commands.project.read_file import refusal
-from holdfast.contract.profile.infer_form import FileForm, label_words
+from holdfast.contract.profile.infer_form import FileForm, column_names, label_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def _key_of(form: FileForm, given: str | None, others: list[str], faults: list[s
         unique = [name for name in others if not frame[name].null_count() and frame[name].is_unique().all()]
         found = choose(form, None, "key", unique, faults)
         return () if found is None else (found,)
-    parts = [given] if given in {*form.headers, *frame.columns} else given.split(",")
+    parts = [given] if given in {*form.headers, *frame.columns} or "," not in given else given.split(",")
     found_parts = [choose(form, part, "key", [], faults) for part in parts]
     keys = tuple(part for part in found_parts if part is not None)
     if len(keys) < len(parts):
@@ -122,13 +122,18 @@ def choose(
 ) -> str | None:
     """Return the column of a role, under its name in the contract; None, with a fault, if it is open."""
     if given is not None:
-        if (found := form.headers.get(given, given)) in form.frame.columns:
-            return found
+        # As in the file, as in the contract, or as a person writes it, such as "order no" for "Order No".
+        for found in (form.headers.get(given, given), column_names([given])[given]):
+            if found in form.frame.columns:
+                return found
         known = {name: name for name in form.frame.columns} | {
             name: header for header, name in form.headers.items()
         }
+        listed = ", ".join(
+            header if header == name else f"{header} ({name})" for name, header in known.items()
+        )
         elsewhere = "; labels in a file of their own: --labels FILE" if role == "label" else ""
-        faults.append(f"--{role} {given!r} is not a column; there are {', '.join(known.values())}{elsewhere}")
+        faults.append(f"--{role} {given!r} is not a column; there are {listed}{elsewhere}")
         return None
     if len(candidates) == 1:
         return candidates[0]

@@ -15,6 +15,7 @@ from holdfast.cli.output import Output
 from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.reports import policy_power
 from holdfast.declaration import Model
+from holdfast.formatting import counted
 from holdfast.records import DAY_US, MINUTE_US
 from holdfast.rollout import Canary
 from holdfast.rollout.expected_duration import Forecast, forecast, span, suggest, to_python
@@ -55,7 +56,8 @@ def policy(
         found = policy_power.compare(before, declared, traffic)
     ahead = forecast_of(run.model, traffic)
     settings = policy_power.settings_of(declared)
-    run.out.table("The declared policy", ["setting", "value, durations in seconds"], list(settings.items()))
+    words = [(name, policy_power.in_words(name, value)) for name, value in settings.items()]
+    run.out.table("The declared policy", ["setting", "value"], words)
     _print_comparison(run.out, found, number)
     print_forecast(run.out, run.model, ahead)
     run.out.result({"policy": settings, "against": number, **asdict(found), "forecast": _document(ahead)})
@@ -75,7 +77,19 @@ def forecast_of(model: Model, traffic: MeasuredTraffic | None) -> Forecast | Non
         units_per_day=traffic.units_per_minute * day,
         labelled_share=labelled_share(traffic),
         label_delay=model.label_delay,
+        basis=basis_of(traffic),
     )
+
+
+def basis_of(traffic: MeasuredTraffic) -> str:
+    """Return what a day's traffic is taken from: less than a day of it is an assumption about the rest."""
+    if not traffic.minutes or traffic.minutes >= DAY_US / MINUTE_US:
+        return ""
+    return f"assumed from {_counted(traffic)}"
+
+
+def _counted(traffic: MeasuredTraffic) -> str:
+    return f"{counted(traffic.requests, 'request')} in {span(traffic.minutes * MINUTE_US / DAY_US)}"
 
 
 def labelled_share(traffic: MeasuredTraffic) -> float:
@@ -129,7 +143,8 @@ def print_change(out: Output, store: Store, model: Model, before: Canary) -> pol
     traffic = _measured(store, model)
     found = policy_power.compare(before, model.rollout, traffic, first_step_only=True)
     for change in found.changes:
-        out.print(f"  policy: {change.field} was {escape(change.before)}, is {escape(change.after)}")
+        was, now = (policy_power.in_words(change.field, each) for each in (change.before, change.after))
+        out.print(f"  policy: {change.field} was {escape(was)}, is {escape(now)}")
     out.print(f"  false rollbacks: at most {found.alpha_before:.2%} before, {found.alpha_after:.2%} now")
     for each in found.power[:1]:
         out.print(
@@ -146,9 +161,8 @@ def _print_comparison(out: Output, found: policy_power.Comparison, number: int |
     elif not found.changes:
         out.print(f"the declared policy is {old}")
     for change in found.changes:
-        out.print(
-            f"{change.field}: {escape(change.before)} in {old}, [bold]{escape(change.after)}[/] declared"
-        )
+        was, now = (policy_power.in_words(change.field, each) for each in (change.before, change.after))
+        out.print(f"{change.field}: {escape(was)} in {old}, [bold]{escape(now)}[/] declared")
     before = f"{found.alpha_before:.2%} before, " if found.changes else ""
     out.print(
         f"false rollbacks of a good version: at most {before}{found.alpha_after:.2%} declared "
@@ -157,9 +171,17 @@ def _print_comparison(out: Output, found: policy_power.Comparison, number: int |
     if found.traffic is None:
         out.print("what it would find is unknown: the model had no traffic in the last 7 days")
         return
+    labelled = (
+        f"{found.traffic.labelled_per_minute:,.1f} a minute labelled"
+        if found.traffic.labels_due
+        else "no label is due yet, so what it finds by quality is assumed"
+    )
     out.print(
-        f"measured: {found.traffic.units_per_minute:,.1f} requests a minute, "
-        f"{found.traffic.labelled_per_minute:,.1f} labelled, {found.traffic.error_rate:.3%} failed"
+        f"measured: {_counted(found.traffic)}, {found.traffic.units_per_minute:,.1f} a minute; {labelled}; "
+        f"{found.traffic.error_rate:.3%} failed"
+    )
+    out.print(
+        "assumed below: that traffic, errors and scores go on as measured, and that each request is a unit"
     )
     twice = bool(found.changes)  # the same policy twice adds nothing
     heads = [head for each in _MEASURES for head in ((each, "declared") if twice else (each,))]
@@ -186,8 +208,8 @@ def _minutes(row: PowerRow | None) -> str:
     if row is None:
         return "-"
     if row.median_minutes is None:
-        return f"after {row.looked_minutes:,.3g} min"
-    return f"in {row.median_minutes:,.3g} min"
+        return f"after {span(row.looked_minutes / 1440)}"
+    return f"in {span(row.median_minutes / 1440)}"
 
 
 _MEASURES: Final[Mapping[str, Callable[[PowerRow], str]]] = {

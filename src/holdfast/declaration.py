@@ -224,6 +224,11 @@ def _feed_problems(model: Model) -> Iterator[str]:
     names = [feed.name for feed in model.feeds]
     for name in _duplicates(names):
         yield f"two feeds are named {name!r}"
+    feeds = {feed.name: feed for feed in model.feeds}
+    for feed in model.feeds:
+        for each in feed.expects.references:  # to a feed of another model nothing is known
+            if each.feed in feeds and each.key not in feeds[each.feed].contract.names:
+                yield f"the feed {feed.name!r} refers by {each.column!r} to {each.key!r}, which {each.feed!r} does not have"
     if model.examples not in model.feeds:
         yield f"the feed of its examples, {model.examples.name!r}, is not among its feeds {_listed(names)}"
 

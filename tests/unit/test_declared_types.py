@@ -208,3 +208,9 @@ def test_other_notations_of_a_right_value_are_taken() -> None:
     assert Feed("rows", CONTRACT, missing_words=["", "NA"]).missing_words == ("", "NA")
     assert issubclass(holdfast.Filter, Rule)
     assert isinstance(Model(**BUILT["Model"]), Model)
+
+
+def test_a_reference_to_a_column_that_its_feed_lacks_is_refused() -> None:
+    wrong = Feed("rows", CONTRACT, expects=Expectations(references=(Reference("c", "rows", "code"),)))
+    with pytest.raises(InputError, match=r"HF107.*refers by 'c' to 'code', which 'rows' does not have"):
+        Model(**BUILT["Model"] | {"examples": wrong, "feeds": (wrong,)})

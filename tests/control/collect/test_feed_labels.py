@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from sqlalchemy import select
 from holdfast.control.backout.backout import execute_backout
 from holdfast.control.collect import collector, prediction_keys
 from holdfast.control.collect.feed_labels import FeedLabels
+from holdfast.control.ingest.acceptance import accept
+from holdfast.control.ingest.ingest import ingest
 from holdfast.control.training.feedback_labels import load_feedback, load_key_feedback
 from holdfast.control.training.train import train
 from holdfast.declaration import Model
 from holdfast.errors import IntegrityError
 from holdfast.feedback import Joined
+from holdfast.feeds import Expectations
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.db import events, leases, schema
@@ -30,6 +34,7 @@ from tests.support.late_labels import (
     A_WEEK,
     BY_PREDICTION,
     MODEL,
+    OUTCOMES,
     START,
     WEEKS,
     examples_at,
@@ -138,6 +143,24 @@ def test_labels_of_a_feed_are_joined_with_the_predictions_of_their_rows(served: 
         served.store, MODEL.feeds, BatchId("outcomes", "b1"), reason="wrong", actor="ann", now_us=NOW_US
     )
     assert served.round() == {}
+
+
+def test_labels_of_a_suspect_batch_label_no_prediction_until_it_is_accepted(tmp_path: Path) -> None:
+    """R15: what is held back from training is held back from quality, and from the evidence of rollouts."""
+    served = Served(tmp_path)
+    strict = replace(OUTCOMES, expects=Expectations(max_future="1d"))
+    served.concern = FeedLabels(model(strict))
+    served.predict(LAST)
+    path = tmp_path / "b1.parquet"
+    label = (f"l{LAST}", True, START + timedelta(weeks=WEEKS))
+    pl.DataFrame([label], ["id", "repaid", "known_at"], orient="row").with_columns(
+        pl.col("known_at").cast(pl.Datetime("us", "UTC"))
+    ).write_parquet(path)
+    ingest(served.store, strict, "b1", path, now_us=1)
+    assert served.round() == {}
+    accept(served.store, BatchId("outcomes", "b1"), reason="their clock", actor="ann", now_us=NOW_US)
+    assert served.round() == {f"s1-1-{LAST}": 1.0}
+    served.store.ledger.close()
 
 
 def test_a_prediction_that_is_collected_after_its_label_gets_it_within_an_hour(served: Served) -> None:

@@ -10,8 +10,9 @@ those of the caller and of the label feeds.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 import polars as pl
 
@@ -28,17 +29,23 @@ from holdfast.store.catalog import batches
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
+from holdfast.store.feeds import withheld_loads
 from holdfast.store.files import data_files
 from holdfast.store.telemetry import collected_log, key_labels, outcomes
 from holdfast.store.telemetry.collected_log import PREDICTIONS, CollectedFile
 from holdfast.store.telemetry.outcomes import NewLabel
 from holdfast.tables.labels import KNOWN_AT, Corrections, known_labels
+from holdfast.tables.snapshots import LoadKey
 
 _AGAIN_US: Final = 3_600_000_000
 """How often labels are matched with predictions that were collected after them."""
 
 ROWS_PER_ROUND: Final = 50_000
 """How many predictions are read in one round of the control loop, but at least one file. Other concerns wait meanwhile."""
+
+
+Withheld: TypeAlias = dict[str, tuple[LoadKey, ...]]
+"""The loads of each label feed that are held back."""
 
 
 def read_history(store: Store, model: Model, feed: Feed, at: int | str) -> pl.DataFrame:
@@ -54,13 +61,18 @@ def read_history(store: Store, model: Model, feed: Feed, at: int | str) -> pl.Da
     return found.select(*contract.key, model.label, KNOWN_AT)
 
 
-def _read_feed(store: Store, model: Model, feed: Feed, at: int | str) -> pl.DataFrame:
-    """Return every label of `feed` with `KNOWN_AT`, by the key that the feed has: that of the row, or the prediction id."""
+def _read_feed(
+    store: Store, model: Model, feed: Feed, at: int | str, withheld: Sequence[LoadKey] = ()
+) -> pl.DataFrame:
+    """Return every label of `feed` with `KNOWN_AT`, by the key that the feed has: that of the row, or the prediction id.
+
+    At a table version those of `withheld` loads are left out.
+    """
     by_prediction = feed.label_key == (PREDICTION_ID,)
     by = {PREDICTION_ID: pl.String()} if by_prediction else _key_types(model)
     time = feed.contract.event_time
     columns = by | {model.label: pl.Boolean(), time: dtype(feed.contract.column(time))}
-    found = data_files.read_rows(store, at, feed.name, columns)
+    found = data_files.read_rows(store, at, feed.name, columns, excluded=withheld)
     if not found.width:
         return pl.DataFrame(schema=by | {model.label: pl.Boolean(), KNOWN_AT: pl.Int64()})
     return found.select(*by, model.label, pl.col(time).dt.epoch("us").alias(KNOWN_AT))
@@ -75,13 +87,15 @@ def _key_types(model: Model) -> dict[str, pl.DataType]:
 class FeedLabels:
     """The concern of the control loop that matches labels by key with predictions: when either has changed.
 
-    They come from label feeds, and from callers that sent them by key.
+    They come from label feeds, and from callers that sent them by key. Labels of a batch that is held back, because it is
+    suspect or waits for its group, label no prediction (R15).
     """
 
     model: Model
     rows_per_round: int = ROWS_PER_ROUND
     _seen: int = field(default=-1, init=False)
     _seen_sent: int = field(default=0, init=False)
+    _withheld: Withheld = field(default_factory=dict, init=False)
     _matched_at_us: int = field(default=0, init=False)
     _matching: Matching | None = field(default=None, init=False)
 
@@ -91,16 +105,18 @@ class FeedLabels:
         if self._matching is None:
             with store.ledger.read() as connection:
                 version = batches.current_version(connection)
+                withheld = {feed.name: withheld_loads.find(connection, feed.name) for feed in feeds}
                 changed = any(batches.rows_since(connection, feed.name, self._seen) for feed in feeds)
                 sent = key_labels.newest(connection, self.model.name)
             if not feeds and not sent:
                 return
-            changed = changed or sent != self._seen_sent
+            changed = changed or sent != self._seen_sent or withheld != self._withheld
             if not changed and now_us - self._matched_at_us < _AGAIN_US:
                 return
             # Set before the work: what fails is tried again later, not in every round.
             self._seen, self._seen_sent, self._matched_at_us = version, sent, now_us
-            self._matching = begin_matching(store, self.model, version)
+            self._withheld = withheld
+            self._matching = begin_matching(store, self.model, version, withheld)
         if self._matching.advance(store, lease, rows=self.rows_per_round, now_us=now_us):
             self._matching = None
 
@@ -110,9 +126,15 @@ def corrections_of(model: Model) -> Corrections:
     return model.label_feeds[0].corrections if model.label_feeds else "first"
 
 
-def begin_matching(store: Store, model: Model, version: int) -> Matching:
-    """Return the matching of every collected prediction with the labels of a table version. No prediction is read yet."""
-    found = {feed.name: _read_feed(store, model, feed, version) for feed in model.label_feeds}
+def begin_matching(store: Store, model: Model, version: int, withheld: Withheld) -> Matching:
+    """Return the matching of every collected prediction with the labels of a table version, without `withheld` loads.
+
+    No prediction is read yet.
+    """
+    found = {
+        feed.name: _read_feed(store, model, feed, version, withheld.get(feed.name, ()))
+        for feed in model.label_feeds
+    }
     empty = pl.DataFrame(schema={PREDICTION_ID: pl.String(), model.label: pl.Boolean(), KNOWN_AT: pl.Int64()})
     sent = pl.concat([empty, *(frame for frame in found.values() if PREDICTION_ID in frame.columns)])
     sent = sent.with_columns(

@@ -78,8 +78,15 @@ def read(
     return concat(frames, columns if isinstance(columns, Mapping) else {})
 
 
-def read_rows(store: Store, at: int | str, table: str, columns: Columns | None = None) -> pl.DataFrame:
-    """Return the rows of `table` at a table version (a number) or in a snapshot (its name).
+def read_rows(
+    store: Store,
+    at: int | str,
+    table: str,
+    columns: Columns | None = None,
+    *,
+    excluded: Sequence[LoadKey] = (),
+) -> pl.DataFrame:
+    """Return the rows of `table` at a table version (a number), without `excluded` loads, or in a snapshot (its name).
 
     The files follow each other in order of event time.
 
@@ -88,7 +95,9 @@ def read_rows(store: Store, at: int | str, table: str, columns: Columns | None =
     """
     with store.ledger.read() as connection:
         found = (
-            entries(connection, table, at) if isinstance(at, int) else snapshot_entries(connection, at, table)
+            entries(connection, table, at, excluded=excluded)
+            if isinstance(at, int)
+            else snapshot_entries(connection, at, table)
         )
     try:
         return read(store.root, found, columns)

@@ -119,7 +119,14 @@ OTHERS = (
     timedelta(-1),
     Limits(),
 )
-ANYTHING = {("Model", "learner"), ("Model", "features"), ("GoldenQuery", "row"), ("GroupMean", "by")}
+ANYTHING = {
+    ("Model", "learner"),
+    ("Model", "features"),
+    ("GoldenQuery", "row"),
+    ("GroupMean", "by"),
+    ("Timestamp", "low"),
+    ("Timestamp", "high"),
+}
 """Fields that have a judgement of their own, by what training does with them."""
 
 

@@ -269,7 +269,7 @@ def test_declarations_that_cannot_be_meant_are_refused(wrong: dict[str, str]) ->
         "window": "30min",
         "every": "10min",
     }
-    with pytest.raises(InputError, match=r"HF1(?:05|09|12)"):
+    with pytest.raises(InputError, match=r"HF1(?:05|09|13)"):
         Aggregate(**{**declared, **wrong})  # type: ignore[arg-type]  # wrong on purpose
 
 

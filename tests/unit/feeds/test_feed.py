@@ -25,7 +25,7 @@ def test_a_name_that_cannot_be_a_table_is_refused(name: str) -> None:
 def test_a_group_has_a_name_too() -> None:
     with pytest.raises(InputError, match="group of feeds"):
         Feed("flights", CONTRACT, group="../")
-    with pytest.raises(InputError, match=r"HF112.*missing_words"):
+    with pytest.raises(InputError, match=r"HF113.*missing_words"):
         Feed("flights", CONTRACT, missing_words="NA")  # type: ignore[arg-type] # the slip that is tested
     assert (
         Feed("flights", CONTRACT).missing_words,

@@ -220,7 +220,7 @@ class Category:
 
 
 @dataclass(frozen=True, slots=True)
-@checked()
+@checked("low", "high")
 class Timestamp:
     """A point in time, displayed in a stated time zone (R23).
 

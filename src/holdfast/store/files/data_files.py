@@ -28,6 +28,7 @@ from holdfast.store.files.file_facts import (
     vacuumed_snapshots,
 )
 from holdfast.store.files.parquet import concat
+from holdfast.tables.snapshots import LoadKey
 
 __all__ = [
     "ROWS_DIRECTORY", "Columns", "FileFacts", "at_paths", "entries", "incomplete_loads", "mark_vacuumed",

@@ -489,7 +489,7 @@ def figures_of(found: dict[str, Any]) -> dict[str, Any]:
     nights, rollouts = found["nights"], found["rollouts"].values()
     ended = {
         end: [each["hours"] for each in rollouts if each["end"] == end]
-        for end in ("promoted", "rolled_back", "dropped", "open")
+        for end in ("promoted", "rolled_back", "cancelled", "dropped", "open")
     }
     return {
         "nights": len(nights),
@@ -504,7 +504,7 @@ def figures_of(found: dict[str, Any]) -> dict[str, Any]:
         "nights that ended otherwise": sum(each["stopped_at"] not in ("", "qualify") for each in nights),
         "rollouts promoted": len(ended["promoted"]),
         "rollouts rolled back": len(ended["rolled_back"]),
-        "rollouts dropped for a newer version": len(ended["dropped"]),
+        "rollouts dropped for a newer version": len(ended["dropped"]) + len(ended["cancelled"]),
         "rollouts still open": len(ended["open"]),
         "most hours from request to promotion": max(ended["promoted"], default=None),
         "rows trained, first night and last": [nights[0]["trained"], nights[-1]["trained"]],

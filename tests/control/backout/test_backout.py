@@ -18,7 +18,7 @@ from holdfast.control.ingest.ingest import ingest
 from holdfast.errors import ConflictError, IntegrityError, NotFoundError
 from holdfast.records import BatchId
 from holdfast.store import Store
-from holdfast.store.backout import backouts
+from holdfast.store.backout import backout_loads, backouts
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import events
 from holdfast.store.durability import failpoints
@@ -155,13 +155,13 @@ def test_a_batch_whose_file_is_lost_can_still_be_taken_out(tmp_path: Path, store
     for hour in (0, 1, 2):
         world.load(store, tmp_path, world.ALONE, hour)
     with store.ledger.read() as connection:
-        for fact in backouts.files_of(connection, "alone", [("alone", "h1", 0)]):
+        for fact in backout_loads.files_of(connection, "alone", [("alone", "h1", 0)]):
             (store.root / fact.path).unlink()
     world.take_out(store, world.ALONE, 1)
     clean = world.never_saw(tmp_path / "clean", tmp_path, {("alone", 0): 0, ("alone", 2): 0})
     assert world.served(store) == world.served(clean)
     with store.ledger.read() as connection:
-        fact = backouts.files_of(connection, "alone", [("alone", "h2", 0)])[0]
+        fact = backout_loads.files_of(connection, "alone", [("alone", "h2", 0)])[0]
     (store.root / fact.path).unlink()
     with pytest.raises(IntegrityError, match="HF301"):
         world.take_out(store, world.ALONE, 0)  # rows that must stay cannot be read: nothing is guessed

@@ -12,7 +12,7 @@ import pytest
 from holdfast.control.backout.backout import execute_backout, finish_interrupted, plan_backout
 from holdfast.records import BatchId
 from holdfast.store import Store
-from holdfast.store.backout import backouts
+from holdfast.store.backout import backout_loads, backouts
 from holdfast.store.durability import failpoints
 from tests.support import backout_world
 from tests.support.queries import newest_backouts
@@ -42,7 +42,7 @@ def _killed_at(point: str) -> None:
 def _live(store: Store, world: ModuleType, hour: int) -> list[tuple[str, str, int]]:
     with store.ledger.read() as connection:
         names = [feed.name for feed in world.FEEDS]
-        return [load.key for load in backouts.live(connection, names, f"h{hour}")]
+        return [load.key for load in backout_loads.live(connection, names, f"h{hour}")]
 
 
 def _execute_backout(

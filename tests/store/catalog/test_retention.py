@@ -19,7 +19,7 @@ from holdfast.errors import ConflictError, NotFoundError
 from holdfast.feeds import Manifest
 from holdfast.records import BatchId
 from holdfast.store import Store
-from holdfast.store.backout import backouts
+from holdfast.store.backout import impact
 from holdfast.store.catalog import batches, delta, lineage, snapshots
 from holdfast.store.db import schema
 from holdfast.store.durability import failpoints
@@ -142,7 +142,7 @@ def test_what_was_made_from_what_is_known_after_a_vacuum(store: Store) -> None:
     assert done.plan == plans[0]
     assert [found for found in verify(store).findings if "v1-0" not in found.subject] == []
     with store.ledger.read() as connection:
-        assert set(backouts.state_of(connection, [Node(NodeKind.SNAPSHOT, first)]).values()) == {"tainted"}
+        assert set(impact.state_of(connection, [Node(NodeKind.SNAPSHOT, first)]).values()) == {"tainted"}
     again = vacuum.plan(store, now_us=2 * LATE_US, keep=DAY, newest=0)
     assert again.snapshots == ()  # they are vacuumed once
     vacuum.vacuum(store, again, now_us=2 * LATE_US, keep=DAY, newest=0)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, event
 
 from holdfast.store import Store
-from holdfast.store.backout import backouts
+from holdfast.store.backout import impact
 from holdfast.store.telemetry import comparison_inputs, outcomes
 from holdfast.store.telemetry.outcomes import PushedPredictions
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.sqlite
     "read",
     [
         lambda connection: comparison_inputs.labelled(connection, "m", "v1", most=10),
-        lambda connection: backouts.feedback_of(connection, "m", "v1"),
+        lambda connection: impact.feedback_of(connection, "m", "v1"),
         lambda connection: outcomes.count_wrong(connection, "m", PushedPredictions(1, "v1")),
     ],
     ids=["labelled", "feedback_of", "count_wrong"],

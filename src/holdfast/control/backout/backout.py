@@ -25,7 +25,7 @@ from holdfast.feeds.state_machine import Event
 from holdfast.formatting import first_line
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store
-from holdfast.store.backout import backouts, taints, tombstones
+from holdfast.store.backout import backout_loads, backouts, taints, tombstones
 from holdfast.store.backout.backouts import BackoutRow
 from holdfast.store.catalog import batches, delta, online_features
 from holdfast.store.db import events
@@ -123,14 +123,16 @@ def execute_backout(
         HF311 if other writers come first too often; the same command resumes.
     """
     with store.ledger.read() as connection:
-        requested = backouts.live(connection, [batch.feed], batch.batch)
+        requested = backout_loads.live(connection, [batch.feed], batch.batch)
     before: Outcome = "already_backed_out"
     for _ in range(_MOST_ATTEMPTS):
         with store.ledger.read() as connection:
             newest = backouts.newest_of(connection, batch.feed, batch.batch)
             # A correction that was loaded after this request stays.
             there = [
-                load for load in backouts.live(connection, [batch.feed], batch.batch) if load in requested
+                load
+                for load in backout_loads.live(connection, [batch.feed], batch.batch)
+                if load in requested
             ]
         if newest is not None and newest.state is BackoutState.UNDER_WAY:
             _finish(store, newest.backout_id, now_us)
@@ -177,7 +179,7 @@ def _begin(
     plan = replace(plan_backout(store, feeds, batch), cost_per_prediction=cost_per_prediction)
     with store.ledger.write() as connection:
         for feed, each, _ in plan.loads:
-            backouts.live(connection, [feed], each, lock=True)
+            backout_loads.live(connection, [feed], each, lock=True)
         other = backouts.newest_of(connection, batch.feed, batch.batch)
         if other is not None and other.state is BackoutState.UNDER_WAY:
             return None
@@ -274,7 +276,7 @@ def _remove(store: Store, row: BackoutRow, now_us: int) -> BackoutRow:
         made = make_plan(connection, store, batch, removed, recomputed, left)
         plan = replace(made, cost_per_prediction=row.plan.cost_per_prediction)
         backouts.advance(connection, row, steps_done=plan.transactional_steps, now_us=now_us, plan=plan)
-        version = backouts.remove(connection, plan.loads, reason=f"back out {batch}", now_us=now_us)
+        version = backout_loads.remove(connection, plan.loads, reason=f"back out {batch}", now_us=now_us)
         backouts.record_loads(connection, row.backout_id, plan.loads, removed_version=version)
         for each in recomputed:
             online_features.upsert(connection, each.values, version)

@@ -9,7 +9,7 @@ import polars as pl
 
 from holdfast.errors import IntegrityError
 from holdfast.store import Store
-from holdfast.store.backout import backouts
+from holdfast.store.backout import backout_loads
 from holdfast.store.catalog import batches
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.feeds import loaded_rows
@@ -69,8 +69,10 @@ def find_dangling(store: Store, removed: Sequence[LoadKey]) -> Dangling:
 def _rows(store: Store, query: _Query, removed: Sequence[LoadKey], basis: int) -> int:
     """Return the number of rows of a load that dangle without `removed`."""
     with store.ledger.read() as connection:
-        mine = backouts.files_of(connection, query.load[0], [query.load])
-        leave = backouts.files_of(connection, query.feed, [load for load in removed if load[0] == query.feed])
+        mine = backout_loads.files_of(connection, query.load[0], [query.load])
+        leave = backout_loads.files_of(
+            connection, query.feed, [load for load in removed if load[0] == query.feed]
+        )
         stay = data_files.entries(
             connection, query.feed, basis, lookback_start_us=query.lookback_start_us, excluded=list(removed)
         )

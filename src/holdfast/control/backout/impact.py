@@ -17,8 +17,8 @@ from holdfast.feeds import Feed, FeedGroup
 from holdfast.feeds.groups import GroupLoad, find_siblings
 from holdfast.records import BatchId
 from holdfast.store import Store
-from holdfast.store.backout import backouts, taints
-from holdfast.store.backout.backouts import LiveLoad
+from holdfast.store.backout import backout_loads, impact, taints
+from holdfast.store.backout.backout_loads import LiveLoad
 from holdfast.store.catalog import delta, lineage
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.files import blobs
@@ -67,7 +67,7 @@ def loads_of_batch(connection: Transaction, feeds: Sequence[Feed], batch: BatchI
     Group and periods are those recorded at load time; for loads without them, the declared ones. See
     `feeds.groups.find_siblings`. Raises `NotFoundError` HF211 if `batch` itself is not loaded.
     """
-    found = backouts.live(connection, [batch.feed], batch.batch)
+    found = backout_loads.live(connection, [batch.feed], batch.batch)
     if not found:
         raise NotFoundError(
             "HF211",
@@ -78,7 +78,7 @@ def loads_of_batch(connection: Transaction, feeds: Sequence[Feed], batch: BatchI
     declared = {feed.name: feed for feed in feeds}
     mine = _load_to_remove(found[0], declared)
     if mine.group is not None:
-        period_us = backouts.longest_period_us(connection, mine.group.name) or mine.group.period_us
+        period_us = backout_loads.longest_period_us(connection, mine.group.name) or mine.group.period_us
         mine = replace(mine, group=replace(mine.group, period_us=period_us))
     return [mine, *_siblings(connection, declared, mine)]
 
@@ -89,7 +89,7 @@ def loads_of_plan(connection: Transaction, plan: BackoutPlan) -> list[LoadToRemo
     for step in plan.steps:
         if isinstance(step, RemoveRows):
             group = FeedGroup(step.group, step.period_us, step.zone) if step.group else None
-            for load in backouts.live(connection, [step.feed], step.batch):
+            for load in backout_loads.live(connection, [step.feed], step.batch):
                 if load.epoch == step.epoch:
                     removed[load.key] = LoadToRemove(load, step.event_time, group)
     named = [
@@ -108,10 +108,10 @@ def _siblings(
     if mine.group is None:
         return []
     group = mine.group
-    names = list(dict.fromkeys([*declared, *backouts.feeds_known(connection)]))
+    names = list(dict.fromkeys([*declared, *backout_loads.feeds_known(connection)]))
     low_us, high_us = mine.load.low_us - group.period_us, mine.load.high_us + group.period_us
-    near = {load.key: load for load in backouts.live_between(connection, names, low_us, high_us)}
-    near |= {load.key: load for load in backouts.live(connection, names, mine.load.batch)}
+    near = {load.key: load for load in backout_loads.live_between(connection, names, low_us, high_us)}
+    near |= {load.key: load for load in backout_loads.live(connection, names, mine.load.batch)}
     of_group = [
         replace(each, group=replace(each.group, period_us=group.period_us))
         for each in (_load_to_remove(load, declared) for load in near.values())
@@ -179,7 +179,7 @@ def make_plan(
     """
     found = lineage.made_from(connection, *(Node.load(*each.load.key) for each in removed))
     snapshots, reached = found.names(NodeKind.SNAPSHOT), found.names(NodeKind.VERSION)
-    models = backouts.models_of(connection, reached)
+    models = impact.models_of(connection, reached)
     steps: list[Step] = [_remove_rows(connection, each) for each in removed]
     steps += [
         RecomputeOnline(each.feed, each.aggregates, each.changed, each.removed, each.low_us, each.high_us)
@@ -194,7 +194,7 @@ def make_plan(
     exported = delta.holding(store.root, snapshots, [each.load.feed for each in removed])
     steps += [WithdrawPublished(exported)] if exported else []
     steps.append(ListPredictions(tuple(_predictions(connection, store, models, removed, recomputed))))
-    feedback = [backouts.feedback_of(connection, model, version) for version, model in models.items()]
+    feedback = [impact.feedback_of(connection, model, version) for version, model in models.items()]
     if any(feedback):
         steps.append(ListFeedback(tuple(each for each in feedback if each is not None)))
     steps += _rebuilds(connection, store, models)
@@ -202,7 +202,7 @@ def make_plan(
 
 
 def _remove_rows(connection: Transaction, each: LoadToRemove) -> RemoveRows:
-    parts = backouts.parts_of(connection, each.load.key)
+    parts = backout_loads.parts_of(connection, each.load.key)
     if each.group is None:
         return RemoveRows(*each.load.key, each.event_time, parts)
     name, period_us, zone = each.group.name, each.group.period_us, each.group.zone
@@ -217,16 +217,16 @@ def _predictions(
     recomputed: Sequence[Recomputation],
 ) -> Iterator[AffectedPredictions]:
     for version, model in models.items():
-        found = backouts.predictions_of(connection, model, version, "version")
+        found = impact.predictions_of(connection, model, version, "version")
         if found is not None:
             yield found
     touched = {key for each in recomputed for key in each.aggregates}
     if not touched:
         return
     since_us = min(each.load.published_us for each in removed)
-    for model, version in backouts.serving_since(connection, since_us):
+    for model, version in impact.serving_since(connection, since_us):
         if version not in models and _reads(store, version, touched):
-            found = backouts.predictions_of(connection, model, version, "online", since_us=since_us)
+            found = impact.predictions_of(connection, model, version, "online", since_us=since_us)
             if found is not None:
                 yield found
 
@@ -254,6 +254,6 @@ def _rebuilds(connection: Transaction, store: Store, models: dict[str, str]) -> 
         if replaced:
             yield Retrain(
                 model,
-                backouts.tables_of(connection, [row.snapshot for row in replaced]),
+                impact.tables_of(connection, [row.snapshot for row in replaced]),
                 tuple(row.version for row in replaced),
             )

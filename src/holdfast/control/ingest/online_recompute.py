@@ -14,7 +14,7 @@ from holdfast.errors import IntegrityError
 from holdfast.features import Aggregate
 from holdfast.features.asof import aggregate_rows, changed_span_us
 from holdfast.store import Store
-from holdfast.store.backout import backouts
+from holdfast.store.backout import backout_loads
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.catalog.online_features import Definition, OnlineValue
 from holdfast.store.db.ledger import Transaction
@@ -89,7 +89,7 @@ def recompute(
         basis = batches.current_version(connection)
         withheld = withheld_loads.find(connection, feed)
         known = online_features.definitions(connection, feed)
-        changed_files = backouts.files_of(connection, feed, loads)
+        changed_files = backout_loads.files_of(connection, feed, loads)
     aggregates = [Aggregate.from_dict(json.loads(each.definition_json)) for each, _ in known]
     if not aggregates:
         return Recomputation(feed, basis, withheld, (), (), (), None, None)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import timeit
-from hashlib import blake2b
 
 import pytest
 from hypothesis import given
@@ -55,11 +53,3 @@ def test_the_assignment_never_changes_between_releases() -> None:
         "x" if arm_of(bytes([unit]), salt, 500_000) is Arm.CHALLENGER else "." for unit in range(32)
     )
     assert arms == "x.xxxx.xx.xxx.....xxx.xxx..x.xx."
-
-
-def test_it_is_cheap() -> None:
-    """About 1 microsecond on an idle core: little more than its one hash, measured in the same run."""
-    salt = salt_of("m", 1)
-    ours = min(timeit.repeat(lambda: arm_of(b"12345678", salt, 50_000), number=10_000, repeat=7))
-    hashing = min(timeit.repeat(lambda: blake2b(salt, digest_size=8).digest(), number=10_000, repeat=7))
-    assert ours < 5 * hashing

@@ -19,7 +19,7 @@ from holdfast.control.backout.affected_predictions import write_affected
 from holdfast.control.health import data_incidents
 from holdfast.formatting import counted, timestamp
 from holdfast.records import BatchId, canonical_json
-from holdfast.store.backout import backouts
+from holdfast.store.backout import backout_loads, impact
 from holdfast.store.catalog import lineage as lines
 from holdfast.store.integrations import openlineage as operations_of
 from holdfast.tables.backout import BackoutPlan, Impact, Retrain, explain, total_impact
@@ -72,7 +72,7 @@ def backout(
     """
     store = run.store
     with store.ledger.read() as connection:
-        known = backouts.feeds_known(connection)
+        known = backout_loads.feeds_known(connection)
     # A feed that is no longer declared is backed out by what the ledger knows of it.
     target = BatchId(feed if feed in known else run.project.feed(feed).name, batch)
     if (apply and not reason.strip()) or (rebuild and not apply):
@@ -222,7 +222,7 @@ def lineage(
     with store.ledger.read() as connection:
         start = lines.find(connection, node)
         found = (lines.up if upstream else lines.down)(connection, start)
-        states = backouts.state_of(connection, found.nodes)
+        states = impact.state_of(connection, found.nodes)
     if openlineage:
         with store.ledger.read() as connection:
             operations = [each for node in found.nodes for each in operations_of.of_node(connection, node)]

@@ -6,17 +6,22 @@ event time: before it the version answers as the good one does, and no gate that
 
 from __future__ import annotations
 
+import math
+import time
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import onnx
+import onnxruntime
 import spox.opset.ai.onnx.ml.v3 as ml
 import spox.opset.ai.onnx.v17 as op
 from spox import Tensor, Var, argument, build, inline
 
-SLOW_MATMULS = 24
-"""Products of two matrices of 256 by 256: about 20 ms of one core."""
+SLOW_SECONDS = 0.02
+"""What a slow version adds to a request, in seconds of one core, whatever the core."""
 
 Arguments = dict[str, Var]
 Honest = Callable[[Arguments], Var]
@@ -109,13 +114,36 @@ def _slowly(response: Var, slow: Var) -> Var:
             op.const(np.array([256, 256])), value=np.array([1.0 / 256.0], np.float32)
         )
         value = op.mul(matrix, op.reduce_max(response, keepdims=False))
-        for _ in range(SLOW_MATMULS):
-            value = op.matmul(value, matrix)
-        return [op.mul(op.reduce_mean(value, keepdims=False), _constant(0.0, np.float32))]
+        return [op.mul(_multiplied(value, matrix, slow_products()), _constant(0.0, np.float32))]
 
     any_slow = op.cast(op.reduce_max(op.cast(slow, to=np.float32), keepdims=False), to=np.bool_)
     (nothing,) = op.if_(any_slow, then_branch=work, else_branch=lambda: [_constant(0.0, np.float32)])
     return op.add(response, nothing)
+
+
+def _multiplied(value: Var, matrix: Var, times: int) -> Var:
+    for _ in range(times):
+        value = op.matmul(value, matrix)
+    return op.reduce_mean(value, keepdims=False)
+
+
+@cache
+def slow_products() -> int:
+    """How many products of matrices of 256 by 256 take this core `SLOW_SECONDS`: cores differ by more than five times."""
+    products = 50
+    given = argument(Tensor(np.float32, (256, 256)))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        build({"given": given}, {"mean": _multiplied(given, given, products)}).SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+    rows = {"given": np.full((256, 256), 1.0 / 256.0, np.float32)}
+    seconds = min(
+        timeit.repeat(lambda: session.run(None, rows), timer=time.process_time, number=1, repeat=10)
+    )
+    return math.ceil(products * SLOW_SECONDS / seconds)
 
 
 def _slow_path(given: Arguments, honest: Honest, there: Var) -> Var:

@@ -107,7 +107,7 @@ def test_a_server_has_every_series_before_its_first_request() -> None:
     contract = SimpleNamespace(request_columns=(), rules=(), hash="c")
     facts = SimpleNamespace(features_hash="f", snapshot="s", learner="l")
     loaded = [
-        SimpleNamespace(name=name, contract=contract, facts=facts, created_at_us=0)
+        SimpleNamespace(name=name, contract=contract, facts=facts, created_at_us=0, words={"town": ("oslo",)})
         for name in ("v1", "v2", "v3")
     ]
     roles = ("champion", "challenger", "shadow")
@@ -120,3 +120,4 @@ def test_a_server_has_every_series_before_its_first_request() -> None:
     assert found["holdfast_contract_violations_total"] == {(("reason", "*|extra"),): 0.0}
     assert found["holdfast_request_duration_seconds_count"][("arm", "champion"), ("version", "v1")] == 0.0
     assert found["holdfast_shadow_dropped_total"] == {(("version", "v3"),): 0.0}
+    assert len(found["holdfast_unseen_words_total"]) == 2

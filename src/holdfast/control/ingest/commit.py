@@ -5,7 +5,6 @@ Before it the batch is files that nothing names. There is no state in between to
 
 from __future__ import annotations
 
-from holdfast.contract.evolution.declared_fields import flatten_declaration
 from holdfast.control.ingest import contract_changes, declarations, failed_loads, lookups
 from holdfast.control.ingest.admit import AdmittedBatch, describe_reasons
 from holdfast.control.ingest.outcome import LoadResult, Retry, RetryReason, already_loaded, loaded
@@ -57,7 +56,7 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
     staged, identity, manifest = batch.staged, batch.staged.batch, batch.staged.manifest
     change, found = batch.judgement.change, batch.judgement.violations
     suspect = [each for each in found if each.level is Level.ERROR]
-    declared = flatten_declaration(batch.feed)
+    declared = declarations.fields_of_feed(batch.feed)
     with store.ledger.write() as connection:
         failpoint("commit.begun")
         # The binding looks. `validate` and `admit` looked before the writers' lock was held, to do no work in vain; only

@@ -29,6 +29,10 @@ CHANGED: Final = "declaration.changed"
 RESTORED: Final = "declaration.restored"
 """The kinds of the events, whose subject is the model."""
 
+_MOST_FEEDS: Final = 64
+_FIELDS: Final[dict[int, tuple[Feed, Mapping[str, str]]]] = {}
+"""The fields of the feeds that this process loads, by the object's id: a feed holds mappings, and has no hash."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeclarationChange:
@@ -58,6 +62,19 @@ def fields_of_model(model: Model) -> dict[str, str]:
     return {name: text for name, text in found.items() if not name.startswith("examples")} | {
         "examples": repr(model.examples.name)
     }
+
+
+def fields_of_feed(feed: Feed) -> Mapping[str, str]:
+    """Return the fields of a feed's declaration; made once for each feed, because each of its loads asks."""
+    known = _FIELDS.get(id(feed))
+    if known is None or known[0] is not feed:
+        if len(_FIELDS) >= _MOST_FEEDS:
+            _FIELDS.clear()
+        known = _FIELDS[id(feed)] = (
+            feed,
+            flatten_declaration(feed),
+        )  # the feed is kept, so its id stays its own
+    return known[1]
 
 
 def record_feed(

@@ -103,13 +103,13 @@ def report_failed(store: Store, batch: BatchId, error: Exception, *, now_us: int
 def record_recovery(connection: Transaction, batch: BatchId, *, now_us: int) -> None:
     """Append an event that `batch` is loaded after killed or failed attempts, in the transaction of the load."""
     subject = str(batch)
+    if not events.is_any(connection, subject=subject, kinds=(INTERRUPTED, FAILED)):
+        return
     before = [
         each
         for kind in (INTERRUPTED, FAILED)
         for each in events.newest(connection, subject=subject, kind=kind, limit=_MOST)
     ]
-    if not before:
-        return
     ended = events.newest(connection, subject=subject, kind=RECOVERED, limit=1)
     open_ones = [each for each in before if not ended or each.event_id > ended[0].event_id]
     if open_ones:

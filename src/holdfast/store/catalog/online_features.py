@@ -20,6 +20,7 @@ _ONLINE: Final = schema.online_features
 _KEY: Final = ("aggregate", "entity", "known_at_us")
 _VALUE: Final = (_ONLINE.c.aggregate, _ONLINE.c.entity, _ONLINE.c.known_at_us, _ONLINE.c.value)
 _DEFINITIONS: Final = schema.online_definitions
+_FEEDS: Final = Prepared(select(_DEFINITIONS.c.feed).distinct().order_by(_DEFINITIONS.c.feed))
 _OF_FEED: Final = Prepared(
     select(_DEFINITIONS).where(_DEFINITIONS.c.feed == bindparam("of_feed")).order_by(_DEFINITIONS.c.aggregate)
 )
@@ -84,9 +85,7 @@ def register(connection: Connection, definitions: Sequence[Definition], table_ve
 
 def feeds(connection: Connection) -> list[str]:
     """Return the feeds over which an aggregate is kept, by name."""
-    return list(
-        connection.execute(select(_DEFINITIONS.c.feed).distinct().order_by(_DEFINITIONS.c.feed)).scalars()
-    )
+    return [row.feed for row in _FEEDS.rows(connection, {})]
 
 
 def definitions(connection: Connection, feed: str) -> list[tuple[Definition, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
 from holdfast.store.db import schema
 from holdfast.store.db.event_chain import FIRST, chain_digest
@@ -20,6 +20,14 @@ _APPEND: Final = Prepared(
     ("at_us", "kind", "subject", "actor", "explanation", "digest"),
 )
 _NEWEST: Final = select(func.max(_EVENTS.c.event_id)).scalar_subquery()
+_ANY: Final = Prepared(
+    select(_EVENTS.c.event_id)
+    .where(
+        _EVENTS.c.subject == bindparam("of_subject"),
+        or_(_EVENTS.c.kind == bindparam("first_kind"), _EVENTS.c.kind == bindparam("second_kind")),
+    )
+    .limit(1)
+)
 _LAST: Final = Prepared(select(_EVENTS.c.digest).where(_EVENTS.c.event_id == _NEWEST))
 
 
@@ -75,6 +83,13 @@ def is_reported(connection: Connection, *, subject: str, kind: str, explanation:
     """Return True if an event of this kind about `subject` has this explanation, however many others came since."""
     same = (_EVENTS.c.subject == subject, _EVENTS.c.kind == kind, _EVENTS.c.explanation == explanation)
     return connection.execute(select(_EVENTS.c.event_id).where(*same).limit(1)).first() is not None
+
+
+def is_any(connection: Connection, *, subject: str, kinds: tuple[str, str]) -> bool:
+    """Return True if an event of one of `kinds` is about `subject`."""
+    first, second = kinds
+    values = {"of_subject": subject, "first_kind": first, "second_kind": second}
+    return _ANY.value(connection, values) is not None
 
 
 def newest(

@@ -148,7 +148,7 @@ def offending_values(quarantined: pl.DataFrame, reasons: Mapping[str, int]) -> d
 
     >>> rows = pl.DataFrame({"km": ["far", "-1", None], "_reasons": [["km|type"], ["km|range"], ["km|missing"]]})
     >>> offending_values(rows, {"km|type": 1, "km|range": 1, "km|missing": 1})
-    {'km|type': ('"far"',), 'km|range': ('"-1"',), 'km|missing': ('nothing',)}
+    {'km|missing': ('nothing',), 'km|range': ('"-1"',), 'km|type': ('"far"',)}
     """
     found: dict[str, tuple[str, ...]] = {}
     for reason in sorted(reasons, key=lambda each: (-reasons[each], each))[:_MOST_REASONS]:

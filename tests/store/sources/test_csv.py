@@ -73,8 +73,8 @@ def test_a_declared_separator_separates_alone(separator: str) -> None:
         (HEAD + b'a,1,2\nb,1,"5" pipe"\n', "line 3: where the value ends"),
         (HEAD + b'a,1,"Anna "Bob" C"\n', "not doubled"),
         (HEAD + b'a,1,"Anna \\"Bob\\" C"\n', "not doubled"),
-        (HEAD + b"a,1,\xff\n", "UTF8"),
-        (HEAD + b"a,\xff\n", "UTF8"),
+        (HEAD + b"a,1,\xff\n", "is not UTF-8"),
+        (HEAD + b"a,\xff\n", "is not UTF-8"),
         (b"id,at,id\n", "twice in its header: id"),
     ],
 )

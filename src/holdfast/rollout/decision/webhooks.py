@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from holdfast.errors import InputError
 from holdfast.field_types import checked
@@ -110,8 +110,6 @@ class Hook:
             f"is on {unknown}; known are {', '.join(sorted({*CONSENT_EVENTS, *NOTIFIED}))}": not unknown,
             f"is on {vetoed}, which needs veto=True": self.veto or not vetoed,
             f"has a veto, and is on no decision: {self.on}": vetoed or not self.veto or not self.on,
-            f"has the format {self.format!r}; known are {', '.join(get_args(Format))}": self.format
-            in get_args(Format),
             f"has a veto, and the format {self.format}: a question is json": not self.veto
             or self.format == "json",
             "needs a routing_key that is a reference, such as ${env:PAGERDUTY_KEY}": not is_pagerduty

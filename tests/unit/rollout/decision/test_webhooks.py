@@ -31,7 +31,7 @@ from holdfast.rollout.decision.webhooks import MAX_RESPONSE_BYTES, NOTIFIED, und
         ({"on": ("start",)}, "veto=True"),
         ({"on": ("promoted",), "veto": True}, "on no decision"),
         ({"name": "No Name"}, "cannot name"),
-        ({"format": "teams"}, "known are json, slack"),
+        ({"format": "teams"}, "'json' or 'slack'"),
         ({"format": "slack", "veto": True}, "a question is json"),
         ({"format": "pagerduty"}, "routing_key"),
         ({"format": "pagerduty", "routing_key": "0123456789abcdef"}, "routing_key that is a reference"),

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         Quota,
         Sample,
         Selection,
+        Source,
         Weights,
     )
     from holdfast.train import GroupMean, LightGBM, LogisticRegression
@@ -84,7 +85,7 @@ _WHERE = {
     "holdfast.qualify": "Gates GoldenQuery Objective",
     "holdfast.rollout": "Canary Hook Shadow",
     "holdfast.rollout.model.drills": "Drills",
-    "holdfast.tables.selection": "Cap DiscardBudget Filter Forbidden Quota Sample Selection Weights",
+    "holdfast.tables.selection": "Cap DiscardBudget Filter Forbidden Quota Sample Selection Source Weights",
     "holdfast.train": "GroupMean LightGBM LogisticRegression",
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names.split()}
@@ -96,7 +97,7 @@ __all__ = [  # noqa: RUF022 - in the order of the data
     "Reject", "Constant", "Mean", "Median", "Keep", "Rule", "col",
     "Model", "Aggregate", "Bucket", "Clip", "Difference", "Hour", "Impute", "Log", "Month", "Ordinal",
     "Passthrough", "Ratio", "Weekday",
-    "Selection", "Filter", "Forbidden", "DiscardBudget", "Sample", "Cap", "Quota", "Weights",
+    "Selection", "Filter", "Forbidden", "DiscardBudget", "Sample", "Cap", "Quota", "Weights", "Source",
     "LightGBM", "LogisticRegression", "GroupMean", "Gates", "GoldenQuery", "Objective", "Canary",
     "Shadow", "Hook", "Drills",
 ]  # fmt: skip

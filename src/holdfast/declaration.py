@@ -140,7 +140,12 @@ class Model:
     def selection_columns(self) -> dict[str, Column]:
         """Return the columns that the selection may read."""
         names = [aggregate.name for aggregate in self.aggregates]
-        return selectable_columns(self.contract.columns, self.examples.contract.columns, aggregates=names)
+        return selectable_columns(
+            self.contract.columns,
+            self.examples.contract.columns,
+            aggregates=names,
+            sources=self.selection.sources,
+        )
 
     @property
     def label_delay(self) -> timedelta:

@@ -222,6 +222,17 @@ def sha256_hex(data: bytes | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
+BATCH_COLUMN: Final = "_batch"
+SOURCE_COLUMN: Final = "_source"
+METADATA_COLUMNS: Final = (BATCH_COLUMN, SOURCE_COLUMN)
+"""Columns that a row gets from its load. No column of a contract has such a name, because it begins with a letter or digit."""
+
+
+def check_column_name(name: str) -> str:
+    """Return `name` if it may name a column of a contract or is a metadata column. Raises `InputError` HF109 otherwise."""
+    return name if name in METADATA_COLUMNS else check_name(name, "column")
+
+
 def check_name(name: str, what: str) -> str:
     """Return `name` if it may name a `what`. Raises `InputError` HF109 otherwise.
 

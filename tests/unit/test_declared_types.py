@@ -84,6 +84,7 @@ BUILT: dict[str, dict[str, Any]] = {
     "Cap": {"columns": "c", "at_most": 10},
     "Quota": {"column": "c", "at_least": 10},
     "Weights": {"column": "c", "factors": {"a": 2.0}},
+    "Source": {"name": "s", "loads": "s-*"},
     "GroupMean": {"by": (Weekday("at"),)},
     "Objective": {"metric": "auc", "at_least": 0.6},
     "GoldenQuery": {"name": "g", "row": {"x": 1.0}, "between": (0.0, 1.0)},

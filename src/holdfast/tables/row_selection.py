@@ -20,6 +20,7 @@ from holdfast.contract.batch.rules import compile_rule_for_frame
 from holdfast.contract.schema.columns import Category, Column
 from holdfast.contract.schema.expressions import Rule
 from holdfast.errors import InputError, RefusedError
+from holdfast.records import METADATA_COLUMNS, SOURCE_COLUMN
 from holdfast.tables.selection import Cap, DiscardBudget, Forbidden, Quota, Selection, Weights
 
 _MISSING = "(missing)"
@@ -27,12 +28,17 @@ _MISSING = "(missing)"
 
 @dataclass(frozen=True, slots=True)
 class SliceCount:
-    """Rows of one value of a column: the number found, and the number trained on."""
+    """Rows of one value of a column: the number found, the number trained on, and their weight in the training.
+
+    `weight` is the sum of the weights of the rows trained on, whose mean over all values is 1; None in records of earlier
+    releases.
+    """
 
     column: str
     value: str
     found: int
     kept: int
+    weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,7 @@ def select_rows(
     columns, key
         The contract columns of `frame`, and those that identify a row.
     slices
-        Columns whose values are counted, besides those of quotas and caps.
+        Columns whose values are counted, besides those of quotas and caps, and `_source` if the selection reads it.
     rejected
         Rows that the contract rejected before; they count against the discard budget.
 
@@ -95,14 +101,30 @@ def select_rows(
         raise InputError("HF401", "the selection leaves no row to train on", state="nothing was trained")
     warnings = [line for quota in selection.quotas for line in _missed_quotas(quota, kept, columns)]
     single = (cap.columns[0] for cap in selection.caps if len(cap.columns) == 1 and not cap.every_us)
-    counted = dict.fromkeys((*slices, *(quota.column for quota in selection.quotas), *single))
+    of_load = (SOURCE_COLUMN,) if SOURCE_COLUMN in selection.columns else ()
+    counted = dict.fromkeys((*slices, *(quota.column for quota in selection.quotas), *single, *of_load))
+    weights = _row_weights(kept, selection.weights) if selection.weights else None
     return SelectedRows(
         kept,
-        _row_weights(kept, selection.weights) if selection.weights else None,
+        weights,
         counts,
-        tuple(line for name in counted for line in _slice_counts(name, frame, kept)),
+        tuple(line for name in counted for line in _slice_counts(name, frame, kept, weights)),
         tuple(warnings),
     )
+
+
+def name_sources(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
+    """Return `frame`, whose `_source` is what each row was read from, with the source that `selection` names instead.
+
+    Frames without the column, and selections without sources, are returned as they are.
+    """
+    if not selection.sources or SOURCE_COLUMN not in frame.columns:
+        return frame
+    loads = frame.select(METADATA_COLUMNS).unique(maintain_order=True)
+    names = [None if None in load else selection.source_of(*load) for load in loads.iter_rows()]
+    named = loads.with_columns(pl.Series("_named", names, pl.String))
+    joined = frame.join(named, on=list(METADATA_COLUMNS), how="left", nulls_equal=True, maintain_order="left")
+    return joined.with_columns(pl.col("_named").alias(SOURCE_COLUMN)).drop("_named")
 
 
 def count_forbidden(
@@ -261,12 +283,27 @@ def _row_weights(kept: pl.DataFrame, parts: Sequence[Weights]) -> NDArray[np.flo
     return weights / mean
 
 
-def _slice_counts(name: str, found: pl.DataFrame, kept: pl.DataFrame) -> list[SliceCount]:
+def _slice_counts(
+    name: str, found: pl.DataFrame, kept: pl.DataFrame, weights: NDArray[np.float64] | None
+) -> list[SliceCount]:
     before, after = _value_counts(found, name), _value_counts(kept, name)
-    return [SliceCount(name, value, rows, after.get(value, 0)) for value, rows in sorted(before.items())]
+    weights_of_values = pl.DataFrame(
+        {"value": _texts(kept, name), "weight": np.ones(kept.height) if weights is None else weights}
+    )
+    sums = dict(
+        weights_of_values.group_by("value", maintain_order=True).agg(pl.col("weight").sum()).iter_rows()
+    )
+    return [
+        SliceCount(name, value, rows, after.get(value, 0), sums.get(value, 0.0))
+        for value, rows in sorted(before.items())
+    ]
 
 
 def _value_counts(frame: pl.DataFrame, name: str) -> dict[str, int]:
-    """Return the number of rows per value of a column, as text; booleans as "true" and "false"."""
-    texts = frame[name].cast(pl.String).fill_null(_MISSING).rename("value")
-    return dict(texts.value_counts(name="rows").sort("value").iter_rows())
+    """Return the number of rows per value of a column."""
+    return dict(_texts(frame, name).value_counts(name="rows").sort("value").iter_rows())
+
+
+def _texts(frame: pl.DataFrame, name: str) -> pl.Series:
+    """Return the values of a column as text; booleans as "true" and "false"."""
+    return frame[name].cast(pl.String).fill_null(_MISSING).rename("value")

@@ -10,14 +10,24 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
 
-from holdfast.contract.schema.columns import Column, Number, Timestamp
+from holdfast.contract.schema.columns import Category, Column, Number, Timestamp
 from holdfast.contract.schema.expressions import Rule
 from holdfast.contract.schema.rule_types import check_rule
 from holdfast.errors import InputError
 from holdfast.field_types import check_fields, checked
-from holdfast.records import canonical_json, check_name, duration, sha256_hex
+from holdfast.records import (
+    BATCH_COLUMN,
+    METADATA_COLUMNS,
+    SOURCE_COLUMN,
+    canonical_json,
+    check_column_name,
+    check_name,
+    duration,
+    sha256_hex,
+)
 
 _Otherwise = Literal["refuse", "warn"]
 
@@ -70,7 +80,7 @@ class Cap:
             if self.every_us <= 0:
                 raise _declaration_error(f"Cap({self.columns!r}): every must be positive, not {self.every}")
         names = [self.columns] if isinstance(self.columns, str) else self.columns
-        object.__setattr__(self, "columns", tuple(check_name(name, "column") for name in names))
+        object.__setattr__(self, "columns", tuple(check_column_name(name) for name in names))
         as_rows = isinstance(self.at_most, int) and not isinstance(self.at_most, bool) and self.at_most >= 1
         as_share = isinstance(self.at_most, float) and 0.0 < self.at_most < 1.0
         if not self.columns or not (as_rows or as_share):
@@ -156,12 +166,47 @@ class DiscardBudget:
 
 
 @dataclass(frozen=True, slots=True)
+@checked("loads")
+class Source:
+    """The name of a source: what the metadata column `_source` is for the rows of the loads that `loads` matches.
+
+    `loads` is a pattern, or several, such as "acme-*": of the id of a batch, or of what it was read from (the name of the
+    file, the URL or the query). `*` matches any text, `?` one character, `[ab]` one of some.
+    """
+
+    name: str
+    loads: tuple[str, ...] | str
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "source")
+        given: object = (self.loads,) if isinstance(self.loads, str) else self.loads
+        if (
+            not isinstance(given, (tuple, list))
+            or not given
+            or not all(isinstance(each, str) and each for each in given)
+        ):
+            raise _declaration_error(
+                f"Source({self.name!r}): loads is a pattern such as 'acme-*', or several, not {self.loads!r}"
+            )
+        object.__setattr__(self, "loads", tuple(given))
+
+    def matches(self, batch: str, read_from: str) -> bool:
+        """Return True if the load of `batch`, read from `read_from`, is of this source.
+
+        >>> Source("acme", "acme-*").matches("acme-2013-05-01", "may.csv"), Source("acme", "acme-*").matches("b-1", "may.csv")
+        (True, False)
+        """
+        return any(fnmatchcase(text, pattern) for text in (batch, read_from) for pattern in self.loads)
+
+
+@dataclass(frozen=True, slots=True)
 @checked()
 class Selection:
     """The rows to train on. The parts apply in this order: filters, forbidden, discard, sample, caps, quotas, weights.
 
     Held-out rows are never selected, so a version is evaluated on real rows. Columns are those of the model's
-    contract, its aggregates, and of the feed of its rows.
+    contract, its aggregates, and of the feed of its rows, and the metadata columns of the load that brought the row:
+    `_batch` is the batch's id; `_source` is the first of `sources` that matches the load, else what it was read from.
 
     >>> from holdfast.contract import col
     >>> chosen = Selection(filters=[Filter("no_tests", col("carrier") != "TEST")], caps=[Cap("carrier", 0.3)])
@@ -176,15 +221,18 @@ class Selection:
     caps: tuple[Cap, ...] = ()
     quotas: tuple[Quota, ...] = ()
     weights: tuple[Weights, ...] = ()
+    sources: tuple[Source, ...] = ()
     _json: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for part in ("filters", "forbidden", "discard", "caps", "quotas", "weights"):
+        for part in ("filters", "forbidden", "discard", "caps", "quotas", "weights", "sources"):
             parts = getattr(self, part)
             object.__setattr__(self, part, tuple(parts) if isinstance(parts, (list, tuple)) else (parts,))
         names = [rule.name for rule in (*self.filters, *self.forbidden)]
         if len(set(names)) != len(names):
             raise _declaration_error("two filters or forbidden rows have the same name")
+        if len({source.name for source in self.sources}) != len(self.sources):
+            raise _declaration_error("two sources have the same name")
         object.__setattr__(self, "_json", canonical_json(self._as_json()))
 
     @property
@@ -192,6 +240,16 @@ class Selection:
         """Return the columns that it reads, each once."""
         of_rules = (name for rule in (*self.filters, *self.forbidden) for name in rule.columns)
         return tuple(dict.fromkeys((*of_rules, *self._by())))
+
+    @property
+    def metadata_columns(self) -> tuple[str, ...]:
+        """Return the metadata columns that must be read with the rows: those that it reads, and what names their source."""
+        found = {name for name in self.columns if name in METADATA_COLUMNS}
+        return METADATA_COLUMNS if SOURCE_COLUMN in found else tuple(found)
+
+    def source_of(self, batch: str, read_from: str) -> str:
+        """Return the source of the load of `batch` that was read from `read_from`."""
+        return next((each.name for each in self.sources if each.matches(batch, read_from)), read_from)
 
     @property
     def hash(self) -> str:
@@ -230,6 +288,10 @@ class Selection:
         yield from (weights.column for weights in self.weights)
 
     def _as_json(self) -> dict[str, object]:
+        # Without sources the text, and so the hash, is that of earlier releases.
+        sources = (
+            {"sources": [[each.name, list(each.loads)] for each in self.sources]} if self.sources else {}
+        )
         return {
             "filters": [rule.to_json() for rule in self.filters],
             "forbidden": [rule.to_json() for rule in self.forbidden],
@@ -248,6 +310,7 @@ class Selection:
                 ]
                 for part in self.weights
             ],
+            **sources,
         }
 
 
@@ -255,9 +318,13 @@ ALL_ROWS: Final = Selection()
 """The selection of a model that declares none."""
 
 
-def selectable_columns(*parts: Iterable[Column], aggregates: Iterable[str]) -> dict[str, Column]:
-    """Return the columns that a selection may read: those of `parts`, the first of a name, and aggregates as numbers."""
+def selectable_columns(
+    *parts: Iterable[Column], aggregates: Iterable[str], sources: Iterable[Source] = ()
+) -> dict[str, Column]:
+    """Return the columns that a selection may read: those of `parts`, the first of a name, aggregates as numbers, metadata."""
     found: dict[str, Column] = {name: Number(name, unit="1", missing="keep") for name in aggregates}
+    found[BATCH_COLUMN] = Category("batch")
+    found[SOURCE_COLUMN] = Category("source", values=tuple(source.name for source in sources) or None)
     for part in parts:
         for column in part:
             found.setdefault(column.name, column)

@@ -32,7 +32,7 @@ from holdfast.contract.schema.rule_ast import (
 )
 from holdfast.errors import InputError
 from holdfast.field_types import checked
-from holdfast.records import canonical_json, check_name
+from holdfast.records import canonical_json, check_column_name, check_name
 
 _DEEPEST: Final = 60
 """The maximum number of levels of an expression; Python's own limit is far above."""
@@ -164,7 +164,7 @@ Operand: TypeAlias = Expression | Constant
 
 
 def col(name: str) -> Expression:
-    """Return the value of the column `name`, to build a rule from.
+    """Return the value of the column `name`, to build a rule from. A selection may also name `_batch` and `_source`.
 
     >>> from datetime import timedelta
     >>> col("arrived") - col("departed") >= timedelta(minutes=10)
@@ -172,7 +172,7 @@ def col(name: str) -> Expression:
     """
     if not isinstance(name, str):
         raise InputError("HF104", f"col({name!r}): a column is named by a text", state="nothing was done")
-    return Expression(ColumnRef(check_name(name, "column")))
+    return Expression(ColumnRef(check_column_name(name)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from holdfast.contract.schema.columns import EXACT, is_unicode
 from holdfast.contract.schema.timestamps import EARLIEST, LATEST
 from holdfast.errors import InputError
-from holdfast.records import check_name, microseconds
+from holdfast.records import check_column_name, microseconds
 
 Constant: TypeAlias = bool | int | float | str | datetime | timedelta
 """Constants of an expression; a timestamp is an aware `datetime`."""
@@ -171,7 +171,7 @@ def from_json(value: Mapping[str, Any]) -> Node:
     Raises `KeyError`, `TypeError`, `ValueError` or HF104 if it is invalid.
     """
     if "column" in value:
-        return ColumnRef(check_name(value["column"], "column"))
+        return ColumnRef(check_column_name(value["column"]))
     if "operator" not in value:
         return _literal_from_json(value)
     operator, operands = value["operator"], tuple(from_json(operand) for operand in value["of"])

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 import polars as pl
 
 from holdfast.contract.batch.compiler import compile_batch, dtype, dtypes
 from holdfast.contract.batch.reasons import REASONS, has_reason_of
-from holdfast.contract.batch.text_input import from_text
+from holdfast.contract.batch.text_input import TypedBatch, from_text
 from holdfast.control.training import labels
 from holdfast.declaration import Model
 from holdfast.errors import InputError, RefusedError
@@ -22,8 +23,10 @@ from holdfast.store.catalog import snapshots
 from holdfast.store.files import data_files
 from holdfast.tables import Snapshot
 from holdfast.tables.labels import KNOWN_AT
-from holdfast.tables.row_selection import SelectedRows, count_forbidden, select_rows
+from holdfast.tables.row_selection import SelectedRows, count_forbidden, name_sources, select_rows
 from holdfast.train import Split, time_split
+
+_ROW: Final = "_row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,8 @@ class Examples:
     `unlabelled` counts rows that were left out because they have no label, `not_due` those whose label
     could not be known yet. `dropped` is the number of rows that each reason of the model's contract rejected
     ("distance|range"). `rejected` has these rows, and those that the feed's contract quarantined when they were loaded, if the
-    model declares a discard budget. Columns of the feed that only the model's selection reads are in both. With labels
-    that come later, `frame` has the time at which each label became known in the column `KNOWN_AT`.
+    model declares a discard budget. Columns of the feed that only the model's selection reads, and metadata columns, are in
+    both. With labels that come later, `frame` has the time at which each label became known in the column `KNOWN_AT`.
     """
 
     frame: pl.DataFrame
@@ -76,12 +79,14 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
     also = {
         name: kind for name, kind in dtypes(model.examples.contract).items() if name in model.selected_besides
     }
+    also |= dict.fromkeys(model.selection.metadata_columns, pl.String())
     with store.ledger.read() as connection:
         taken = snapshots.get(connection, snapshot)
     created_at_us = taken.created_at_us
     if model.label_feeds or model.selection.discard:
         also |= {name: dtype(model.examples.contract.column(name)) for name in model.examples.contract.key}
     rows = data_files.read_rows(store, snapshot, model.examples.name, dtypes(model.contract) | also)
+    rows = name_sources(rows, model.selection)
     if model.label_feeds and rows.width:
         rows = labels.join_labels(store, model, taken, rows)
         also[KNOWN_AT] = pl.Int64()
@@ -95,17 +100,15 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
             state="nothing was trained",
             next_command=f"holdfast ingest {model.examples.name} <file>",
         )
-    verdict = compile_batch(model.contract)(due.select(model.contract.names))
     brought = [name for name in also if name not in model.contract.names]
-    valid = _with_columns(verdict.valid, due, model.contract.key, brought)
-    rejected = _with_columns(verdict.quarantined, due, model.contract.key, brought)
+    valid, rejected, dropped = _judge(model, due, brought)
     if model.selection.discard:
         rejected = pl.concat([rejected, _quarantined(store, model, taken, rows)], how="diagonal_relaxed")
     return Examples(
         with_aggregates(store, model, aggregates, snapshot, valid),
         unlabelled=rows.height - labelled.height,
         not_due=labelled.height - due.height,
-        dropped=verdict.counts,
+        dropped=dropped,
         rejected=rejected,
     )
 
@@ -189,17 +192,20 @@ def _quarantined(store: Store, model: Model, taken: Snapshot, rows: pl.DataFrame
     cannot be read as the type of its column is null.
     """
     feed = model.examples
-    columns = dict.fromkeys(feed.contract.names, pl.String()) | {REASONS: pl.List(pl.String)}
+    of_load = model.selection.metadata_columns
+    columns = dict.fromkeys((*feed.contract.names, *of_load), pl.String()) | {REASONS: pl.List(pl.String)}
     with store.ledger.read() as connection:
         files = data_files.entries(
             connection, quarantine_table(feed.name), taken.table_version, excluded=taken.incomplete_loads
         )
-    texts = data_files.read(store.root, files, columns)
+        loads = data_files.loads_of_rows(connection, files) if of_load else {}
+    texts = data_files.read(store.root, files, columns, loads=loads)
     if texts.is_empty():
         return pl.DataFrame()
     typed = from_text(
-        feed.contract, texts.drop(REASONS), missing_words=feed.missing_words, csv=feed.csv
-    ).frame.with_columns(texts[REASONS])
+        feed.contract, texts.select(feed.contract.names), missing_words=feed.missing_words, csv=feed.csv
+    ).frame.with_columns(texts.select(REASONS, *of_load))
+    typed = name_sources(typed, model.selection)
     key = list(feed.contract.key)
     without_key = pl.any_horizontal(pl.col(key).is_null())
     once = typed.filter(without_key | pl.struct(key).is_first_distinct()).join(rows, on=key, how="anti")
@@ -226,14 +232,18 @@ def _refuse_forbidden_golden(model: Model) -> None:
         )
 
 
-def _with_columns(
-    valid: pl.DataFrame, rows: pl.DataFrame, key: tuple[str, ...], wanted: list[str]
-) -> pl.DataFrame:
-    """Add the columns `wanted` of `rows` to `valid`, whose keys are unique."""
-    if not wanted:
-        return valid
-    brought = rows.select(*key, *wanted).unique(key, keep="first", maintain_order=True)
-    return valid.join(brought, on=list(key), how="left", maintain_order="left")
+def _judge(
+    model: Model, rows: pl.DataFrame, brought: list[str]
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
+    """Return the rows that keep the model's contract, the others, and their number by reason.
+
+    Both have the columns `brought` of their own row: two rows may have one key, if the model's key is not that of the feed.
+    """
+    of_contract = rows.select(model.contract.names)
+    numbered = rows.select(*model.contract.names, *brought).with_row_index(_ROW)
+    verdict = compile_batch(model.contract)(TypedBatch(of_contract, numbered, {}))
+    kept = numbered.join(verdict.quarantined, on=_ROW, how="anti", maintain_order="left")
+    return verdict.valid.with_columns(kept.select(brought)), verdict.quarantined.drop(_ROW), verdict.counts
 
 
 def _due(model: Model, labelled: pl.DataFrame, known_at_us: int) -> pl.DataFrame:

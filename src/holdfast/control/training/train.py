@@ -36,7 +36,7 @@ from holdfast.store.feeds import violations
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.models.versions import VersionRow
-from holdfast.tables.row_selection import SelectedRows
+from holdfast.tables.row_selection import SelectedRows, SliceCount
 from holdfast.train import Learner, Split
 from holdfast.train.artifact import Role, VersionMetadata, pack_version
 from holdfast.train.conversion_check import TOLERANCE, predict, run_rows
@@ -52,7 +52,8 @@ class Trained:
     `rows_unlabelled` had no label, and `rows_not_due` one that could not be known yet when the snapshot was
     made; `dropped` is the number of the others that each broken rule of the contract rejected. `rows_embargoed` have
     labels that became known during the held-out days. `left_out` is the number of training rows that each filter, the
-    sample and each cap of the selection left out. Nothing was trained on them. `warnings` names quotas that were missed.
+    sample and each cap of the selection left out. Nothing was trained on them. `warnings` names quotas that were missed;
+    `slices` has the training rows by slice before and after the selection.
     """
 
     version: str
@@ -67,6 +68,7 @@ class Trained:
     file_bytes: int
     left_out: dict[str, int]
     warnings: tuple[str, ...]
+    slices: tuple[SliceCount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ def train(
         file_bytes=row.bytes,
         left_out=selected.counts,
         warnings=selected.warnings,
+        slices=selected.slices,
     )
 
 

@@ -73,6 +73,7 @@ def keep(
             "value": each.value[:_TEXT],
             "rows_total": each.found,
             "rows_selected": each.kept,
+            "weight_selected": each.weight,
         }
         for each in chosen.slices
     ]
@@ -106,6 +107,6 @@ def _slices_of(connection: Connection, snapshot: str, name: str) -> tuple[SliceC
         .order_by(_SLICES.c.column_name, _SLICES.c.value)
     )
     return tuple(
-        SliceCount(row.column_name, row.value, row.rows_total, row.rows_selected)
+        SliceCount(row.column_name, row.value, row.rows_total, row.rows_selected, row.weight_selected)
         for row in connection.execute(query)
     )

@@ -9,19 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
+import numpy as np
 import polars as pl
 
 from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.records import BATCH_COLUMN, METADATA_COLUMNS, SOURCE_COLUMN
 from holdfast.store.db.ledger import Store
 from holdfast.store.files import parquet
 from holdfast.store.files.file_facts import (
     ROWS_DIRECTORY,
     FileFacts,
+    RowsOfLoad,
     at_paths,
     entries,
     incomplete_loads,
+    loads_of_rows,
     mark_vacuumed,
     raise_if_vacuumed,
     snapshot_entries,
@@ -31,8 +36,8 @@ from holdfast.store.files.parquet import concat
 from holdfast.tables.snapshots import LoadKey
 
 __all__ = [
-    "ROWS_DIRECTORY", "Columns", "FileFacts", "at_paths", "entries", "incomplete_loads", "mark_vacuumed",
-    "raise_if_vacuumed", "read", "read_rows", "snapshot_entries", "vacuumed_snapshots",
+    "ROWS_DIRECTORY", "Columns", "FileFacts", "RowsOfLoad", "at_paths", "entries", "incomplete_loads", "loads_of_rows",
+    "mark_vacuumed", "raise_if_vacuumed", "read", "read_rows", "snapshot_entries", "vacuumed_snapshots",
 ]  # fmt: skip
 
 Columns: TypeAlias = Sequence[str] | Mapping[str, pl.DataType]
@@ -45,6 +50,7 @@ def read(
     columns: Columns | None = None,
     *,
     at_least: tuple[str, Any] | None = None,
+    loads: Mapping[str, Sequence[RowsOfLoad]] = MappingProxyType({}),
 ) -> pl.DataFrame:
     """Return the rows of `files`, one after the other; each file's SHA-256 and page checksums are verified.
 
@@ -56,6 +62,9 @@ def read(
         that of the last file. With dtypes, a column that no file has is null in its dtype.
     at_least
         A column and a value: only rows that have this much in it; files that lack the column give all theirs.
+    loads
+        The loads of the rows of each file, by path: they give the metadata columns `_batch` and `_source`. Not with
+        `at_least`, which leaves rows out.
 
     `IntegrityError` HF301 names the file that is missing or damaged; `InputError` HF202 names the column of which the
     files hold values that are no common type, because the contract gave its name another meaning.
@@ -70,13 +79,30 @@ def read(
             raise IntegrityError(
                 "HF301", f"file {fact.path} has {frame.height} rows, the ledger has {fact.rows}"
             )
-        return frame
+        return _with_load(frame, loads[fact.path]) if fact.path in loads else frame
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         frames = list(pool.map(one, files))
     if not frames:
         return pl.DataFrame()
     return concat(frames, columns if isinstance(columns, Mapping) else {})
+
+
+def _with_load(frame: pl.DataFrame, loads: Sequence[RowsOfLoad]) -> pl.DataFrame:
+    """Return `frame` with those of its columns that are metadata columns filled from the loads of its rows."""
+    wanted = [name for name in METADATA_COLUMNS if name in frame.columns]
+    repeated = pl.DataFrame(
+        {
+            BATCH_COLUMN: [each.batch for each in loads],
+            SOURCE_COLUMN: [each.source for each in loads],
+        },
+        schema=dict.fromkeys(METADATA_COLUMNS, pl.String),
+    )[np.repeat(np.arange(len(loads)), [each.rows for each in loads])]
+    if repeated.height != frame.height:
+        raise IntegrityError(
+            "HF301", f"the ledger has the loads of {repeated.height} of {frame.height} rows of a file"
+        )
+    return frame.with_columns(repeated.select(wanted))
 
 
 def read_rows(
@@ -91,8 +117,9 @@ def read_rows(
 
     The files follow each other in order of event time.
 
-    A snapshot gives the same rows in the same order for as long as it can be read. Raises as `snapshot_entries` and `read` do,
-    and `NotFoundError` HF303 if a vacuum removed the rows while they were read.
+    A snapshot gives the same rows in the same order for as long as it can be read. `columns` may name the metadata columns:
+    `_batch` is the id of the row's batch, `_source` what that load of it was read from. Raises as `snapshot_entries` and
+    `read` do, and `NotFoundError` HF303 if a vacuum removed the rows while they were read.
     """
     with store.ledger.read() as connection:
         found = (
@@ -100,8 +127,10 @@ def read_rows(
             if isinstance(at, int)
             else snapshot_entries(connection, at, table)
         )
+        of_load = columns is not None and any(name in METADATA_COLUMNS for name in columns)
+        loads = loads_of_rows(connection, found) if of_load else {}
     try:
-        return read(store.root, found, columns)
+        return read(store.root, found, columns, loads=loads)
     except IntegrityError as error:
         with store.ledger.read() as connection:
             gone = len(found) - len(at_paths(connection, [each.path for each in found]))

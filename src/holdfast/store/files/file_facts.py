@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, insert, null, select
 
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.store.db import schema
-from holdfast.store.db.statements import at_version, load_columns, of_load, pieces
+from holdfast.store.db.statements import at_version, load_columns, of_load, pieces, same_load
 from holdfast.tables.snapshots import LoadKey
 
 ROWS_DIRECTORY: Final = "rows"
@@ -54,6 +54,28 @@ _PARTS: Final = (
     .where(_PARTS_TABLE.c.path == bindparam("of_path"))
     .order_by(_PARTS_TABLE.c.row_group)
 )
+
+
+_LOADS_OF_FILES: Final = (
+    select(
+        _PARTS_TABLE.c.path,
+        _PARTS_TABLE.c.row_group,
+        _PARTS_TABLE.c.rows,
+        _PARTS_TABLE.c.batch,
+        schema.batches.c.source,
+    )
+    .join(schema.batches, same_load(schema.batches, _PARTS_TABLE))
+    .order_by(_PARTS_TABLE.c.path, _PARTS_TABLE.c.row_group)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RowsOfLoad:
+    """Adjacent rows of one load in a file: how many, the batch's id, and what it was read from."""
+
+    rows: int
+    batch: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +154,19 @@ def at_paths(connection: Connection, paths: Sequence[str]) -> list[FileFacts]:
         for row in connection.execute(select(*_COLUMNS).where(_FILES.c.path.in_(some)))
     }
     return [found[path] for path in paths if path in found]
+
+
+def loads_of_rows(connection: Connection, found: Sequence[FileFacts]) -> dict[str, list[RowsOfLoad]]:
+    """Return by path the loads of the rows that are read of each of `found`, in the order of the rows."""
+    read = {fact.path: fact.row_groups for fact in found}
+    loads: dict[str, list[RowsOfLoad]] = {path: [] for path in read}
+    for some in pieces(list(read)):
+        query = _LOADS_OF_FILES.where(_PARTS_TABLE.c.path.in_(some))
+        for path, row_group, rows, batch, source in connection.execute(query):
+            groups = read[path]
+            if groups is None or row_group in groups:
+                loads[path].append(RowsOfLoad(rows, batch, source))
+    return loads
 
 
 def snapshot_entries(connection: Connection, snapshot: str, table: str) -> list[FileFacts]:

@@ -53,7 +53,7 @@ def create(
         f"{taken:,} of {found.found:,} training rows are selected; {found.held_out:,} more are held out"
     )
     _print_left_out(run.out, found.selected.counts)
-    _print_slices(run.out, found.selected.slices)
+    print_slices(run.out, found.selected.slices)
     for warning in found.selected.warnings:
         run.out.print(f"[yellow]warning[/] {escape(warning)}")
     run.out.result(found.as_dict() | {"quality": asdict(quality) | {"score": quality.score}})
@@ -105,7 +105,7 @@ def show(
             f"selection with seed {selection.seed}: {selection.rows_selected:,} of {selection.rows_total:,} rows are selected"
         )
         _print_left_out(run.out, selection.counts)
-        _print_slices(run.out, selection.slices)
+        print_slices(run.out, selection.slices)
     if not selections:
         run.out.print("[dim]no training rows were selected from it yet[/]")
     kept = None if quality is None else asdict(quality) | {"score": quality.score}
@@ -192,7 +192,8 @@ def _print_left_out(out: Output, counts: dict[str, int]) -> None:
         out.table("Left out", ["by", "rows"], sorted(counts.items()))
 
 
-def _print_slices(out: Output, slices: Iterable[SliceCount]) -> None:
+def print_slices(out: Output, slices: Iterable[SliceCount]) -> None:
+    """Print the rows of each slice before and after the selection, their shares, and their share of the weight."""
     rows = list(slices)
     most = max((each.found for each in rows), default=0) or 1
 
@@ -201,9 +202,29 @@ def _print_slices(out: Output, slices: Iterable[SliceCount]) -> None:
         length, full = round(_BAR * each.found / most), round(_BAR * each.kept / most)
         return "█" * full + "░" * (length - full)
 
-    lines = [(each.column, each.value, each.found, each.kept, bar(each)) for each in rows]
+    totals: dict[tuple[str, str], float] = {}
+    for each in rows:
+        for what, amount in (("found", each.found), ("kept", each.kept), ("weight", each.weight or 0.0)):
+            totals[each.column, what] = totals.get((each.column, what), 0.0) + amount
+    lines = [
+        (
+            each.column,
+            each.value,
+            each.found,
+            _share(each.found, totals[each.column, "found"]),
+            each.kept,
+            _share(each.kept, totals[each.column, "kept"]),
+            _share(each.weight, totals[each.column, "weight"]),
+            bar(each),
+        )
+        for each in rows
+    ]
     if lines:
-        out.table("Slices", ["column", "value", "found", "selected", ""], lines)
+        out.table("Slices", ["column", "value", "found", "share", "selected", "share", "weight", ""], lines)
+
+
+def _share(part: float | None, whole: float) -> str:
+    return "" if part is None or not whole else f"{part / whole:.1%}"
 
 
 def _print_change(out: Output, change: TableChange) -> None:

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from holdfast.cli.app import command
+from holdfast.cli.commands.catalog.snapshots import print_slices
 from holdfast.cli.commands.rollout.policy import forecast_now, print_forecast
 from holdfast.cli.output import COLOURS, JUDGED
 from holdfast.cli.project import Run, VersionName, now_us, with_project
@@ -17,6 +18,7 @@ from holdfast.control.runtimes import runtime
 from holdfast.control.training import train as training
 from holdfast.qualify import decide_status
 from holdfast.store.models import runtimes, versions
+from holdfast.tables.selection import ALL_ROWS
 
 _STANDING = {
     "qualified": "{version} is [green]qualified[/]; next: holdfast rollout start {version}",
@@ -63,6 +65,8 @@ def train(
     for why, rows in excluded.items():
         if rows:
             run.out.print(f"  {rows:,} {escape(why)}")
+    if run.model.selection != ALL_ROWS:
+        print_slices(run.out, trained.slices)
     run.out.print(f"next: holdfast qualify {trained.version}")
     run.out.result(asdict(trained) | {"snapshot": snapshot})
 

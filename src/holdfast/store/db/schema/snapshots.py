@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Double, Integer, String, Table, Text
 
 from holdfast.store.db.schema.catalog import table_versions
-from holdfast.store.db.schema.metadata import METADATA, key, load_key, required
+from holdfast.store.db.schema.metadata import METADATA, key, load_key, optional, required
 
 snapshots = Table(
     "snapshots",
@@ -66,6 +66,11 @@ snapshot_slices = Table(
     key("value", String(255), "Value of the slice."),
     required("rows_total", BigInteger, "Rows of the slice in the snapshot."),
     required("rows_selected", BigInteger, "Rows left after quotas and caps."),
+    optional(
+        "weight_selected",
+        Double,
+        "Sum of the weights of these rows, with mean 1 over all; null if not recorded.",
+    ),
     comment="Rows of each slice before and after selection.",
 )
 

@@ -100,6 +100,7 @@ PROBLEMS: Final[Mapping[str, Severity]] = MappingProxyType(
         "feed_overdue": Severity.ERROR,
         "no_version": Severity.WARNING,
         "rollout_stalled": Severity.WARNING,
+        "training_failed": Severity.WARNING,
         "gate_failed": Severity.WARNING,
         "rate_changed": Severity.WARNING,
         "label_shifted": Severity.WARNING,

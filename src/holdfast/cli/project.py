@@ -105,6 +105,7 @@ class Project:
 
             load_feedback(store, self.model, now_us=now_us())
             load_key_feedback(store, self.model, now_us=now_us())
+        begun_at_us = now_us()
         with store.ledger.write() as connection:
             return snapshots.create(
                 connection,
@@ -115,6 +116,7 @@ class Project:
                 groups=self.groups,
                 label_delays_us=self.model.label_delays_us,
                 may_be_empty={feed.name for feed in self.model.label_feeds},
+                begun_at_us=begun_at_us,
             )
 
     def feed(self, name: str) -> Feed:

@@ -89,6 +89,8 @@ class HealthFacts:
         How the requests of the baking promotion differ in rate from those before it, in words; empty if they do not.
     failed_gates
         The newest candidate with the gates that it failed; None without a candidate.
+    failed_training
+        Why the last training failed, in words; empty if it did not.
     label_shift
         How the share of positive labels has shifted, in words; empty if it has not.
     unseen_slices
@@ -121,6 +123,7 @@ class HealthFacts:
     is_rollout_stalled: bool = False
     changed_rate: str = ""
     failed_gates: FailedGates | None = None
+    failed_training: str = ""
     label_shift: str = ""
     unseen_slices: Sequence[str] = ()
     expired_drills: Sequence[str] = ()
@@ -266,6 +269,8 @@ def _of_versions(facts: HealthFacts) -> Iterator[Problem]:
     if facts.is_rollout_stalled:
         text = f"the rollout {facts.rollout}"
         yield Problem("rollout_stalled", str(facts.rollout_id), text, "holdfast rollout status")
+    if facts.failed_training:
+        yield Problem("training_failed", "", _clause(facts.failed_training), "holdfast train")
     if facts.failed_gates is not None and facts.failed_gates.gates:
         version, gates = facts.failed_gates.version, facts.failed_gates.gates
         text = f"the newest version, {version}, failed its gates: {', '.join(gates)}"

@@ -1,6 +1,7 @@
 """Operations on tables as OpenLineage run events, so that an existing catalog can show them.
 
-Each operation is a run of a job: a load, a snapshot, a training, a back-out; a refused load is a run that failed. Its run id
+Each operation is a run of a job: a load, a snapshot, a training, a back-out. A load that was refused or failed
+and a training that failed are runs that failed. Its run id
 is derived from its content, so sending it twice reports the same run. By the specification 2-0-2 of OpenLineage
 (https://openlineage.io/spec/2-0-2/OpenLineage.json) and its facets. The schemas of the custom facets, which begin with
 `holdfast_`, are in docs/reference/openlineage-facets.json.
@@ -11,7 +12,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias, assert_never
+from typing import Any, Final, Literal, TypeAlias, assert_never
 
 PRODUCER: Final = "urn:holdfast"
 NAMESPACE: Final = "holdfast"
@@ -64,16 +65,20 @@ class LoadFacts:
     rows_quarantined: int
     wrote: TableRows
     fields: tuple[tuple[str, str], ...]
+    begun_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class RefusalFacts:
-    """A load that was refused, and why."""
+class FailedLoadFacts:
+    """A load that was refused or failed, or whose process was killed, and why. `source` is empty if it is not known."""
 
     at_us: int
     feed: str
     batch: str
     reason: str
+    outcome: Literal["refused", "failed", "interrupted"] = "refused"
+    source: str = ""
+    begun_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class SnapshotFacts:
     snapshot: str
     read: tuple[TableRows, ...]
     tainted: bool
+    begun_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +104,25 @@ class TrainFacts:
     role: str
     digest: str
     tainted: bool
+    begun_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedTrainingFacts:
+    """A training that failed, and why."""
+
+    at_us: int
+    model: str
+    snapshot: str
+    reason: str
+    begun_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BackoutFacts:
-    """A back-out from its request `began_us` to its last step: the removed loads, and what they tainted."""
+    """A back-out from its request `begun_us` to its last step: the removed loads, and what they tainted."""
 
-    began_us: int
+    begun_us: int
     at_us: int
     feed: str
     batch: str
@@ -116,37 +134,48 @@ class BackoutFacts:
     versions: tuple[str, ...]
 
 
-Facts: TypeAlias = LoadFacts | RefusalFacts | SnapshotFacts | TrainFacts | BackoutFacts
+Facts: TypeAlias = (
+    LoadFacts | FailedLoadFacts | SnapshotFacts | TrainFacts | FailedTrainingFacts | BackoutFacts
+)
+"""An operation that ended at `at_us` and began at `begun_us`, microseconds since 1970 UTC; None if that is not known."""
 
 
 def run_events(facts: Facts, *, namespace: str = NAMESPACE) -> list[Json]:
     """Return the events of one run: its start, and its completion or failure, each with inputs and outputs.
 
-    The same facts give the same events, to the byte. The ledger has one time for a load, a snapshot and a training;
-    their start is one microsecond before it, so that a catalog has both in their order.
+    The same facts give the same events, to the byte. An operation of an earlier release has no begin in the ledger: its
+    start is one microsecond before its end, so that a catalog has both in their order. A killed load is an ABORT.
     """
+    reason, ending = "", "COMPLETE"
     match facts:
         case LoadFacts():
             job, key = f"load.{facts.feed}", f"{facts.batch}@{facts.epoch}"
             inputs, outputs = _load(facts, namespace)
-        case RefusalFacts():
-            job, key = f"load.{facts.feed}", f"{facts.batch}@refused"
-            inputs, outputs = [], [_dataset(namespace, facts.feed, {})]
+        case FailedLoadFacts():
+            job, key = f"load.{facts.feed}", f"{facts.batch}@{facts.outcome}"
+            inputs = [_source(facts.source)] if facts.source else []
+            outputs = [_dataset(namespace, facts.feed, {})]
+            reason, ending = facts.reason, "ABORT" if facts.outcome == "interrupted" else "FAIL"
         case SnapshotFacts():
             job, key = "snapshot", facts.snapshot
             inputs, outputs = _snapshot(facts, namespace)
         case TrainFacts():
             job, key = f"train.{facts.model}", facts.version
             inputs, outputs = _train(facts, namespace)
+        case FailedTrainingFacts():
+            job, key = f"train.{facts.model}", f"{facts.snapshot}@failed"
+            inputs = [_snapshot_read(facts.snapshot, namespace)]
+            outputs = [_dataset(namespace, f"model/{facts.model}", {})]
+            reason, ending = facts.reason, "FAIL"
         case BackoutFacts():
             job, key = f"back-out.{facts.feed}", str(facts.backout_id)
             inputs, outputs = _backout(facts, namespace)
         case _:
             assert_never(facts)
     # The time of the last step of a back-out changes while it is under way, so its id has that of the request.
-    known_us = facts.began_us if isinstance(facts, BackoutFacts) else facts.at_us
+    known_us = facts.begun_us if isinstance(facts, BackoutFacts) else facts.at_us
     run_id = str(uuid.uuid5(_RUNS, f"{namespace}/{job}/{key}/{known_us}"))
-    began_us = min(known_us, facts.at_us - 1)
+    begun_us = min(known_us if facts.begun_us is None else facts.begun_us, facts.at_us - 1)
     kind = _facet("jobType", processingType="BATCH", integration="HOLDFAST", jobType="JOB")
     common: Json = {
         "producer": PRODUCER,
@@ -154,17 +183,17 @@ def run_events(facts: Facts, *, namespace: str = NAMESPACE) -> list[Json]:
         "job": {"namespace": namespace, "name": job, "facets": {"jobType": kind}},
     }
     failed: Json = {}
-    if isinstance(facts, RefusalFacts):
-        failed["errorMessage"] = _facet("errorMessage", message=facts.reason, programmingLanguage="PYTHON")
+    if reason:
+        failed["errorMessage"] = _facet("errorMessage", message=reason, programmingLanguage="PYTHON")
     started = {
         "eventType": "START",
-        "eventTime": _time(began_us),
+        "eventTime": _time(begun_us),
         "run": {"runId": run_id, "facets": {}},
         "inputs": [_named(each) for each in inputs],
         "outputs": [_named(each) for each in outputs],
     }
     ended = {
-        "eventType": "FAIL" if failed else "COMPLETE",
+        "eventType": ending,
         "eventTime": _time(facts.at_us),
         "run": {"runId": run_id, "facets": failed},
         "inputs": inputs,
@@ -220,11 +249,6 @@ def _snapshot(facts: SnapshotFacts, namespace: str) -> tuple[list[Json], list[Js
 
 
 def _train(facts: TrainFacts, namespace: str) -> tuple[list[Json], list[Json]]:
-    snapshot = _dataset(
-        namespace,
-        f"snapshot/{facts.snapshot}",
-        {"version": _facet("version", datasetVersion=facts.snapshot)},
-    )
     about = _own_facet(
         "version",
         version=facts.version,
@@ -238,7 +262,13 @@ def _train(facts: TrainFacts, namespace: str) -> tuple[list[Json], list[Json]]:
         "lifecycleStateChange": _facet("lifecycleStateChange", lifecycleStateChange="CREATE"),
         "holdfast_version": about,
     }
-    return [snapshot], [_dataset(namespace, f"model/{facts.model}", made)]
+    read = _snapshot_read(facts.snapshot, namespace)
+    return [read], [_dataset(namespace, f"model/{facts.model}", made)]
+
+
+def _snapshot_read(snapshot: str, namespace: str) -> Json:
+    version = _facet("version", datasetVersion=snapshot)
+    return _dataset(namespace, f"snapshot/{snapshot}", {"version": version})
 
 
 def _backout(facts: BackoutFacts, namespace: str) -> tuple[list[Json], list[Json]]:

@@ -368,7 +368,7 @@ def test_prepared_elsewhere_and_published_here_is_the_same_bit_for_bit(
                 with staging.staged(store.root, next(ids)) as stage:
                     staged = prepare(store, feed, DeliverySpec(f"d{day}", delivery(day)), stage)
                     assert isinstance(staged, StagedBatch)
-                    result = publish(store, feed, staged.without_rows(), now_us=7)
+                    result = publish(store, feed, staged.without_rows(), begun_at_us=7, clock_us=lambda: 7)
                 assert isinstance(result, LoadResult)
                 assert result.state == "loaded"
             else:

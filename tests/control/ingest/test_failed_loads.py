@@ -16,7 +16,6 @@ from holdfast.control.ingest.failed_loads import (
     FAILED,
     INTERRUPTED,
     RECOVERED,
-    REPEATED_US,
     report_interrupted,
 )
 from holdfast.control.ingest.ingest import ingest, ingest_many
@@ -25,6 +24,7 @@ from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.events import EventRow
+from holdfast.store.db.failed_operations import REPEATED_US
 from holdfast.store.files import staging
 from tests.support import backout_world
 from tests.support.backout_world import ALONE, NOW_US, delivery

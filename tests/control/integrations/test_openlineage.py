@@ -5,19 +5,27 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from holdfast.control.executors.executor import LocalExecutor
+from holdfast.control.ingest.failed_loads import note_of, report_interrupted
+from holdfast.control.ingest.ingest import ingest_many
+from holdfast.control.ingest.validate import DeliverySpec
 from holdfast.control.integrations import exporter, openlineage
-from holdfast.errors import UnavailableError
+from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store
 from holdfast.store.db import event_cursors, events
+from holdfast.store.db.failed_operations import Operation
 from holdfast.store.feeds import admissions
+from holdfast.store.files.staging import ATTEMPTS_DIRECTORY
 from tests.support import backout_world
+from tests.support.backout_world import NOW_US
 
 pytestmark = pytest.mark.process
 
@@ -113,6 +121,52 @@ def test_a_refused_load_fails_in_the_namespace_of_the_settings(tmp_path: Path, c
     assert "at least 100 are expected" in fail["run"]["facets"]["errorMessage"]["message"]
     assert (fail["job"]["namespace"], fail["job"]["name"]) == ("acme", "load.alone")
     assert catalog.keys == {"Bearer k"}
+
+
+def test_loads_start_when_they_began_and_failed_ones_name_their_source(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    """A load, a refused one, one that failed and one that was killed, each with the times of a clock that goes on."""
+    store = Store.open(tmp_path / "store")
+    seconds = iter(range(100))
+
+    def clock_us() -> int:
+        return NOW_US + next(seconds) * 1_000_000
+
+    def load(batch: str, path: Path) -> None:
+        spec = DeliverySpec(batch, path, None)
+        list(ingest_many(store, backout_world.ALONE, [spec], LocalExecutor(), clock_us=clock_us))
+
+    load("h1", backout_world.delivery(tmp_path, backout_world.ALONE, 1))
+    none = tmp_path / "none.csv"
+    none.write_text("id,origin,delay,at,left\nx,,,yesterday,\n")
+    with pytest.raises(HoldfastError, match="HF204"):
+        load("h2", none)
+    with pytest.raises(HoldfastError, match="HF201"):
+        load("h3", tmp_path / "gone.csv")
+    marker = store.root / ATTEMPTS_DIRECTORY / "dead"
+    marker.write_text(note_of(backout_world.ALONE, "h4", Operation(NOW_US - 1_000_000, "killed.csv")))
+    report_interrupted(store, now_us=clock_us())
+    openlineage.export(store, catalog.url)
+    ended = [
+        (start["eventTime"] < end["eventTime"], end["eventType"], [each["name"] for each in start["inputs"]])
+        for start, end in batched(catalog.taken)
+    ]
+    assert ended == [
+        (True, "COMPLETE", ["alone-1-0.parquet"]),
+        (True, "FAIL", ["none.csv"]),
+        (True, "FAIL", ["gone.csv"]),
+        (True, "ABORT", ["killed.csv"]),
+    ]
+    spent = [
+        datetime.fromisoformat(end["eventTime"]) - datetime.fromisoformat(start["eventTime"])
+        for start, end in batched(catalog.taken)
+    ]
+    assert min(spent) >= timedelta(seconds=1)  # no start was made up
+
+
+def batched(taken: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    return list(zip(taken[::2], taken[1::2], strict=True))
 
 
 def test_exported_again_it_is_the_same_run(tmp_path: Path, catalog: Catalog) -> None:

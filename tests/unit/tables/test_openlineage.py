@@ -17,8 +17,9 @@ from holdfast.records import canonical_json
 from holdfast.tables.openlineage import (
     BackoutFacts,
     Facts,
+    FailedLoadFacts,
+    FailedTrainingFacts,
     LoadFacts,
-    RefusalFacts,
     SnapshotFacts,
     TableRows,
     TrainFacts,
@@ -33,7 +34,11 @@ FACTS: list[Facts] = [
     LoadFacts(US, "weather", "2013-02", 0, "s3://lake/raw/weather/", "d" * 64, "c" * 64, 0, TABLE, ()),
     SnapshotFacts(US, "s7-00000000", (TABLE, TableRows("flights", 7, 5, 1)), True),
     TrainFacts(US, "late", "v3-00000000", "s7-00000000", "LightGBM", "candidate", "d" * 64, False),
-    RefusalFacts(US, "weather", "2013-03", "HF207: 4 rows, at least 100 are expected"),
+    FailedLoadFacts(US, "weather", "2013-03", "HF207: 4 rows, at least 100 are expected"),
+    FailedLoadFacts(US, "weather", "2013-04", "the disk is full", "failed", "/in/april.csv", US - 9),
+    FailedLoadFacts(US, "weather", "2013-05", "its process ended", "interrupted", "s3://lake/may/", US - 9),
+    FailedTrainingFacts(US, "late", "s7-00000000", "HF402 the learner failed", US - 5_000_000),
+    SnapshotFacts(US, "s8-00000000", (TABLE,), False, US - 3),
     BackoutFacts(US - 7, US, "weather", "2013-01", 4, "degF", "ann", (TABLE,), ("s7-00000000",), ("v3-00000000",)),
 ]  # fmt: skip
 
@@ -157,7 +162,10 @@ def test_events_are_valid_and_their_runs_complete(facts: Facts) -> None:
     events = run_events(facts)
     for event in events:
         jsonschema.Draft202012Validator(RUN_EVENT).validate(event)
-    ended = "FAIL" if isinstance(facts, RefusalFacts) else "COMPLETE"
+    failed = isinstance(facts, FailedLoadFacts | FailedTrainingFacts)
+    killed = isinstance(facts, FailedLoadFacts) and facts.outcome == "interrupted"
+    ended = "ABORT" if killed else "FAIL" if failed else "COMPLETE"
+    assert ("errorMessage" in events[1]["run"]["facets"]) == failed
     assert [event["eventType"] for event in events] == ["START", ended]
     start, end = events
     assert start["eventTime"] < end["eventTime"] == "2023-11-14T22:13:20.123456+00:00"
@@ -218,7 +226,7 @@ def test_custom_facets_fit_the_schema_in_the_reference() -> None:
 
 
 def test_a_refused_load_fails_with_its_reason() -> None:
-    (refused,) = [facts for facts in FACTS if isinstance(facts, RefusalFacts)]
+    refused = next(facts for facts in FACTS if isinstance(facts, FailedLoadFacts))
     (_, failed) = run_events(refused, namespace="acme")
     assert failed["run"]["facets"]["errorMessage"]["message"] == refused.reason
     assert (failed["job"]["namespace"], failed["job"]["name"]) == ("acme", "load.weather")
@@ -228,3 +236,19 @@ def test_a_refused_load_fails_with_its_reason() -> None:
 def test_different_operations_are_different_runs() -> None:
     runs = [run_events(facts)[0]["run"]["runId"] for facts in FACTS]
     assert len(set(runs)) == len(FACTS)
+
+
+def test_a_run_starts_when_it_began_and_an_older_one_just_before_its_end() -> None:
+    """The ledgers of earlier releases have no begin: there the start keeps its place before the end, no more."""
+    known = FailedTrainingFacts(US, "late", "s7-00000000", "HF402", US - 5_000_000)
+    unknown = FailedTrainingFacts(US, "late", "s7-00000000", "HF402")
+    backwards = FailedTrainingFacts(US, "late", "s7-00000000", "HF402", US + 7)  # the clock was set back
+    starts = [run_events(facts)[0]["eventTime"] for facts in (known, unknown, backwards)]
+    assert [start[17:26] for start in starts] == ["15.123456", "20.123455", "20.123455"]
+    assert {run_events(facts)[1]["eventTime"][17:26] for facts in (known, unknown)} == {"20.123456"}
+
+
+def test_a_failed_load_names_its_source() -> None:
+    facts = FailedLoadFacts(US, "weather", "2013-04", "the disk is full", "failed", "s3://lake/april.csv")
+    for event in run_events(facts):
+        assert [(each["namespace"], each["name"]) for each in event["inputs"]] == [("s3://lake", "april.csv")]

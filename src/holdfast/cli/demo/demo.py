@@ -184,7 +184,9 @@ class Demo:
         sandbox, out = self._sandbox, self._out
         name = sandbox.project.snapshot(sandbox.store).snapshot
         with out.progress("training") as step:
-            trained = train.train(sandbox.store, model, name, now_us=now_us(), seed=0, progress=step)
+            trained = train.train(
+                sandbox.store, model, name, now_us=now_us(), clock_us=now_us, seed=0, progress=step
+            )
         rows = f"{trained.rows_trained:,} flights of snapshot {name}"
         out.print(f"  trained [bold]{trained.version}[/] on {rows}")
         with out.progress("qualifying"):

@@ -38,6 +38,7 @@ def retrain(
     *,
     actor: str,
     now_us: int,
+    clock_us: Callable[[], int] | None = None,
     trial: Callable[[str], object] = lambda _: None,
 ) -> Retrained:
     """Train `model` on `snapshot`, run the gates of the version, and request its rollout if it is qualified.
@@ -52,12 +53,14 @@ def retrain(
         The operator, kept with the rollout.
     now_us
         The current time, microseconds since 1970 UTC.
+    clock_us
+        As for `train`.
     trial
         Called with a qualified version before its rollout, to load it with the current runtime.
 
     Raises as `train`, `qualify` and `request` do. Finished steps stay, and each step has a command of its own.
     """
-    trained = train(store, model, snapshot.snapshot, now_us=now_us)
+    trained = train(store, model, snapshot.snapshot, now_us=now_us, clock_us=clock_us)
     state = decide_status(qualify(store, model, trained.version, now_us=now_us))
     rollout, started = None, None
     if state == "qualified":

@@ -12,6 +12,7 @@ from holdfast.control.health.servers import server_statuses
 from holdfast.control.ingest import feed_status
 from holdfast.control.ingest.feed_status import FeedStatus
 from holdfast.control.rollout.progress import progress
+from holdfast.control.training import failed_trainings
 from holdfast.feeds import Feed
 from holdfast.monitor.health import FailedGates, FeedFacts, HealthFacts
 from holdfast.monitor.usage import Usage, silent_after_us, summarise_usage
@@ -97,6 +98,7 @@ class FactsReader:
             run = progress(connection, model, now_us)
             known = versions.of_model(connection, model)
             compared = traffic_comparison.last(connection, model)
+            failure = failed_trainings.last_failure(connection, model)
             drilled = drills.of_model(connection, model)
             standings = [ready(drilled, kind, now_us) for kind in DrillKind]
             self.incidents = find_incidents(connection, model, self._recover_within)
@@ -122,6 +124,7 @@ class FactsReader:
                 is_rollout_stalled=run is not None and run.is_stalled,
                 changed_rate=_changed_rate(connection, model),
                 failed_gates=_failed_gates(connection, known, plan),
+                failed_training="" if failure is None else failure.explanation,
                 label_shift=shift.explanation if shift is not None and shift.shifted else "",
                 unseen_slices=[f"{each.column} = {each.value}" for each in compared.uncovered]
                 if is_current and compared is not None

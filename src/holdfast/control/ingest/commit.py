@@ -27,8 +27,12 @@ WITHDRAWN = "violation.withdrawn"
 """The kind of the event that withdraws a violation."""
 
 
-def commit(store: Store, batch: AdmittedBatch, *, now_us: int) -> LoadResult | Retry:
+def commit(
+    store: Store, batch: AdmittedBatch, *, now_us: int, begun_at_us: int | None = None
+) -> LoadResult | Retry:
     """Commit `batch` at `now_us`, microseconds since 1970 UTC, and return what is true afterwards.
+
+    `begun_at_us` is when its load began, likewise; None if it is not known.
 
     However often and from however many processes the same content is committed, one commit wins and the others return
     "already_loaded". After a failure of the database the ledger is read to learn what became of the commit.
@@ -45,14 +49,14 @@ def commit(store: Store, batch: AdmittedBatch, *, now_us: int) -> LoadResult | R
         not at all. HF302 when it is not there.
     """
     try:
-        return _commit(store, batch, now_us)
+        return _commit(store, batch, now_us, begun_at_us)
     except ConstraintError as error:  # PostgreSQL: another transaction committed the id while ours was open
         return _after_conflict(store, batch, error)
     except (LedgerError, UnavailableError, OSError) as error:
         return _after_lost_reply(store, batch, error)
 
 
-def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Retry:
+def _commit(store: Store, batch: AdmittedBatch, now_us: int, begun_at_us: int | None) -> LoadResult | Retry:
     staged, identity, manifest = batch.staged, batch.staged.batch, batch.staged.manifest
     change, found = batch.judgement.change, batch.judgement.violations
     suspect = [each for each in found if each.level is Level.ERROR]
@@ -76,7 +80,7 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int) -> LoadResult | Ret
         if not staging.all_exist(store.root, staged.files):
             return Retry(RetryReason.SWEPT)
         version = batches.new_version(connection, f"load {identity}", now_us)
-        batches.insert(connection, manifest, staged.files, version)
+        batches.insert(connection, manifest, staged.files, version, begun_at_us=begun_at_us)
         events.append(
             connection,
             at_us=now_us,

@@ -16,9 +16,10 @@ from holdfast.control.ingest.outcome import RefusalError
 from holdfast.errors import ConflictError, HoldfastError, RefusedError
 from holdfast.feeds import Feed
 from holdfast.formatting import counted, first_line, timestamp
-from holdfast.records import HOUR_US, NAME, BatchId, canonical_json
+from holdfast.records import NAME, BatchId, canonical_json
 from holdfast.store import Store
-from holdfast.store.db import events
+from holdfast.store.db import events, failed_operations
+from holdfast.store.db.failed_operations import Operation
 from holdfast.store.db.ledger import LedgerError, Transaction
 from holdfast.store.files import staging
 
@@ -26,17 +27,15 @@ INTERRUPTED: Final = "load.interrupted"
 FAILED: Final = "load.failed"
 RECOVERED: Final = "load.recovered"
 """The kinds of the events, whose subject is the batch."""
-REPEATED_US: Final = HOUR_US
-"""The same failure of a batch is reported once in this time, microseconds."""
 EVERY_US: Final = 10_000_000
-_MOST: Final = 100
 
 _log = logging.getLogger(__name__)
 
 
-def note_of(feed: Feed, batch: str, begun_at_us: int) -> str:
+def note_of(feed: Feed, batch: str, operation: Operation) -> str:
     """Return the note of an attempt to load `batch`."""
-    return canonical_json({"feed": feed.name, "batch": batch, "begun_at_us": begun_at_us})
+    about = {"begun_at_us": operation.begun_at_us, "source": operation.source}
+    return canonical_json({"feed": feed.name, "batch": batch, **about})
 
 
 def report_interrupted(store: Store, *, now_us: int) -> None:
@@ -45,17 +44,18 @@ def report_interrupted(store: Store, *, now_us: int) -> None:
         found = _read_note(dead.note)
         if found is None:
             continue
-        batch, begun_at_us = found
+        batch, operation = found
         explanation = (
-            f"the process that began to load it at {timestamp(begun_at_us)} ended without a result "
+            f"the process that began to load it at {timestamp(operation.begun_at_us)} ended without a result "
             f"(attempt {dead.attempt[:12]}); nothing of it is visible; the same command loads it"
         )
         with store.ledger.write() as connection:
             subject = str(batch)
             if not events.is_reported(connection, subject=subject, kind=INTERRUPTED, explanation=explanation):
-                events.append(
+                event = events.append(
                     connection, at_us=now_us, kind=INTERRUPTED, subject=subject, explanation=explanation
                 )
+                failed_operations.put(connection, event, operation)
     staging.sweep_dead_attempts(store)
 
 
@@ -73,29 +73,34 @@ class InterruptedLoads:
 
 
 @contextmanager
-def reported(store: Store, batch: BatchId, clock_us: Callable[[], int]) -> Iterator[None]:
-    """Report an error of the block that is no judgement of the delivery, and raise it."""
+def reported(
+    store: Store, batch: BatchId, operation: Operation, clock_us: Callable[[], int]
+) -> Iterator[None]:
+    """Report an error of the block, the load `operation`, that is no judgement of the delivery, and raise it."""
     try:
         yield
     except (RefusalError, RefusedError, ConflictError):
         raise
     except Exception as error:
-        report_failed(store, batch, error, now_us=clock_us())
+        report_failed(store, batch, error, operation, now_us=clock_us())
         raise
 
 
-def report_failed(store: Store, batch: BatchId, error: Exception, *, now_us: int) -> None:
+def report_failed(
+    store: Store, batch: BatchId, error: Exception, operation: Operation, *, now_us: int
+) -> None:
     """Append an event that a load of `batch` failed; nothing if the ledger cannot be written either."""
     what = f"{error.code} {error.what}" if isinstance(error, HoldfastError) else first_line(error)
-    explanation = f"the load failed: {what}"
     try:
         with store.ledger.write() as connection:
-            last = events.newest(connection, subject=str(batch), kind=FAILED, limit=1)
-            is_new = not last or last[0].explanation != explanation
-            if is_new or now_us - last[0].at_us >= REPEATED_US:
-                events.append(
-                    connection, at_us=now_us, kind=FAILED, subject=str(batch), explanation=explanation
-                )
+            failed_operations.append(
+                connection,
+                at_us=now_us,
+                kind=FAILED,
+                subject=str(batch),
+                explanation=f"the load failed: {what}",
+                operation=operation,
+            )
     except (HoldfastError, LedgerError, OSError) as second:
         _log.warning("that the load of %s failed is in no event: %s", batch, second)
 
@@ -105,26 +110,19 @@ def record_recovery(connection: Transaction, batch: BatchId, *, now_us: int) -> 
     subject = str(batch)
     if not events.is_any(connection, subject=subject, kinds=(INTERRUPTED, FAILED)):
         return
-    before = [
-        each
-        for kind in (INTERRUPTED, FAILED)
-        for each in events.newest(connection, subject=subject, kind=kind, limit=_MOST)
-    ]
-    ended = events.newest(connection, subject=subject, kind=RECOVERED, limit=1)
-    open_ones = [each for each in before if not ended or each.event_id > ended[0].event_id]
-    if open_ones:
-        first = min(open_ones, key=lambda each: each.event_id)
-        explanation = (
-            f"it is loaded after {counted(len(open_ones), 'reported failure')} since {timestamp(first.at_us)}"
-        )
+    failures = failed_operations.unended(connection, subject, (INTERRUPTED, FAILED), RECOVERED)
+    if failures:
+        since = timestamp(failures[0].at_us)
+        explanation = f"it is loaded after {counted(len(failures), 'reported failure')} since {since}"
         events.append(connection, at_us=now_us, kind=RECOVERED, subject=subject, explanation=explanation)
 
 
-def _read_note(note: str) -> tuple[BatchId, int] | None:
-    """Return the batch and the time of a note; None if it is of something else, or is incomplete."""
+def _read_note(note: str) -> tuple[BatchId, Operation] | None:
+    """Return the batch and the load of a note; None if it is of something else, or is incomplete."""
     try:
         found = json.loads(note)
-        feed, batch, begun_at_us = str(found["feed"]), str(found["batch"]), int(found["begun_at_us"])
-    except (ValueError, KeyError, TypeError):
+        feed, batch = str(found["feed"]), str(found["batch"])
+        operation = Operation(int(found["begun_at_us"]), str(found.get("source", "")))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return (BatchId(feed, batch), begun_at_us) if NAME.match(feed) and NAME.match(batch) else None
+    return (BatchId(feed, batch), operation) if NAME.match(feed) and NAME.match(batch) else None

@@ -15,7 +15,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -33,11 +33,12 @@ from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Feed
 from holdfast.records import BatchId, Progress
 from holdfast.store import Store
+from holdfast.store.db.failed_operations import Operation
 from holdfast.store.db.ledger import Ledger
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import staging
 from holdfast.store.files.staging import Stage
-from holdfast.store.sources import Spec
+from holdfast.store.sources import Spec, name_of
 
 _MOST_ATTEMPTS: Final = 100
 _MOST_SWEEPS: Final = 3
@@ -50,6 +51,7 @@ def ingest(
     source: Spec,
     *,
     now_us: int,
+    clock_us: Callable[[], int] | None = None,
     aggregates: Sequence[Aggregate] = (),
     rows_expected: int | None = None,
     attempts: Iterator[str] | None = None,
@@ -62,7 +64,9 @@ def ingest(
     batch
         The sender's id of the delivery. The same id with the same bytes is a no-op, from any number of processes.
     now_us
-        The time of the load, microseconds since 1970 UTC.
+        When the load begins, microseconds since 1970 UTC.
+    clock_us
+        Returns the time, likewise, when the load is published or fails; None for `now_us`.
     aggregates
         Those over this feed are brought up to date in the same transaction, and with them what was declared over it
         before; others are ignored.
@@ -95,8 +99,12 @@ def ingest(
     spec = DeliverySpec(batch, source, rows_expected)
     report_interrupted(store, now_us=now_us)
     report(1, 4)
-    note = note_of(feed, batch, now_us)
-    with recorded(store, now_us), reported(store, BatchId(feed.name, batch), lambda: now_us):
+    operation, clock_us = Operation(now_us, name_of(source)), clock_us or (lambda: now_us)
+    note = note_of(feed, batch, operation)
+    with (
+        recorded(store, operation, clock_us),
+        reported(store, BatchId(feed.name, batch), operation, clock_us),
+    ):
         found = validate(store, feed, read(feed, spec))
         report(2, 4)
         sweeps = 0
@@ -106,7 +114,9 @@ def ingest(
                 staged = stage(place, found, feed)
                 report(3, 4)
                 try:
-                    result = publish(store, feed, staged, now_us=now_us, aggregates=aggregates)
+                    result = publish(
+                        store, feed, staged, begun_at_us=now_us, clock_us=clock_us, aggregates=aggregates
+                    )
                 except (RefusalError, RefusedError, InputError):
                     place.discard()
                     raise
@@ -144,10 +154,13 @@ def publish(
     feed: Feed,
     staged: StagedBatch,
     *,
-    now_us: int,
+    begun_at_us: int,
+    clock_us: Callable[[], int],
     aggregates: Sequence[Aggregate] = (),
 ) -> LoadResult | Retry:
     """Admit and commit `staged`; `Retry` when it must be staged or validated again.
+
+    `begun_at_us` is when its load began, and `clock_us` returns the time, both in microseconds since 1970 UTC.
 
     Publish the deliveries of a feed one after the other in the order in which they count: each is judged by those that
     were published before it. Raises as `admit` and `commit` do; after any error but HF205 the staged files are orphans.
@@ -155,10 +168,11 @@ def publish(
     failpoint("ingest.staged")
     mine = [aggregate for aggregate in aggregates if aggregate.over == feed.name]
     for _ in range(_MOST_ATTEMPTS):
-        admitted = admit(store, feed, staged, mine, now_us=now_us)
+        admitted = admit(store, feed, staged, mine, now_us=clock_us())
         if not isinstance(admitted, AdmittedBatch):
             return admitted
-        result = commit(store, admitted, now_us=now_us)
+        now_us = clock_us()
+        result = commit(store, admitted, now_us=now_us, begun_at_us=begun_at_us)
         if isinstance(result, LoadResult) and result.state == "loaded":
             online_features.refresh_after_load(store, feed, mine, now_us=now_us)
             failpoint("ingest.before_acknowledge")
@@ -196,7 +210,7 @@ def ingest_many(
     Parameters
     ----------
     clock_us
-        Returns the time of each load, microseconds since 1970 UTC.
+        Returns the time when a load begins, is published or fails, microseconds since 1970 UTC.
     attempts
         As in `ingest`: one id for each delivery.
 
@@ -207,13 +221,15 @@ def ingest_many(
     report_interrupted(store, now_us=begun_at_us)
     ledger_url = store.ledger.engine.url.render_as_string(hide_password=False)
     ahead = deque[tuple[_Task, ExitStack]]()
+    operations = [Operation(begun_at_us, name_of(each.source)) for each in deliveries]
 
     def tasks() -> Iterator[_Task]:
-        for spec in deliveries:
+        for number, spec in enumerate(deliveries):
+            operations[number] = replace(operations[number], begun_at_us=clock_us())
             attempt = next(attempts) if attempts else uuid.uuid4().hex
             # The driver holds the lock of the attempt until its files are published, however many workers die of it.
             held = ExitStack()
-            note = note_of(feed, spec.batch, begun_at_us)
+            note = note_of(feed, spec.batch, operations[number])
             held.enter_context(staging.staged(store.root, attempt, note=note))
             ahead.append((_Task(store.root, ledger_url, feed, spec, attempt), held))
             yield ahead[-1][0]
@@ -221,22 +237,23 @@ def ingest_many(
     with ExitStack() as ending:
         ending.callback(_abandon, ahead)
         results = ending.enter_context(closing(executor.map(_prepare_task, tasks())))
-        for number in range(len(deliveries)):
-            identity = BatchId(feed.name, deliveries[number].batch)
-            with reported(store, identity, clock_us):
+        for number, delivery in enumerate(deliveries):
+            identity = BatchId(feed.name, delivery.batch)
+            with reported(store, identity, operations[number], clock_us):
                 prepared = next(results)
             task, held = ahead.popleft()
-            now_us = clock_us()
-            with recorded(store, now_us), reported(store, identity, clock_us), held:
-                result = _publish_prepared(store, task, prepared, aggregates, now_us)
+            operation = operations[number]
+            with recorded(store, operation, clock_us), reported(store, identity, operation, clock_us), held:
+                result = _publish_prepared(store, task, prepared, aggregates, operation, clock_us)
             if result is None:
-                spec, now_us = task.spec, clock_us()
+                spec = task.spec
                 result = ingest(
                     store,
                     feed,
                     spec.batch,
                     spec.source,
-                    now_us=now_us,
+                    now_us=operation.begun_at_us,
+                    clock_us=clock_us,
                     aggregates=aggregates,
                     rows_expected=spec.rows_expected,
                 )
@@ -248,7 +265,8 @@ def _publish_prepared(
     task: _Task,
     prepared: StagedBatch | LoadResult | RefusalError,
     aggregates: Sequence[Aggregate],
-    now_us: int,
+    operation: Operation,
+    clock_us: Callable[[], int],
 ) -> LoadResult | None:
     """Publish what a worker staged; None if a sweep removed its files, and the attempt with them."""
     if isinstance(prepared, RefusalError):
@@ -256,7 +274,14 @@ def _publish_prepared(
     staged: StagedBatch | LoadResult = prepared
     try:
         while isinstance(staged, StagedBatch):
-            result = publish(store, task.feed, staged, now_us=now_us, aggregates=aggregates)
+            result = publish(
+                store,
+                task.feed,
+                staged,
+                begun_at_us=operation.begun_at_us,
+                clock_us=clock_us,
+                aggregates=aggregates,
+            )
             if isinstance(result, LoadResult) and result.state == "loaded":
                 return result
             staging.discard(store.root, task.attempt)

@@ -5,7 +5,7 @@ A refusal is raised by a step on any machine, and recorded in the ledger where t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +16,7 @@ from holdfast.feeds import Load, Manifest
 from holdfast.feeds.measurements import DeliveryFacts
 from holdfast.records import BatchId, Violation
 from holdfast.store import Store
+from holdfast.store.db.failed_operations import Operation
 from holdfast.store.feeds import admissions
 
 
@@ -110,8 +111,8 @@ class RefusalError(Exception):
 
 
 @contextmanager
-def recorded(store: Store, now_us: int) -> Iterator[None]:
-    """Record a `RefusalError` of the block in the ledger at `now_us`, and raise the sender's error instead."""
+def recorded(store: Store, operation: Operation, clock_us: Callable[[], int]) -> Iterator[None]:
+    """Record a `RefusalError` of the block, the load `operation`, in the ledger, and raise the sender's error instead."""
     try:
         yield
     except RefusalError as refusal:
@@ -121,6 +122,7 @@ def recorded(store: Store, now_us: int) -> Iterator[None]:
                 refusal.batch,
                 refusal.violations,
                 contract_hash=refusal.contract_hash,
-                now_us=now_us,
+                now_us=clock_us(),
+                operation=operation,
             )
         raise refusal.error from None

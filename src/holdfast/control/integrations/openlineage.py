@@ -1,4 +1,4 @@
-"""Export loads and refusals, snapshots, trainings and back-outs to a catalog that takes OpenLineage."""
+"""Export loads, snapshots, trainings and back-outs, also those that failed, to a catalog that takes OpenLineage."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ gives the same version, never a second one.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ import polars as pl
 
 from holdfast.control.ingest import contract_changes
 from holdfast.control.ingest.online_features import backfill
+from holdfast.control.training import failed_trainings
 from holdfast.control.training.environment import environment
 from holdfast.control.training.examples import choose, read_examples, split_days
 from holdfast.control.training.snapshots import refuse_poor
@@ -31,7 +32,8 @@ from holdfast.features.precision import refuse_merged
 from holdfast.records import BatchId, Progress
 from holdfast.store import Store
 from holdfast.store.backout import taints
-from holdfast.store.catalog import selections
+from holdfast.store.catalog import selections, snapshots
+from holdfast.store.db.failed_operations import Operation
 from holdfast.store.feeds import violations
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
@@ -88,6 +90,7 @@ def train(
     snapshot: str,
     *,
     now_us: int,
+    clock_us: Callable[[], int] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Trained:
@@ -95,6 +98,7 @@ def train(
 
     Both files are durable before one transaction registers the two versions. Features are fitted on the training days
     only. A label is used only if it was due: at the time of the snapshot, and for training before the first held-out day.
+    A training that fails is the event `training.failed`.
 
     Parameters
     ----------
@@ -103,7 +107,9 @@ def train(
     snapshot
         The name of the snapshot.
     now_us
-        The current time, microseconds since 1970 UTC.
+        When the training begins, microseconds since 1970 UTC.
+    clock_us
+        Returns the time, likewise, when the versions are registered or the training fails; None for `now_us`.
     seed
         The seed of the learner and the selection.
     progress
@@ -120,7 +126,22 @@ def train(
     NotFoundError
         HF303 if there is no such snapshot.
     """
-    step = progress or (lambda _done, _of: None)
+    with store.ledger.read() as connection:
+        snapshots.get(connection, snapshot)
+    operation, clock_us = Operation(now_us, snapshot), clock_us or (lambda: now_us)
+    with failed_trainings.reported(store, model.name, operation, clock_us):
+        return _train(store, model, operation, clock_us, seed, progress or (lambda _done, _of: None))
+
+
+def _train(
+    store: Store,
+    model: Model,
+    operation: Operation,
+    clock_us: Callable[[], int],
+    seed: int,
+    step: Progress,
+) -> Trained:
+    snapshot, now_us = operation.source, operation.begun_at_us
     step(0, STEPS)
     with store.ledger.read() as connection:
         taints.refuse(connection, "snapshot", snapshot)
@@ -139,7 +160,7 @@ def train(
     step(3, STEPS)
     heuristic = _make(recipe, model.heuristic_features, model.heuristic, "heuristic")
     step(4, STEPS)
-    heuristic_row, row = _register(store, recipe, (heuristic, candidate), now_us)
+    heuristic_row, row = _register(store, recipe, (heuristic, candidate), operation, clock_us)
     step(STEPS, STEPS)
     return Trained(
         version=row.version,
@@ -244,7 +265,11 @@ def _fit(
 
 
 def _register(
-    store: Store, recipe: _Recipe, made: Sequence[tuple[bytes, VersionMetadata]], now_us: int
+    store: Store,
+    recipe: _Recipe,
+    made: Sequence[tuple[bytes, VersionMetadata]],
+    operation: Operation,
+    clock_us: Callable[[], int],
 ) -> list[VersionRow]:
     with blobs.registering(store.root):
         kept = [(blobs.put(store.root, data), len(data), about) for data, about in made]
@@ -259,8 +284,17 @@ def _register(
                 recipe.selected,
                 found=recipe.split.train.height,
             )
+            now_us = clock_us()
+            failed_trainings.record_recovery(connection, recipe.model.name, now_us=now_us)
             return [
-                versions.register(connection, about, digest=digest, size_bytes=size_bytes, now_us=now_us)
+                versions.register(
+                    connection,
+                    about,
+                    digest=digest,
+                    size_bytes=size_bytes,
+                    now_us=now_us,
+                    begun_at_us=operation.begun_at_us,
+                )
                 for digest, size_bytes, about in kept
             ]
 

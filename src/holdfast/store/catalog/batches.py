@@ -113,8 +113,18 @@ def new_version(connection: Connection, reason: str, now_us: int) -> int:
     return int(_NEW_VERSION.value(connection, values))
 
 
-def insert(connection: Connection, manifest: Manifest, found: Sequence[FileFacts], version: int) -> None:
-    """Insert a load that exists from table version `version` on: its batch, its files, and its part of each file."""
+def insert(
+    connection: Connection,
+    manifest: Manifest,
+    found: Sequence[FileFacts],
+    version: int,
+    *,
+    begun_at_us: int | None = None,
+) -> None:
+    """Insert a load that exists from table version `version` on: its batch, its files, and its part of each file.
+
+    `begun_at_us` is when the load began, microseconds since 1970 UTC; None if it is not known.
+    """
     _NEW_BATCH.put(
         connection,
         {
@@ -122,6 +132,7 @@ def insert(connection: Connection, manifest: Manifest, found: Sequence[FileFacts
             "state": PUBLISHED,
             "rows_received": manifest.rows_loaded + manifest.rows_quarantined,
             "table_version": version,
+            "begun_at_us": begun_at_us,
         },
     )
     load = (manifest.feed, manifest.batch, manifest.epoch)

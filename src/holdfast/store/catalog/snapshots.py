@@ -41,6 +41,9 @@ _SNAPSHOTS: Final = schema.snapshots
 _HELD_BACK: Final = schema.snapshot_incomplete_loads
 _VIOLATIONS: Final = schema.violations
 _TABLES: Final = schema.snapshot_tables
+_IDENTITY: Final = tuple(
+    _SNAPSHOTS.c[name] for name in ("snapshot", "table_version", "contract_hash", "created_at_us")
+)
 
 
 SNAPSHOTS_DIRECTORY: Final = "snapshots"
@@ -58,6 +61,7 @@ def create(
     groups: Mapping[str, FeedGroup | None] | None = None,
     label_delays_us: Mapping[str, int] | None = None,
     may_be_empty: Collection[str] = (),
+    begun_at_us: int | None = None,
 ) -> Snapshot:
     """Create the snapshot of `tables` at the newest table version; the same loads give the same snapshot again.
 
@@ -73,6 +77,8 @@ def create(
         new snapshot each day (UTC), because the training rows differ.
     may_be_empty
         Tables that are left out while they have no row.
+    begun_at_us
+        When the creation began, microseconds since 1970 UTC; None if it is not known.
 
     Raises `NotFoundError` HF303 when a table has no row, or none that is not held back.
     """
@@ -89,7 +95,7 @@ def create(
     if known is not None:
         return known
     made = Snapshot(name, version, contract_hash, now_us, contents, held)
-    put(connection, made)
+    put(connection, made, begun_at_us=begun_at_us)
     write_manifest(root, connection, made)
     return made
 
@@ -180,11 +186,11 @@ def _day(
     return known_day(now_us, max(due_us)) if due_us else None
 
 
-def put(connection: Connection, snapshot: Snapshot) -> None:
-    """Insert `snapshot` in the caller's transaction: a new one, or one that a rebuild has proved."""
+def put(connection: Connection, snapshot: Snapshot, *, begun_at_us: int | None = None) -> None:
+    """Insert `snapshot` in the caller's transaction: a new one, or one that a rebuild has proved, whose begin is not known."""
     named = {"snapshot": snapshot.snapshot}
-    values = {column.name: getattr(snapshot, column.name) for column in _SNAPSHOTS.c}
-    connection.execute(insert(_SNAPSHOTS).values(values))
+    values = {column.name: getattr(snapshot, column.name) for column in _IDENTITY}
+    connection.execute(insert(_SNAPSHOTS).values(values | {"begun_at_us": begun_at_us}))
     connection.execute(
         insert(_TABLES),
         [
@@ -228,7 +234,7 @@ def _table(table: str, found: Sequence[FileFacts], held: Sequence[LoadKey]) -> S
 
 def find(connection: Connection, name: str) -> Snapshot | None:
     """Return the snapshot of that name, None if the ledger lacks it."""
-    found = connection.execute(select(_SNAPSHOTS).where(_SNAPSHOTS.c.snapshot == name))
+    found = connection.execute(select(*_IDENTITY).where(_SNAPSHOTS.c.snapshot == name))
     row = found.mappings().one_or_none()
     if row is None:
         return None

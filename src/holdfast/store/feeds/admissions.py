@@ -16,7 +16,8 @@ from holdfast.feeds import measurements
 from holdfast.feeds.admission import History, Past, describe
 from holdfast.feeds.state_machine import Event, State, next_state
 from holdfast.records import BatchId, Violation
-from holdfast.store.db import events, rows, schema
+from holdfast.store.db import events, failed_operations, rows, schema
+from holdfast.store.db.failed_operations import Operation
 from holdfast.store.db.statements import LIVE, UNACCEPTED_ERROR, Prepared, same_load
 from holdfast.store.feeds import violations
 
@@ -149,6 +150,7 @@ def refuse(
     *,
     contract_hash: str,
     now_us: int,
+    operation: Operation | None = None,
 ) -> None:
     """Record that a delivery of `batch` was refused, and why: its feed refuses from now on.
 
@@ -162,6 +164,8 @@ def refuse(
         The contract that the delivery was judged by.
     now_us
         Microseconds since 1970 UTC.
+    operation
+        The load that ends with it; None if it is not known.
     """
     explanation = describe(found)
     move_feed(
@@ -176,7 +180,11 @@ def refuse(
     if last and last[0].explanation == explanation:
         return
     violations.add(connection, batch, None, found, now_us=now_us)
-    events.append(connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=explanation)
+    event = events.append(
+        connection, at_us=now_us, kind="batch.refused", subject=str(batch), explanation=explanation
+    )
+    if operation is not None:
+        failed_operations.put(connection, event, operation)
 
 
 @dataclass(frozen=True, slots=True)

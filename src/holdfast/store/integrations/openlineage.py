@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from sqlalchemy import Connection, func, select
 
 from holdfast.store.backout import backouts, taints
 from holdfast.store.catalog.lineage import load_of
-from holdfast.store.db import rows, schema
+from holdfast.store.db import failed_operations, rows, schema
 from holdfast.store.db.events import EventRow
 from holdfast.store.db.statements import of_load
 from holdfast.store.feeds import contracts
@@ -17,8 +17,9 @@ from holdfast.tables.lineage import Node, NodeKind
 from holdfast.tables.openlineage import (
     BackoutFacts,
     Facts,
+    FailedLoadFacts,
+    FailedTrainingFacts,
     LoadFacts,
-    RefusalFacts,
     SnapshotFacts,
     TableRows,
     TrainFacts,
@@ -53,7 +54,7 @@ def of_node(connection: Connection, node: Node) -> list[Facts]:
 
 
 def of_event(connection: Connection, event: EventRow) -> list[Facts]:
-    """Return the operations of an event: a load or its refusal, a back-out, or a training with its snapshot."""
+    """Return the operations of an event: a load, a back-out, a training with its snapshot, or one of them that failed."""
     feed, _, batch = event.subject.partition("/")
     match event.kind:
         case "batch.published":
@@ -66,7 +67,20 @@ def of_event(connection: Connection, event: EventRow) -> list[Facts]:
             epoch = connection.execute(here.order_by(_BATCHES.c.epoch.desc()).limit(1)).scalar_one_or_none()
             return [] if epoch is None else _load(connection, (feed, batch, epoch))
         case "batch.refused":
-            return [RefusalFacts(event.at_us, feed, batch, event.explanation)]
+            return _failed_load(connection, event, "refused")
+        case "load.failed":
+            return _failed_load(connection, event, "failed")
+        case "load.interrupted":
+            return _failed_load(connection, event, "interrupted")
+        case "training.failed":
+            failed = failed_operations.find(connection, event.event_id)
+            if failed is None:
+                return []
+            return [
+                FailedTrainingFacts(
+                    event.at_us, event.subject, failed.source, event.explanation, failed.begun_at_us
+                )
+            ]
         case "batch.backed_out":
             done = backouts.newest_of(connection, feed, batch)
             return [] if done is None or done.feed != feed else [_backout_facts(connection, done)]
@@ -77,6 +91,15 @@ def of_event(connection: Connection, event: EventRow) -> list[Facts]:
             return [*made, *_trained(connection, event.subject)]
         case _:
             return []
+
+
+def _failed_load(
+    connection: Connection, event: EventRow, outcome: Literal["refused", "failed", "interrupted"]
+) -> list[Facts]:
+    feed, _, batch = event.subject.partition("/")
+    failed = failed_operations.find(connection, event.event_id)
+    source, begun_us = ("", None) if failed is None else (failed.source, failed.begun_at_us)
+    return [FailedLoadFacts(event.at_us, feed, batch, event.explanation, outcome, source, begun_us)]
 
 
 def _load(connection: Connection, load: LoadKey) -> list[Facts]:
@@ -97,6 +120,7 @@ def _load(connection: Connection, load: LoadKey) -> list[Facts]:
     return [
         LoadFacts(
             at_us=row.committed_at_us,
+            begun_us=row.begun_at_us,
             feed=feed,
             batch=batch,
             epoch=epoch,
@@ -122,14 +146,25 @@ def _snapshot(connection: Connection, snapshot: str) -> list[Facts]:
         for part in connection.execute(query)
     )
     return [
-        SnapshotFacts(row.created_at_us, snapshot, read, taints.tainted(connection, "snapshot", snapshot))
+        SnapshotFacts(
+            row.created_at_us,
+            snapshot,
+            read,
+            taints.tainted(connection, "snapshot", snapshot),
+            row.begun_at_us,
+        )
     ]
 
 
 def _trained(connection: Connection, version: str) -> list[Facts]:
     row = connection.execute(select(_MODELS).where(_MODELS.c.version == version)).mappings().one()
     tainted = taints.tainted(connection, "version", version)
-    return [rows.record({**row, "at_us": row["created_at_us"], "tainted": tainted}, TrainFacts)]
+    return [
+        rows.record(
+            {**row, "at_us": row["created_at_us"], "begun_us": row["begun_at_us"], "tainted": tainted},
+            TrainFacts,
+        )
+    ]
 
 
 def _back_outs(connection: Connection, load: LoadKey) -> list[Facts]:
@@ -145,7 +180,7 @@ def _backout_facts(connection: Connection, row: backouts.BackoutRow) -> BackoutF
     steps = row.plan.steps
     removed = [step for step in steps if isinstance(step, RemoveRows)]
     return BackoutFacts(
-        began_us=row.requested_at_us,
+        begun_us=row.requested_at_us,
         at_us=row.changed_at_us,
         feed=row.feed,
         batch=row.batch,

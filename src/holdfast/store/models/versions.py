@@ -24,6 +24,7 @@ class VersionRow:
     """One version.
 
     `version` is ``v<number>-<first 8 digits of the digest>``; `digest` names its file among the blobs.
+    `created_at_us` is when it was registered, `begun_at_us` when its training began; None if that is not known.
     """
 
     version: str
@@ -38,14 +39,22 @@ class VersionRow:
     role: Role
     state: State
     created_at_us: int
+    begun_at_us: int | None = None
 
 
 def register(
-    connection: Connection, metadata: VersionMetadata, *, digest: str, size_bytes: int, now_us: int
+    connection: Connection,
+    metadata: VersionMetadata,
+    *,
+    digest: str,
+    size_bytes: int,
+    now_us: int,
+    begun_at_us: int | None = None,
 ) -> VersionRow:
     """Add a version, with its event, to the caller's transaction; the blob `digest` must be durable already.
 
-    The same digest again is the same version: its row is returned as it is and nothing is written.
+    The same digest again is the same version: its row is returned as it is and nothing is written. `begun_at_us` is when the
+    training began, microseconds since 1970 UTC; None if it is not known.
     """
     known = connection.execute(select(_VERSIONS).where(_VERSIONS.c.digest == digest)).mappings().one_or_none()
     if known is not None:
@@ -65,6 +74,7 @@ def register(
         role=metadata.role,
         state="registered",
         created_at_us=now_us,
+        begun_at_us=begun_at_us,
     )
     connection.execute(insert(_VERSIONS).values(asdict(row)))
     events.append(

@@ -5,7 +5,7 @@ meanwhile. A source that changes while it is read is refused. Each read has a de
 """
 
 from holdfast.store.sources.delivery import DEADLINE_SECONDS, LIMIT_BYTES, Bundle, File, Kind, Rows, Source
-from holdfast.store.sources.opener import Bounded, Spec, deliveries, open_source
+from holdfast.store.sources.opener import Bounded, Spec, deliveries, name_of, open_source
 from holdfast.store.sources.parser import parse
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Source",
     "Spec",
     "deliveries",
+    "name_of",
     "open_source",
     "parse",
 ]

@@ -90,6 +90,23 @@ def open_source(
             return _files(spec, deadline_seconds, limit_bytes)
 
 
+def name_of(spec: Spec | Source) -> str:
+    """Return the name of the delivery at `spec`, as the ledger keeps it; empty if its URL cannot be used. Opens nothing."""
+    match spec:
+        case Bundle() | Rows():
+            return spec.name
+        case Bounded():
+            return name_of(spec.spec)
+    try:
+        if isinstance(spec, BatchQuery):
+            return postgres_query.name_of(spec)
+        if isinstance(spec, str) and _is_remote(spec):
+            return object_store.shown(spec)
+        return _shown(str(spec) if isinstance(spec, Path) else _path(spec))
+    except (InputError, ValueError):
+        return ""
+
+
 def deliveries(spec: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> tuple[str, ...]:
     """Return the files at `spec`, each as a source of its own, in the order of their names.
 

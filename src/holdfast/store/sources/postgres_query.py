@@ -53,12 +53,17 @@ def ask(source: BatchQuery, *, deadline_seconds: float, limit_bytes: int) -> Row
             state="nothing was loaded",
             next_command="set the variable that the declaration names to a URL such as postgresql://reader@db.example/warehouse",
         )
-    name = f"{shown(url)} query {sha256_hex(source.query)[:8]}"
+    name = name_of(source)
     seconds = source.deadline_seconds or deadline_seconds
     stream = _read(name, url, source, seconds, limit_bytes)
     table = plain(pa.ipc.open_stream(pa.BufferReader(stream)).read_all())
     ordered, digested = canonical(table)
     return Rows(name, ordered, digested)
+
+
+def name_of(source: BatchQuery) -> str:
+    """Return what the ledger keeps of where the rows came from. Raises `InputError` HF103 if the URL is not set."""
+    return f"{shown(resolve(source.url))} query {sha256_hex(source.query)[:8]}"
 
 
 def _read(name: str, url: str, source: BatchQuery, seconds: float, limit_bytes: int) -> bytes:

@@ -180,6 +180,7 @@ def _rebuild(run: Run) -> dict[str, Any]:
             run.project.snapshot(run.store),
             actor=run.actor,
             now_us=now_us(),
+            clock_us=now_us,
             trial=lambda version: ensure_compatible(run, version, quiet=True),
         )
     if made.started is None:

@@ -52,7 +52,9 @@ def train(
     store = run.acting_store
     snapshot = run.snapshot(snapshot)
     with run.out.progress("training") as step:
-        trained = training.train(store, run.model, snapshot, now_us=now_us(), seed=seed, progress=step)
+        trained = training.train(
+            store, run.model, snapshot, now_us=now_us(), clock_us=now_us, seed=seed, progress=step
+        )
     run.out.print(
         f"[green]ok[/] version [bold]{trained.version}[/] from snapshot {snapshot}: {trained.rows_trained:,} rows"
     )

@@ -17,7 +17,7 @@ from holdfast.store.db.schema.admission import (
 )
 from holdfast.store.db.schema.backout import backout_batches, backouts, taints
 from holdfast.store.db.schema.catalog import batches, file_row_groups, files, table_versions
-from holdfast.store.db.schema.events import event_cursors, events, leases
+from holdfast.store.db.schema.events import event_cursors, events, failed_operations, leases
 from holdfast.store.db.schema.metadata import METADATA
 from holdfast.store.db.schema.online import online_definitions, online_features, online_withheld_loads
 from holdfast.store.db.schema.rollout import (
@@ -75,6 +75,7 @@ __all__ = [
     "drills",
     "event_cursors",
     "events",
+    "failed_operations",
     "feeds",
     "file_row_groups",
     "files",

@@ -40,6 +40,7 @@ batches = Table(
     optional("event_time_max_us", BigInteger, "Latest event time; null without rows."),
     required("table_version", table_versions.c.table_version, "First table version with the load."),
     required("source", Text, "Where the batch was read from."),
+    optional("begun_at_us", BigInteger, "When its load began; null in loads of earlier releases."),
     one_of("state", ("published", "backed_out")),
     CheckConstraint("rows_received = rows_loaded + rows_quarantined", name="rows_add_up"),
     CheckConstraint("epoch >= 0", name="epoch_not_negative"),

@@ -19,6 +19,15 @@ events = Table(
     comment="The event log. Each event is written in the transaction of its operation; digests form a chain.",
 )
 
+failed_operations = Table(
+    "failed_operations",
+    METADATA,
+    key("event_id", events.c.event_id, "Event of the failure."),
+    required("begun_at_us", BigInteger, "When the operation began."),
+    required("source", Text, "What it read: the source of a delivery, or a snapshot."),
+    comment="Loads and trainings that failed or were refused: what their events do not state.",
+)
+
 event_cursors = Table(
     "event_cursors",
     METADATA,

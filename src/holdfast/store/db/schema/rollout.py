@@ -48,6 +48,7 @@ versions = Table(
     ),
     required("state", String(16), "Whether it passed its gates."),
     required("created_at_us", BigInteger, "When it was registered."),
+    optional("begun_at_us", BigInteger, "When its training began; null in versions of earlier releases."),
     one_of("role", ("candidate", "heuristic")),
     one_of("state", ("registered", "qualified", "refused")),
     Index("uq_versions_model_number", "model", "number", unique=True),

@@ -16,6 +16,7 @@ snapshots = Table(
     ),
     required("contract_hash", String(64), "Contract of the model's feed."),
     required("created_at_us", BigInteger, "When it was created."),
+    optional("begun_at_us", BigInteger, "When its creation began; null in snapshots of earlier releases."),
     comment="Named, immutable versions of the tables. Training always reads a snapshot.",
 )
 

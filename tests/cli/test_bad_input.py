@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -68,6 +70,21 @@ def test_a_file_that_cannot_be_used(project: Path, content: bytes | None, code: 
     assert reported["what"]
     assert reported["state"]
     assert run(project, "verify")["findings"] == []
+
+
+def test_a_unit_that_no_double_converts_is_refused(project: Path) -> None:
+    """A sender writes the unit, also the one in the metadata of a Parquet field."""
+    lines = [GOOD.replace("p1", f"p{number}") for number in range(3)]
+    frame = pl.read_csv((HEAD + "".join(lines)).encode(), try_parse_dates=True)
+    table = frame.to_arrow()
+    place = table.schema.get_field_index("weight_kg")
+    stated = table.schema.field(place).with_metadata({"unit": "Ym^9*Ym^9/m^9/m^8"})
+    file = project / "delivery.parquet"
+    pq.write_table(table.cast(table.schema.set(place, stated)), file)
+    for command in ("check", "ingest"):
+        reported = run(project, command, "rows", str(file))
+        assert reported["code"] == "HF202", reported
+        assert "'Ym^9*Ym^9/m^9/m^8', which does not convert" in reported["what"]
 
 
 BAD = ("heavy", '"1,5"', "9" * 30 + "x" + "9" * 30, "heavy")

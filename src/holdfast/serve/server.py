@@ -25,7 +25,6 @@ from holdfast.serve.api.abort_endpoint import AbortEndpoint
 from holdfast.serve.api.routes import Routes
 from holdfast.serve.follower.plan_follower import POLL_SECONDS, PlanFollower
 from holdfast.serve.http.connection import Listener
-from holdfast.serve.http.content_coding import ContentDecoder
 from holdfast.serve.http.request_guard import RequestGuard
 from holdfast.serve.inference.active_plan import ActivePlan
 from holdfast.serve.inference.data_plane import DataPlane
@@ -251,7 +250,6 @@ class _Process:
         self.follower = PlanFollower(plane, settings, self._server, now_us, poll_seconds=poll_seconds)
         self._runtime = runtimes.here(settings.build)
         self._runtime_id = self._runtime.id
-        self._decoder = ContentDecoder(lambda: self.listener.limits)
         self.routes = Routes(
             plane,
             self.status,
@@ -259,7 +257,7 @@ class _Process:
             self._runtime.facts["holdfast"],
             RequestGuard([settings.host, *settings.names]),
             AbortEndpoint(settings.token, self.follower.abort_handler.abort),
-            self._decoder,
+            lambda: self.listener.limits,
         )
         self.listener = Listener(self.routes, limits, lambda: formatdate(usegmt=True).encode())
         self.follower.config.on_change(self.listener.configure)
@@ -271,7 +269,7 @@ class _Process:
         self._plane.log_shadow_records()
         await asyncio.sleep(0)  # the last replies leave with this turn of the loop
         self.listener.close()
-        self._decoder.close()
+        self.routes.close()
         self._log.close()
         self._claimed.release()
 
@@ -338,6 +336,7 @@ class _Process:
             comparison=progress.comparison,
             shadow_results=dict(self.shadow.results),
             shadow_dropped=dict(self.shadow.dropped),
+            errors=dict(self._plane.errors.by_step),
             build={"runtime": self._runtime_id, **self._runtime.facts},
         )
 

@@ -68,7 +68,7 @@ def test_bodies_that_wait_to_be_decompressed_are_bounded_together() -> None:
     packed = gzip.compress(bytes(300_000))
 
     async def send_many() -> None:
-        decoder = ContentDecoder(lambda: limits)
+        decoder = ContentDecoder(lambda: limits, lambda _, error: pytest.fail(str(error)))
         for _ in range(10):
             exchange = Exchange(recorder, b"POST", b"/", {}, packed)
             decoder.decode(exchange, b"GZIP", lambda each: decoded.append(len(each.body)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import sys
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -56,7 +57,7 @@ def find_conversion(source: str, target: str) -> Conversion | None:
     """Return the conversion from `source` to `target`: `SAME` for equal units, None if there is none.
 
     A temperature is a point on its scale. Plain numbers, "1", "%", "ppm", convert into each other; angles, bits and
-    counts into them do not. Logarithmic units do not convert.
+    counts into them do not. Logarithmic units do not convert, nor does a unit whose factor no double holds.
 
     >>> [find_conversion(*units).apply(value) for *units, value in (("km", "mi", 1.609344), ("degF", "degC", 32.0))]
     [1.0, 0.0]
@@ -65,10 +66,15 @@ def find_conversion(source: str, target: str) -> Conversion | None:
     """
     if source == target:
         return SAME
-    one, other = _parse_unit(source), _parse_unit(target)
-    if one is None or other is None or _root_units(one) != _root_units(other):
+    try:
+        one, other = _parse_unit(source), _parse_unit(target)
+        if one is None or other is None or _root_units(one) != _root_units(other):
+            return None
+        return _linear_conversion(one, other)
+    except (
+        Exception
+    ):  # a sender wrote the unit, and Pint's arithmetic on it may raise anything: such units do not convert
         return None
-    return _linear_conversion(one, other)
 
 
 def is_same_unit(one: str, other: str) -> bool:
@@ -125,14 +131,9 @@ def _parse_unit(unit: str) -> Any:
         return load_definitions().Unit("dimensionless")
     if len(unit) > _LONGEST or not _UNIT.fullmatch(unit):
         return None
-    import pint
-
-    try:
-        return load_definitions().parse_units(unit.replace("%", "percent").removeprefix("1/")) ** (
-            -1 if unit.startswith("1/") else 1
-        )
-    except (pint.PintError, ValueError, TypeError, AssertionError):  # what Pint does not know, or cannot read
-        return None
+    return load_definitions().parse_units(unit.replace("%", "percent").removeprefix("1/")) ** (
+        -1 if unit.startswith("1/") else 1
+    )
 
 
 def _root_units(unit: Any) -> Any:
@@ -140,14 +141,10 @@ def _root_units(unit: Any) -> Any:
 
 
 def _linear_conversion(one: Any, other: Any) -> Conversion | None:
-    import pint
-
-    try:
-        zero, first, second = (
-            Fraction(load_definitions().convert(Fraction(value), one, other)) for value in (0, 1, 2)
-        )
-    except (pint.PintError, ValueError, TypeError, OverflowError):  # logarithms have no exact zero
-        return None
+    # Logarithms have no exact zero, so this raises for them.
+    zero, first, second = (
+        Fraction(load_definitions().convert(Fraction(value), one, other)) for value in (0, 1, 2)
+    )
     factor = first - zero
     if factor == 0 or second - first != factor:
         return None
@@ -156,4 +153,6 @@ def _linear_conversion(one: Any, other: Any) -> Conversion | None:
     if all(abs(part) <= EXACT for part in whole):
         shared = math.gcd(*(int(part) for part in whole))
         return Conversion(*(float(part / shared) for part in whole))
-    return Conversion(float(factor), float(zero), 1.0)
+    rounded, offset = float(factor), float(zero)  # raises beyond the largest double
+    # A factor below the smallest normal double has lost digits; below the smallest at all it would make every value 0.
+    return Conversion(rounded, offset, 1.0) if abs(rounded) >= sys.float_info.min else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeAlias
@@ -19,6 +20,8 @@ from holdfast.serve.http.responses import status_of
 
 REASON_CHARACTERS: Final = 500
 ACTOR_CHARACTERS: Final = 63
+
+_log = logging.getLogger(__name__)
 
 Abort: TypeAlias = Callable[[str | None, str, str], dict[str, object]]
 """Gives an abort (version or None, reason, actor): what became of it, or a `HoldfastError`. It may wait for a disk."""
@@ -74,3 +77,6 @@ def _respond(exchange: Exchange, aborted: asyncio.Future[dict[str, object]]) -> 
         exchange.send(200, msgspec.json.encode(aborted.result()))
     except HoldfastError as error:
         exchange.refuse(status_of(error), error.code, error.what)
+    except Exception:  # whatever it is, the operator must not wait for an answer that never comes
+        _log.exception("an abort failed")
+        exchange.refuse(503, "HF503", "the abort failed by a defect of the server; see its log")

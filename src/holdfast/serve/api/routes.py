@@ -7,13 +7,13 @@ other request is answered at once, feedback as soon as it is on disk.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from holdfast.errors import HoldfastError
+from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.serve.api.label_items import LabelItems, LabelRecord, name_of, parse_labels, read_label
 from holdfast.serve.api.recent_labels import RecentLabels
 from holdfast.serve.http.content_coding import ContentDecoder
@@ -22,12 +22,10 @@ from holdfast.serve.http.request_guard import RequestGuard
 from holdfast.serve.http.responses import OCTETS, status_of
 from holdfast.serve.http.target import origin_form
 from holdfast.serve.inference import metrics
-from holdfast.serve.inference.data_plane import DataPlane, InferenceCall
+from holdfast.serve.inference.data_plane import DataPlane, InferenceCall, Outcome
 from holdfast.serve.protocol.metadata import model_metadata, server_metadata
 from holdfast.serve.protocol.oip import RequestError, encode_response
 from holdfast.store.serving.prediction_log import KeyFeedbackRecord, frame
-
-_log = logging.getLogger(__name__)
 
 _PROTOCOL: Final = b"/v2/"
 
@@ -54,8 +52,8 @@ class Routes:
         Decides which requests may change something.
     abort
         Handles `/holdfast/abort`.
-    decoder
-        Decompresses bodies.
+    limits
+        Returns the limits of now.
     """
 
     def __init__(
@@ -66,12 +64,12 @@ class Routes:
         release: str,
         guard: RequestGuard,
         abort: Handler,
-        decoder: ContentDecoder,
+        limits: Callable[[], ConnectionLimits],
     ) -> None:
         self.draining = False
         self._plane = plane
         self._guard = guard
-        self._decoder = decoder
+        self._decoder = ContentDecoder(limits, lambda exchange, error: self._fail(exchange, "decode", error))
         self._status = status
         self._scrape = scrape
         self._server_metadata = server_metadata(release)
@@ -94,6 +92,10 @@ class Routes:
             b"/metrics": (b"GET", self._metrics),
         }
 
+    def close(self) -> None:
+        """Let no compressed body wait any more."""
+        self._decoder.close()
+
     @property
     def ready(self) -> bool:
         """Return True if the server takes requests."""
@@ -101,6 +103,17 @@ class Routes:
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer `exchange`, now or at the end of this turn of the loop."""
+        try:
+            self._accept(exchange)
+        except Exception as error:
+            self._fail(exchange, "route", error)
+
+    def _fail(self, exchange: Exchange, step: str, error: Exception) -> None:
+        """Answer a request that met a defect of the server; no other request is affected."""
+        self._plane.errors.count(step, error)
+        exchange.refuse(503, "HF503", "the server failed on this request, by a defect of its own")
+
+    def _accept(self, exchange: Exchange) -> None:
         if exchange.path[:1] != b"/" or b"%" in exchange.path:
             exchange.path, host = origin_form(exchange.path)
             if host is not None:
@@ -114,9 +127,16 @@ class Routes:
         if exchange.method == b"POST" and (coding := exchange.headers.get(b"content-encoding")) is not None:
             self._decoder.decode(exchange, coding, self._dispatch)
             return
-        self._dispatch(exchange)
+        self._route(exchange)
 
     def _dispatch(self, exchange: Exchange) -> None:
+        """Route an exchange whose body was decompressed, maybe in a later turn of the loop."""
+        try:
+            self._route(exchange)
+        except Exception as error:
+            self._fail(exchange, "route", error)
+
+    def _route(self, exchange: Exchange) -> None:
         if exchange.path == self._infer_path and exchange.method == b"POST":
             self._infer(exchange)
             return
@@ -154,21 +174,15 @@ class Routes:
         waiting, self._waiting = self._waiting, []
         try:
             outcomes = self._plane.infer([call for _, call in waiting])
-        except Exception:  # a bug: the client gets an error, the operator's log the traceback
-            _log.exception("a batch of %d requests failed", len(waiting))
+        except Exception as error:  # what belongs to one call is caught there
             for exchange, _ in waiting:
-                exchange.refuse(503, "HF503", "the prediction failed")
+                self._fail(exchange, "prepare", error)
             return
         for (exchange, _), outcome in zip(waiting, outcomes, strict=True):
-            if isinstance(outcome, HoldfastError):
-                _refuse(exchange, outcome)
-                continue
-            response, as_tensors = outcome
-            body, header_length = encode_response(response, as_tensors=as_tensors)
-            if header_length is None:
-                exchange.send(200, body)
-            else:
-                exchange.send(200, body, OCTETS, b"inference-header-content-length: %d\r\n" % header_length)
+            try:
+                _respond(exchange, outcome)
+            except Exception as error:
+                self._fail(exchange, "respond", error)
         self._plane.mirror()
 
     # --- health and metadata ------------------------------------------------------------------------------------------
@@ -260,7 +274,7 @@ class Routes:
         self._recent_labels.add(records)
 
         def respond(durable: asyncio.Future[bool]) -> None:
-            if durable.result():
+            if not durable.exception() and durable.result():
                 self._plane.counters.labels += len(records)
                 exchange.send(status, _encode(document))
             else:
@@ -290,6 +304,18 @@ class Routes:
                 named = name_of(item) if isinstance(record, KeyFeedbackRecord) else {"id": record.prediction}
                 results.append({**named, "status": arrival.value})
         return records, results
+
+
+def _respond(exchange: Exchange, outcome: Outcome) -> None:
+    if isinstance(outcome, HoldfastError):
+        _refuse(exchange, outcome)
+        return
+    response, as_tensors = outcome
+    body, header_length = encode_response(response, as_tensors=as_tensors)
+    if header_length is None:
+        exchange.send(200, body)
+    else:
+        exchange.send(200, body, OCTETS, b"inference-header-content-length: %d\r\n" % header_length)
 
 
 def _refuse(exchange: Exchange, error: HoldfastError) -> None:

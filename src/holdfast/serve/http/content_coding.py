@@ -72,10 +72,13 @@ class ContentDecoder:
     """Decompresses the bodies of requests, small ones at once and large ones one after the other in a thread.
 
     `limits` returns the limits of now. The bodies that wait for the thread are bounded by `held_bytes`, each counted with
-    the size that it may come to.
+    the size that it may come to. `failed` answers an exchange whose body met an error of the server's own.
     """
 
-    def __init__(self, limits: Callable[[], ConnectionLimits]) -> None:
+    def __init__(
+        self, limits: Callable[[], ConnectionLimits], failed: Callable[[Exchange, Exception], None]
+    ) -> None:
+        self._failed = failed
         self._limits = limits
         self._waiting = 0
         self._thread = ThreadPoolExecutor(1, "decompress")  # starts with the first large body
@@ -115,6 +118,8 @@ class ContentDecoder:
                 exchange.refuse(413, "HF501", str(error))
             except ValueError as error:
                 exchange.refuse(400, "HF508", str(error))
+            except Exception as error:
+                self._failed(exchange, error)
             else:
                 then(exchange)
 

@@ -22,6 +22,7 @@ from holdfast.contract.row.compiler import list_reasons
 from holdfast.monitor.traffic_record import TrafficComparison
 from holdfast.rollout.evidence.shadow import HUNG, OK
 from holdfast.serve.inference.loaded_model import LoadedVersion
+from holdfast.serve.inference.request_errors import STEPS
 
 RESULTS: Final = ("ok", "champion_failed", "malformed", "contract", "unavailable")
 """Results of a request: answered; answered by another version because the champion failed; not understood (HF508); against
@@ -168,6 +169,8 @@ class ServerFacts:
     """Finished copies by version and result."""
     shadow_dropped: Mapping[str, int] = field(default_factory=dict)
     """Copies that did not reach the shadow, by version."""
+    errors: Mapping[str, int] = field(default_factory=dict)
+    """Errors of the server's own, by the step of the request that failed."""
     build: Mapping[str, str] = field(default_factory=dict)
     """The runtime's id and its facts."""
 
@@ -299,6 +302,11 @@ def _server(facts: ServerFacts, counters: Counters) -> Iterable[Metric]:
     values["distant_events_total"] = counters.distant_events
     for name, text in _SERVER:
         yield _family(facts.model, name, text, (), [((), values.get(name, 0))])
+    yield _family(
+        facts.model, "request_errors_total",
+        "Errors of the server's own in one request, by the step that failed; no other request is affected.",
+        ("step",), [((step,), facts.errors.get(step, 0)) for step in STEPS],
+    )  # fmt: skip
     yield _family(
         facts.model, "build_info", "1, labelled with the server's runtime.",
         tuple(facts.build), [(tuple(facts.build.values()), 1)],

@@ -77,6 +77,9 @@ class Model:
     recover_within
         How soon after the decision to back a batch out a clean version must serve again, such as "4h". A longer data
         incident is an event, and in the status. None sets no bound.
+    silent_after
+        After how long without a request the model counts as not used, such as "2h". None derives it: five minutes, or ten
+        usual pauses where requests are rare.
     snapshot_quality
         The least quality, 0 to 1, of a snapshot to train on: the share of rows that came, times the share that was
         valid, times the share in loads that met every expectation. None sets no bound.
@@ -105,6 +108,7 @@ class Model:
     drills: Drills | None = None
     recover_within: timedelta | str | None = None
     snapshot_quality: float | None = None
+    silent_after: timedelta | str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "model")
@@ -114,8 +118,9 @@ class Model:
         for part in ("feeds", "features", "aggregates", "golden", "hooks"):
             object.__setattr__(self, part, tuple(getattr(self, part)))
         object.__setattr__(self, "holdout", duration(self.holdout, "holdout"))
-        if self.recover_within is not None:
-            object.__setattr__(self, "recover_within", duration(self.recover_within, "recover_within"))
+        for name in ("recover_within", "silent_after"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, duration(getattr(self, name), name))
         for problem in _problems(self):
             raise InputError("HF107", f"model {self.name!r}: {problem}", state="nothing was done")
 
@@ -171,6 +176,11 @@ class Model:
         return None if self.recover_within is None else duration(self.recover_within)
 
     @property
+    def silence_span(self) -> timedelta | None:
+        """Return `silent_after` as a `timedelta`; None without one."""
+        return None if self.silent_after is None else duration(self.silent_after)
+
+    @property
     def heuristic_features(self) -> tuple[Feature, ...]:
         """Return the features that the heuristic groups by."""
         return tuple(feature for feature in self.heuristic.by if isinstance(feature, _FEATURES))
@@ -208,6 +218,8 @@ def _problems(model: Model) -> Iterator[str]:
         yield f"snapshot_quality is {model.snapshot_quality}; it is a share, 0 to 1"
     if model.recovery_span is not None and model.recovery_span <= timedelta(0):
         yield f"recover_within is {model.recovery_span}; it must be positive"
+    if model.silence_span is not None and model.silence_span < timedelta(minutes=1):
+        yield f"silent_after is {model.silence_span}; requests are counted by minute"
 
 
 def _selection_problems(model: Model) -> Iterator[str]:

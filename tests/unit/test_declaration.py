@@ -147,6 +147,7 @@ def test_a_boolean_of_the_feed_may_be_the_label() -> None:
         ({"heuristic": GroupMean(by=(Ordinal("career"),))}, "the heuristic, .* reads 'career'"),
         ({"holdout": "0h"}, "the holdout is 0:00:00"),
         ({"recover_within": "0h"}, "recover_within is 0:00:00; it must be positive"),
+        ({"silent_after": "5s"}, "silent_after is 0:00:05; requests are counted by minute"),
         ({"snapshot_quality": 90}, "snapshot_quality is 90; it is a share"),
         (
             {

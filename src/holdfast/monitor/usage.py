@@ -120,6 +120,7 @@ def summarise_usage(
     until_us: int,
     silent_after_us: int,
     last_minute_us: int | None = None,
+    served_since_us: int | None = None,
 ) -> Usage:
     """Return the usage of a model in a window of time, by version.
 
@@ -133,6 +134,8 @@ def summarise_usage(
         Without a request for longer than this, the verdict is fail.
     last_minute_us
         The newest minute with a request, if it may be before those of `rows`; None takes it from `rows`.
+    served_since_us
+        Since when a version serves; None if none does. A model that was never requested is silent since then.
 
     The rate counts from the first request in the window, so that a recently started model is not diluted.
     """
@@ -141,7 +144,7 @@ def summarise_usage(
     refused = sum(row.requests for row in inside if row.result in CALLERS_FAULT)
     failed = sum(row.requests for row in inside if row.result != OK) - refused
     last = max((row.minute_start_us for row in rows), default=last_minute_us)
-    verdict, explanation = _check_silence(last, since_us, until_us, silent_after_us)
+    verdict, explanation = _check_silence(last, since_us, until_us, silent_after_us, served_since_us)
     by_version: dict[str, list[UsageRow]] = defaultdict(list)
     for row in inside:
         by_version[row.version].append(row)
@@ -185,10 +188,19 @@ def silent_after_us(minutes: Sequence[int]) -> int:
 
 
 def _check_silence(
-    last_minute_us: int | None, since_us: int, until_us: int, silent_after_us: int
+    last_minute_us: int | None,
+    since_us: int,
+    until_us: int,
+    silent_after_us: int,
+    served_since_us: int | None,
 ) -> tuple[Verdict, str]:
     if last_minute_us is None:
-        return Verdict.INCONCLUSIVE, "No request has been counted yet."
+        if served_since_us is None:
+            return Verdict.INCONCLUSIVE, "No request has been counted yet."
+        waited_us = until_us - served_since_us
+        since = f"since the first version began to serve {span(waited_us / 1e6)} ago"
+        verdict = Verdict.FAIL if waited_us > silent_after_us else Verdict.INCONCLUSIVE
+        return verdict, f"No request has been counted {since}."
     silent_us = until_us - (last_minute_us + MINUTE_US)
     if silent_us > silent_after_us:
         explanation = (

@@ -66,6 +66,7 @@ def build_app(
     label_delay: timedelta = timedelta(0),
     objective: Objective | None = None,
     recover_within: timedelta | None = None,
+    silent_after: timedelta | None = None,
     clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
 ) -> Starlette:
     """Return the page of `model` as an ASGI application.
@@ -88,10 +89,12 @@ def build_app(
         The declared objective; None if none is declared.
     recover_within
         The declared bound of a data incident; None for none.
+    silent_after
+        The declared silence after which a model counts as not used; None derives it from its requests.
     clock_us
         The clock, in microseconds since 1970 UTC.
     """
-    reader = StatusReader(store, model, feeds, label_delay, objective, recover_within)
+    reader = StatusReader(store, model, feeds, label_delay, objective, recover_within, silent_after)
     pages = _Pages(store, model, reader, clock_us)
     return Starlette(
         routes=[

@@ -31,6 +31,7 @@ def serve_page(
     label_delay: timedelta = timedelta(0),
     objective: Objective | None = None,
     recover_within: timedelta | None = None,
+    silent_after: timedelta | None = None,
     started: Callable[[str], None],
 ) -> None:
     """Serve the page of `model` until SIGTERM or SIGINT.
@@ -49,6 +50,8 @@ def serve_page(
         The declared objective; None if none is declared.
     recover_within
         The declared bound of a data incident; None for none.
+    silent_after
+        The declared silence after which a model counts as not used; None derives it from its requests.
     started
         Called with the URL once the socket listens.
 
@@ -65,6 +68,7 @@ def serve_page(
                 label_delay=label_delay,
                 objective=objective,
                 recover_within=recover_within,
+                silent_after=silent_after,
                 host=settings.host,
                 allowed_hosts=settings.names,
             ),

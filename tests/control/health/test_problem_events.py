@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.control.health.problem_events import ENDS_AFTER_US, EVERY_US, ProblemEvents
-from holdfast.control.reports.status import status
+from holdfast.control.reports.metrics import StatusCollector
+from holdfast.control.reports.status import StatusReader, status
 from holdfast.errors import ConflictError
 from holdfast.monitor.usage import UsageRow
 from holdfast.records import MINUTE_US, BatchId, Level, Severity, Violation
@@ -74,6 +75,35 @@ def test_six_silent_minutes_are_an_event_a_sentence_and_end(world: World) -> Non
     assert look(world, reporter, times=ENDS_AFTER_US // EVERY_US) == [*silent, f"ended {MODEL}/no_requests"]
     world.now_us += 7 * MINUTE_US
     assert look(world, ProblemEvents())[-1] == silent[0], "the next silence is another one"
+
+
+def test_a_champion_that_was_never_requested_is_a_problem_until_it_is(world: World) -> None:
+    """R140: "no request has been counted yet", for ever."""
+    reporter = ProblemEvents()
+    assert look(world, reporter) == []
+    world.now_us += 6 * MINUTE_US
+    silent = [f"found {MODEL}/no_requests"]
+    assert look(world, reporter) == silent
+    found = status(world.store, MODEL, now_us=world.now_us)
+    (text,) = [each["text"] for each in found["health"]["problems"] if each["kind"] == "no_requests"]
+    assert text == "no request has been counted since the first version began to serve 7 min ago"
+    collector = StatusCollector(MODEL, lambda: StatusReader(world.store, MODEL).read(now_us=world.now_us))
+    samples = [each for family in collector.collect() for each in family.samples]
+    assert [each.value for each in samples if each.labels.get("kind") == "no_requests"] == [1.0]
+    count(world, range(1))
+    assert look(world, reporter, times=ENDS_AFTER_US // EVERY_US + 1)[1:] == [f"ended {MODEL}/no_requests"]
+
+
+def test_a_declared_silence_outranks_the_derived_one(world: World) -> None:
+    """A model that is called by a job each night is not silent at noon, also before its first night."""
+    reporter = ProblemEvents(silent_after=timedelta(hours=26))
+    count(world, range(-30, 0))
+    world.now_us += 20 * 60 * MINUTE_US
+    assert look(world, reporter) == []
+    within = status(world.store, MODEL, silent_after=timedelta(hours=26), now_us=world.now_us)
+    assert "no_requests" not in {each["kind"] for each in within["health"]["problems"]}
+    world.now_us += 7 * 60 * MINUTE_US
+    assert look(world, reporter) == [f"found {MODEL}/no_requests"]
 
 
 def test_a_model_with_rare_requests_is_not_silent_between_them(world: World) -> None:

@@ -54,6 +54,22 @@ def test_silence_is_a_failure_and_no_data_is_not_success():
     assert seen([row(minute=6)]).verdict is Verdict.PASS
 
 
+def test_a_model_that_was_never_requested_is_silent_since_it_serves():
+    """R140: it was inconclusive for ever, and nothing stated since when."""
+    window = {"since_us": 0, "until_us": 60 * MINUTE, "silent_after_us": 5 * MINUTE}
+    early = summarise_usage([], **window, served_since_us=56 * MINUTE)
+    assert early.verdict is Verdict.INCONCLUSIVE
+    assert (
+        early.explanation == "No request has been counted since the first version began to serve 4 min ago."
+    )
+    late = summarise_usage([], **window, served_since_us=54 * MINUTE)
+    assert (late.verdict, "6 min ago" in late.explanation) == (Verdict.FAIL, True)
+    assert summarise_usage([], **window).verdict is Verdict.INCONCLUSIVE, "no version serves"
+    declared = summarise_usage([], **{**window, "silent_after_us": 60 * MINUTE}, served_since_us=0)
+    assert declared.verdict is Verdict.INCONCLUSIVE
+    assert seen([row(minute=6)]).verdict is Verdict.PASS
+
+
 def test_the_rate_counts_from_the_first_request():
     assert seen([row(minute=8, requests=120)]).rate_per_second == 1.0
 

@@ -59,6 +59,8 @@ class FactsReader:
         The declared objective; None if none is declared.
     recover_within
         The declared bound of a data incident; None for none.
+    silent_after
+        The declared silence after which a model counts as not used; None derives it from its requests.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class FactsReader:
         label_delay: timedelta = timedelta(0),
         objective: Objective | None = None,
         recover_within: timedelta | None = None,
+        silent_after: timedelta | None = None,
     ) -> None:
         self._store = store
         self._model = model
         self._feeds = feeds
         self._objective = ObjectiveReader(objective, label_delay)
         self._recover_within = recover_within
+        self._silent_after_us = None if silent_after is None else silent_after // timedelta(microseconds=1)
         self.incidents: list[DataIncident] = []
         """The data incidents of the model, as of the last `read`."""
         self.comparison: ObjectiveComparison | None = None
@@ -94,7 +98,7 @@ class FactsReader:
             probed = server_statuses(connection, model, plan)
             last_us = [each.probed_at_us for each in probed if each.probed_at_us is not None]
             verdict, explanation = worst([each.verdict for each in probed])
-            usage = read_usage(connection, model, now_us)
+            usage = self.read_usage(connection, now_us)
             run = progress(connection, model, now_us)
             known = versions.of_model(connection, model)
             compared = traffic_comparison.last(connection, model)
@@ -140,18 +144,22 @@ class FactsReader:
                 ],
             )
 
-
-def read_usage(connection: Transaction, model: str, now_us: int) -> Usage:
-    """Return the usage of the last hour."""
-    since_us = now_us - USE_WINDOW_US
-    minutes = request_counts.minutes_with_requests(connection, model, now_us - PAUSES_OF_US)
-    return summarise_usage(
-        request_counts.since(connection, model, since_us),
-        since_us=since_us,
-        until_us=now_us,
-        silent_after_us=silent_after_us(minutes),
-        last_minute_us=request_counts.last_minute_us(connection, model),
-    )
+    def read_usage(self, connection: Transaction, now_us: int) -> Usage:
+        """Return the usage of the last hour."""
+        model, since_us = self._model, now_us - USE_WINDOW_US
+        silent_us = self._silent_after_us
+        if silent_us is None:
+            silent_us = silent_after_us(
+                request_counts.minutes_with_requests(connection, model, now_us - PAUSES_OF_US)
+            )
+        return summarise_usage(
+            request_counts.since(connection, model, since_us),
+            since_us=since_us,
+            until_us=now_us,
+            silent_after_us=silent_us,
+            last_minute_us=request_counts.last_minute_us(connection, model),
+            served_since_us=traffic_plans.first_committed_at_us(connection, model),
+        )
 
 
 def feed_facts(status: FeedStatus) -> FeedFacts:

@@ -69,7 +69,7 @@ class ProblemEvents:
 
     Parameters
     ----------
-    feeds, label_delay, objective, recover_within
+    feeds, label_delay, objective, recover_within, silent_after
         As for `FactsReader`.
     """
 
@@ -79,8 +79,9 @@ class ProblemEvents:
         label_delay: timedelta = timedelta(0),
         objective: Objective | None = None,
         recover_within: timedelta | None = None,
+        silent_after: timedelta | None = None,
     ) -> None:
-        self._declared = feeds, label_delay, objective, recover_within
+        self._declared = feeds, label_delay, objective, recover_within, silent_after
         self._reader: FactsReader | None = None
         self._looked_at_us = 0
         self._sightings = Sightings({}, {})

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
-from holdfast.control.health.facts import FactsReader, read_usage
+from holdfast.control.health.facts import FactsReader
 from holdfast.control.health.servers import ServerStatus, server_statuses
 from holdfast.control.reports.rollout_status import RolloutStatus, rollout_status
 from holdfast.control.rollout.progress import RolloutProgress, progress
@@ -177,11 +177,14 @@ def status(
     label_delay: timedelta = timedelta(0),
     objective: Objective | None = None,
     recover_within: timedelta | None = None,
+    silent_after: timedelta | None = None,
     now_us: int,
 ) -> dict[str, Any]:
     """Return the status of `model` at `now_us` as a JSON document. Parameters are those of `StatusReader`."""
     return asdict(
-        StatusReader(store, model, feeds, label_delay, objective, recover_within).read(now_us=now_us)
+        StatusReader(store, model, feeds, label_delay, objective, recover_within, silent_after).read(
+            now_us=now_us
+        )
     )
 
 
@@ -200,6 +203,8 @@ class StatusReader:
         The declared objective; None if none is declared.
     recover_within
         The declared bound of a data incident; None for none.
+    silent_after
+        The declared silence after which a model counts as not used; None derives it from its requests.
     """
 
     def __init__(
@@ -210,10 +215,11 @@ class StatusReader:
         label_delay: timedelta = timedelta(0),
         objective: Objective | None = None,
         recover_within: timedelta | None = None,
+        silent_after: timedelta | None = None,
     ) -> None:
         self._store = store
         self._model = model
-        self._facts = FactsReader(store, model, feeds, label_delay, objective, recover_within)
+        self._facts = FactsReader(store, model, feeds, label_delay, objective, recover_within, silent_after)
         self._label_delay_us = label_delay // timedelta(microseconds=1)
         self._computed: tuple[int, int, int] | None = None
         self._days: tuple[QualityDay, ...] = ()
@@ -258,7 +264,7 @@ class StatusReader:
                 plan=None if newest is None else _plan(newest.plan, newest.committed_at_us),
                 presence=_presence(plan, probed, runs, known, now_us),
                 servers=probed,
-                use=read_usage(connection, model, now_us),
+                use=self._facts.read_usage(connection, now_us),
                 versions=tuple(
                     _version(
                         row,

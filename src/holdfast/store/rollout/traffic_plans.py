@@ -32,6 +32,14 @@ def newest_committed(connection: Connection, model: str) -> CommittedPlan | None
     return _newest(connection, _PLANS.c.model == model)
 
 
+def first_committed_at_us(connection: Connection, model: str) -> int | None:
+    """Return when the first plan of `model` was committed, microseconds since 1970 UTC; None before it."""
+    query = (
+        select(_PLANS.c.committed_at_us).where(_PLANS.c.model == model).order_by(_PLANS.c.plan_id).limit(1)
+    )
+    return connection.execute(query).scalar_one_or_none()
+
+
 def before_rollout(connection: Connection, model: str, rollout: int) -> CommittedPlan | None:
     """Return the newest plan of `model` that is not of rollout number `rollout`."""
     other = or_(_PLANS.c.rollout_id.is_(None), _PLANS.c.rollout_id != rollout)

@@ -34,6 +34,7 @@ def status(run: Run) -> None:
         label_delay=model.label_delay,
         objective=model.objective,
         recover_within=model.recovery_span,
+        silent_after=model.silence_span,
         now_us=now_us(),
     )
     _print_status(run.out, document)

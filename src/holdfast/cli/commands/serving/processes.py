@@ -111,13 +111,13 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     concerns["matching labels by key with predictions"] = FeedLabels(model)
     if model.golden:
         concerns["requesting the golden queries"] = GoldenQueries(model)
-    within = model.recovery_span
-    concerns["measuring data incidents"] = RecoveryMonitor(within)
-    concerns["reporting problems"] = ProblemEvents(model.feeds, model.label_delay, model.objective, within)
+    declared = (model.feeds, model.label_delay, model.objective, model.recovery_span, model.silence_span)
+    concerns["measuring data incidents"] = RecoveryMonitor(model.recovery_span)
+    concerns["reporting problems"] = ProblemEvents(*declared)
     if model.drills is not None:
         concerns["drilling what is due"] = runner.Scheduled(workspace_of(run), model.drills)
     counters = LoopCounters()
-    reader = StatusReader(store, model.name, model.feeds, model.label_delay, model.objective, within)
+    reader = StatusReader(store, model.name, *declared)
     _expose(settings, StatusCollector(model.name, lambda: reader.read(now_us=now_us()), counters))
     loop.run(
         store,
@@ -171,6 +171,7 @@ def page(run: Run, exit_with_parent: ExitWithParent = None) -> None:
         label_delay=model.label_delay,
         objective=model.objective,
         recover_within=model.recovery_span,
+        silent_after=model.silence_span,
         started=lambda url: run.out.print(f"page at {url}"),
     )
 

@@ -123,14 +123,17 @@ def _misused(error: Exception) -> HoldfastError | None:
 
 def _defect(error: Exception) -> HoldfastError:
     """Return an unexpected error as HF901; write its traceback to a file for the developers."""
-    import tempfile
-    import traceback
+    from holdfast.cli import crash_reports
 
-    with tempfile.NamedTemporaryFile("w", prefix="holdfast-", suffix=".log", delete=False) as log:
-        traceback.print_exception(error, file=log)
+    try:
+        next_command = f"send {crash_reports.write(error)} to the developers"
+    except OSError as full:
+        next_command = (
+            f"make room in the directory of temporary files ({full.strerror}), then the same command again"
+        )
     return HoldfastError(
         "HF901",
         f"{type(error).__name__}: {error}",
         state="the ledger and its files are as before the command, or as after its last committed step",
-        next_command=f"send {log.name} to the developers",
+        next_command=next_command,
     )

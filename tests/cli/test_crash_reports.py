@@ -1,0 +1,30 @@
+"""Reports of unexpected errors: bounded in number and size, and no reason to fail."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from holdfast.cli import crash_reports
+
+
+def test_a_command_that_is_restarted_for_ever_leaves_the_newest_reports_only(tmp_path: Path) -> None:
+    other = tmp_path / "holdfast-notes.log"
+    other.write_text("mine")
+    written = []
+    for number in range(crash_reports.KEPT + 5):
+        path = crash_reports.write(RuntimeError(f"number {number}"), tmp_path)
+        os.utime(path, ns=(number, number))
+        written.append(path)
+    left = {path for path in tmp_path.iterdir() if path != other}
+    assert left == set(written[-crash_reports.KEPT :])
+    assert other.read_text() == "mine"
+    assert "number 24" in written[-1].read_text()
+    assert written[-1].stat().st_mode & 0o777 == 0o600
+
+
+def test_a_report_has_a_bounded_size(tmp_path: Path) -> None:
+    text = crash_reports.write(RuntimeError("x" * 10**6 + "the end"), tmp_path).read_text()
+    assert len(text) <= crash_reports.REPORT_BYTES
+    assert "bytes are left out" in text
+    assert text.rstrip().endswith("the end")

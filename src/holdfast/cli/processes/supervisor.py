@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,8 @@ POLL_SECONDS: Final = 0.5
 """How often a process of a group checks that its parent is alive."""
 LOOK_SECONDS: Final = 0.05
 """How often a group checks that a successor is ready."""
+LOG_BYTES: Final = 8 * 1024 * 1024
+"""A child's log of this size becomes `<name>.log.1`, which replaces the one before."""
 _TAIL_BYTES: Final = 4096
 OWN: Final = (sys.executable, "-m", "holdfast")
 """The command that runs this runtime."""
@@ -58,7 +62,7 @@ class Group:
     commands
         The arguments of each command by its name; each takes `--exit-with-parent`.
     directory
-        The directory of each child's output, `<name>.log`. Created if it does not exist.
+        The directory of each child's output, `<name>.log`, bounded by `rotate_logs`. Created if it does not exist.
     programs
         The program that runs a command, by its name; by default this one. Those named here can be replaced.
     listening
@@ -113,8 +117,28 @@ class Group:
         """Return the file of the output of the child `name`."""
         return self._directory / f"{name}.log"
 
+    def rotate_logs(self, limit_bytes: int = LOG_BYTES) -> None:
+        """Move the content of each log that reached `limit_bytes` to `<name>.log.1`.
+
+        On a full disk it is dropped. A line that a child writes meanwhile may be lost.
+        """
+        for name in self._commands:
+            path = self.log(name)
+            with suppress(OSError):
+                if path.stat().st_size < limit_bytes:
+                    continue
+                before = path.with_name(f"{path.name}.1")
+                before.unlink(missing_ok=True)
+                try:
+                    # Copied, not renamed: the child goes on writing at the end of the file that it has.
+                    shutil.copyfile(path, before)
+                except OSError:
+                    before.unlink(missing_ok=True)
+                os.truncate(path, 0)
+
     def revive(self) -> list[Ended]:
-        """Restart each child that ended; return how they ended."""
+        """Restart each child that ended, and rotate the logs; return how they ended."""
+        self.rotate_logs()
         ended = []
         with self._lock:
             for name, child in self._children.items():

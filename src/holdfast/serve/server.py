@@ -306,6 +306,7 @@ class _Process:
             "local_copy_error": follower.copy_writer.error,
             "log_segment": self._log.segment,
             "log_dropped": self._log.dropped,
+            "log_error": self._log.error,
         }
 
     def scrape(self) -> ServerFacts:

@@ -92,6 +92,35 @@ def test_a_full_disk_drops_and_leaves_no_torn_middle(tmp_path: Path, monkeypatch
     assert kept_in(tmp_path) == [responded("s1-1-1"), responded("s1-1-3")]
 
 
+def test_a_writer_that_starts_on_a_full_disk_drops_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No id of before the first segment is issued, whichever request finds the room."""
+    before = LogWriter(tmp_path, "s1", "m")
+    kept = before.next_id()
+    assert before.write([frame(responded(kept))])
+    before.close()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(log_writer, "record_newest", full)
+        writer = LogWriter(tmp_path, "s1", "m")
+        assert "No space" in writer.error
+        assert not writer.write([frame(responded(writer.next_id()))])
+        writer.drop(1)
+    monkeypatch.setattr(log_writer, "_IDLE_SECONDS", 0.0)
+    writer._retry_at = 0.0
+    assert not writer.write([frame(responded(writer.next_id()))]), "its id is of before"
+    made = writer.next_id()
+    assert writer.write([frame(responded(made))])
+    assert (writer.error, made) == ("", "s1-2-1")
+    assert writer.durability().result(5)
+    writer.close()
+    assert [record.id for record in kept_in(tmp_path)] == [kept, made]
+
+
 def test_a_full_directory_takes_nothing_more(tmp_path: Path) -> None:
     writer = LogWriter(tmp_path, "s1", "m", segment_bytes=300, directory_bytes=900)
     taken = [writer.write([frame(responded(f"s1-1-{number}"))]) for number in range(30)]

@@ -3,10 +3,14 @@
 `write` hands the bytes to the kernel before the response, so that a killed process loses nothing. A thread calls
 fdatasync every few milliseconds for all records together, so that a power failure loses at most that window. A writer
 never appends to a segment of another run: a torn tail stays the last thing in its file.
+
+A disk that takes no segment stops no server: records are dropped and counted, their predictions have no id, and about
+once a second a new segment is tried.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -19,6 +23,8 @@ from typing import Final
 from holdfast.records import check_name
 from holdfast.store.durability.fsync import sync
 from holdfast.store.serving.log_directory import newest_begun, path_of, record_newest, segments
+
+_log = logging.getLogger(__name__)
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 """A segment that reached this size is closed and the next one begun."""
@@ -80,7 +86,13 @@ class LogWriter:
         self._asleep = False
         self._closing = False
         self._wake = threading.Event()
-        self._begin_segment()
+        self._prefix, self._count, self._rows = "", 0, array("I")
+        self.error = ""
+        """Why the current segment cannot be written; empty while it can."""
+        try:
+            self._begin_segment()
+        except OSError as error:
+            self._break(error.strerror or str(error), time.monotonic())
         self._thread = threading.Thread(target=self._run_sync, name="prediction-log-sync", daemon=True)
         self._thread.start()
 
@@ -111,9 +123,11 @@ class LogWriter:
         After True the records survive the death of this process at any later time.
         """
         data = b"".join(frames)
+        had_segment = bool(self._prefix)
         if self._size >= self._segment_bytes or self._broken:
             self._rotate()
-        if self._broken or not self._append(data):
+        # Without a segment their ids have no number of this run, so none may be issued.
+        if self._broken or not had_segment or not self._append(data):
             return False
         self._size += len(data)
         self._writes += 1
@@ -169,11 +183,16 @@ class LogWriter:
         try:
             size = sum(path.stat().st_size for _, path in segments(self.directory))
             if size + self._segment_bytes > self._directory_bytes:
-                self._broken, self._retry_at = True, now + _IDLE_SECONDS
+                self._break("segments that are not collected yet fill the directory's bound", now)
                 return
             self._begin_segment()
-        except OSError:
-            self._broken, self._retry_at = True, now + _IDLE_SECONDS
+        except OSError as error:
+            self._break(error.strerror or str(error), now)
+
+    def _break(self, why: str, now: float) -> None:
+        if why != self.error:
+            _log.error("no prediction log, so predictions have no id: %s", why)
+        self.error, self._broken, self._retry_at = why, True, now + _IDLE_SECONDS
 
     def _begin_segment(self) -> None:
         # The number is stored first: it stays used when this segment was collected and deleted.
@@ -192,6 +211,9 @@ class LogWriter:
         self._rows_of.pop(self._segment - RETAINED_SEGMENTS, None)
         self._size = 0
         self._broken = False
+        if self.error:
+            _log.warning("the prediction log is written again, after %d dropped records", self.dropped)
+            self.error = ""
 
     def _run_sync(self) -> None:
         quiet = 0
@@ -222,7 +244,7 @@ class LogWriter:
             waiting, self._waiting = self._waiting, []
             fd, writes = self._fd, self._writes
         durable = True
-        for each in (*retired, fd):
+        for each in (*retired, *([fd] if fd >= 0 else [])):
             try:
                 os.fdatasync(each)
             except OSError:

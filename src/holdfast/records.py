@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -158,6 +158,8 @@ class TrafficPlan:
         The version that gets copies of so many units, in parts per million; callers never see its predictions.
     serving_config, runtime
         What servers should run; None leaves both unchanged.
+    pushes
+        The version that the rollout is of. It is read from the rollout, and belongs to no comparison of plans.
     """
 
     model: str
@@ -172,6 +174,7 @@ class TrafficPlan:
     shadow_ppm: int = 0
     serving_config: str | None = None
     runtime: str | None = None
+    pushes: str | None = field(default=None, compare=False)
 
     @property
     def intended(self) -> str:

@@ -199,6 +199,43 @@ def test_a_server_takes_an_abort_from_a_caller_with_its_token(
         command("--server", served.address)
 
 
+def test_no_order_of_aborts_gives_traffic_back_to_a_version_that_was_withdrawn(
+    promoted: World, serve: Start
+) -> None:
+    """R118, R122: the abort after which no version is left is refused, and the earlier ones stand; also after kill -9."""
+    served = serve(token="s3cret-token")
+    right = {"Authorization": "Bearer s3cret-token"}
+    champion, previous, fallback = (promoted.names[each] for each in ("half", "tenth", "delay"))
+    path = promoted.root / "serve" / MODEL / "abort.json"
+
+    def abort(version: str) -> tuple[int, Any]:
+        status, body = served.call("/holdfast/abort", {"version": version}, headers=right)
+        return status, body.get("serves")
+
+    served.wait(lambda _: (promoted.root / "serve" / MODEL / "plan.json").exists())
+    assert abort(champion) == (200, previous)
+    assert abort(previous) == (200, fallback)
+    before = path.read_bytes()
+    for version in (fallback, fallback):
+        assert abort(version) == (409, None)
+        assert path.read_bytes() == before
+    for version in (champion, previous):
+        assert abort(version) == (200, fallback)
+        assert path.read_bytes() == before
+    assert abort(fallback) == (409, None)
+    assert served.infer()[1]["model_version"] == fallback
+    served.stop(signal.SIGKILL)
+    with without_ledger(promoted.root):
+        served = serve(token="s3cret-token")
+        assert served.infer()[1]["model_version"] == fallback
+        assert abort(fallback) == (409, None)
+        assert {each["version"] for each in served.call("/holdfast/status")[1]["aborts"]} == {
+            champion,
+            previous,
+        }
+        assert served.infer()[1]["model_version"] == fallback
+
+
 @pytest.fixture
 def elsewhere(
     promoted: World, command: Callable[..., dict[str, Any]], tmp_path: Path
@@ -319,8 +356,8 @@ def test_a_damaged_file_takes_nothing_and_is_reported_and_replaced(promoted: Wor
     (directory / "abort.json").write_bytes(whole.replace(b"bad", b"bed"))
     served.wait(lambda status: "was altered" in status["abort_error"])
     assert served.infer()[1]["model_version"] == promoted.names["tenth"]  # what it knew, it knows
-    assert aborts.add(directory, replace(abort, reason="still bad")).reason == "still bad"
-    assert aborts.add(directory, abort).reason == "still bad"
+    assert aborts.add(directory, replace(abort, reason="still bad")).abort.reason == "still bad"
+    assert aborts.add(directory, abort).abort.reason == "still bad"
     served.wait(lambda status: not status["abort_error"])
     assert [each.reason for each in aborts.load(directory)] == ["still bad"]
 

@@ -121,9 +121,66 @@ def test_an_abort_that_the_ledger_refuses_keeps_no_other_waiting(
     abort(world, before)
     assert carry(world) == [before]
     assert carry(world) == []
-    (words,) = reported(world)
-    assert "HF406" in words
+    assert carry(world) == []
+    newest, oldest = reported(world)
+    assert "HF406" in oldest
+    assert "no other version may serve" in newest, "the version before is withdrawn by now"
     assert (world.plan().champion, world.plan().previous) == (version, None)
+
+
+def three_promoted(world) -> tuple[str, str, str]:
+    first, second, third = (world.add_version() for _ in range(3))
+    for each in (first, second, third):
+        world.promote(each)
+    return first, second, third
+
+
+def test_a_standby_that_was_aborted_is_returned_to_by_no_later_rollback(world) -> None:
+    """R118: its promotion stands, and no rollout moved when it was withdrawn."""
+    first, second, third = three_promoted(world)
+    assert (world.plan().champion, world.plan().previous) == (third, second)
+    abort(world, second)
+    assert carry(world) == [second]
+    assert carry(world) == []
+    assert second not in world.plan().versions()
+    assert world.row().state == "promoted"
+    world.rollback()
+    assert world.plan().champion == first
+
+
+def test_a_version_without_traffic_that_was_aborted_elsewhere_is_no_fallback(world) -> None:
+    first, second, third = three_promoted(world)
+    abort(world, first)
+    assert carry(world) == [first]
+    abort(world, second)
+    assert carry(world) == [second]
+    world.rollback()
+    assert world.plan().champion not in (first, second, third)
+
+
+def test_a_heuristic_that_was_aborted_stands_in_for_no_later_plan(world) -> None:
+    first = world.add_version()
+    world.promote(first)
+    heuristic = world.plan().fallback
+    assert heuristic is not None
+    abort(world, heuristic)
+    assert carry(world) == [heuristic]
+    assert world.plan().fallback is None
+    second = world.add_version()
+    world.promote(second)
+    assert world.plan().fallback is None
+
+
+def test_a_cancelled_rollout_lifts_no_abort(world) -> None:
+    """A new rollout lifts an abort when it gives the version traffic."""
+    _, second, _ = three_promoted(world)
+    abort(world, second)
+    world.begin(second)
+    assert carry(world) == [], "the rollout may still push it"
+    world.rollback(second)
+    assert world.row().state == "cancelled"
+    assert carry(world) == [second]
+    assert second not in world.plan().versions()
 
 
 def probed(world) -> tuple[Probe, float]:

@@ -33,7 +33,8 @@ def test_what_was_reserved_is_enough_for_the_first_abort_on_a_full_disk(tmp_path
     aborts.reserve(tmp_path)
     assert aborts.is_reserved(tmp_path)
     fill()
-    assert aborts.add(tmp_path, GIVEN) == GIVEN
+    assert aborts.add(tmp_path, GIVEN) == (GIVEN, True)
+    assert aborts.add(tmp_path, GIVEN) == (GIVEN, False)
     assert aborts.load(tmp_path) == (GIVEN,)
     assert not aborts.is_reserved(tmp_path)
 

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
 
 from holdfast.contract.evolution.compatibility import Boundary, Compatibility, worst
 from holdfast.contract.evolution.diff import compare
 from holdfast.errors import IntegrityError, NotFoundError
-from holdfast.rollout import PushOutcome
+from holdfast.rollout import PushOutcome, State
 from holdfast.rollout.decision import fallback as rule
-from holdfast.rollout.decision.fallback import WITHOUT_TRAFFIC, Candidate, Choice
+from holdfast.rollout.decision.fallback import Candidate, Choice
+from holdfast.rollout.model.state_machine import WITHOUT_TRAFFIC
 from holdfast.store import Store
 from holdfast.store.backout import taints
-from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.feeds import contracts
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
-from holdfast.store.rollout import rollouts
-from holdfast.store.rollout.rollouts import RolloutRow
-
-WITHDRAWN: Final = "traffic.withdrawn"
-"""The kind of the event of `withdraw`, whose subject is a rollout."""
+from holdfast.store.rollout import rollouts, withdrawals
 
 
 def fallback(
@@ -66,23 +61,20 @@ def heuristic(connection: Transaction, model: str, warm: str | None, tainted: Co
 
 def candidates(connection: Transaction, model: str) -> list[Candidate]:
     """Return every version of `model` as the rule sees it, the newest first."""
-    # The newest rollout of a version that had traffic decides.
-    last: dict[str, RolloutRow] = {}
-    for row in rollouts.of_model(connection, model):
-        if row.state not in WITHOUT_TRAFFIC:
-            last.setdefault(row.challenger, row)
-    withdrawn = {version for version, row in last.items() if is_withdrawn(connection, row)}
+    registered = versions.of_model(connection, model)
+    last = withdrawals.last_with_traffic(connection, model)
+    standings = withdrawals.standings(connection, model, [row.version for row in registered])
     harmful = harmful_versions(connection, model)
     return [
         Candidate(
             version=row.version,
             is_heuristic=row.role == "heuristic",
             state=row.state,
-            last=last[row.version].state if row.version in last else None,
-            is_withdrawn=row.version in withdrawn,
+            standing=standings[row.version],
+            is_promoted=row.version in last and last[row.version].state is State.PROMOTED,
             is_harmful=row.version in harmful,
         )
-        for row in versions.of_model(connection, model)
+        for row in registered
     ]
 
 
@@ -101,28 +93,20 @@ def harmful_versions(connection: Transaction, model: str) -> frozenset[str]:
 
 
 def barred_versions(connection: Transaction, model: str) -> frozenset[str]:
-    """Return the versions of `model` that no rollback and no drill returns to: tainted ones, and those that did harm."""
-    return harmful_versions(connection, model) | taints.versions_of(connection, model)
+    """Return the versions of `model` that no rollback and no drill returns to.
 
-
-def withdraw(connection: Transaction, row: RolloutRow, *, reason: str, actor: str, now_us: int) -> None:
-    """Record that the version which `row` promoted is rolled back by a plan alone, because another rollout is under way.
-
-    It is no fallback until it is pushed again.
+    They are tainted, did harm, or were withdrawn.
     """
-    events.append(
-        connection,
-        at_us=now_us,
-        kind=WITHDRAWN,
-        subject=row.subject,
-        actor=actor,
-        explanation=f"{row.challenger} was promoted, and is rolled back: {reason}",
+    return (
+        harmful_versions(connection, model)
+        | taints.versions_of(connection, model)
+        | withdrawn_versions(connection, model)
     )
 
 
-def is_withdrawn(connection: Transaction, row: RolloutRow) -> bool:
-    """Return True if `withdraw` rolled back what `row` promoted."""
-    return bool(events.newest(connection, subject=row.subject, kind=WITHDRAWN, limit=1))
+def withdrawn_versions(connection: Transaction, model: str) -> frozenset[str]:
+    """Return the versions of `model` that were withdrawn, and that no newer rollout pushed."""
+    return frozenset(each.version for each in candidates(connection, model) if not each.standing.may_serve)
 
 
 def breaking_callers_of(connection: Transaction, version: str) -> frozenset[str]:

@@ -25,7 +25,7 @@ from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.rollout import rollouts, traffic_plans
+from holdfast.store.rollout import rollouts, traffic_plans, withdrawals
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.serving import aborts, servers
 from holdfast.store.serving.servers import Server
@@ -46,11 +46,12 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Abort]
     done: list[Abort] = []
     for abort in standing.values():
         with store.ledger.read() as connection:
-            steps = _steps(connection, store, model, abort)
+            is_over = _is_over(connection, store, model, abort)
+            steps = [] if is_over else _steps(connection, store, model, abort)
         try:
             if steps == [KeepLastResort(model, abort.version)]:
                 _report_pending(store, lease, model, abort, "no other version may serve", now_us)
-            elif steps:
+            elif not is_over:
                 with store.ledger.write() as connection:
                     assert_epoch(connection, lease.name, lease.epoch)
                     if commit(connection, store, model, abort, now_us=now_us):
@@ -63,11 +64,12 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Abort]
 
 
 def commit(connection: Transaction, store: Store, model: str, abort: Abort, *, now_us: int) -> bool:
-    """Move traffic away from the aborted version in the caller's transaction; return True if it had any.
+    """Move traffic away from the aborted version in the caller's transaction, and record that it was withdrawn.
 
-    Its rollout is rolled back to the version before it; if that must not serve either, the fallback version does.
+    Its rollout is rolled back to the version before it; if that must not serve either, the fallback version does. Return
+    False if the ledger has nothing to do.
     """
-    if not _steps(connection, store, model, abort):
+    if _is_over(connection, store, model, abort):
         return False
     reason, actor = f"requested by {abort.actor} without the ledger: {abort.reason}", abort.actor
     drill_traffic.settle(connection, model, now_us)
@@ -76,6 +78,8 @@ def commit(connection: Transaction, store: Store, model: str, abort: Abort, *, n
     if row is not None:
         reconcile.commit(connection, store, row, Transition(Event.ROLLBACK, reason, actor), now_us=now_us)
     failover.fail_over(connection, store, model, Cause(reason, actor, now_us), also=(abort.version,))
+    # Also where it had no traffic: no later fallback may bring it back.
+    withdrawals.withdraw(connection, model, abort.version, reason=reason, actor=actor, now_us=now_us)
     return True
 
 
@@ -109,10 +113,21 @@ def _report_pending(store: Store, lease: Lease, model: str, abort: Abort, why: s
 
 
 def _steps(connection: Transaction, store: Store, model: str, abort: Abort) -> list[TrafficStep]:
-    """Return what the ledger still has to do for `abort`; nothing when it is over."""
-    if rollouts.is_pushed_after(connection, model, abort.version, abort.rollout_id):
-        return []  # a newer push of the version overrides the abort, whatever is rolled out since
+    """Return what moves the traffic of `abort`; nothing when the version has none."""
     return failover.plan_failover(connection, store, model, {abort.version})
+
+
+def _is_over(connection: Transaction, store: Store, model: str, abort: Abort) -> bool:
+    """Return True if a newer rollout pushes the version, or the ledger has taken it back, or cannot do so now."""
+    if rollouts.is_pushed_after(connection, model, abort.version, abort.rollout_id):
+        return True  # whatever is rolled out since
+    if _steps(connection, store, model, abort):
+        return False
+    plan = traffic_plans.newest(connection, model)
+    if plan is not None and abort.version in plan.versions():
+        return True  # it is compared with a challenger, and no other version may take its place
+    standing = withdrawals.standings(connection, model, [abort.version])[abort.version]
+    return not standing.may_serve
 
 
 def _elsewhere(store: Store, model: str, now_us: int) -> list[Abort]:

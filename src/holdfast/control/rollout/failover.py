@@ -17,7 +17,7 @@ from holdfast.store import Store
 from holdfast.store.backout import taints
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.rollout import rollouts, traffic_plans
+from holdfast.store.rollout import rollouts, traffic_plans, withdrawals
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.tables.backout import CancelRollout, FailOver, KeepLastResort, ReplaceFallbacks, TrafficStep
 
@@ -151,11 +151,9 @@ def _fail_over(
         now = traffic_plans.newest(connection, step.model)
         if now is not None and now.champion == step.to:
             return
-    promotion = rollouts.promotion(connection, step.model, step.version)
-    if promotion is not None:
-        eligibility.withdraw(
-            connection, promotion, reason=cause.reason, actor=cause.actor, now_us=cause.now_us
-        )
+    withdrawals.withdraw(
+        connection, step.model, step.version, reason=cause.reason, actor=cause.actor, now_us=cause.now_us
+    )
     moved = TrafficPlan(
         step.model,
         0,
@@ -193,7 +191,7 @@ def _replace_fallbacks(
 ) -> None:
     plan = traffic_plans.newest(connection, step.model)
     assert plan is not None, "it names a fallback, so there is a plan"
-    barred = {*tainted, *eligibility.harmful_versions(connection, step.model)}
+    barred = {*tainted, *eligibility.barred_versions(connection, step.model)}
     previous = None if plan.previous in barred else plan.previous
     # Serving config and runtime stay: a plan that names none changes neither.
     after = replace(plan, previous=previous, fallback=step.fallback, serving_config=None, runtime=None)

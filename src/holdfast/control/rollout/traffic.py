@@ -5,7 +5,7 @@ a rollback without the ledger returns to them. A newer heuristic becomes the fal
 traffic, because a probe then confirms the plan that names both.
 
 A tainted version, made from rows that were backed out, gets no traffic: its fallback version gets it. A version that did harm
-stays loaded for no rollback (R118).
+or was withdrawn stays loaded for no rollback (R118).
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def traffic_of(
     """
     newest = traffic_plans.newest(connection, row.model)
     tainted = taints.versions_of(connection, row.model)
-    warm = None if newest is None else _clean(newest.fallback, tainted)
+    gone = {*tainted, *eligibility.withdrawn_versions(connection, row.model)}
+    warm = None if newest is None else _clean(newest.fallback, gone)
     barred = eligibility.barred_versions(connection, row.model)
     behind = None if newest is None else _clean(newest.previous, {*barred, row.challenger})
     match following:
@@ -96,10 +97,11 @@ def _returned(
     A newer fallback may be what servers cannot load. The version before the champion stays if it is still loaded; a rollback
     loads no file.
     """
-    fallback = warm = None if newest is None else _clean(newest.fallback, tainted)
+    gone = {*tainted, *eligibility.withdrawn_versions(connection, row.model)}
+    fallback = warm = None if newest is None else _clean(newest.fallback, gone)
     before = traffic_plans.before_rollout(connection, row.model, row.rollout_id)
     if before is not None and row.state is not State.PROMOTED:
-        fallback = _clean(before.plan.fallback, tainted) or warm
+        fallback = _clean(before.plan.fallback, gone) or warm
     preferred = row.champion or fallback
     if row.state is State.PROMOTED:
         # Callers follow the new contract by now: a version that breaks them must not serve them. Nor may one that did harm.
@@ -117,17 +119,17 @@ def _returned(
             next_command="holdfast train",
         )
     # A champion that kept a part of the traffic gets all of it as a last resort; one that was replaced does not.
-    if choice.is_last_resort and row.state is State.PROMOTED:
+    if choice.is_last_resort and (newest is None or newest.champion != choice.version):
         raise RefusedError(
             "HF406",
-            f"{preferred}, which was before {row.challenger}, is tainted, did harm or breaks callers, and {row.model!r} "
-            "has no clean version to return to",
+            f"{preferred}, which was before {row.challenger}, is tainted, did harm, was withdrawn or breaks callers, and "
+            f"{row.model!r} has no clean version to return to",
             state="the rollout is unchanged",
             next_command="holdfast train, then holdfast rollout start",
         )
     previous = None
     if newest is not None and newest.champion == choice.version:
-        previous = _clean(newest.previous, {*tainted, row.challenger, choice.version})
+        previous = _clean(newest.previous, {*tainted, *gone, row.challenger, choice.version})
     return replace(_plan(row, choice.version), previous=previous, fallback=fallback)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from holdfast.records import EVERYTHING_PPM, TrafficPlan
+from holdfast.rollout.model.withdrawal import may_serve
 
 REPEATED_US: Final = 600_000_000
 """For so many microseconds after a version was rolled back, a rollback that names none is about that one (R118)."""
@@ -45,26 +46,27 @@ Fit: TypeAlias = Callable[[str, str], bool]
 """True if the first version may serve the callers of the second: warm, clean, and of a contract that they meet."""
 
 
-def is_pushed_anew(abort: Abort, plan: TrafficPlan) -> bool:
-    """Return True if `plan` is of a newer rollout than `abort` knew of, and that rollout pushes the aborted version.
+def pushed_by(plan: TrafficPlan, abort: Abort) -> int | None:
+    """Return the number of the rollout by which `plan` pushes the aborted version; None if it does not.
 
-    A version that another rollout is compared with, or returns to, is not pushed.
+    A plan that is not newer than the abort pushes nothing, nor does one in which another version is pushed: a version that a
+    rollout is compared with, or returns to, is not pushed by it.
 
     >>> abort = Abort("v2", 7, 3, "bad", "ann", 0)
-    >>> is_pushed_anew(abort, TrafficPlan("m", 8, "v1", "v2", 10_000, None, None, 3))
-    False
-    >>> is_pushed_anew(abort, TrafficPlan("m", 9, "v1", "v2", 10_000, None, None, 4))
-    True
+    >>> pushed_by(TrafficPlan("m", 8, "v1", "v2", 10_000, rollout_id=4, pushes="v2"), abort)
+    4
+    >>> pushed_by(TrafficPlan("m", 8, "v2", "v3", 10_000, rollout_id=4, pushes="v3"), abort)
     """
-    if plan.plan_id <= abort.plan_id or plan.rollout_id is None or plan.rollout_id <= abort.rollout_id:
-        return False
-    promoted = plan.champion == abort.version and plan.challenger is None and plan.previous is not None
-    return promoted or abort.version in (plan.challenger, plan.shadow)
+    return plan.rollout_id if plan.pushes == abort.version and plan.plan_id > abort.plan_id else None
 
 
 def banned(aborts: Iterable[Abort], plan: TrafficPlan) -> frozenset[str]:
     """Return the versions that must not serve under `plan`."""
-    return frozenset(abort.version for abort in aborts if not is_pushed_anew(abort, plan))
+    return frozenset(
+        abort.version
+        for abort in aborts
+        if not may_serve(pushed=pushed_by(plan, abort), withdrawn=abort.rollout_id)
+    )
 
 
 def target(plan: TrafficPlan, under_way: UnderWay | None) -> str:

@@ -65,6 +65,9 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
 TERMINAL: Final[frozenset[State]] = frozenset({State.ROLLED_BACK, State.CANCELLED})
 """States that nothing leaves."""
 
+WITHOUT_TRAFFIC: Final[frozenset[State]] = frozenset({State.PENDING, State.SHADOWING, State.CANCELLED})
+"""States of a rollout that never had traffic."""
+
 RESTING: Final[frozenset[State]] = TERMINAL | {State.PROMOTED}
 """States in which no loop has work to do; a model has at most one rollout outside them."""
 

@@ -17,12 +17,12 @@ from typing import Final
 from holdfast.errors import HoldfastError, NotFoundError, RefusedError, UnavailableError
 from holdfast.records import TrafficPlan
 from holdfast.rollout.model.abort import Abort, is_repeated, target
-from holdfast.rollout.model.state_machine import RESTING, State
+from holdfast.rollout.model.withdrawal import may_serve
 from holdfast.serve.follower.plan_switch import PlanSwitch
 from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.store import Store
 from holdfast.store.catalog import name_lookup
-from holdfast.store.rollout import rollouts
+from holdfast.store.rollout import withdrawals
 from holdfast.store.serving import aborts
 
 _log = logging.getLogger(__name__)
@@ -124,6 +124,7 @@ class AbortHandler:
         self._switch = switch
         self._directory = directory
         self._clock_us = clock_us
+        self._one_at_a_time = threading.Lock()
 
     def abort(self, version: str | None, reason: str, actor: str) -> dict[str, object]:
         """Take traffic from `version`, by default from the version that is being rolled out.
@@ -140,8 +141,12 @@ class AbortHandler:
             HF303 for a version without traffic here.
         RefusedError
             HF404 when no other version can serve; or when no version is named and the target would be the champion to which
-            traffic has just been rolled back. Then nothing changes.
+            traffic has just been rolled back. Then nothing changes: every earlier abort stands.
         """
+        with self._one_at_a_time:
+            return self._abort(version, reason, actor)
+
+    def _abort(self, version: str | None, reason: str, actor: str) -> dict[str, object]:
         switch = self._switch
         plan, under_way = switch.plan, switch.facts.under_way
         if plan is None:
@@ -152,15 +157,23 @@ class AbortHandler:
             raise NotFoundError("HF303", f"{version[:64]!r} has no traffic here")
         rollout = max(switch.newest_rollout, plan.rollout_id or 0)
         abort = Abort(version, plan.plan_id, rollout, reason, actor, self._clock_us())
-        durable = True
+        durable = is_new = True
+
+        def check(standing: Iterable[Abort]) -> None:
+            if why := switch.refusal(abort, standing):
+                raise RefusedError("HF404", f"{abort.version} cannot be aborted: {why}")
+
         try:
-            abort = aborts.add(self._directory, abort)
+            abort, is_new = aborts.add(self._directory, abort, check=check)
         except UnavailableError:
+            check(())
             durable = False  # traffic is rolled back all the same; a restart would not know, and the response has this
         switch.apply_aborts([*switch.aborts.values(), abort])
         if why := switch.last_resort.get(version):
-            aborts.remove(self._directory, [abort])
-            switch.apply_aborts(each for each in switch.aborts.values() if each != abort)
+            # A plan that came meanwhile leaves no other version.
+            if is_new:
+                aborts.remove(self._directory, [abort])
+                switch.apply_aborts(each for each in switch.aborts.values() if each != abort)
             raise RefusedError("HF404", f"{version} cannot be aborted: {why}")
         active = self._plane.active
         return {
@@ -171,21 +184,22 @@ class AbortHandler:
         }
 
     def end_settled(self, store: Store, newest: TrafficPlan) -> None:
-        """End the aborts that the ledger agrees with, and those of versions that were pushed again.
+        """End the aborts of versions that were pushed again, and those that the ledger has recorded.
 
-        Does nothing until this server serves `newest`, the ledger's newest plan.
+        The latter only when this server serves `newest`, the ledger's newest plan, and it does not name the version.
         """
         switch = self._switch
-        if not switch.aborts or switch.plan is None or newest.plan_id != switch.plan.plan_id:
+        if not switch.aborts:
             return
+        is_followed = switch.plan is not None and newest.plan_id == switch.plan.plan_id
         with store.ledger.read() as connection:
-            runs = rollouts.of_model(connection, self._plane.model)
+            standings = withdrawals.standings(connection, self._plane.model, list(switch.aborts))
         ended = []
         for abort in switch.aborts.values():
-            last = next((row for row in runs if row.challenger == abort.version), None)
-            is_pushed_again = last is not None and last.rollout_id > abort.rollout_id
-            is_at_rest = last is None or last.state in {*RESTING, State.ROLLING_BACK}
-            if is_pushed_again or (is_at_rest and abort.version not in newest.versions()):
+            known = standings[abort.version]
+            is_pushed_again = may_serve(pushed=known.pushed, withdrawn=abort.rollout_id)
+            is_in_plan = abort.version in newest.versions()
+            if is_pushed_again or (is_followed and not is_in_plan and not known.may_serve):
                 ended.append(abort)
         if ended:
             aborts.remove(self._directory, ended)

@@ -52,6 +52,7 @@ class LocalState(msgspec.Struct, frozen=True):
     A rollback without the ledger needs `tainted`, the model's tainted versions, `under_way`, its rollout that has not ended,
     and `rollout_id`, the newest number of a rollout (0: none). `serving_config` is the document that the server runs with;
     empty if no plan ever named one. `inputs` has the datatypes of the inputs of every version that was rolled out, by name.
+    `last_resort` names versions whose abort could not be carried out.
     """
 
     plan: TrafficPlan
@@ -62,6 +63,7 @@ class LocalState(msgspec.Struct, frozen=True):
     rollout_id: int = 0
     serving_config: str = ""
     inputs: dict[str, tuple[str, ...]] = {}
+    last_resort: tuple[str, ...] = ()
 
 
 class LocalFeature(msgspec.Struct, frozen=True, array_like=True):

@@ -109,6 +109,8 @@ class PlanFollower:
         self._contracts: frozenset[str] = frozenset()
         """The contracts whose inputs are known to the switch."""
         self._is_copy_due = False
+        self._kept_last_resort: tuple[str, ...] = ()
+        """The last resorts that the local copy names."""
         self._round_at = self._comparison_at = 0.0
         self._listening = threading.Event()
         self._is_announced = False
@@ -136,6 +138,7 @@ class PlanFollower:
             self._reject(str(error))
             return
         self.switch.restore(state)
+        self._kept_last_resort = state.last_resort
         self.config.start_from_copy(state.serving_config)
         self._serve(found)
 
@@ -244,13 +247,16 @@ class PlanFollower:
         if not found.versions.keys() <= loaded.keys():
             # Features first: a version that reads an aggregate must not predict without it.
             self.online.follow(store, found.versions)
-        self._serve(found)
-        self.config.follow(store)
+        if self._serve(found):
+            self.config.follow(store)
 
-    def _serve(self, found: LoadedPlan) -> None:
-        self.switch.apply(found.plan, found.versions, found.unavailable)
+    def _serve(self, found: LoadedPlan) -> bool:
+        if why := self.switch.apply(found.plan, found.versions, found.unavailable):
+            self._reject(f"plan {found.plan.plan_id}: {why}")
+            return False
         self.progress.plan_error = ""
         self._is_copy_due = True
+        return True
 
     def _reject(self, why: str) -> None:
         if why != self.progress.plan_error:
@@ -273,10 +279,16 @@ class PlanFollower:
         under_way = None if row is None else UnderWay(row.rollout_id, row.challenger)
         if self.switch.set_rollback_facts(RollbackFacts(tainted, under_way)):
             self._is_copy_due = True
+        if self._last_resort() != self._kept_last_resort:
+            self._is_copy_due = True
+
+    def _last_resort(self) -> tuple[str, ...]:
+        return tuple(sorted(self.switch.last_resort))
 
     def _write_copy(self, store: Store) -> None:
         plan = self.switch.plan
         if self._is_copy_due and plan is not None:
+            self._kept_last_resort = self._last_resort()
             state = self._local_state(plan)
             self.copy_writer.submit(
                 "plan", lambda copy: copy.save(state, lambda digest: blobs.get(store.root, digest))
@@ -300,6 +312,7 @@ class PlanFollower:
             switch.newest_rollout,
             "" if self.config.limits is None else self.config.limits.to_json(),
             dict(switch.inputs),
+            self._kept_last_resort,
         )
 
 

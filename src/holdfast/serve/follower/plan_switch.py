@@ -9,17 +9,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from holdfast.contract.evolution.compatibility import Boundary, Compatibility, worst
 from holdfast.contract.evolution.diff import compare
 from holdfast.errors import IntegrityError
 from holdfast.records import TrafficPlan
-from holdfast.rollout.model.abort import Abort, UnderWay, banned, permitted
+from holdfast.rollout.model.abort import Abort, Fit, UnderWay, banned, permitted
 from holdfast.serve.follower.local_copy import LocalState
 from holdfast.serve.inference.active_plan import ActivePlan, merge_inputs
 from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.serve.inference.loaded_model import LoadedVersion
+
+NO_OTHER: Final = "no other loaded version is free of taint and accepts the same requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class PlanSwitch:
         self.aborts: dict[str, Abort] = {}
         """The aborts that stand, by version."""
         self.last_resort: dict[str, str] = {}
-        """Aborted versions that serve because no other can, and why."""
+        """Versions whose abort was not carried out, because no other can serve, and why."""
         self.facts = RollbackFacts()
         self.inputs: Mapping[str, tuple[str, ...]] = {}
         """Datatypes of the inputs of every version that was rolled out, by name."""
@@ -75,29 +77,63 @@ class PlanSwitch:
         self.rolled_back_us = state.rolled_back_us
         self.facts = RollbackFacts(frozenset(state.tainted), state.under_way)
         self.newest_rollout = state.rollout_id
+        self.last_resort = dict.fromkeys(state.last_resort, NO_OTHER)
         self.inputs = dict(state.inputs)
 
     def apply(
         self, plan: TrafficPlan, loaded: Mapping[str, LoadedVersion], unavailable: Mapping[str, str]
-    ) -> None:
-        """Serve `plan` from now on with its versions in `loaded`, except those that are aborted."""
+    ) -> str:
+        """Serve `plan` from now on with its versions in `loaded`, except those that are aborted.
+
+        Return why the plan is not followed, because it leaves no version that may serve; empty if it is. Then nothing changes.
+        """
         with self._lock:
+            available = _without(plan, unavailable)
+            forbidden = banned(self.aborts.values(), plan)
+            served = permitted(available, forbidden, self._fit(loaded))
+            pending: dict[str, str] = {}
+            if served is None:
+                # Those that could not be carried out withdrew nothing, so they restore nothing either.
+                pending = {name: why for name, why in self.last_resort.items() if name in forbidden}
+                served = permitted(available, forbidden - pending.keys(), self._fit(loaded))
+            if served is None:
+                return f"no version of it may serve: {', '.join(sorted(forbidden))} must not"
             self.plan, self.loaded, self.unavailable = plan, dict(loaded), dict(unavailable)
             self.newest_rollout = max(self.newest_rollout, plan.rollout_id or 0)
-            self._switch()
+            self.last_resort = pending
+            self._set(served)
+        return ""
 
     def apply_aborts(self, aborts: Iterable[Abort]) -> None:
-        """Take traffic from the versions of `aborts` from now on.
+        """Take traffic from the versions of `aborts` from now on, one after the other.
 
-        Earlier aborts stand on without being named again, except those that could not be carried out: not naming one of
-        these withdraws it.
+        One that would leave no version is not carried out: its version is a last resort. Earlier aborts stand on without
+        being named again, except those that could not be carried out: not naming one of these withdraws it.
         """
         named = {abort.version: abort for abort in aborts}
         with self._lock:
-            carried_out = {name: abort for name, abort in self.aborts.items() if name not in self.last_resort}
-            if (found := {**carried_out, **named}) != self.aborts:
-                self.aborts = found
-                self._switch()
+            found = {**self._carried_out(), **named}
+            if found == self.aborts:
+                return
+            self.aborts = found
+            self._carry_out()
+
+    def refusal(self, abort: Abort, standing: Iterable[Abort] = ()) -> str:
+        """Return why `abort` cannot be carried out, empty if it can. Nothing changes.
+
+        Parameters
+        ----------
+        standing
+            Aborts that stand on this machine, of which this server may not know yet.
+        """
+        with self._lock:
+            plan = self.plan
+            if plan is None:
+                return ""
+            pending = self.last_resort.keys()
+            known = {**{each.version: each for each in standing}, **self.aborts}
+            others = [each for each in known.values() if each.version not in pending]
+            return "" if self._permitted(plan, [*others, abort]) is not None else NO_OTHER
 
     def end_aborts(self, ended: Iterable[Abort]) -> None:
         """Let the plan decide again about the versions of `ended`."""
@@ -106,7 +142,7 @@ class PlanSwitch:
             rest = {name: abort for name, abort in self.aborts.items() if abort not in gone}
             if rest != self.aborts:
                 self.aborts = rest
-                self._switch()
+                self._carry_out()
 
     def set_rollback_facts(self, facts: RollbackFacts) -> bool:
         """Take the ledger's newest facts. Return True if they changed."""
@@ -124,15 +160,37 @@ class PlanSwitch:
             if known == self.inputs:
                 return False
             self.inputs = known
-            self._switch()
+            self._carry_out()
         return True
 
-    def _switch(self) -> None:
-        plan, now_us = self.plan, self._clock_us()
+    def _carried_out(self) -> dict[str, Abort]:
+        return {name: abort for name, abort in self.aborts.items() if name not in self.last_resort}
+
+    def _carry_out(self) -> None:
+        """Serve the plan without the aborted versions; those carried out before come first."""
+        plan = self.plan
         if plan is None:
             return
+        done, pending = list[Abort](), dict[str, str]()
+        served = self._permitted(plan, done)
+        for abort in sorted(self.aborts.values(), key=lambda each: each.version in self.last_resort):
+            without = self._permitted(plan, [*done, abort])
+            if without is None:
+                pending[abort.version] = NO_OTHER
+            else:
+                served = without
+                done.append(abort)
+        assert served is not None, "a plan is followed only if one of its versions may serve"
+        self.last_resort = pending
+        self._set(served)
+
+    def _permitted(self, plan: TrafficPlan, aborts: Iterable[Abort]) -> TrafficPlan | None:
+        available = _without(plan, self.unavailable)
+        return permitted(available, banned(aborts, plan), self._fit(self.loaded))
+
+    def _set(self, served: TrafficPlan) -> None:
+        now_us = self._clock_us()
         before = self._plane.active
-        served = self._permitted(plan, banned(self.aborts.values(), plan))
         loaded = {name: self.loaded[name] for name in served.versions()}
         self._plane.active = active = ActivePlan.of(served, loaded, before, self.inputs)
         self.inputs = active.inputs
@@ -141,22 +199,13 @@ class PlanSwitch:
         if before is not None and is_rollback(before.plan, served):
             self.rolled_back_us = now_us
 
-    def _permitted(self, plan: TrafficPlan, forbidden: frozenset[str]) -> TrafficPlan:
-        available = _without(plan, self.unavailable)
-        found = permitted(available, forbidden, self._can_replace)
-        if found is not None:
-            self.last_resort = {}
-            return found
-        why = "no other loaded version is free of taint and accepts the same requests"
-        self.last_resort = {plan.champion: why}
-        found = permitted(available, forbidden - {plan.champion}, self._can_replace)
-        assert found is not None, "the champion is not forbidden"
-        return found
+    def _fit(self, loaded: Mapping[str, LoadedVersion]) -> Fit:
+        def can_replace(version: str, champion: str) -> bool:
+            if version not in loaded or version in self.facts.tainted:
+                return False
+            return not describe_breaking_changes(loaded[champion], loaded[version])
 
-    def _can_replace(self, version: str, champion: str) -> bool:
-        if version not in self.loaded or version in self.facts.tainted:
-            return False
-        return not describe_breaking_changes(self.loaded[champion], self.loaded[version])
+        return can_replace
 
 
 def describe_breaking_changes(old: LoadedVersion, new: LoadedVersion) -> str:

@@ -195,8 +195,12 @@ def last_of(connection: Connection, model: str, challenger: str) -> RolloutRow |
 
 
 def is_pushed_after(connection: Connection, model: str, version: str, rollout: int) -> bool:
-    """Return True if a rollout that is newer than number `rollout` pushed `version`, however it ended."""
-    last = last_of(connection, model, version)
+    """Return True if a rollout that is newer than number `rollout` pushes `version`, or pushed it, however it ended.
+
+    One that was cancelled before it had traffic pushed nothing.
+    """
+    pushed = (_ROLLOUTS.c.challenger == version, _ROLLOUTS.c.state != State.CANCELLED)
+    last = _first(connection, _ROLLOUTS.c.model == model, *pushed)
     return last is not None and last.rollout_id > rollout
 
 

@@ -11,6 +11,10 @@ from holdfast.records import TrafficPlan
 from holdfast.store.db import rows, schema
 
 _PLANS: Final = schema.traffic_plans
+_ROLLOUTS: Final = schema.rollouts
+_WITH_PUSHED: Final = select(_PLANS, _ROLLOUTS.c.challenger.label("pushes")).outerjoin(
+    _ROLLOUTS, _ROLLOUTS.c.rollout_id == _PLANS.c.rollout_id
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ def before_rollout(connection: Connection, model: str, rollout: int) -> Committe
 
 def of_rollout(connection: Connection, rollout: int) -> tuple[CommittedPlan, ...]:
     """Return every plan of rollout number `rollout`, the oldest first."""
-    query = select(_PLANS).where(_PLANS.c.rollout_id == rollout).order_by(_PLANS.c.plan_id)
+    query = _WITH_PUSHED.where(_PLANS.c.rollout_id == rollout).order_by(_PLANS.c.plan_id)
     return tuple(_committed(row) for row in connection.execute(query).mappings())
 
 
@@ -96,12 +100,12 @@ def in_force(
 def append(connection: Connection, plan: TrafficPlan, *, now_us: int) -> int:
     """Add `plan` and return its number, whatever number it has: from the commit on, servers follow it."""
     values = asdict(plan) | {"committed_at_us": now_us}
-    del values["plan_id"]
+    del values["plan_id"], values["pushes"]
     return rows.add(connection, _PLANS, values)
 
 
 def _newest(connection: Connection, *which: ColumnElement[bool]) -> CommittedPlan | None:
-    query = select(_PLANS).where(*which).order_by(_PLANS.c.plan_id.desc()).limit(1)
+    query = _WITH_PUSHED.where(*which).order_by(_PLANS.c.plan_id.desc()).limit(1)
     row = connection.execute(query).mappings().one_or_none()
     return None if row is None else _committed(row)
 

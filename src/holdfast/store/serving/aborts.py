@@ -10,11 +10,11 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -77,20 +77,42 @@ def load(directory: Path) -> tuple[Abort, ...]:
     return found
 
 
-def add(directory: Path, abort: Abort) -> Abort:
+class Added(NamedTuple):
+    """The abort that stands for a version; `is_new` unless it stood before."""
+
+    abort: Abort
+    is_new: bool
+
+
+def _consent(_: tuple[Abort, ...]) -> None:
+    return
+
+
+def add(directory: Path, abort: Abort, *, check: Callable[[tuple[Abort, ...]], None] = _consent) -> Added:
     """Write `abort`, and return the abort that stands for its version. When this returns, it survives a power failure.
 
     An abort of the same version that knew of as new a rollout stands already, with its actor and reason. A damaged
-    file is replaced. Raises `UnavailableError` HF307 when the disk does not take it.
+    file is replaced.
+
+    Parameters
+    ----------
+    check
+        Called with the aborts that stand, while no other writer is at work. If it raises, nothing is written.
+
+    Raises
+    ------
+    UnavailableError
+        HF307 when the disk does not take it.
     """
     abort = replace(abort, reason=abort.reason[:REASON_CHARACTERS])
     try:
         fsync.make_directory(directory)
         with _alone(directory):
             known = _known(directory)
+            check(known)
             for each in known:
                 if each.version == abort.version and each.rollout_id >= abort.rollout_id:
-                    return each
+                    return Added(each, is_new=False)
             _put(directory, (*(each for each in known if each.version != abort.version), abort))
     except OSError as error:
         raise UnavailableError(
@@ -99,7 +121,7 @@ def add(directory: Path, abort: Abort) -> Abort:
             state="nothing was changed",
             next_command="make room on the disk, then the same command again",
         ) from error
-    return abort
+    return Added(abort, is_new=True)
 
 
 def remove(directory: Path, ended: Iterable[Abort]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.rollout.decision.fallback import WITHOUT_TRAFFIC, Candidate, Choice, fallback, heuristic
-from holdfast.rollout.model.state_machine import State
+from holdfast.rollout.decision.fallback import Candidate, Choice, fallback, heuristic
+from holdfast.rollout.model.state_machine import WITHOUT_TRAFFIC, State
+from holdfast.rollout.model.withdrawal import standing_of
 from tests.support.profile import examples
 
 NAMES = ("v5", "v4", "v3", "v2", "v1")
@@ -14,18 +15,21 @@ WITH_TRAFFIC = sorted(set(State) - WITHOUT_TRAFFIC)
 
 
 @st.composite
+def candidates(draw: st.DrawFn, name: str) -> Candidate:
+    last = draw(st.none() | st.sampled_from(WITH_TRAFFIC))
+    return Candidate(
+        name,
+        is_heuristic=draw(st.booleans()),
+        state=draw(st.sampled_from(["registered", "qualified", "qualified", "refused"])),
+        standing=standing_of(None if last is None else (3, last), is_withdrawn=draw(st.integers(0, 3)) == 0),
+        is_promoted=last is State.PROMOTED,
+        is_harmful=draw(st.integers(0, 3)) == 0,
+    )
+
+
+@st.composite
 def models(draw: st.DrawFn) -> list[Candidate]:
-    return [
-        Candidate(
-            name,
-            is_heuristic=draw(st.booleans()),
-            state=draw(st.sampled_from(["registered", "qualified", "qualified", "refused"])),
-            last=draw(st.none() | st.sampled_from(WITH_TRAFFIC)),
-            is_withdrawn=draw(st.integers(0, 3)) == 0,
-            is_harmful=draw(st.integers(0, 3)) == 0,
-        )
-        for name in NAMES[draw(st.integers(0, 4)) :]
-    ]
+    return [draw(candidates(name)) for name in NAMES[draw(st.integers(0, 4)) :]]
 
 
 SETS = st.sets(st.sampled_from([*NAMES, "h0"]))
@@ -36,31 +40,26 @@ def searched(
     versions: list[Candidate], preferred: str | None, warm: str | None, tainted: set[str], unfit: set[str]
 ) -> str | None:
     """The rule as it was first written: in passes, then the heuristics."""
-    last = {each.version: each for each in versions if each.last is not None}
-    withdrawn = {name for name, each in last.items() if each.is_withdrawn}
-    promoted = {name for name, each in last.items() if each.last is State.PROMOTED} - withdrawn
-    ended = {name for name, each in last.items() if each.last in (State.ROLLING_BACK, State.ROLLED_BACK)}
+    taken = {each.version for each in versions if each.standing.withdrawn is not None}
+    promoted = {each.version for each in versions if each.is_promoted}
     harmful = {each.version for each in versions if each.is_harmful}
     known = [each for each in versions if each.version not in tainted]
     able = [
         each
         for each in known
-        if not each.is_heuristic and each.state == "qualified" and each.version not in unfit | harmful
+        if not each.is_heuristic and each.state == "qualified" and each.version not in unfit | harmful | taken
     ]
-    if preferred is not None and preferred not in tainted | ended | withdrawn:
+    if preferred is not None and preferred not in tainted | taken:
         return preferred
     for each in able:
         if each.version in promoted:
             return each.version
-    if preferred is not None and preferred not in tainted | harmful:
-        return preferred
     for each in able:
-        if each.version not in ended | withdrawn:
-            return each.version
-    if warm is not None and warm not in tainted:
+        return each.version
+    if warm is not None and warm not in tainted | taken:
         return warm
     for each in known:
-        if each.is_heuristic and each.state != "refused":
+        if each.is_heuristic and each.state != "refused" and each.version not in taken:
             return each.version
     return None
 
@@ -91,14 +90,15 @@ def test_a_tainted_version_serves_only_as_a_last_resort(
 
 @given(models(), ANY, ANY, SETS)
 @examples(200)
-def test_a_version_that_did_harm_and_was_rolled_back_serves_only_as_a_last_resort(
+def test_a_version_that_was_withdrawn_is_never_chosen(
     versions: list[Candidate], preferred: str | None, warm: str | None, tainted: set[str]
 ) -> None:
+    """R118: with or without harm, as a model or as a heuristic."""
     choice = fallback(versions, preferred, warm, tainted)
-    ended = {
-        each.version for each in versions if each.is_harmful and each.is_rolled_back and not each.is_heuristic
-    }
-    assert choice.version not in ended - {warm} or choice.is_last_resort
+    assert (
+        choice.version not in {each.version for each in versions if not each.standing.may_serve}
+        or choice.is_last_resort
+    )
 
 
 @given(models(), ANY, SETS)

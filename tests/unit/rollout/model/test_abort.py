@@ -13,9 +13,9 @@ from holdfast.rollout.model.abort import (
     Abort,
     UnderWay,
     banned,
-    is_pushed_anew,
     is_repeated,
     permitted,
+    pushed_by,
     target,
 )
 from tests.support.profile import examples
@@ -42,6 +42,7 @@ def plans(draw: st.DrawFn) -> TrafficPlan:
         draw(st.one_of(st.none(), st.integers(1, 6))),
         draw(maybe),
         10_000,
+        pushes=draw(maybe),
     )
 
 
@@ -90,25 +91,24 @@ def test_an_older_desired_state_never_comes_back(abort: Abort, sequence: list[Tr
             assert plan.rollout_id is not None
             assert plan.rollout_id > abort.rollout_id
             assert plan.plan_id > abort.plan_id
-            assert is_pushed_anew(abort, plan)
+            assert pushed_by(plan, abort) == plan.rollout_id
 
 
 @given(aborts, plans())
 def test_what_stands_is_stood_by_again(abort: Abort, plan: TrafficPlan) -> None:
     """Requested twice, the same: what `permitted` made is permitted as it is."""
     served = permitted(plan, banned([abort], plan), lambda _, __: True)
-    if served is not None and not is_pushed_anew(abort, plan):
+    if served is not None and (pushed_by(plan, abort) or 0) <= abort.rollout_id:
         assert permitted(served, {abort.version}, lambda _, __: True) == served
 
 
 def test_as_the_one_that_others_are_compared_with_a_version_is_not_pushed() -> None:
     abort = Abort("v1", 4, 2, "bad", "ann", 0)
-    compared = TrafficPlan("m", 6, "v1", "v2", 10_000, None, None, 3)
-    returned = TrafficPlan("m", 7, "v1", None, 0, None, "h1", 3)
-    promoted = TrafficPlan("m", 8, "v1", None, 0, "v2", "h1", 5)
-    assert not is_pushed_anew(abort, compared)
-    assert not is_pushed_anew(abort, returned)
-    assert is_pushed_anew(abort, promoted)
+    compared = TrafficPlan("m", 6, "v1", "v2", 10_000, None, None, 3, pushes="v2")
+    returned = TrafficPlan("m", 7, "v1", None, 0, "h1", None, 3, pushes="v2")
+    promoted = TrafficPlan("m", 8, "v1", None, 0, "v2", "h1", 5, pushes="v1")
+    assert banned([abort], compared) == banned([abort], returned) == {"v1"}
+    assert not banned([abort], promoted)
 
 
 def test_a_rollback_takes_the_traffic_from_what_is_on_its_way() -> None:

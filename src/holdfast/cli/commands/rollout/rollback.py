@@ -29,7 +29,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.formatting import counted
-from holdfast.rollout.model.abort import Abort, is_repeated, target
+from holdfast.rollout.model.abort import Abort, banned, is_repeated, permitted, target
 from holdfast.serve.follower.local_copy import LocalCopy, LocalState
 from holdfast.settings import Settings
 from holdfast.store import Store
@@ -205,7 +205,7 @@ def _print_committed(out: Output, committed: _Committed, *, no_wait: bool) -> No
 
 def _without_ledger(out: Output, settings: Settings, request: Request, why: str, *, no_wait: bool) -> None:
     directory = aborts.directory_of(settings.root, request.model)
-    abort = aborts.add(directory, _abort(directory, request, why))
+    abort, is_new = _decide(directory, request, why)
     at = time.monotonic()
     found = local_servers.running(directory)
     converged = None
@@ -213,13 +213,9 @@ def _without_ledger(out: Output, settings: Settings, request: Request, why: str,
         seen = convergence.without_version(abort.version, directory)
         converged = convergence.wait(found, seen, decided=at, seconds=SEEN_SECONDS)
     if converged is not None and converged.last_resort and not converged.versions:
-        aborts.remove(directory, [abort])
-        raise RefusedError(
-            "HF404",
-            f"{abort.version} cannot be replaced: {next(iter(converged.last_resort.values()))} ({why})",
-            state=f"{abort.version} goes on serving",
-            next_command="holdfast up, and the same command again when the ledger responds",
-        )
+        if is_new:
+            aborts.remove(directory, [abort])
+        raise _no_other(abort, next(iter(converged.last_resort.values())), why)
     out.print(f"[yellow]{escape(why)}[/]")
     out.print(
         f"[green]decided[/] without it: {abort.version} must not answer on this machine under any plan up to rollout "
@@ -243,8 +239,11 @@ def _without_ledger(out: Output, settings: Settings, request: Request, why: str,
     _end(converged, f"{directory / 'abort.json'} keeps {abort.version} from answering")
 
 
-def _abort(directory: Path, request: Request, why: str) -> Abort:
-    """Return what to abort, from the plan that the servers of this machine stored. Idempotent."""
+def _decide(directory: Path, request: Request, why: str) -> aborts.Added:
+    """Abort what the request means by the plan that the servers of this machine stored. Idempotent.
+
+    Raises `RefusedError` HF404 if no version of that plan would be left. Then nothing is written.
+    """
     state = LocalCopy(directory).load()
     if state is None:
         raise NotFoundError(
@@ -253,6 +252,30 @@ def _abort(directory: Path, request: Request, why: str) -> Abort:
             state="nothing was changed",
             next_command="holdfast rollback --server URL",
         )
+    abort = _abort(directory, state, request, why)
+
+    def fit(version: str, _: str) -> bool:
+        return version in state.versions and version not in state.tainted
+
+    def check(standing: tuple[Abort, ...]) -> None:
+        carried_out = [each for each in standing if each.version not in state.last_resort]
+        if permitted(state.plan, banned([*carried_out, abort], state.plan), fit) is None:
+            raise _no_other(abort, "no other version of the plan is left", why)
+
+    return aborts.add(directory, abort, check=check)
+
+
+def _no_other(abort: Abort, reason: str, why: str) -> RefusedError:
+    return RefusedError(
+        "HF404",
+        f"{abort.version} cannot be replaced: {reason} ({why})",
+        state="nothing was changed",
+        next_command="holdfast up, and the same command again when the ledger responds",
+    )
+
+
+def _abort(directory: Path, state: LocalState, request: Request, why: str) -> Abort:
+    """Return what to abort."""
     known = {*state.plan.versions(), *([state.under_way.challenger] if state.under_way else [])}
     version = request.version and name_lookup.meant(request.version, known)
     if version is not None and version not in known:

@@ -3,8 +3,8 @@
     python -m tests.soak.contract_parity --rows 100000 --seed 1
 
 Half of the rows come as JSON objects, where any value may stand anywhere: words for numbers, lone surrogates, 2**63, keys that
-are missing or too many. The other half come typed, as from a Parquet file. What is expected of keys and of what is unique
-is counted here, row by row. Prints the seed, and how often each reason was given; exits with 1 on any difference.
+are missing or too many. The other half come typed, as from a Parquet file. What is expected of keys, of what is unique and of
+aliases is counted here, row by row. Prints the seed, and how often each reason was given; exits with 1 on any difference.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from holdfast.contract.batch.compiler import compile_batch, dtypes
 from holdfast.contract.batch.json_input import from_objects
 from holdfast.contract.batch.reasons import REASONS
 from holdfast.contract.batch.typed_input import from_frame
+from holdfast.contract.row.aliases import map_row
 from holdfast.contract.row.compiler import EXTRA, compile_row
 from holdfast.contract.schema.timestamps import read_timestamp
 from holdfast.records import microseconds
@@ -76,8 +77,13 @@ CONTRACT = Contract(
     Number("free", unit="1", missing="keep"),
     Integer("minutes", unit="min", low=-5, missing="keep"),
     Integer("count", missing=Constant(0)),
-    Category("carrier", values=("UA", "Ω", "a\0b", "🛫"), unseen="reject"),
-    Category("city"),
+    Category(
+        "carrier",
+        values=("UA", "Ω", "a\0b", "🛫"),
+        unseen="reject",
+        aliases={"ua": "UA", "UAL\0": "UA", "plane": "🛫"},
+    ),
+    Category("city", aliases={"C0": "C23", "C1": "C23", "c\0": "UA", "Ω": "a\0b"}),
     Text("tail", max_length=4, missing="keep"),
     Text("code", pattern=r"[A-Z]\d\Z", missing="keep"),
     Boolean("night", missing="keep"),
@@ -168,7 +174,7 @@ def objects(draw: Draw, rows: int, wild: float) -> list[dict[str, Any]]:
     small = list(range(-5, 200))
     pools: dict[str, list[tuple[float, list[Any]]]] = {
         "id": [(8, [f"i{number}" for number in range(60)]), (1, texts)],
-        "at": [(1, zoned), (8, [text + "Z" if len(text) == 19 else text for text in clocks])],
+        "at": [(1, zoned), (8, [text + "Z" if len(text) == 19 else text for text in clocks]), (0.05, CLOCKS)],
         "distance": [
             (9, [float(value) for value in range(0, 6001, 7)]),
             (1, [6000.000000000001, -5e-324, 3, 6001]),
@@ -182,8 +188,8 @@ def objects(draw: Draw, rows: int, wild: float) -> list[dict[str, Any]]:
         ],
         "minutes": [(8, small), (1, [None, 0, 0]), (1, [2**53, 2**53 + 1])],
         "count": [(6, small), (1, [None]), (1, [2**53, -(2**53), 2**53 + 1, 2**62])],
-        "carrier": [(9, words[:4]), (1, words)],
-        "city": [(9, words), (1, texts)],
+        "carrier": [(9, words[:4]), (2, ["ua", "UAL\0", "plane"]), (1, words)],
+        "city": [(9, words), (1, ["c\0"]), (1, texts)],
         "tail": [(3, [None, ""]), (5, [f"{a}{b}" for a in "ABX🛫" for b in range(99)]), (1, texts)],
         "code": [(9, ["A1", "B2", None]), (1, ["a1", "A1\n", "A٣"])],
         "night": [(1, [True, False, None])],
@@ -258,6 +264,7 @@ def expected(rows: list[dict[str, Any]], by_row: list[tuple[str, ...]]) -> list[
 
 
 def _same(name: str, value: object) -> object:
+    value = CONTRACT.word(name, value)
     if name != "wall" or value is None:
         return value or None if isinstance(value, str) else value
     timestamp = read_timestamp(value, ZoneInfo(NEW_YORK), local=True)
@@ -283,10 +290,28 @@ def compare(outcome: Outcome, where: str, rows: list[dict[str, Any]], delivered:
     counted = Counter(reason for reasons in wanted for reason in reasons)
     if height != len(rows) or verdict.valid.height != wanted.count([]) or verdict.counts != dict(counted):
         outcome.differences.append((where, {}, [str(verdict.counts)], [str(dict(counted))]))
+    counts, words = aliases_of(rows, wanted)
+    if verdict.aliases != counts or verdict.valid.select(list(CONTRACT.aliases)).rows() != words:
+        outcome.differences.append((where, {}, [str(verdict.aliases)], [str(counts)]))
     kept = (row for row, reasons in zip(rows, wanted, strict=True) if not reasons)
     again = [check_row(row) for row in verdict.valid.iter_rows(named=True)]
     if any(again):
         outcome.differences.append((where, next(kept), [str(reasons) for reasons in again if reasons], []))
+
+
+def aliases_of(
+    rows: list[dict[str, Any]], wanted: list[list[str]]
+) -> tuple[dict[str, dict[str, int]], list[tuple[object, ...]]]:
+    """How often each alias was delivered, and the words of the valid rows in the columns that have aliases."""
+    counts: dict[str, Counter[str]] = {}
+    for name in CONTRACT.aliases:
+        aliases = CONTRACT.aliases[name]
+        found = Counter(value for row in rows if isinstance(value := row.get(name), str) and value in aliases)
+        if found:
+            counts[name] = found
+    mapped = (map_row(CONTRACT, row) for row, reasons in zip(rows, wanted, strict=True) if not reasons)
+    words = [tuple(row.get(name) for name in CONTRACT.aliases) for row in mapped]
+    return {name: dict(found) for name, found in counts.items()}, words
 
 
 def too_many(outcome: Outcome, draw: Draw, rows: list[dict[str, Any]]) -> None:

@@ -132,6 +132,7 @@ class Feed:
         for name in self.expects.columns:
             if name not in self.contract.names:
                 yield f"its expectations name the column {name!r}, which its contract does not have"
+        yield from self._alias_contradictions()
         sequence = self.expects.sequence
         if sequence is not None and not isinstance(self.contract.column(sequence), Integer):
             yield f"the sequence {sequence!r} must be an Integer column"
@@ -141,6 +142,15 @@ class Feed:
             yield f"corrections is 'latest' or 'first', not {self.corrections!r}"
         if self.labels_for is not None:
             yield from self._label_contradictions()
+
+    def _alias_contradictions(self) -> Iterator[str]:
+        """Yield the places that name an alias where only its word can be met."""
+        for name, words in self.contract.aliases.items():
+            for alias in words.keys() & set(self.missing_words):
+                yield f"missing_words has {alias!r}, an alias of {words[alias]!r} in {name!r}"
+            for each in self.expects.composition:
+                for alias in words.keys() & {*each.at_most, *each.at_least} if each.column == name else ():
+                    yield f"the composition of {name!r} names {alias!r}, an alias of {words[alias]!r}"
 
     def _label_contradictions(self) -> Iterator[str]:
         check_name(self.labels_for or "", "feed")

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from holdfast.contract import Contract, Label
+from holdfast.contract.batch.aliases import AliasCounts, map_aliases
 from holdfast.feeds.expectations import Completeness, Expectations, Granularity
 from holdfast.records import sha256_hex
 
@@ -61,6 +62,7 @@ class DeliveryFacts:
     of a composition the rows of each value, `busiest` for each column its most frequent value with its rows. `steps_us` has
     for each time between neighbouring events of an entity how often it occurs. `values_digest` leaves the key and the event
     time out of account, and is "" where too few rows differ. `offending` has some values of each reason if no row is valid.
+    `aliases` has for each category, and each alias in it, how many of the delivered values were that alias.
     """
 
     rows_loaded: int
@@ -82,6 +84,7 @@ class DeliveryFacts:
     busiest: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     newest_label_us: int | None = None
     offending: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    aliases: AliasCounts = field(default_factory=dict)
 
     @property
     def rows_received(self) -> int:
@@ -97,6 +100,7 @@ def measure(
     reasons: Mapping[str, int],
     *,
     rows_expected: int | None = None,
+    aliases: AliasCounts | None = None,
 ) -> DeliveryFacts:
     """Measure a delivery whose rows the contract divided into `valid` (in event order) and `quarantined`.
 
@@ -110,6 +114,8 @@ def measure(
         The number of rejected rows by reason.
     rows_expected
         The number of rows that the sender declares, None if it declares none.
+    aliases
+        How many values were an alias, by column and alias.
     """
     times = valid[contract.event_time].to_physical()
     day_us, elsewhere = (
@@ -138,6 +144,7 @@ def measure(
             if valid[each.column].count()
         },
         newest_label_us=_newest_label(contract, valid) if expects.early_labels == "refuse" else None,
+        aliases=aliases or {},
     )
 
 
@@ -199,10 +206,13 @@ def _dropped(
     contract: Contract, valid: pl.DataFrame, quarantined: pl.DataFrame
 ) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
+    words, _ = map_aliases(
+        contract, quarantined
+    )  # a rejected row is in the slice that it would be in, were it valid
     for name in contract.slices:
         if name not in quarantined.columns:
             continue
-        bad = _counts(quarantined[name].cast(pl.String))
+        bad = _counts(words[name].cast(pl.String))
         good = _counts(valid[name].cast(pl.String))
         for value, rows in bad.items():
             found[f"{name}={value}"] = (rows + good.get(value, 0), rows)

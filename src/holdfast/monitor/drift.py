@@ -8,7 +8,9 @@ because with many rows every difference is significant.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Final, TypeVar
 
@@ -66,7 +68,7 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
     the farthest of the earlier batches. It is never less than what so few rows differ by chance. `python -m
     benchmarks.drift_rates` counts the false suspects of columns whose law never changes.
     """
-    recent = history[-MOST_BATCHES:]
+    recent = [_with_words(contract, each) for each in history[-MOST_BATCHES:]]
     if len(recent) < FEWEST_BATCHES or profile.rows < FEWEST_ROWS:
         return ()
     swaps = list(_find_swaps(contract, profile, recent))
@@ -94,6 +96,19 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
             found += check_words(name, now, counted, is_slice=name in contract.slices)
     moved = {violation.subject for violation in found if violation.level is Level.ERROR}
     return (*found, *_check_label(contract, profile, recent, moved))
+
+
+def _with_words(contract: Contract, past: Profile) -> Profile:
+    """Return the profile of an earlier batch with each alias counted as its word: the batch may be older than the alias."""
+    columns = dict(past.columns)
+    for name, words in contract.aliases.items():
+        shape = columns.get(name)
+        if isinstance(shape, WordProfile) and not words.keys().isdisjoint(shape.counts):
+            counts = Counter[str]()
+            for word, count in shape.counts.items():
+                counts[words.get(word, word)] += count
+            columns[name] = replace(shape, counts=counts)
+    return replace(past, columns=columns)
 
 
 def _id_columns(contract: Contract) -> set[str]:

@@ -296,7 +296,7 @@ def test_labels_of_an_unreadable_version_stay_and_none_counts_twice(
         raise IntegrityError("HF301", "the version is damaged", state="", next_command="holdfast verify")
 
     with monkeypatch.context() as context:
-        context.setattr(prediction_keys, "request_columns", unreadable)
+        context.setattr(prediction_keys, "contract_of", unreadable)
         assert served.round(at_us=NOW_US + HOUR_US) == labelled, "nothing is withdrawn"
         with pytest.raises(IntegrityError, match="HF301"):
             prediction_keys.keys_of(served.store, MODEL.examples.contract, pl.Series([f"s1-1-{LAST}"]))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.contract import Contract, Integer, Timestamp
+from holdfast.contract import Category, Contract, Integer, Timestamp
 from holdfast.errors import InputError
 from holdfast.feeds import Feed, quarantine_table
+from holdfast.feeds.expectations import Composition, Expectations
 
 CONTRACT = Contract(Integer("id"), Timestamp("at", tz="UTC"), key="id", event_time="at")
 
@@ -42,3 +43,18 @@ def test_a_header_is_mapped_to_one_column_of_the_contract() -> None:
         Feed("a", CONTRACT, headers={"x": "y"})
     with pytest.raises(InputError, match=r"HF106.*several columns to 'id'"):
         Feed("a", CONTRACT, headers={"x": "id", "y": "id"})
+
+
+def test_an_alias_is_named_nowhere_in_the_place_of_a_word() -> None:
+    """A text delivery would read it as missing, or no value would ever be equal to it."""
+    town = Category("town", aliases={"NA": "Namibia"}, missing="keep")
+    contract = Contract(Integer("id"), Timestamp("at", tz="UTC"), town, key="id", event_time="at")
+    with pytest.raises(InputError, match=r"HF106.*missing_words has 'NA', an alias of 'Namibia' in 'town'"):
+        Feed("a", contract, missing_words=("", "NA"))
+    for bounds in ({"at_most": {"NA": 0.2}}, {"at_least": {"NA": 0.2}}):
+        with pytest.raises(
+            InputError, match=r"HF106.*composition of 'town' names 'NA', an alias of 'Namibia'"
+        ):
+            Feed("a", contract, expects=Expectations(composition=(Composition("town", **bounds),)))
+    named = Expectations(composition=(Composition("town", at_most={"Namibia": 0.2}),))
+    assert Feed("a", contract, expects=named).expects == named

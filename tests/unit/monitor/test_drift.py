@@ -60,6 +60,18 @@ def reported(rows: pl.DataFrame, past: int = 30) -> list[tuple[str, str, str]]:
     return [(violation.check, violation.subject, str(violation.level)) for violation in found]
 
 
+def test_words_that_became_aliases_are_no_drift() -> None:
+    """R25: earlier batches were counted before the alias was declared."""
+    mapped = [
+        Category("country", aliases={"FR": "DE"}) if each.name == "country" else each
+        for each in ORDERS.request_columns
+    ]
+    contract = Contract(*mapped, key="id", event_time="at", label=ORDERS.label, slices=("country",))
+    rows = orders(31).with_columns(pl.col("country").replace({"FR": "DE"}))
+    assert ("missing_slice", "country=FR", "error") in reported(rows), "without the alias"
+    assert check_profile(contract, profile_batch(contract, rows), PAST) == ()
+
+
 def test_ordinary_batches_break_nothing():
     assert [reported(orders(day)) for day in range(30, 130) if reported(orders(day))] == []
 

@@ -8,12 +8,13 @@ both.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias, assert_never
 
 import polars as pl
 
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.contract.batch.aliases import AliasCounts, map_aliases
 from holdfast.contract.batch.input_columns import require_columns
 from holdfast.contract.batch.reasons import (
     REASONS,
@@ -42,12 +43,14 @@ class BatchVerdict:
     the columns as delivered and `_reasons`, a list of "column|rule" that is never empty. Both keep the order of the
     batch, and every row is in exactly one of them. Lines that could not be split into columns come last, whole in the
     column `_line`, with the reason "_line|fields" (CSV: a wrong number of fields) or "_line|json". `counts` is the
-    number of rows per reason.
+    number of rows per reason. `valid` has the word of each alias, `quarantined` the alias itself, and `aliases` how often each
+    was delivered, by column.
     """
 
     valid: pl.DataFrame
     quarantined: pl.DataFrame
     counts: dict[str, int]
+    aliases: AliasCounts = field(default_factory=dict)
 
 
 BatchCheck: TypeAlias = Callable[[pl.DataFrame | TypedBatch], BatchVerdict]
@@ -115,6 +118,7 @@ class _CompiledCheck:
     """The function that `compile_batch` returns."""
 
     def __init__(self, contract: Contract) -> None:
+        self._contract = contract
         self._schema = dtypes(contract)
         self._positions = {name: number for number, name in enumerate(self._schema)}
         self._reasons = self._in_column_order(reasons_of(contract))
@@ -130,11 +134,13 @@ class _CompiledCheck:
 
     def __call__(self, batch: pl.DataFrame | TypedBatch) -> BatchVerdict:
         typed = batch if isinstance(batch, TypedBatch) else TypedBatch(batch, batch, {})
-        verdict = self._check_columns(typed)
+        _check_schema(typed.frame, self._schema)
+        # Before anything is checked: a key, a rule and what is unique are those of the words.
+        frame, aliases = map_aliases(self._contract, typed.frame)
+        verdict = replace(self._check_columns(replace(typed, frame=frame)), aliases=aliases)
         return _add_lines(verdict, typed) if typed.lines else verdict
 
     def _check_columns(self, typed: TypedBatch) -> BatchVerdict:
-        _check_schema(typed.frame, self._schema)
         frame = typed.frame.select(list(self._schema)).rechunk()
         reasons, bad_row, checked = self._reasons, self._any_reason, frame
         if typed.faults:
@@ -207,7 +213,7 @@ def _add_lines(verdict: BatchVerdict, typed: TypedBatch) -> BatchVerdict:
         pl.lit([reason], pl.List(pl.String)).alias(REASONS)
     )
     quarantined = pl.concat([verdict.quarantined, lines], how="diagonal")
-    return BatchVerdict(verdict.valid, quarantined, verdict.counts | {reason: len(typed.lines)})
+    return replace(verdict, quarantined=quarantined, counts=verdict.counts | {reason: len(typed.lines)})
 
 
 def _check_schema(frame: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> None:

@@ -100,6 +100,17 @@ class Difference(StrEnum):
     WORDS_REMOVED = "allowed words removed", _NARROWER
     UNSEEN_ALLOWED = "unseen words allowed", _WIDER
     UNSEEN_REFUSED = "unseen words refused", _NARROWER
+    ALIAS_ADDED = "alias added", Effect(
+        _OK, _OK, _OK, "a word that was refused or unknown is read as a known one, in rows that were loaded with it too"
+    )
+    ALIAS_REMOVED = "alias removed", Effect(
+        _BREAK, _BREAK, _OK, "what senders and callers write so is refused, or another word; loaded rows keep theirs"
+    )
+    ALIAS_CHANGED = "alias stands for another word", Effect(_BREAK, _BREAK, _BREAK, _OTHER_MEANING, misreads=True)
+    WORDS_MERGED = "word made an alias", Effect(
+        _BREAK, _BREAK, _OK,
+        "two words become one, in loaded rows too: what counts or compares words, such as slices and rules, changes for them",
+    )
     LENGTH_RAISED = "maximum length raised", _WIDER
     LENGTH_LOWERED = "maximum length lowered", _NARROWER
     PATTERN_REMOVED = "pattern removed", _WIDER

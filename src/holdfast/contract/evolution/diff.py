@@ -25,7 +25,12 @@ def compare(old: Contract, new: Contract) -> Evolution:
     >>> evolution.kind, [(change.what.value, change.kind.value) for change in evolution.changes]
     (<Compatibility.BREAKING: 'breaking'>, [('unit changed', 'breaking'), ('bound widened', 'compatible')])
     """
-    changes = (*_diff_columns(old, new), *_diff_row_level(old, new), *_diff_rules(old, new))
+    changes = (
+        *_diff_columns(old, new),
+        *_diff_aliases(old, new),
+        *_diff_row_level(old, new),
+        *_diff_rules(old, new),
+    )
     return Evolution(worst(change.kind for change in changes), changes)
 
 
@@ -105,6 +110,8 @@ def _diff_column(old: Column, new: Column) -> Iterator[Change]:
                 assert isinstance(old, Category)
                 assert isinstance(new, Category)
                 yield from _diff_values(old, new)
+            case "aliases":
+                pass  # by `_diff_aliases`
             case "delay":
                 yield _make_change(old.name, Difference.LABEL_DELAY, str(before), str(after))
             case name if name in _FACT_DIFFERENCES:
@@ -125,7 +132,8 @@ def _missing_difference(before: object, after: object) -> Difference:
 
 def _diff_values(old: Category, new: Category) -> Iterator[Change]:
     before, after = set(old.values or ()), set(new.values or ())
-    lost, gained = sorted(before - after), sorted(after - before)
+    # A word that is an alias now is no word less, and one that was an alias no word more: see `_diff_aliases`.
+    lost, gained = sorted(before - after - new.aliases.keys()), sorted(after - before)
     if new.unseen == "other":
         yield _make_change(old.name, Difference.WORDS_CHANGED, _format_words(old), _format_words(new))
         return
@@ -135,8 +143,41 @@ def _diff_values(old: Category, new: Category) -> Iterator[Change]:
         yield _make_change(old.name, Difference.WORDS_REMOVED, lost, "absent")
     if gained:
         yield _make_change(old.name, Difference.WORDS_ADDED, "absent", gained)
-    if not lost and not gained:
+    if before == after:
         yield _make_change(old.name, Difference.REORDERED, _format_words(old), _format_words(new))
+
+
+def _diff_aliases(old: Contract, new: Contract) -> Iterator[Change]:
+    """Yield the differences of the aliases in categories that both contracts have."""
+    by_name = {column.name: column for column in new.columns}
+    for column in old.columns:
+        heir = by_name.get(column.name)
+        if not isinstance(column, Category) or not isinstance(heir, Category):
+            continue
+        for alias in sorted(column.aliases.keys() | heir.aliases.keys()):
+            before, after = column.aliases.get(alias), heir.aliases.get(alias)
+            if before != after:
+                what = _alias_difference(old, column, alias, before, after)
+                words = (
+                    repr(alias) if word is None else f"{alias!r} is {word!r}" for word in (before, after)
+                )
+                yield _make_change(column.name, what, *words)
+
+
+def _alias_difference(
+    old: Contract, column: Category, alias: str, before: str | None, after: str | None
+) -> Difference:
+    if before is not None:
+        return Difference.ALIAS_REMOVED if after is None else Difference.ALIAS_CHANGED
+    is_word = alias in (column.values or ())
+    if not is_word and column.unseen == "reject":
+        return Difference.ALIAS_ADDED  # no row has it
+    if column.name in old.key:
+        return Difference.KEY
+    compared = {name for rule in old.rules for name in rule.columns} | {
+        each for names in old.unique for each in names
+    }
+    return Difference.WORDS_MERGED if is_word or column.name in compared else Difference.ALIAS_ADDED
 
 
 def _format_words(column: Category) -> str:

@@ -228,6 +228,8 @@ def to_python(column: Column) -> str:
     for field in fields(column):
         value = getattr(column, field.name)
         default = Reject() if field.name == "missing" else field.default
+        if field.default_factory is not MISSING:
+            default = field.default_factory()
         if field.name != "name" and (default is MISSING or value != default or field.name == "unit"):
             arguments.append(f"{field.name}={_literal(value)}")
         elif field.name == "unseen":

@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from holdfast.contract import Contract, Timestamp
+from holdfast.contract.row.aliases import map_row
 from holdfast.contract.row.compiler import compile_row
 from holdfast.contract.schema.source_metadata import (
     ColumnFacts,
@@ -22,11 +23,12 @@ class RowAdapter:
     """Convert rows of `recorded`, the contract of the version that served a request, to the contract `target`.
 
     Columns unknown to `target` are dropped, as it drops unknown columns of requests. Numbers in another unit are
-    converted.
+    converted. An alias of `recorded` becomes its word, and then an alias of `target`.
     """
 
     def __init__(self, recorded: Contract, target: Contract) -> None:
         self._names = tuple(column.name for column in recorded.request_columns)
+        self._recorded, self._target = recorded, target
         self._check = compile_row(target, request=True)
         columns = {column.name: column for column in target.request_columns}
         self._conversions = {}
@@ -74,4 +76,4 @@ class RowAdapter:
                     row[name] = convert_value(column, conversion, value)
                 except InexactError:
                     reasons_of_row.append(f"{name}|not_exact")
-        return row, tuple(reasons_of_row)
+        return map_row(self._target, map_row(self._recorded, row)), tuple(reasons_of_row)

@@ -79,7 +79,8 @@ def compile_row(contract: Contract, *, request: bool) -> Callable[[Mapping[str, 
     Returns
     -------
     A pure function. Values are float or int (Number), int (Integer), str (Category, Text), aware datetime
-    or RFC 3339 text (Timestamp), bool (Boolean, Label); None or an absent key is missing. Each column has at most
+    or RFC 3339 text (Timestamp), bool (Boolean, Label); None or an absent key is missing. An alias of a category is checked
+    as its word. Each column has at most
     one reason, "name|rule", the first in the order type, missing, others. Columns come in the order of the
     contract, then its rules in theirs; a rule is evaluated if the columns that it reads are valid. A rule that
     reads the label is not evaluated on a request.
@@ -200,6 +201,13 @@ def _integer(column: Integer, missing: str | None) -> ValueCheck:
 
 
 def _category(column: Category, missing: str | None, *, nul_allowed: bool) -> ValueCheck:
+    check, aliases = _words(column, missing, nul_allowed=nul_allowed), column.aliases
+    if not aliases:
+        return check
+    return lambda value: check(aliases.get(value, value) if isinstance(value, str) else value)
+
+
+def _words(column: Category, missing: str | None, *, nul_allowed: bool) -> ValueCheck:
     wrong_type, not_unicode, nul, unseen = (
         f"{column.name}|{rule}" for rule in ("type", "not_unicode", "nul", "unseen")
     )

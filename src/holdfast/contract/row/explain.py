@@ -122,12 +122,20 @@ def describe(column: Column) -> dict[str, Any]:
         case Timestamp():
             found["form"] = timestamp_form(column)
         case Category():
-            found |= known_words(column.values) | {"unseen": column.unseen}
+            found |= known_words(column.values) | {"unseen": column.unseen} | _aliases(column)
     policy = as_policy(column.missing)
     found["missing"] = type(policy).__name__.lower()
     if isinstance(policy, Constant):
         found["missing_value"] = policy.value
     return found
+
+
+def _aliases(column: Category) -> dict[str, Any]:
+    """Return the first aliases with their words, and how many there are if those are not all; nothing without any."""
+    if not column.aliases:
+        return {}
+    total = {} if len(column.aliases) <= MOST_WORDS else {"aliases_total": len(column.aliases)}
+    return {"aliases": dict(list(column.aliases.items())[:MOST_WORDS])} | total
 
 
 def known_words(words: Sequence[str] | None) -> dict[str, Any]:

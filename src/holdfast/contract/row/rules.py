@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias, assert_never
 from zoneinfo import ZoneInfo
 
-from holdfast.contract.schema.columns import Column, Timestamp
+from holdfast.contract.schema.columns import Category, Column, Timestamp
 from holdfast.contract.schema.expressions import Rule
 from holdfast.contract.schema.rule_ast import Apply, ColumnRef, Literal, Matches, OneOf
 from holdfast.contract.schema.rule_types import DYADIC, TypedNode, ValueType, check_rule
@@ -61,7 +61,8 @@ def _compile_column(name: str, typed: TypedNode) -> Value:
         case ValueType.NUMBER:
             return _lift_unary(float, value)
         case ValueType.TEXT:
-            return lambda row: row.get(name) or None
+            aliases = typed.column.aliases if isinstance(typed.column, Category) else {}
+            return lambda row: aliases.get(word := row.get(name), word) or None  # type: ignore[call-overload]  # valid: a word
         case ValueType.BOOLEAN:
             return value
         case ValueType.TIMESTAMP:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo
@@ -190,6 +191,10 @@ class Category:
         `unseen`, and needs `values`.
     missing, semantic
         As in `Number`, without median and mean.
+    aliases
+        Other words for known ones, such as `{"NYC": "New York"}`. Each is read as its word before anything is checked, in
+        deliveries of every kind and in requests; what is kept as received keeps the alias. An alias is no word itself, and
+        what it stands for is one of `values`, where they are declared.
     """
 
     name: str
@@ -197,6 +202,7 @@ class Category:
     unseen: Literal["other", "reject"] = "other"
     missing: Missing | str = REJECT
     semantic: str | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _check_column(self)
@@ -209,6 +215,27 @@ class Category:
             self._check_values(self.values)
             object.__setattr__(self, "values", tuple(self.values))
         _check_word_policy(self.name, self.missing)
+        self._check_aliases()
+        # In one order, so that equal aliases are written alike.
+        object.__setattr__(self, "aliases", dict(sorted(self.aliases.items())))
+
+    def _check_aliases(self) -> None:
+        for alias, word in self.aliases.items():
+            for text in (alias, word):
+                if not text or not is_unicode(text):
+                    raise _column_error(
+                        self.name, f"the alias {alias!r} of {word!r}: both must be a text that is not empty"
+                    )
+            if alias == word or alias in (self.values or ()):
+                raise _column_error(self.name, f"the alias {alias!r} of {word!r} is a word itself")
+            if word in self.aliases:
+                raise _column_error(self.name, f"the alias {alias!r} stands for {word!r}, which is an alias")
+            if self.values is not None and word not in self.values:
+                raise _column_error(
+                    self.name, f"the alias {alias!r} stands for {word!r}, which is not one of its values"
+                )
+        if isinstance(self.missing, Constant) and self.missing.value in self.aliases:
+            raise _column_error(self.name, f"the constant {self.missing.value!r} is an alias")
 
     def _check_values(self, values: object) -> None:
         if isinstance(values, str) or not isinstance(values, (tuple, list)) or not values:

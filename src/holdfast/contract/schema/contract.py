@@ -147,6 +147,17 @@ class Contract:
         """Return the SHA-256 of the JSON form, as 64 hexadecimal digits. Equal hashes mean equal contracts (R48)."""
         return sha256_hex(self._json)
 
+    @cached_property
+    def aliases(self) -> dict[str, Mapping[str, str]]:
+        """Return the word of each alias, by the categories that declare some."""
+        categories = (column for column in self.columns if isinstance(column, Category))
+        return {column.name: column.aliases for column in categories if column.aliases}
+
+    def word(self, name: str, value: object) -> object:
+        """Return the word that `value` stands for if it is an alias in column `name`; any other value as it is."""
+        words = self.aliases.get(name)
+        return words.get(value, value) if words and isinstance(value, str) else value
+
     def column(self, name: str) -> Column:
         """Return the column of that name. Raises `InputError` HF104 if there is none."""
         found = self._by_name.get(name)
@@ -265,6 +276,8 @@ def _column_json(column: Column) -> dict[str, object]:
             continue  # written only where declared: contracts of before have no such bound, and keep their hash
         if field.name == "window" and fact is None:
             continue  # contracts from before there were windows keep their hash
+        if field.name == "aliases" and not fact:
+            continue  # as for windows
         if field.name == "missing":
             fact = policy_json(as_policy(fact))
         elif isinstance(fact, timedelta):

@@ -128,6 +128,7 @@ def infer_types(node: Node, columns: Columns) -> TypedNode:
             literals = tuple(_convert_literal(infer_types(value, columns), first.kind) for value in values)
             for each in literals:
                 _require_same_type(node, first, each)
+                _require_word(node, first, each)
             return TypedNode(node, ValueType.BOOLEAN, (first, *literals))
         case Matches(operand):
             first = infer_types(operand, columns)
@@ -181,6 +182,8 @@ def _operator_type(node: Node, name: str, parts: tuple[TypedNode, ...]) -> Typed
         case _, (left, right) if name in _COMPARISONS:
             _require_same_type(node, left, right)
             _require_same_unit(node, left, right)
+            _require_word(node, left, right)
+            _require_word(node, right, left)
             if left.kind is ValueType.BOOLEAN and name not in ("==", "!="):
                 raise _TypeMismatchError(f"{format_node(node)}: true and false have no order")
             return TypedNode(node, ValueType.BOOLEAN, parts)
@@ -281,6 +284,16 @@ def _require_same_unit(node: Node, left: TypedNode, right: TypedNode) -> None:
                 f"{format_node(node)}: the {what} of {format_node(left.node)} is {one!r} "
                 f"and of {format_node(right.node)} {other!r}; "
                 f"multiply by the factor between them, which drops the {what}"
+            )
+
+
+def _require_word(node: Node, column: TypedNode, literal: TypedNode) -> None:
+    """Refuse to compare a category with an alias: it is read as its word, so that nothing would equal it."""
+    if isinstance(column.column, Category) and isinstance(literal.node, Literal):
+        word = column.column.aliases.get(str(literal.node.value))
+        if word is not None:
+            raise _TypeMismatchError(
+                f"{format_node(node)}: {literal.node.value!r} is an alias; compare with its word, {word!r}"
             )
 
 

@@ -140,8 +140,13 @@ def slicer_of(store: Store, columns: Sequence[str]) -> Slicer:
 
     def slices(version: str, inputs: Sequence[Any]) -> tuple[str, ...]:
         known = known_columns(store, version)
-        places = ((name, known.index(name)) for name in columns if name in known)
-        return tuple(f"{name}={_value(inputs[at])}" for name, at in places if at < len(inputs))
+        places = [(name, known.index(name)) for name in columns if name in known]
+        if not places:
+            return ()
+        contract = contract_of(store, version)
+        return tuple(
+            f"{name}={_value(contract.word(name, inputs[at]))}" for name, at in places if at < len(inputs)
+        )
 
     return slices
 
@@ -157,10 +162,16 @@ def known_columns(store: Store, version: str) -> tuple[str, ...]:
 @lru_cache(maxsize=64)
 def request_columns(store: Store, version: str) -> tuple[str, ...]:
     """Return the request columns of a version in order. Raises if its file cannot be read."""
+    return tuple(column.name for column in contract_of(store, version).request_columns)
+
+
+@lru_cache(maxsize=64)
+def contract_of(store: Store, version: str) -> Contract:
+    """Return the contract of a version, which its logged inputs are in. Raises if its file cannot be read."""
     # Cached without end: a version never changes.
     with store.ledger.read() as connection:
         about = read_metadata(blobs.get(store.root, versions.get(connection, version).digest))
-    return tuple(column.name for column in Contract.from_json(about.contract_json).request_columns)
+    return Contract.from_json(about.contract_json)
 
 
 def _value(value: object) -> str:

@@ -9,13 +9,11 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.contract import Contract
+from holdfast.control.collect.log_summary import contract_of
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.feedback import Prediction
 from holdfast.monitor.slice_quality import slice_value
 from holdfast.store import Store
-from holdfast.store.files import blobs
-from holdfast.store.models import versions
-from holdfast.train.artifact import read_metadata
 
 _inputs: Final = msgspec.json.Decoder(list[Any]).decode
 
@@ -27,28 +25,26 @@ def slices_of(store: Store, predictions: Iterable[Prediction]) -> dict[str, dict
     """
     found = {}
     for each in predictions:
-        places = _known_places(store, each.version) if each.inputs else ()
-        if places:
+        contract = _known_contract(store, each.version) if each.inputs else None
+        if contract is not None and contract.slices:
             row = _inputs(each.inputs)
             found[each.prediction_id] = {
-                column: slice_value(row[at]) for column, at in places if at < len(row)
+                name: slice_value(contract.word(name, row[at]))
+                for name, at in _places(contract)
+                if at < len(row)
             }
     return found
 
 
-def _known_places(store: Store, version: str) -> tuple[tuple[str, int], ...]:
+def _known_contract(store: Store, version: str) -> Contract | None:
     try:
-        return _places(store, version)
+        return contract_of(store, version)
     except (IntegrityError, NotFoundError):
-        return ()
+        return None
 
 
 @lru_cache(maxsize=64)
-def _places(store: Store, version: str) -> tuple[tuple[str, int], ...]:
-    """Return the columns of the slices and their places in the inputs of `version`. Raises if its file cannot be read."""
-    # Cached without end: a version never changes.
-    with store.ledger.read() as connection:
-        about = read_metadata(blobs.get(store.root, versions.get(connection, version).digest))
-    contract = Contract.from_json(about.contract_json)
+def _places(contract: Contract) -> tuple[tuple[str, int], ...]:
+    """Return the columns of the slices and their places in logged inputs."""
     names = [column.name for column in contract.request_columns]
     return tuple((name, names.index(name)) for name in contract.slices if name in names)

@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from holdfast.contract import Column, Contract, Timestamp
+from holdfast.contract import Category, Column, Contract, Timestamp
 from holdfast.contract.batch.compiler import dtype
 from holdfast.contract.schema.timestamps import read_timestamp
-from holdfast.control.collect.log_summary import request_columns
+from holdfast.control.collect.log_summary import contract_of
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.feedback import full_id
 from holdfast.feeds.feed import PREDICTION_ID
@@ -64,21 +64,18 @@ def key_rows(store: Store, contract: Contract, found: pl.DataFrame) -> pl.DataFr
         HF301 or HF303 if the file of a version cannot be read: its rows may have the key.
     """
     columns = [contract.column(name) for name in contract.key]
+    contracts = {version: contract_of(store, version) for version in found["version"].unique()}
     places_of = {
-        version: _places(request_columns(store, version), contract.key)
-        for version in found["version"].unique()
+        version: _places([column.name for column in received.request_columns], contract.key)
+        for version, received in contracts.items()
     }
     rows: list[tuple[Any, ...]] = []
     for prediction, version, inputs in found.iter_rows():
         places = places_of[version]
         if places is not None:
-            values = json.loads(inputs)
-            rows.append(
-                (
-                    prediction,
-                    *(read_key_value(column, values[at]) for column, at in zip(columns, places, strict=True)),
-                )
-            )
+            values, received = json.loads(inputs), contracts[version]
+            key = (received.word(column.name, values[at]) for column, at in zip(columns, places, strict=True))
+            rows.append((prediction, *map(read_key_value, columns, key)))
     schema = {"prediction": pl.String()} | {column.name: dtype(column) for column in columns}
     return pl.DataFrame(rows, schema=schema, orient="row").drop_nulls()
 
@@ -91,7 +88,7 @@ def of_readable_versions(store: Store, found: pl.DataFrame) -> pl.DataFrame:
 
 def _is_readable(store: Store, version: str) -> bool:
     try:
-        request_columns(store, version)
+        contract_of(store, version)
     except (IntegrityError, NotFoundError):
         return False
     return True
@@ -102,8 +99,10 @@ def _places(known: Sequence[str], key: Sequence[str]) -> list[int] | None:
 
 
 def read_key_value(column: Column, value: object) -> object:
-    """Return a key value as the tables have it; None if it is none."""
+    """Return a key value as the tables have it, an alias as its word; None if it is none."""
     if isinstance(column, Timestamp):
         found = read_timestamp(value, ZoneInfo(column.tz), local=column.naive == "local")
         return None if isinstance(found, str) else found
+    if isinstance(column, Category) and isinstance(value, str):
+        return column.aliases.get(value, value)
     return value

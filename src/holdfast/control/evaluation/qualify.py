@@ -14,6 +14,7 @@ from holdfast.contract import Contract
 from holdfast.contract.batch.compiler import dtypes
 from holdfast.contract.evolution.compatibility import Boundary, Compatibility
 from holdfast.contract.evolution.diff import compare
+from holdfast.contract.row.aliases import map_row
 from holdfast.contract.row.compiler import compile_row
 from holdfast.control.evaluation.sandbox import SandboxReport, run_sandbox
 from holdfast.control.training.examples import read_examples, split_days, with_aggregates
@@ -216,7 +217,8 @@ def _judged_heuristic(store: Store, model: Model, candidate: VersionRow, now_us:
 
 
 def _try(store: Store, model: Model, row: VersionRow, rows: pl.DataFrame | None = None) -> SandboxReport:
-    golden_rows = [query.row for query in model.golden] if rows is None and row.role == "candidate" else []
+    golden = model.golden if rows is None and row.role == "candidate" else ()
+    golden_rows = [map_row(model.contract, query.row) for query in golden]
     path = blobs.path_of(store.root, row.digest)
     return run_sandbox(path, row.digest, model.gates, golden=golden_rows, rows=rows)
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import polars as pl
 
+from holdfast.contract.batch.aliases import AliasCounts
 from holdfast.control.ingest.admit import judge, no_valid_row
 from holdfast.control.ingest.outcome import LoadResult, RefusalError
 from holdfast.control.ingest.validate import DeliverySpec, read, validate
@@ -23,7 +24,8 @@ from holdfast.store import Store
 class DryRun:
     """The result that a load would have. `refusal` is the error that it would raise, None if it would load.
 
-    `offending` has some values of the most frequent reasons; see `measurements.offending_values`.
+    `offending` has some values of the most frequent reasons; see `measurements.offending_values`. `aliases` is as in
+    `LoadResult`.
     """
 
     rows: int
@@ -32,6 +34,7 @@ class DryRun:
     violations: tuple[Violation, ...]
     quarantined: pl.DataFrame = field(default_factory=pl.DataFrame)
     offending: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    aliases: AliasCounts = field(default_factory=dict)
     already_loaded: bool = False
     refusal: HoldfastError | None = None
 
@@ -77,5 +80,6 @@ def check(store: Store, feed: Feed, spec: DeliverySpec, *, now_us: int) -> DryRu
         violations=judgement.violations,
         quarantined=found.quarantined,
         offending=offending_values(found.quarantined, facts.reasons),
+        aliases=facts.aliases,
         refusal=refusal_error,
     )

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from holdfast.contract.batch.aliases import AliasCounts
 from holdfast.errors import HoldfastError
 from holdfast.feeds import Load, Manifest
 from holdfast.feeds.measurements import DeliveryFacts
@@ -32,6 +33,9 @@ class LoadResult:
         Number of quarantined rows by reason; empty for a batch that was already loaded.
     violations
         Expectations of the feed that the batch does not meet; empty for a batch that was already loaded.
+    aliases
+        By category and alias, how many of the delivered values were read as the word that the alias stands for; empty for a
+        batch that was already loaded.
     """
 
     feed: str
@@ -45,6 +49,7 @@ class LoadResult:
     table_version: int
     digest: str
     violations: tuple[Violation, ...] = ()
+    aliases: AliasCounts = field(default_factory=dict)
 
 
 class RetryReason(StrEnum):
@@ -78,6 +83,7 @@ def loaded(
         table_version=table_version,
         digest=manifest.digest,
         violations=violations,
+        aliases=facts.aliases,
     )
 
 

@@ -95,6 +95,7 @@ def validate(store: Store, feed: Feed, delivery: Delivery) -> ValidatedBatch | L
         resolved.quarantined,
         resolved.reasons,
         rows_expected=delivery.rows_expected,
+        aliases=verdict.aliases,
     )
     duplicates = lookups.known_rows(store, feed, valid, basis)
     if duplicates is not None:

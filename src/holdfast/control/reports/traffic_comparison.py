@@ -110,12 +110,14 @@ def _compared(store: Store, champion: versions.VersionRow, now_us: int) -> Traff
 
 
 def _texts(inputs: pl.Series, contract: Contract, columns: Sequence[str]) -> pl.DataFrame:
-    """Return `columns` of received rows, as texts; one that no request contains is left out."""
+    """Return `columns` of received rows, as texts, aliases as their words; one that no request contains is left out."""
     names = [column.name for column in contract.request_columns]
     rows = [_inputs(row) for row in inputs]
     return pl.DataFrame(
         {
-            name: pl.Series([_text(row[names.index(name)]) for row in rows], dtype=pl.String)
+            name: pl.Series(
+                [_text(contract.word(name, row[names.index(name)])) for row in rows], dtype=pl.String
+            )
             for name in columns
             if name in names
         }

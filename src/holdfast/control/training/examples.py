@@ -9,9 +9,11 @@ from typing import Final
 
 import polars as pl
 
+from holdfast.contract.batch.aliases import map_aliases
 from holdfast.contract.batch.compiler import compile_batch, dtype, dtypes
 from holdfast.contract.batch.reasons import REASONS, has_reason_of
 from holdfast.contract.batch.text_input import TypedBatch, from_text
+from holdfast.contract.row.aliases import map_row
 from holdfast.control.training import labels
 from holdfast.declaration import Model
 from holdfast.errors import InputError, RefusedError
@@ -86,6 +88,9 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
     if model.label_feeds or model.selection.discard:
         also |= {name: dtype(model.examples.contract.column(name)) for name in model.examples.contract.key}
     rows = data_files.read_rows(store, snapshot, model.examples.name, dtypes(model.contract) | also)
+    # Rows that were loaded before an alias was declared have it as a word of their own.
+    for contract in (model.examples.contract, model.contract):
+        rows = map_aliases(contract, rows)[0]
     rows = name_sources(rows, model.selection)
     if model.label_feeds and rows.width:
         rows = labels.join_labels(store, model, taken, rows)
@@ -202,9 +207,10 @@ def _quarantined(store: Store, model: Model, taken: Snapshot, rows: pl.DataFrame
     texts = data_files.read(store.root, files, columns, loads=loads)
     if texts.is_empty():
         return pl.DataFrame()
-    typed = from_text(
+    read = from_text(
         feed.contract, texts.select(feed.contract.names), missing_words=feed.missing_words, csv=feed.csv
-    ).frame.with_columns(texts.select(REASONS, *of_load))
+    )
+    typed = map_aliases(feed.contract, read.frame)[0].with_columns(texts.select(REASONS, *of_load))
     typed = name_sources(typed, model.selection)
     key = list(feed.contract.key)
     without_key = pl.any_horizontal(pl.col(key).is_null())
@@ -220,7 +226,8 @@ def _refuse_forbidden_golden(model: Model) -> None:
         return
     columns = model.selection_columns
     schema = {name: dtype(column) for name, column in columns.items()}
-    rows = [{name: query.row.get(name) for name in schema} for query in model.golden]
+    golden = [map_row(model.contract, query.row) for query in model.golden]
+    rows = [{name: row.get(name) for name in schema} for row in golden]
     found = count_forbidden(pl.DataFrame(rows, schema=schema), model.selection, columns)
     listed = ", ".join(f"{count} of them {name!r}" for name, count in found.items() if count)
     if listed:

@@ -29,8 +29,7 @@ def compile_fast_check(column: Column, *, in_key: bool) -> FastCheck | None:
             low = -edge if column.low is None else column.low
             return _within(kind, low, edge if column.high is None else column.high)
         case Category():
-            is_open = column.values is None or column.unseen == "other"
-            return _categories(None if is_open else frozenset(column.values or ()), in_key)
+            return _categories(_known_words(column, in_key), in_key)
         case Boolean() | Label():
             return lambda values: set(map(type, values)) == {bool}
         case Text():
@@ -50,6 +49,14 @@ def _within(kind: type, low: float, high: float) -> FastCheck:
         )
 
     return check
+
+
+def _known_words(column: Category, in_key: bool) -> frozenset[str] | None:
+    """Return the valid words with their aliases; None if any word may be valid."""
+    if column.values is None or column.unseen == "other":
+        return None
+    words = {word for word in column.values if not (in_key and "\0" in word)}
+    return frozenset(words | {alias for alias, word in column.aliases.items() if word in words})
 
 
 def _categories(known: frozenset[str] | None, in_key: bool) -> FastCheck:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
+from holdfast.contract.row.aliases import map_columns
 from holdfast.errors import UnavailableError
 from holdfast.serve.inference.loaded_model import Probabilities
 from holdfast.serve.inference.request_schema import RequestSchema, Row
@@ -95,6 +96,12 @@ def has_valid_new_columns(schema: RequestSchema, job: Job) -> bool:
 
 
 def request_for(schema: RequestSchema, request: InferRequest, made_for: RequestSchema) -> InferRequest:
-    """Return the request for another contract; units that it does not state are those of the contract it was made for."""
+    """Return the request for another contract.
+
+    Units that it does not state, and aliases, are those of the contract that it was made for.
+    """
     facts = schema.differing_facts(made_for) | (request.facts or {})
-    return replace(without_foreign_columns(schema, request), facts=facts or None)
+    own = without_foreign_columns(schema, request)
+    aliases = schema.differing_aliases(made_for)
+    columns = map_columns(own.columns, aliases) if aliases else own.columns
+    return replace(own, columns=columns, facts=facts or None)

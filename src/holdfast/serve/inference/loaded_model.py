@@ -55,7 +55,7 @@ class LoadedVersion:
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By category column, the words that the model has a code for, in order; every other word has one common code."""
     not_unseen: tuple[tuple[str, frozenset[str | None]], ...] = ()
-    """The columns of `words`, with their words and what is missing."""
+    """The columns of `words`, with their words, the aliases of these, and what is missing."""
 
     def run(self, rows: Sequence[Mapping[str, object]]) -> Probabilities:
         """Return the probability of each row, shape (len(rows),). What ONNX Runtime raises goes to the caller."""
@@ -119,7 +119,7 @@ def load(name: str, digest: str, data: bytes, *, created_at_us: int) -> LoadedVe
         lookups,
         session,
         fitted.words,
-        tuple((column, frozenset((*words, None, ""))) for column, words in fitted.words.items()),
+        tuple((column, _not_unseen(contract, column, words)) for column, words in fitted.words.items()),
     )
     try:
         for count in _WARM_UP_ROWS:
@@ -127,6 +127,11 @@ def load(name: str, digest: str, data: bytes, *, created_at_us: int) -> LoadedVe
     except Exception as error:
         raise _unusable(name, f"it cannot be run: {type(error).__name__}") from error
     return version
+
+
+def _not_unseen(contract: Contract, column: str, words: Sequence[str]) -> frozenset[str | None]:
+    aliases = contract.aliases.get(column, {})
+    return frozenset((*words, *(alias for alias, word in aliases.items() if word in words), None, ""))
 
 
 def invalid_reason(found: Probabilities, rows: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from holdfast.contract import Column, ColumnFacts, Contract, Timestamp
+from holdfast.contract.row.aliases import map_columns, map_row
 from holdfast.contract.row.compiler import compile_row, compile_rules
 from holdfast.contract.row.explain import explain
 from holdfast.contract.schema.source_metadata import ColumnMismatch, column_conversion
@@ -40,6 +41,7 @@ class RequestSchema:
         self.wire = tuple(input_spec(column) for column in contract.request_columns)
         self.specs = {spec.name: spec.datatypes for spec in self.wire}
         self.facts = {spec.name: spec.facts for spec in self.wire}
+        self.aliases = contract.aliases
         self._by_name = {column.name: column for column in contract.request_columns}
         self._columns = tuple(self._by_name)
         self._check = compile_row(contract, request=True)
@@ -62,10 +64,10 @@ class RequestSchema:
     def accept(self, request: InferRequest, violations: Counter[str]) -> tuple[list[Row], list[int]]:
         """Check the request; return one mapping per row, and the event time of each in microseconds UTC.
 
-        The rows hold their event time as that number, which features read faster. Raises `RequestError` HF502 with
-        rows and reasons when one breaks the contract; `violations` counts by reason.
+        The rows hold the word of each alias, and their event time as that number, which features read faster. Raises
+        `RequestError` HF502 with rows and reasons when one breaks the contract; `violations` counts by reason.
         """
-        columns = request.columns if request.facts is None else self._converted(request)
+        columns = self._read_words(request.columns if request.facts is None else self._converted(request))
         rows = _as_rows(columns, request.rows)
         known: dict[str, int] = {}
         check: Callable[[Row], tuple[str, ...]] | None = self._check
@@ -109,7 +111,7 @@ class RequestSchema:
             if any(reason.partition("|")[0] in names for reason in error.reasons):
                 raise
             return
-        rows = _as_rows(columns, request.rows)
+        rows = _as_rows(self._read_words(columns), request.rows)
         broken = [
             (number, found)
             for number, row in enumerate(rows)
@@ -125,7 +127,7 @@ class RequestSchema:
             raise self._violation(rows, broken, violations)
 
     def read_key(self, key: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the key of a row with each timestamp as text in UTC, so that equal keys are equal.
+        """Return the key of a row with each timestamp as text in UTC and each alias as its word, so that equal keys are equal.
 
         `key` has the key columns and no other. Raises `RequestError` HF511 with the value and what its column allows.
         """
@@ -139,7 +141,8 @@ class RequestSchema:
                 )
         times = {name: (zone, local) for name, zone, local, _ in self._timestamps}
         return {
-            name: _utc_text(value, *times[name]) if name in times else value for name, value in key.items()
+            name: _utc_text(value, *times[name]) if name in times else value
+            for name, value in map_row(self.contract, key).items()
         }
 
     def _is_surely_valid(self, columns: dict[str, list[Any]], known: dict[str, int]) -> bool:
@@ -176,7 +179,7 @@ class RequestSchema:
         return microseconds(event_time)
 
     def received_rows(self, request: InferRequest) -> list[tuple[Any, ...]]:
-        """Return the rows as received, in the order and the units of the contract, for the log."""
+        """Return the rows as received, aliases included, in the order and the units of the contract, for the log."""
         columns = request.columns if request.facts is None else self._converted(request)
         if request.rows == 1:
             return [tuple([columns[name][0] if name in columns else None for name in self._columns])]
@@ -186,6 +189,20 @@ class RequestSchema:
     def differing_facts(self, other: RequestSchema) -> dict[str, ColumnFacts]:
         """Return the facts of `other` about columns that both have and describe differently."""
         return {name: facts for name, facts in other.facts.items() if self.facts.get(name, facts) != facts}
+
+    def differing_aliases(self, other: RequestSchema) -> dict[str, Mapping[str, str]]:
+        """Return, of the aliases of `other` in columns that both have, those that are not aliases of the same word here."""
+        found = {
+            name: {
+                alias: word for alias, word in words.items() if self.aliases.get(name, {}).get(alias) != word
+            }
+            for name, words in other.aliases.items()
+            if name in self.specs
+        }
+        return {name: words for name, words in found.items() if words}
+
+    def _read_words(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return map_columns(columns, self.aliases) if self.aliases else columns
 
     def _converted(self, request: InferRequest) -> dict[str, list[Any]]:
         assert request.facts is not None

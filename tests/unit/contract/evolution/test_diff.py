@@ -65,6 +65,8 @@ HARMLESS = [
     (WORD, replace(WORD, unseen="other"), Difference.UNSEEN_ALLOWED),
     (OPEN, replace(OPEN, values=("c",)), Difference.WORDS_CHANGED),
     (OPEN, replace(OPEN, values=None), Difference.WORDS_CHANGED),
+    (WORD, replace(WORD, aliases={"A": "a"}), Difference.ALIAS_ADDED),
+    (OPEN, replace(OPEN, aliases={"A": "a"}), Difference.ALIAS_ADDED),
     (TEXT, replace(TEXT, max_length=5), Difference.LENGTH_RAISED),
     (replace(TEXT, pattern="a+"), TEXT, Difference.PATTERN_REMOVED),
     (replace(WALL, naive="reject"), WALL, Difference.LOCAL_TIMES_READ),
@@ -89,6 +91,7 @@ BROKEN = [
     (replace(V, missing="keep"), V, Difference.MISSING_REFUSED, None),
     (WORD, replace(WORD, values=("a",)), Difference.WORDS_REMOVED, "b"),
     (OPEN, WORD, Difference.UNSEEN_REFUSED, "z"),
+    (replace(WORD, aliases={"A": "a"}), WORD, Difference.ALIAS_REMOVED, "A"),
     (TEXT, replace(TEXT, max_length=3), Difference.LENGTH_LOWERED, "abcd"),
     (TEXT, replace(TEXT, pattern="a+"), Difference.PATTERN_CHANGED, "b"),
     (WALL, replace(WALL, naive="reject"), Difference.LOCAL_TIMES_REFUSED, "2026-01-01 00:00:00"),
@@ -111,6 +114,7 @@ def test_what_refuses_a_valid_row_is_breaking(
 
 
 MEANINGS = [
+    (replace(WORD, aliases={"A": "a"}), replace(WORD, aliases={"A": "b"}), Difference.ALIAS_CHANGED),
     (V, replace(V, unit="km"), Difference.UNIT),
     (Integer("n", unit="s"), Integer("n", unit="ms"), Difference.UNIT),
     (WALL, replace(WALL, tz="Europe/London"), Difference.ZONE),
@@ -206,14 +210,22 @@ NUMBERS = st.builds(
 )
 CATEGORIES = st.one_of(
     st.builds(
-        lambda values, missing: Category("c", values=tuple(values), unseen="reject", missing=missing),
+        lambda values, missing, aliases: Category(
+            "c",
+            values=tuple(values),
+            unseen="reject",
+            missing=missing,
+            aliases=dict.fromkeys(aliases, values[0]),
+        ),
         st.lists(st.sampled_from("abcd"), min_size=1, unique=True),
         POLICIES,
+        st.sets(st.sampled_from("zy\0"), max_size=2),
     ),
     st.builds(
-        lambda values, missing: Category("c", values=values, missing=missing),
+        lambda values, missing, aliases: Category("c", values=values, missing=missing, aliases=aliases),
         st.sampled_from([None, ("a",), ("a", "b")]),
         POLICIES,
+        st.sampled_from([{}, {"z": "a"}, {"z": "a", "d": "a"}]),
     ),
 )
 TEXTS = st.builds(
@@ -283,6 +295,29 @@ def test_rules_and_uniqueness() -> None:
     row = {"id": "x", "at": WHEN, "v": 6.0}
     assert compile_row(contract(V), request=True)(row) == ()
     assert compile_row(contract(V, rules=(SHORT,)), request=True)(row) == ("short|rule",)
+
+
+def test_aliases() -> None:
+    """An alias that no loaded row can contradict is compatible; one that changes what rows mean is not."""
+    known = replace(WORD, aliases={"A": "a"})
+    assert compare(contract(WORD), contract(known)).kind is Compatibility.COMPATIBLE
+    removed = compare(contract(known), contract(WORD))
+    assert (removed.kind, removed.misreadings) == (Compatibility.BREAKING, ())
+    changed = compare(contract(known), contract(replace(WORD, aliases={"A": "b"})))
+    assert [change.what for change in changed.misreadings] == [Difference.ALIAS_CHANGED]
+    assert changed.changes[0].difference == "w: alias stands for another word ('A' is 'a' -> 'A' is 'b')"
+    # A word that was one of its own: two become one.
+    assert whats(
+        contract(WORD), contract(Category("w", values=("a",), unseen="reject", aliases={"b": "a"}))
+    ) == {Difference.WORDS_MERGED}
+    # What is compared word by word may refuse or repeat what was valid.
+    open_alias = replace(OPEN, aliases={"A": "a"})
+    rules = (Rule("no_a", col("w") != "a"),)
+    assert whats(contract(OPEN, rules=rules), contract(open_alias, rules=rules)) == {Difference.WORDS_MERGED}
+    assert whats(contract(OPEN, unique="w"), contract(open_alias, unique="w")) == {Difference.WORDS_MERGED}
+    keys = {"key": ("id", "w")}
+    assert whats(contract(OPEN, **keys), contract(open_alias, **keys)) == {Difference.KEY}
+    assert whats(contract(WORD, **keys), contract(known, **keys)) == {Difference.ALIAS_ADDED}
 
 
 def test_what_a_column_means() -> None:

@@ -19,6 +19,7 @@ from rich.markup import escape
 from holdfast.cli.app import command
 from holdfast.cli.output import JUDGED, Output
 from holdfast.cli.project import Project, Run, misused, now_us, with_project
+from holdfast.contract.batch.aliases import AliasCounts
 from holdfast.control.executors.executor import open_executor
 from holdfast.control.ingest import dry_run as checking
 from holdfast.control.ingest.ingest import ingest_many
@@ -85,6 +86,7 @@ RayAddress = Annotated[
 
 _DATABASES: Final = ("postgresql://", "postgres://", "${")
 _SHOWN_ROWS = 5
+_SHOWN_ALIASES: Final = 5
 _LONGEST_ID: Final = 63
 _PARTITION: Final = re.compile(r"[^=]+=[^=]+")
 
@@ -169,6 +171,7 @@ def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | Non
         columns = [name for name in (*feed.contract.key, "_reasons") if name in shown.columns]
         rows = [[_cell(value) for value in row] for row in shown.select(columns).rows()]
         out.table("The first quarantined rows", columns, rows)
+    _print_aliases(out, feed, found.aliases)
     _print_violations(out, found.violations)
     if found.refusal is not None:
         out.print(f"[red]it would be refused[/]: {found.refusal.code} {escape(found.refusal.what)}")
@@ -180,6 +183,7 @@ def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | Non
         "quarantined": bad,
         "reasons": found.reasons,
         "offending": found.offending,
+        "aliases": found.aliases,
         "violations": found.violations,
         "would_be": found.outcome,
     }
@@ -203,6 +207,16 @@ def _print_violations(out: Output, violations: Iterable[Violation]) -> None:
         about = f"{each.check} {each.subject}".strip()
         colour = "yellow" if each.level is Level.WARNING else "red"
         out.print(f"  [{colour}]{each.level}[/] [bold]{escape(about)}[/]: {escape(each.explanation)}")
+
+
+def _print_aliases(out: Output, feed: Feed, aliases: AliasCounts) -> None:
+    """Print how many values were read as the word of an alias, the most frequent aliases first."""
+    for name, counts in aliases.items():
+        words = feed.contract.aliases[name]
+        ranked = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+        listed = ", ".join(f"{n:,} {alias!r} as {words[alias]!r}" for alias, n in ranked[:_SHOWN_ALIASES])
+        more = len(ranked) - _SHOWN_ALIASES
+        out.print(f"  {name}: read {escape(listed)}{f', and {more} other aliases' if more > 0 else ''}")
 
 
 def _cell(value: object) -> str:
@@ -286,11 +300,11 @@ def _print_loads(out: Output, store: Store, feed: Feed, results: Sequence[LoadRe
     with store.ledger.read() as connection:
         excluded = set(violations.suspect_batches(connection, feed.name))
     for result in results:
-        _print_load(out, result, is_suspect=result.batch in excluded)
+        _print_load(out, feed, result, is_suspect=result.batch in excluded)
     return [result.batch for result in results if result.batch in excluded]
 
 
-def _print_load(out: Output, load: LoadResult, *, is_suspect: bool) -> None:
+def _print_load(out: Output, feed: Feed, load: LoadResult, *, is_suspect: bool) -> None:
     colour = "yellow" if load.rows_quarantined > load.rows_loaded else "green"
     line = f"[{colour}]ok[/] {load.batch}: {load.rows_loaded:,} rows"
     if load.rows_quarantined:
@@ -298,6 +312,7 @@ def _print_load(out: Output, load: LoadResult, *, is_suspect: bool) -> None:
     if load.reasons:
         line += ": " + ", ".join(f"{n:,} {escape(why)}" for why, n in sorted(load.reasons.items()))
     out.print(line + (" (was loaded before)" if load.state == "already_loaded" else ""))
+    _print_aliases(out, feed, load.aliases)
     _print_violations(out, load.violations)
     if is_suspect:
         out.print(

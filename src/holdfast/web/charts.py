@@ -21,15 +21,26 @@ from holdfast.monitor.usage import Minute
 from holdfast.records import DAY_US, MINUTE_US, canonical_json, sha256_hex
 from holdfast.rollout import State
 from holdfast.web.rollout_section import Curve
+from holdfast.web.time_axis import MARGIN_PIXELS, TimeAxis, choose_period_ticks, choose_ticks
 
 COLOURS: Final = ("#2f7dd1", "#e07b22", "#1f9d78", "#c2449b", "#8467d7", "#b8931f", "#4aa3b8", "#d1495b")
 """Distinguishable on light and on dark; a version keeps its own."""
 
 MARK_COLOURS: Final = {"rollout": "#8a94a6", "promoted": "#1f9d78", "rolled back": "#d64545"}
 
-_MARGIN_PIXELS: Final = 60
 _LABEL_PIXELS: Final = 14
-"""The width of the turned text of a mark, and of the axis next to the chart."""
+"""The width of the turned text of a decision."""
+_EDGE_PIXELS: Final = 24
+"""From the first and the last point to the edge: room for the text of a decision."""
+_AROUND_PIXELS: Final = 110
+"""The height of the legend and the axis."""
+_TEXT_PIXELS: Final = 6
+"""The mean width of a character of a decision."""
+_LIST_PIXELS: Final = 104
+_LIST_LINES: Final = 6
+_LINE_PIXELS: Final = 13
+_DODGE_PIXELS: Final = 14
+"""The distance of versions on a chart of one day, where their points would lie on one another."""
 
 _DASHES: Final = ([1, 0], [6, 3], [2, 3], [8, 3, 2, 3])
 
@@ -130,16 +141,32 @@ def quality_chart(
         }
         for day, auc in drawn
     ]
-    dates = [day.day_us for day, _ in drawn]
-    last_us = max(dates) + (drawn[-1][0].days - 1) * DAY_US
-    decided = _by_day([mark for mark in shown if min(dates) <= mark.at_us - mark.at_us % DAY_US <= last_us])
-    _thin_labels(decided, (last_us - min(dates)) / max(1, width - _MARGIN_PIXELS))
+    dates, period_us = [day.day_us for day, _ in drawn], drawn[0][0].days * DAY_US
+    first_us, last_us = min(dates), max(dates) + period_us - DAY_US
+    decided = [mark for mark in shown if first_us <= mark.at_us - mark.at_us % DAY_US <= last_us]
     named = [version for version in versions if any(day.version == version for day, _ in drawn)]
+    plot = width - MARGIN_PIXELS
+    if len(set(dates)) == 1:
+        pixel_us = DAY_US / plot
+        middle = (plot + (_LIST_PIXELS if decided else 0)) / 2
+        dodge = min(_DODGE_PIXELS, 2 * (plot - middle - _EDGE_PIXELS) / max(1, len(named) - 1))
+        for row in rows:
+            place = named.index(str(row["version"])) - (len(named) - 1) / 2
+            row["day"] = _iso_precise(first_us + round(place * dodge * pixel_us))
+        low_us = first_us - round(middle * pixel_us)
+        axis = TimeAxis(low_us, low_us + DAY_US, (first_us,), "%d %b")
+        marked = _listed_decisions(decided)
+    else:
+        edge_us = round((last_us - first_us) * _EDGE_PIXELS / (plot - 2 * _EDGE_PIXELS))
+        bounds = (first_us - edge_us, last_us + edge_us)
+        axis = choose_period_ticks(*bounds, width, first_us=first_us, period_us=period_us)
+        by_day = _by_day(decided, (height - _AROUND_PIXELS) // _TEXT_PIXELS)
+        _thin_labels(by_day, (bounds[1] - bounds[0]) / plot)
+        marked = _decisions(by_day, axis)
     title = {1: "Day of the prediction (UTC)", 7: "Week of the prediction, from Monday (UTC)"}.get(
         drawn[0][0].days, f"{drawn[0][0].days} days of predictions, from Monday (UTC)"
     )
-    x = _time_axis("day", title, "%d %b", width // 110)
-    x["scale"] |= {"padding": 14}
+    x = axis.encoding("day", title)
     y: Spec = {
         "type": "quantitative",
         "scale": {"zero": False, "padding": 12},
@@ -166,7 +193,7 @@ def quality_chart(
             },
         ],
     }
-    return layered_chart([_decisions(decided), lines], width, height, "Quality by version over time")
+    return layered_chart([marked, lines], width, height, "Quality by version over time")
 
 
 def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec | None:
@@ -183,7 +210,9 @@ def traffic_chart(minutes: Sequence[Minute], *, width: int, height: int) -> Spec
     ]
     named = sorted({str(row["version"]) for row in rows})
     colours = [COLOURS[colour(version)] for version in named]
-    x = _time_axis("minute", "Minute (UTC)", "%H:%M", width // 90)
+    times = [each.minute_start_us for each in minutes]
+    axis = choose_ticks(min(times), max(times) + MINUTE_US, width, least_us=MINUTE_US)
+    x = axis.encoding("minute", "Minute (UTC)")
     bars: Spec = {
         "data": {"values": rows},
         "mark": {"type": "bar", "width": {"band": 0.9}},
@@ -207,7 +236,8 @@ def evidence_chart(curves: Sequence[Curve], *, width: int, height: int) -> Spec 
     points = [(curve.metric, at_us, min(part, 1.25)) for curve in drawn for at_us, part in curve.points]
     rows = [{"at": _iso(at_us), "metric": metric, "part": round(part, 4)} for metric, at_us, part in points]
     times = [at_us for _, at_us, _ in points]
-    is_short = max(times) - min(times) < 20 * MINUTE_US
+    axis = choose_ticks(min(times), max(times), width)
+    day = "" if "%d" in axis.format else f", {datetime.fromtimestamp(axis.low_us / 1e6, UTC):%d %b %Y}"
     named = [curve.metric for curve in drawn]
     legend = _legend(width // 200, symbolType="stroke", symbolStrokeWidth=2.5, symbolSize=400)
     part: Spec = {"field": "part", "type": "quantitative"}
@@ -215,7 +245,7 @@ def evidence_chart(curves: Sequence[Curve], *, width: int, height: int) -> Spec 
         "data": {"values": rows},
         "mark": {"type": "line", "strokeWidth": 2.5, "interpolate": "step-after", "clip": True},
         "encoding": {
-            "x": _time_axis("at", "Time (UTC)", "%H:%M:%S" if is_short else "%d %b %H:%M", width // 150),
+            "x": axis.encoding("at", f"Time (UTC){day}"),
             "y": part
             | {
                 "scale": {"domain": [0, max(1.05, *(round(part, 4) for _, _, part in points))]},
@@ -253,21 +283,46 @@ def colour(version: str) -> int:
     return (int(number) - 1) % len(COLOURS) if number.isdigit() else len(COLOURS) - 1
 
 
-def _by_day(shown: Sequence[Mark]) -> list[Spec]:
-    """Return one mark for each day, in order: marks of the same day would be written over each other."""
+def _by_day(shown: Sequence[Mark], longest: int) -> list[Spec]:
+    """Return one mark for each day, in order: marks of the same day would be written over each other.
+
+    Its text has at most `longest` characters: it names all decisions of the day, else the worst and the number of the others.
+    """
     by_day: dict[int, list[Mark]] = {}
     for mark in shown:
         by_day.setdefault(mark.at_us - mark.at_us % DAY_US, []).append(mark)
     order = list(MARK_COLOURS)
-    return [
-        {
-            "at": _iso(day_us),
-            "at_us": day_us,
-            "what": ", ".join(f"{mark.version.split('-')[0]} {mark.kind}" for mark in found),
-            "kind": max((mark.kind for mark in found), key=order.index),
-        }
-        for day_us, found in sorted(by_day.items())
-    ]
+    decided = []
+    for day_us, found in sorted(by_day.items()):
+        worst = max(found, key=lambda mark: order.index(mark.kind))
+        what = ", ".join(map(_named, found))
+        if len(what) > longest:
+            what = _named(worst) if len(found) == 1 else f"{_named(worst)}, {len(found) - 1} more"
+        decided.append({"at": _iso(day_us), "at_us": day_us, "what": what, "kind": worst.kind})
+    return decided
+
+
+def _named(mark: Mark) -> str:
+    return f"{mark.version.split('-')[0]} {mark.kind}"
+
+
+def _listed_decisions(decided: Sequence[Mark]) -> Spec:
+    """Return the decisions of the only day as lines of text next to its points, the first ones if there are many."""
+    lines: list[Spec] = [{"what": _named(mark), "kind": mark.kind} for mark in decided]
+    if len(lines) > _LIST_LINES:
+        more = {"what": f"{len(lines) - _LIST_LINES + 1} more", "kind": "rollout"}
+        lines = [*lines[: _LIST_LINES - 1], more]
+    rows = [line | {"top": _LINE_PIXELS * number + 3} for number, line in enumerate(lines)]
+    return {
+        "data": {"values": rows},
+        "mark": {"type": "text", "align": "left", "baseline": "top"},
+        "encoding": {
+            "x": {"value": 6},
+            "y": {"field": "top", "type": "quantitative", "scale": None},
+            "text": {"field": "what"},
+            "color": _nominal("kind", list(MARK_COLOURS), list(MARK_COLOURS.values())),
+        },
+    }
 
 
 def _thin_labels(decided: list[Spec], pixel_us: float) -> None:
@@ -281,10 +336,10 @@ def _thin_labels(decided: list[Spec], pixel_us: float) -> None:
             last_us = at_us
 
 
-def _decisions(decided: Sequence[Spec]) -> Spec:
-    at: Spec = {"field": "at", "type": "temporal", "scale": {"type": "utc"}}
+def _decisions(decided: Sequence[Spec], axis: TimeAxis) -> Spec:
+    at = axis.encoding("at", "")
     by_kind = _nominal("kind", list(MARK_COLOURS), list(MARK_COLOURS.values()))
-    text = {"type": "text", "angle": 270, "align": "right", "baseline": "bottom", "dy": -3}
+    text = {"type": "text", "angle": 270, "align": "right", "baseline": "bottom", "dy": -6}
     return {
         "data": {"values": list(decided)},
         "encoding": {"x": at, "color": by_kind},
@@ -292,16 +347,6 @@ def _decisions(decided: Sequence[Spec]) -> Spec:
             {"mark": {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5}},
             {"mark": text, "encoding": {"y": {"value": 3}, "text": {"field": "what"}}},
         ],
-    }
-
-
-def _time_axis(field: str, title: str, labels: str, ticks: int) -> Spec:
-    return {
-        "field": field,
-        "type": "temporal",
-        "scale": {"type": "utc"},
-        "title": title,
-        "axis": {"format": labels, "tickCount": max(2, ticks), "grid": False},
     }
 
 
@@ -374,6 +419,10 @@ def layered_chart(layers: Sequence[Spec], width: int, height: int, title: str) -
             "text": {"fontSize": 10.5},
         },
     }
+
+
+def _iso_precise(at_us: int) -> str:
+    return f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
 
 
 def _iso(at_us: int) -> str:

@@ -111,6 +111,7 @@ class Sandbox:
             str(day),
             self.file(feed, day),
             now_us=now_us(),
+            clock_us=now_us,
             aggregates=self.project.model.aggregates,
         )
 

@@ -21,7 +21,7 @@ from holdfast.features.input_rules import problems as input_problems
 from holdfast.feeds.feed import PREDICTION_ID
 from holdfast.field_types import checked
 from holdfast.qualify import Gates, GoldenQuery, Objective
-from holdfast.records import canonical_json, check_name, duration
+from holdfast.records import Corrections, canonical_json, check_name, duration
 from holdfast.rollout import Canary, Hook
 from holdfast.rollout.decision import webhooks as rollout_hooks
 from holdfast.rollout.model.drills import Drills
@@ -134,6 +134,11 @@ class Model:
     def label_feeds(self) -> tuple[Feed, ...]:
         """Return the feeds that label the examples later; none if labels come with their rows."""
         return tuple(feed for feed in self.feeds if feed.labels_for == self.examples.name)
+
+    @property
+    def corrections(self) -> Corrections:
+        """Return which of several labels of a row or prediction counts: as the label feeds declare it; else the first."""
+        return self.label_feeds[0].corrections if self.label_feeds else "first"
 
     @property
     def selected_besides(self) -> tuple[str, ...]:

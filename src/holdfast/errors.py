@@ -79,6 +79,7 @@ CODES: Final[dict[str, str]] = {
     "HF509": "The server does not serve this host, path, method or content coding.",
     "HF510": "A rollback over HTTP is disabled, or the request lacks its token.",
     "HF511": "The body of a feedback or abort request cannot be decoded.",
+    "HF512": "A source has used up its quota of labels.",
     # 6xx: other systems that are notified
     "HF601": "A webhook or an event receiver did not answer in time, or rejected the request.",
     # 9xx: defects
@@ -152,6 +153,10 @@ class IntegrityError(HoldfastError):
 
 class UnavailableError(HoldfastError):
     """The operation is not possible now; the same call may succeed later."""
+
+
+class QuotaError(UnavailableError):
+    """The caller has used up what it may use; the same call succeeds later."""
 
 
 def missing_extra(extra: str, purpose: str, *, state: str = "nothing was changed") -> InputError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from holdfast.errors import InputError
 
@@ -27,6 +27,9 @@ MINUTE_US: Final = 60_000_000
 HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 86_400_000_000
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+Corrections: TypeAlias = Literal["latest", "first"]
+"""Which of several labels of one row or prediction counts: the latest that was known, or the first for ever."""
 
 Progress = Callable[[int, int], None]
 """Called with how much of long work is done, and of how much."""

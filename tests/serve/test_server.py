@@ -441,10 +441,12 @@ def test_wrong_feedback_is_refused(served: Served, world: World) -> None:
     path = f"/v2/models/{MODEL}/feedback"
     good = served.infer()[1]["parameters"]["prediction_id"]
     assert served.call(INFER, b"{")[0] == 400
-    refused = f"s1-1-{int(good.rpartition('-')[2]) + 1}"  # the log holds it, and no caller got it
+    refused = logged(world.root)[-1]  # the log holds it, and no caller got it
+    assert isinstance(refused, PredictionRecord)
+    assert refused.probabilities == []
     for sent, status in (
         ({"id": f"{good}/1", "value": 1}, 404), ({"id": f"{good}/4000", "value": 1}, 404),
-        ({"id": refused, "value": 1}, 404),
+        ({"id": refused.id, "value": 1}, 404),
         ({"id": "s1-1-999", "value": 1}, 404), ({"id": "s1-9-1", "value": 1}, 404), ({"id": "../x", "value": 1}, 400),
         ({"id": good, "value": 2}, 400), ({"id": good, "value": -0.1}, 400), ({"id": good, "value": "yes"}, 400),
         ({"id": good, "value": 10**30}, 400), ({"id": good}, 400), ({"id": good, "value": 1, "source": ""}, 400),

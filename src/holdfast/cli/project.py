@@ -99,11 +99,13 @@ class Project:
         """Create a snapshot of all the model's tables as they are now, with the labels that callers sent until now."""
         if self.model.label_feeds:
             from holdfast.control.training.feedback_labels import (
+                load_corrections,
                 load_feedback,
                 load_key_feedback,
             )  # it loads Polars
 
             load_feedback(store, self.model, now_us=now_us())
+            load_corrections(store, self.model, now_us=now_us())
             load_key_feedback(store, self.model, now_us=now_us())
         begun_at_us = now_us()
         with store.ledger.write() as connection:

@@ -1,35 +1,48 @@
 """Labels that arrive late: which are accepted, and which prediction each belongs to."""
 
-from holdfast.feedback.join import (
+from holdfast.feedback.arrivals import (
     FEED_SOURCE,
     Arrival,
+    KnownLabel,
+    classify_label,
+    compare_labels,
+    correction_time_us,
+)
+from holdfast.feedback.join import (
+    MAXIMUM_WAIT_US,
     Frontier,
     Impossible,
     Joined,
     Label,
     Prediction,
-    PredictionId,
     Settlement,
     Waiting,
-    classify_label,
-    full_id,
     is_ahead,
-    parse_id,
     settle_labels,
 )
+from holdfast.feedback.label_rules import IdCheck, LabelRules
+from holdfast.feedback.prediction_ids import SECRET_BYTES, IdKey, PredictionId, full_id, parse_id
 
 __all__ = [
     "FEED_SOURCE",
+    "MAXIMUM_WAIT_US",
+    "SECRET_BYTES",
     "Arrival",
     "Frontier",
+    "IdCheck",
+    "IdKey",
     "Impossible",
     "Joined",
+    "KnownLabel",
     "Label",
+    "LabelRules",
     "Prediction",
     "PredictionId",
     "Settlement",
     "Waiting",
     "classify_label",
+    "compare_labels",
+    "correction_time_us",
     "full_id",
     "is_ahead",
     "parse_id",

@@ -1,91 +1,19 @@
-"""Labels: which are accepted, and which are joined with their prediction, wait, or can never be joined.
-
-The id of a prediction names the place of its record: `<server>-<segment>-<number>`, and `/<row>` for one row of a
-request. So a label finds its prediction without an index, and an impossible id is detected.
-"""
+"""Labels of predictions: which are joined with their prediction, wait and until when, or can never be joined."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
-LONGEST_ID: Final = 48
-"""The maximum length of a prediction id in characters."""
+from holdfast.feedback.label_rules import IdCheck, LabelRules
+from holdfast.feedback.prediction_ids import PredictionId, parse_id
 
 MAXIMUM_WAIT_US: Final = 7 * 86_400_000_000
 """How long a label waits for a log that cannot be read."""
 
 PATIENCE_US: Final = 10 * 60_000_000
 """How long a label waits whose prediction should have been collected."""
-
-FEED_SOURCE: Final = "label feeds"
-"""The source of labels that label feeds brought. No caller may use it."""
-
-_ID: Final = re.compile(r"([a-z0-9][a-z0-9_-]{0,62})-([0-9]{1,9})-([0-9]{1,15})/([0-9]{1,9})\Z", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class PredictionId:
-    """The place of one prediction: the server's log, its segment, the record's number in it, the row."""
-
-    server: str
-    segment: int
-    number: int
-    row: int
-
-    def __str__(self) -> str:
-        return f"{self.server}-{self.segment}-{self.number}/{self.row}"
-
-
-def parse_id(text: str) -> PredictionId | None:
-    """Return the parts of a prediction id with its row; None if it is none.
-
-    >>> parse_id("web-1-3-17/0")
-    PredictionId(server='web-1', segment=3, number=17, row=0)
-    >>> parse_id("../etc/passwd") is None
-    True
-    """
-    found = _ID.match(text) if len(text) <= LONGEST_ID else None
-    if found is None:
-        return None
-    parsed = PredictionId(found[1], int(found[2]), int(found[3]), int(found[4]))
-    # "7" and "007" would be two keys of one prediction, and a label could then count twice.
-    return parsed if str(parsed) == text else None
-
-
-def full_id(text: str) -> str:
-    """Return a prediction id with its row: without one, the first row is meant.
-
-    >>> full_id("web-1-3-17"), full_id("web-1-3-17/4")
-    ('web-1-3-17/0', 'web-1-3-17/4')
-    """
-    return text if "/" in text else f"{text}/0"
-
-
-class Arrival(StrEnum):
-    """The outcome of an arriving label."""
-
-    ACCEPTED = "accepted"
-    REPEATED = "repeated"  # the same label again: counts once
-    CONTRADICTS = "contradicts"  # the same prediction has another label already
-    MALFORMED = "malformed"  # no id of ours, or a value that is not between 0 and 1
-
-
-def classify_label(prediction: str, value: float, known: float | None) -> Arrival:
-    """Return the outcome of a label, given the known value for the same prediction.
-
-    >>> [str(classify_label("s-0-1/0", 1.0, known)) for known in (None, 1.0, 0.0)]
-    ['accepted', 'repeated', 'contradicts']
-    """
-    if parse_id(prediction) is None or not (math.isfinite(value) and 0.0 <= value <= 1.0):
-        return Arrival.MALFORMED
-    if known is None:
-        return Arrival.ACCEPTED
-    return Arrival.REPEATED if known == value else Arrival.CONTRADICTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +62,13 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A label whose prediction was not collected yet."""
+    """A label whose prediction was not collected yet.
+
+    At `look_at_us` (microseconds since 1970 UTC) it is decided again, and earlier if its part of the log is collected.
+    """
 
     label: Label
+    look_at_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +80,8 @@ class Impossible:
 
 
 Settlement = Joined | Waiting | Impossible
+NO_RULES: Final = LabelRules()
+"""The rules of a ledger without a secret: no id can be verified."""
 
 
 def settle_labels(
@@ -155,6 +89,7 @@ def settle_labels(
     predictions: Mapping[str, Prediction],
     frontiers: Mapping[str, Frontier],
     servers: frozenset[str],
+    rules: LabelRules = NO_RULES,
     *,
     now_us: int,
 ) -> tuple[Settlement, ...]:
@@ -170,6 +105,8 @@ def settle_labels(
         How far each server's log has been collected.
     servers
         Every server that ever registered.
+    rules
+        Which ids can have been issued; by default any.
     now_us
         The current time, microseconds UTC.
 
@@ -177,9 +114,9 @@ def settle_labels(
     not be collected yet; hence `PATIENCE_US`.
 
     Guarantee: a label becomes impossible only if its prediction cannot appear any more: it names an unknown server, a
-    record behind the frontier that does not exist, or it has waited for `MAXIMUM_WAIT_US`.
+    record behind the frontier that does not exist, an id that was not issued, or it has waited for `MAXIMUM_WAIT_US`.
     """
-    return tuple(_settle(label, predictions, frontiers, servers, now_us) for label in labels)
+    return tuple(_settle(label, predictions, frontiers, servers, rules, now_us) for label in labels)
 
 
 def _settle(
@@ -187,6 +124,7 @@ def _settle(
     predictions: Mapping[str, Prediction],
     frontiers: Mapping[str, Frontier],
     servers: frozenset[str],
+    rules: LabelRules,
     now_us: int,
 ) -> Settlement:
     prediction = predictions.get(label.prediction_id)
@@ -195,15 +133,19 @@ def _settle(
     place = parse_id(label.prediction_id)
     if place is None:
         return Impossible(label, "it is not the id of a prediction")
+    if rules.check_id(place) is IdCheck.NOT_ISSUED:
+        return Impossible(label, "no server of this ledger issued this id")
     frontier = frontiers.get(place.server)
     waited_us = now_us - label.received_at_us
-    if frontier is not None and not is_ahead(place, frontier) and waited_us > PATIENCE_US:
-        return Impossible(label, "the log was collected beyond this record, and has no such prediction")
+    if frontier is not None and not is_ahead(place, frontier):
+        if waited_us > PATIENCE_US:
+            return Impossible(label, "the log was collected beyond this record, and has no such prediction")
+        return Waiting(label, label.received_at_us + PATIENCE_US + 1)
     if frontier is None and place.server not in servers:
         return Impossible(label, f"no server {place.server!r} ever registered")
     if waited_us > MAXIMUM_WAIT_US:
         return Impossible(label, f"the log of server {place.server!r} had no such prediction for 7 days")
-    return Waiting(label)
+    return Waiting(label, label.received_at_us + MAXIMUM_WAIT_US + 1)
 
 
 def is_ahead(place: PredictionId, frontier: Frontier) -> bool:

@@ -18,7 +18,7 @@ from typing import Final
 import uvloop
 
 from holdfast.errors import InputError
-from holdfast.records import check_name
+from holdfast.records import Corrections, check_name
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.serve import operator_log
 from holdfast.serve.api.abort_endpoint import AbortEndpoint
@@ -65,6 +65,7 @@ def serve_forever(
     started: Callable[[str], None] | None = None,
     listening: int | None = None,
     when_ready: bool = False,
+    corrections: Corrections | None = None,
 ) -> None:
     """Serve `model` until SIGTERM or SIGINT, or until SIGUSR1 hands over to another process on the same socket.
 
@@ -89,6 +90,8 @@ def serve_forever(
         Connections that wait on a shared socket outlive the process that would have accepted them.
     when_ready
         Take no connection before a version can answer it.
+    corrections
+        What the declaration says of several labels of one prediction; None leaves it to the ledger.
 
     Raises
     ------
@@ -99,7 +102,10 @@ def serve_forever(
     operator_log.configure(settings.log_format, settings.log_level)
     on_start = started if started is not None else _print_address
     abandoned_threads = uvloop.run(
-        _serve(settings, model, limits or ConnectionLimits(), poll_seconds, linger_seconds, on_start, listening, when_ready)
+        _serve(
+            settings, model, limits or ConnectionLimits(), poll_seconds, linger_seconds, on_start, listening, when_ready,
+            corrections,
+        )
     )  # fmt: skip
     if abandoned_threads:
         # A shadow still runs in native code, and the interpreter's end would pull the ground from under it: everything is
@@ -128,6 +134,7 @@ async def _serve(
     started: Callable[[str], None],
     listening: int | None,
     when_ready: bool,
+    corrections: Corrections | None,
 ) -> int:
     """Serve until stopped; return the number of abandoned shadow threads."""
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -144,7 +151,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGUSR1, hand_over)
     bound = _bind(settings) if listening is None else _inherited_socket(listening)
     address = "http://{}:{}".format(*_display_address(bound))
-    process = _Process(settings, model, address, limits, poll_seconds)
+    process = _Process(settings, model, address, limits, poll_seconds, corrections)
     follower, listener, routes = process.follower, process.listener, process.routes
     follower.start_from_copy()
     follower.start()
@@ -240,14 +247,22 @@ class _Process:
     """The parts of the server, and their facts for its status and metrics."""
 
     def __init__(
-        self, settings: Settings, model: str, address: str, limits: ConnectionLimits, poll_seconds: float
+        self,
+        settings: Settings,
+        model: str,
+        address: str,
+        limits: ConnectionLimits,
+        poll_seconds: float,
+        corrections: Corrections | None,
     ) -> None:
         claimed = self._claimed = claim(settings.root / LOGS_DIRECTORY, model)
-        self._log = LogWriter(claimed.directory, claimed.server, model)
+        self._log = LogWriter(claimed.directory, claimed.server, model, gives_ids=False)
         plane = self._plane = DataPlane(model, self._log, now_us)
         plane.shadow = self.shadow = ShadowThread(_shadow_waker(asyncio.get_running_loop(), plane), now_us)
         self._server = Server(claimed.server, model, address, claimed.directory, now_us())
-        self.follower = PlanFollower(plane, settings, self._server, now_us, poll_seconds=poll_seconds)
+        self.follower = PlanFollower(
+            plane, settings, self._server, now_us, poll_seconds=poll_seconds, corrections=corrections
+        )
         self._runtime = runtimes.here(settings.build)
         self._runtime_id = self._runtime.id
         self.routes = Routes(
@@ -304,6 +319,8 @@ class _Process:
             "abort_error": follower.aborts.error or follower.aborts.reserve_error,
             "online_features_error": follower.online.error,
             "local_copy_error": follower.copy_writer.error,
+            "label_rules_error": follower.label_rules.error,
+            "gives_ids": self._log.gives_ids,
             "log_segment": self._log.segment,
             "log_dropped": self._log.dropped,
             "log_error": self._log.error,

@@ -7,12 +7,11 @@ the label became known. A correction is another row of the same key, so the hist
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import polars as pl
 
-Corrections: TypeAlias = Literal["latest", "first"]
-"""Which of several labels of one row counts: the latest that was known, or the first for ever."""
+from holdfast.records import Corrections
 
 KNOWN_AT: Final = "_label_known_at_us"
 """The column with the time at which a label became known, microseconds since 1970 UTC. No contract can name it so."""

@@ -52,7 +52,7 @@ def collect(
         stage.sync()
         with store.ledger.write() as connection:
             position = Position("s1", segment, 0)
-            collected_log.advance(connection, position, 9, predictions=len(rows), feedback=0, rejected=0)
+            collected_log.advance(connection, position, 9, predictions=len(rows), feedback=0)
             collected_log.register(connection, PREDICTIONS, file)
     return store.root / file.path
 

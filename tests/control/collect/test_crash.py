@@ -14,7 +14,7 @@ from holdfast.store.maintenance import orphans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_log, outcomes, request_counts
+from holdfast.store.telemetry import collected_log, labels, outcomes, request_counts
 from holdfast.store.telemetry.collected_log import PREDICTIONS, SHADOWS
 from tests.support import forking, queries
 
@@ -113,7 +113,7 @@ def everything_once(store, requests):
     assert sum(file.rows for file in collected(store, PREDICTIONS)) == requests
     assert sum(file.rows for file in collected(store, SHADOWS)) == requests
     with store.ledger.read() as connection:
-        assert outcomes.count_labels(connection) == (requests, 0)
+        assert labels.count(connection) == (requests, 0)
         assert len(outcomes.of_model(connection, "m", since_us=0)) == requests
     orphans.sweep(store)
     on_disk = {path.name for path in (store.root / "rows").glob("*.parquet")}

@@ -13,10 +13,10 @@ from sqlalchemy import select
 
 from holdfast.control.backout.backout import execute_backout
 from holdfast.control.collect import collector, prediction_keys
-from holdfast.control.collect.feed_labels import FeedLabels
+from holdfast.control.collect.feed_labels import FeedLabels, declare_corrections
 from holdfast.control.ingest.acceptance import accept
 from holdfast.control.ingest.ingest import ingest
-from holdfast.control.training.feedback_labels import load_feedback, load_key_feedback
+from holdfast.control.training.feedback_labels import load_corrections, load_feedback, load_key_feedback
 from holdfast.control.training.train import train
 from holdfast.declaration import Model
 from holdfast.errors import IntegrityError
@@ -29,7 +29,7 @@ from holdfast.store.db.leases import Lease
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, KeyFeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_log, key_labels, outcomes
+from holdfast.store.telemetry import collected_log, key_labels, labels, quarantined_labels
 from tests.support.late_labels import (
     A_WEEK,
     BY_PREDICTION,
@@ -222,7 +222,7 @@ HOUR_US = 3_600_000_000
 
 def sent_labels(served: Served) -> list[tuple[str, float, str, int]]:
     with served.store.ledger.read() as connection:
-        held = outcomes.held_labels(connection, [f"s1-1-{LAST}/0"])
+        held = labels.histories(connection, [f"s1-1-{LAST}/0"])
     return [(each.prediction_id, each.value, each.source, each.received_at_us) for each in held]
 
 
@@ -239,6 +239,85 @@ def test_a_label_by_feedback_stays_as_it_was_sent(served: Served) -> None:
     assert dict(before.frame.select("id", "repaid").rows())[f"l{LAST}"] is True, "as it was known then"
     served.backout("chargebacks")
     assert served.round(at_us=NOW_US + 3 * HOUR_US) == {f"s1-1-{LAST}": 1.0}, "the caller's label again"
+
+
+def test_a_correction_by_prediction_id_counts_trains_and_keeps_its_history(served: Served) -> None:
+    """Issue 11: by id as by key, the label feed's declaration decides; a chargeback is a corrected label."""
+    declare_corrections(served.store, MODEL, now_us=NOW_US)
+    served.predict(LAST, LAST + 1)
+    for number in (LAST, LAST + 1):
+        served.send(number, 1.0)
+    served.send(LAST, 0.0)  # in the same microsecond, and before the label is joined
+    served.send(LAST, 0.0, NOW_US + 1)
+    assert served.round(at_us=NOW_US + 2) == {f"s1-1-{LAST}": 0.0, f"s1-1-{LAST + 1}": 1.0}
+    served.send(LAST + 1, 0.0, NOW_US + HOUR_US)
+    at_us = NOW_US + 2 * HOUR_US
+    assert served.round(at_us=at_us) == {f"s1-1-{LAST}": 0.0, f"s1-1-{LAST + 1}": 0.0}
+    assert sent_labels(served) == [
+        (f"s1-1-{LAST}/0", 1.0, "client", NOW_US),
+        (f"s1-1-{LAST}/0", 0.0, "client", NOW_US + 1),
+    ]
+    load_labels(served.store, served.directory, "old", [(LAST + 1, True, END - timedelta(days=1))])
+    assert served.round(at_us=at_us + 1) == {f"s1-1-{LAST}": 0.0, f"s1-1-{LAST + 1}": 0.0}, "matched anew"
+
+    assert load_feedback(served.store, MODEL, now_us=at_us) is not None
+    loaded = load_corrections(served.store, MODEL, now_us=at_us)
+    assert loaded is not None
+    assert loaded.rows_loaded == 2
+    assert load_corrections(served.store, MODEL, now_us=at_us) is None
+    later = dict(
+        examples_at(served.store, MODEL, END + timedelta(hours=3)).frame.select("id", "repaid").rows()
+    )
+    assert {later[f"l{number}"] for number in (LAST, LAST + 1)} == {False}
+    with served.store.ledger.read() as connection:
+        assert len(events.newest(connection, kind="labels.corrected")) >= 2
+
+
+def test_a_correction_of_a_label_that_waits_trains_once_it_is_joined(served: Served) -> None:
+    """Corrections are numbered, and a batch has those after the last one: none may be left behind."""
+    declare_corrections(served.store, MODEL, now_us=NOW_US)
+    served.predict(LAST)
+    for number in (LAST + 1, LAST):
+        served.send(number, 1.0)
+        served.send(number, 0.0, NOW_US + 1)
+    served.round(at_us=NOW_US + 2)
+    first = load_corrections(served.store, MODEL, now_us=NOW_US + 2)
+    assert first is not None
+    served.predict(LAST + 1)
+    assert served.round(at_us=NOW_US + 3) == {f"s1-1-{LAST}": 0.0, f"s1-1-{LAST + 1}": 0.0}
+    second = load_corrections(served.store, MODEL, now_us=NOW_US + 3)
+    assert second is not None
+    assert (first.rows_loaded, second.rows_loaded) == (1, 1)
+
+
+def test_without_a_declared_correction_the_first_label_stands(served: Served) -> None:
+    declare_corrections(served.store, model(replace(OUTCOMES, corrections="first")), now_us=NOW_US)
+    served.predict(LAST)
+    served.send(LAST, 1.0)
+    served.send(LAST, 0.0, NOW_US + 1)
+    assert served.round(at_us=NOW_US + 2) == {f"s1-1-{LAST}": 1.0}
+    with served.store.ledger.read() as connection:
+        (reported,) = events.newest(connection, kind="labels.rejected")
+    assert "1 contradict an earlier label" in reported.explanation
+
+
+def test_two_labels_of_a_key_in_one_request_are_in_their_order(served: Served) -> None:
+    """They have one time, and of two labels at one time true counted, whichever was sent last."""
+    served.predict(LAST)
+    for value in (1.0, 0.0):
+        served.send_by_key(LAST, value)
+    assert served.round(at_us=NOW_US + 1) == {f"s1-1-{LAST}": 0.0}
+
+
+def test_another_source_cannot_change_a_label_by_key(served: Served) -> None:
+    served.predict(LAST)
+    served.send_by_key(LAST, 1.0)
+    served._log(KeyFeedbackRecord(f'{{"id":"l{LAST}"}}', 0.0, "stranger", NOW_US + 1))
+    assert served.round(at_us=NOW_US + 2) == {f"s1-1-{LAST}": 1.0}
+    with served.store.ledger.read() as connection:
+        (kept,) = quarantined_labels.newest(connection, MODEL.name, limit=9)
+    assert (kept.key_json, kept.value, kept.source) == (f'{{"id":"l{LAST}"}}', 0.0, "stranger")
+    assert "source 'crm' labelled it 1 before" in kept.reason
 
 
 def test_an_older_label_of_a_feed_does_not_replace_newer_feedback(served: Served) -> None:

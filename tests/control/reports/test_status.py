@@ -14,7 +14,7 @@ from holdfast.records import DAY_US, MINUTE_US
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.serving import servers
-from holdfast.store.telemetry import collected_log, comparison_inputs, outcomes, request_counts
+from holdfast.store.telemetry import collected_log, comparison_inputs, labels, outcomes, request_counts
 from tests.support.labelled import predict
 from tests.support.rollout_world import World
 
@@ -114,11 +114,13 @@ def test_labels_of_another_model_in_the_store_are_not_counted(store: Store, tmp_
         for model, names in found.items():
             for name in names:
                 servers.announce(connection, servers.Server(name, model, "http://h", tmp_path / name, NOW_US))
-        outcomes.add_labels(connection, [outcomes.NewLabel(each, 1.0, "t", NOW_US) for each in waiting])
+        sent = [labels.NewLabel(each, 1.0, "t", NOW_US) for each in waiting]
+        labels.add(connection, sent, dict.fromkeys(waiting, NOW_US))
         for rejected, name in enumerate(("s1", "s-2", "s", "s1-2"), start=1):
             place = collected_log.Position(name, 1, 0)
-            collected_log.advance(connection, place, 10, predictions=0, feedback=9, rejected=rejected)
-    labels = StatusReader(store, MODEL).read(now_us=NOW_US).labels
-    assert (labels.taken, labels.waiting, labels.rejected_labels) == (3, 2, 3)
-    labels = StatusReader(store, "other").read(now_us=NOW_US).labels
-    assert (labels.taken, labels.waiting, labels.rejected_labels) == (3, 3, 7)
+            collected_log.advance(connection, place, 10, predictions=0, feedback=9)
+            collected_log.count_rejected(connection, place, rejected)
+    counted = StatusReader(store, MODEL).read(now_us=NOW_US).labels
+    assert (counted.taken, counted.waiting, counted.rejected_labels) == (3, 2, 3)
+    counted = StatusReader(store, "other").read(now_us=NOW_US).labels
+    assert (counted.taken, counted.waiting, counted.rejected_labels) == (3, 3, 7)

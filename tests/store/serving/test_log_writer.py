@@ -115,7 +115,7 @@ def test_a_writer_that_starts_on_a_full_disk_drops_until_there_is_room(
     assert not writer.write([frame(responded(writer.next_id()))]), "its id is of before"
     made = writer.next_id()
     assert writer.write([frame(responded(made))])
-    assert (writer.error, made) == ("", "s1-2-1")
+    assert (writer.error, made.partition(".")[0]) == ("", "s1-2-1")
     assert writer.durability().result(5)
     writer.close()
     assert [record.id for record in kept_in(tmp_path)] == [kept, made]

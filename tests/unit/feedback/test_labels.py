@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.feedback import Arrival, classify_label, parse_id
+from holdfast.feedback import Arrival, KnownLabel, classify_label, parse_id
 
 
 @given(
@@ -53,4 +53,5 @@ def test_what_no_server_gave_out_is_not_an_id(text):
 )
 def test_a_label_counts_once_and_never_contradicts(value, known, becomes):
     """R147: the same label again counts once; another value for the same answer is refused."""
-    assert classify_label("s1-1-1/0", value, known) is becomes
+    standing = None if known is None else KnownLabel(known, "a")
+    assert classify_label("s1-1-1/0", KnownLabel(value, "a"), standing, "first") is becomes

@@ -35,7 +35,7 @@ from holdfast.records import Violation
 from holdfast.store import Store
 from holdfast.store.catalog import batches
 from holdfast.store.files import data_files
-from holdfast.store.telemetry import outcomes
+from holdfast.store.telemetry import labels
 
 MARK: Final = ".holdfast-demo"
 EXAMPLE_FILES: Final = ("model.py", "bad_push.py", "daily_files.py")
@@ -201,7 +201,7 @@ class Sandbox:
 
         def joined() -> bool:
             with self.store.ledger.read() as connection:
-                taken, waiting = outcomes.count_labels(connection)
+                taken, waiting = labels.count(connection)
             return taken >= self.labels_sent and not waiting
 
         self.wait(joined, "the control loop to join the labels")

@@ -7,11 +7,13 @@ labels move together or not at all, so a killed collector begins again where not
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from holdfast.control.collect import arriving_labels
+from holdfast.control.collect.arriving_labels import some_of
 from holdfast.control.collect.evidence_fold import (
     fold_joined_pairs,
     fold_late_pairs,
@@ -28,26 +30,24 @@ from holdfast.control.collect.log_summary import (
 from holdfast.control.collect.outcome_slices import slices_of
 from holdfast.errors import IntegrityError
 from holdfast.feedback import (
-    Arrival,
+    Frontier,
     Impossible,
     Joined,
     Label,
     Settlement,
     Waiting,
-    classify_label,
-    parse_id,
     settle_labels,
 )
+from holdfast.records import Corrections
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files.staging import staged
-from holdfast.store.serving import log_directory, prediction_log, servers
-from holdfast.store.serving.prediction_log import FeedbackRecord
+from holdfast.store.serving import label_rules, log_directory, prediction_log, servers
 from holdfast.store.serving.servers import Server
-from holdfast.store.telemetry import collected_log, key_labels, outcome_slices, outcomes, request_counts
+from holdfast.store.telemetry import collected_log, labels, outcome_slices, outcomes, request_counts
 from holdfast.store.telemetry.collected_log import (
     PREDICTIONS,
     SHADOWS,
@@ -55,8 +55,6 @@ from holdfast.store.telemetry.collected_log import (
     Damaged,
     Position,
 )
-from holdfast.store.telemetry.key_labels import KeyLabel
-from holdfast.store.telemetry.outcomes import NewLabel
 
 RETAINED_LOG_BYTES: Final = 1024**3
 """How much of the collected log stays in each server's directory, for the operator to look at."""
@@ -70,7 +68,12 @@ MAX_LABELS: Final = 20_000
 MAX_JOINS: Final = 4
 """How many transactions that settle labels one round makes."""
 
-_EXAMPLES: Final = 3
+MAX_LOOKS: Final = 16
+"""How many times one round looks for labels that are due: those that it finds no prediction for must not hold it up."""
+
+DAMAGED_RETRY_US: Final = 60_000_000
+"""How long a label waits whose prediction may be in a damaged file, before the file is read again."""
+
 _LONGEST_SUBJECT: Final = 127
 
 
@@ -101,7 +104,7 @@ def collect(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
 
 
 def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
-    """Join waiting labels with their predictions; return how many were settled, joined or deleted.
+    """Join the labels that are due with their predictions; return how many were settled, joined or deleted.
 
     A label waits until its prediction is collected, or until a damaged file that may contain it is restored. A label
     without a possible prediction is deleted; an event names it.
@@ -122,26 +125,18 @@ def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     """
     with store.ledger.read() as connection:
         others = {each.server for each in servers.registered(connection) if each.model != model}
-    done = joins = 0
-    last = ""
-    while joins < MAX_JOINS:
+    done = joins = looks = 0
+    while joins < MAX_JOINS and looks < MAX_LOOKS:
         with store.ledger.read() as connection:
-            waiting = outcomes.waiting_labels(connection, after=last, limit=MAX_LABELS)
-        if not waiting:
-            return done
-        last = waiting[-1].prediction_id
-        ours = [label for label in waiting if not others or _server(label.prediction_id) not in others]
-        if ours:
-            settled = commit_join(store, lease, ours, now_us=now_us)
-            many = sum(1 for each in settled if not isinstance(each, Waiting))
-            done += many
-            joins += many > 0
+            due = labels.due(connection, now_us=now_us, limit=MAX_LABELS, without_servers=others)
+        if not due:
+            break
+        settled = commit_join(store, lease, model, due, now_us=now_us)
+        many = sum(1 for each in settled if not isinstance(each, Waiting))
+        done += many
+        joins += many > 0
+        looks += 1
     return done
-
-
-def _server(prediction: str) -> str:
-    place = parse_id(prediction)
-    return "" if place is None else place.server
 
 
 def _collect_server(store: Store, server: Server, context: LogContext, lease: Lease, now_us: int) -> int:
@@ -189,7 +184,7 @@ def _store(
         if not summary.rows.is_empty():
             file = collected_log.write(
                 stage, PREDICTIONS, summary.rows,
-                model=server.model, server=server.server, segment=segment, numbers=summary.numbers,
+                model=server.model, server=server.server, segment=segment, numbers=summary.number_range,
             )  # fmt: skip
         if not summary.shadow_rows.is_empty():
             shadow_file = collected_log.write(
@@ -214,31 +209,6 @@ class Stretch:
     shadow_file: CollectedFile | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedLabels:
-    """Accepted labels, and rejected ones with the reason."""
-
-    accepted: tuple[NewLabel, ...]
-    rejected: tuple[tuple[FeedbackRecord, Arrival], ...]
-
-
-def check_labels(feedback: Iterable[FeedbackRecord], known: dict[str, float]) -> CheckedLabels:
-    """Decide which labels are accepted, in the order in which they came; `known` are the ledger's values."""
-    values = dict(known)
-    accepted: list[NewLabel] = []
-    rejected: list[tuple[FeedbackRecord, Arrival]] = []
-    for record in feedback:
-        match classify_label(record.prediction, record.value, values.get(record.prediction)):
-            case Arrival.ACCEPTED:
-                values[record.prediction] = record.value
-                accepted.append(NewLabel(record.prediction, record.value, record.source[:63], record.at_us))
-            case Arrival.REPEATED:
-                pass
-            case Arrival.CONTRADICTS | Arrival.MALFORMED as why:
-                rejected.append((record, why))
-    return CheckedLabels(tuple(accepted), tuple(rejected))
-
-
 def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int) -> None:
     """Commit one part of a log.
 
@@ -261,28 +231,24 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
     summary = stretch.summary
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
-        known = outcomes.known_labels(connection, [record.prediction for record in summary.feedback])
-        checked = check_labels(summary.feedback, known)
+        frontier = collected_log.frontiers(connection).get(stretch.position.server)
         collected_log.advance(
             connection,
             stretch.position,
             stretch.end_bytes,
             predictions=summary.predictions,
             feedback=len(summary.feedback) + len(summary.key_feedback),
-            rejected=len(checked.rejected),
         )
         if stretch.file is not None:
             collected_log.register(connection, PREDICTIONS, stretch.file)
         request_counts.add(connection, stretch.model, summary.usage)
         for window in summary.windows:
             fold_window(connection, window, now_us)
-        outcomes.add_labels(connection, checked.accepted)
-        key_labels.add(
-            connection,
-            stretch.model,
-            [KeyLabel(each.key, each.value, each.source[:63], each.at_us) for each in summary.key_feedback],
+        rejected = arriving_labels.take(
+            connection, stretch.model, summary.feedback, summary.key_feedback, now_us=now_us
         )
-        _emit_rejected(connection, stretch.model, checked.rejected, now_us)
+        collected_log.count_rejected(connection, stretch.position, rejected)
+        _wake_labels(connection, stretch, frontier, now_us)
         if stretch.shadow_file is not None:
             collected_log.register(connection, SHADOWS, stretch.shadow_file)
             fold_shadow_windows(connection, summary.pair_windows, now_us)
@@ -291,8 +257,19 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
     failpoint("collect.after_commit")
 
 
+def _wake_labels(connection: Transaction, stretch: Stretch, frontier: Frontier | None, now_us: int) -> None:
+    """Make the labels due that waited for this part of the log, and those for numbers in it that were not logged."""
+    server, segment = stretch.position.server, stretch.position.segment
+    for named, (first, last) in stretch.summary.numbers.items():
+        continues = named == segment and frontier is not None and frontier.segment == segment
+        begin = min(first, frontier.number + 1) if continues and frontier is not None else first
+        labels.wake(connection, server, named, begin, last, now_us=now_us)
+    if stretch.position.collected_bytes == 0:
+        labels.wake_earlier_segments(connection, server, segment, now_us=now_us)
+
+
 def commit_join(
-    store: Store, lease: Lease, waiting: Sequence[Label], *, now_us: int
+    store: Store, lease: Lease, model: str, waiting: Sequence[Label], *, now_us: int
 ) -> tuple[Settlement, ...]:
     """Join waiting labels with their predictions, and commit outcomes, quality evidence and the labels' states.
 
@@ -304,6 +281,8 @@ def commit_join(
         The store.
     lease
         The lease of the control loop.
+    model
+        The model of the predictions.
     waiting
         The labels.
     now_us
@@ -322,53 +301,49 @@ def commit_join(
     pairs, damaged_shadows = collected_log.read_shadow_pairs(store.root, located)
     emit_damaged(store, (*damaged, *damaged_shadows), now_us)
     hidden = {prediction for each in damaged for prediction in each.sought} - found.keys()
-    waiting = [label for label in waiting if label.prediction_id not in hidden]
+    visible = [label for label in waiting if label.prediction_id not in hidden]
     with store.ledger.read() as connection:
         known_servers = frozenset(server.server for server in servers.registered(connection))
     slices = slices_of(store, found.values())
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
+        rules = label_rules.read(connection, model)
         settled = settle_labels(
-            waiting, found, collected_log.frontiers(connection), known_servers, now_us=now_us
+            visible, found, collected_log.frontiers(connection), known_servers, rules, now_us=now_us
         )
-        joined = [each for each in settled if isinstance(each, Joined)]
+        joined = _with_corrections(connection, settled, rules.corrections)
         outcomes.add(connection, joined, now_us=now_us)
         of_joined = [each.label.prediction_id for each in joined]
         outcome_slices.add(connection, {each: slices[each] for each in of_joined if each in slices})
-        outcomes.mark_joined(connection, [each.label.prediction_id for each in joined])
+        labels.mark_joined(connection, [each.label.prediction_id for each in joined])
         # A label that was withdrawn and came back was counted when it came first.
         counted = outcomes.withdrawn(connection, [each.label.prediction_id for each in joined])
         fresh = [each for each in joined if each.label.prediction_id not in counted]
         fold_quality(connection, fresh, now_us)
         fold_joined_pairs(connection, fresh, pairs, now_us)
         impossible = [each for each in settled if isinstance(each, Impossible)]
-        outcomes.delete_unmatched(connection, [each.label.prediction_id for each in impossible])
+        labels.remove(connection, [each.label.prediction_id for each in impossible], waiting=True)
         _emit_unmatched(connection, impossible, now_us)
+        later = {each.label.prediction_id: each.look_at_us for each in settled if isinstance(each, Waiting)}
+        labels.look_again(connection, later | dict.fromkeys(hidden, now_us + DAMAGED_RETRY_US))
         failpoint("join.before_commit")
     return settled
 
 
-def _emit_rejected(
-    connection: Transaction, model: str, rejected: Sequence[tuple[FeedbackRecord, Arrival]], now_us: int
-) -> None:
-    if not rejected:
-        return
-    contradicting = [record.prediction for record, why in rejected if why is Arrival.CONTRADICTS]
-    malformed = [record.prediction for record, why in rejected if why is Arrival.MALFORMED]
-    parts = []
-    if contradicting:
-        parts.append(
-            f"{len(contradicting)} contradict an earlier label of the same prediction ({_some(contradicting)})"
-        )
-    if malformed:
-        parts.append(f"{len(malformed)} name no prediction or have no value from 0 to 1 ({_some(malformed)})")
-    events.append(
-        connection,
-        at_us=now_us,
-        kind="labels.rejected",
-        subject=model,
-        explanation=f"Labels rejected: {'; '.join(parts)}. The earlier labels stand.",
-    )
+def _with_corrections(
+    connection: Transaction, settled: Sequence[Settlement], corrections: Corrections
+) -> list[Joined]:
+    """Return what is joined, each with the label that counts among its first one and its corrections."""
+    joined = [each for each in settled if isinstance(each, Joined)]
+    if corrections == "first":
+        return joined
+    newest = labels.newest_labels(connection, [each.label.prediction_id for each in joined])
+    return [
+        replace(each, label=replace(each.label, value=newest[each.label.prediction_id].value))
+        if each.label.prediction_id in newest
+        else each
+        for each in joined
+    ]
 
 
 def _emit_unmatched(connection: Transaction, impossible: Sequence[Impossible], now_us: int) -> None:
@@ -381,7 +356,7 @@ def _emit_unmatched(connection: Transaction, impossible: Sequence[Impossible], n
             at_us=now_us,
             kind="labels.unmatched",
             subject="labels",
-            explanation=f"{len(ids)} labels were deleted, because {reason} ({_some(ids)}).",
+            explanation=f"{len(ids)} labels were deleted, because {reason} ({some_of(ids)}).",
         )
 
 
@@ -396,8 +371,3 @@ def emit_damaged(store: Store, damaged: Sequence[Damaged], now_us: int) -> None:
                 subject=f"file/{each.path}"[:_LONGEST_SUBJECT],
                 explanation=each.explanation,
             )
-
-
-def _some(ids: Sequence[str]) -> str:
-    shown = ", ".join(each[:48] for each in ids[:_EXAMPLES])
-    return shown if len(ids) <= _EXAMPLES else f"{shown}, ..."

@@ -31,10 +31,11 @@ from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.feeds import withheld_loads
 from holdfast.store.files import data_files
-from holdfast.store.telemetry import collected_log, key_labels, outcomes
+from holdfast.store.serving import label_rules
+from holdfast.store.telemetry import collected_log, key_labels, labels, outcomes
 from holdfast.store.telemetry.collected_log import PREDICTIONS, CollectedFile
-from holdfast.store.telemetry.outcomes import NewLabel
-from holdfast.tables.labels import KNOWN_AT, Corrections, known_labels
+from holdfast.store.telemetry.labels import NewLabel
+from holdfast.tables.labels import KNOWN_AT, known_labels
 from holdfast.tables.snapshots import LoadKey
 
 _AGAIN_US: Final = 3_600_000_000
@@ -121,9 +122,13 @@ class FeedLabels:
             self._matching = None
 
 
-def corrections_of(model: Model) -> Corrections:
-    """Return which of several labels of a row counts: as the label feeds declare it; the first without one."""
-    return model.label_feeds[0].corrections if model.label_feeds else "first"
+def declare_corrections(store: Store, model: Model, *, now_us: int) -> None:
+    """Store the declared corrections of the model's labels, so that servers and collector decide by them."""
+    with store.ledger.read() as connection:
+        is_known = label_rules.read(connection, model.name).corrections == model.corrections
+    if not is_known:
+        with store.ledger.write() as connection:
+            label_rules.declare_corrections(connection, model.name, model.corrections, now_us=now_us)
 
 
 def begin_matching(store: Store, model: Model, version: int, withheld: Withheld) -> Matching:
@@ -217,8 +222,8 @@ class Matching:
         with store.ledger.write() as connection:
             assert_epoch(connection, lease.name, lease.epoch)
             changes = self._decide(connection, predictions, matched, now_us)
-            outcomes.add_labels(connection, changes.new)
-            outcomes.correct_labels(connection, changes.labels)
+            labels.add(connection, changes.new, {label.prediction_id: now_us for label in changes.new})
+            labels.set_values(connection, changes.labels)
             outcomes.correct(connection, changes.outcomes)
             outcomes.withdraw(connection, changes.gone)
             corrected = len(changes.labels.keys() | changes.outcomes.keys())
@@ -227,19 +232,21 @@ class Matching:
     def _decide(
         self, connection: Transaction, predictions: list[str], matched: pl.DataFrame, now_us: int
     ) -> Changes:
-        held = {each.prediction_id: each for each in outcomes.held_labels(connection, predictions)}
-        ours = {name: each.value for name, each in held.items() if each.source == FEED_SOURCE}
-        sent = [
-            (name, each.value, min(each.received_at_us, now_us))
-            for name, each in held.items()
-            if each.source != FEED_SOURCE
-        ]
+        held = labels.histories(connection, predictions)
+        ours = {each.prediction_id: each.value for each in held if each.source == FEED_SOURCE}
+        counts: dict[str, NewLabel] = {}
+        for each in held:
+            is_later = self.model.corrections == "latest" or each.prediction_id not in counts
+            if each.source != FEED_SOURCE and is_later:
+                counts[each.prediction_id] = each
+        sent = [(name, each.value, min(each.received_at_us, now_us)) for name, each in counts.items()]
+        labelled = {each.prediction_id for each in held}
         known = known_labels(
             pl.concat([matched, pl.DataFrame(sent, schema=matched.schema, orient="row")]),
             key=["prediction"],
             label="value",
             until_us=now_us,
-            corrections=corrections_of(self.model),
+            corrections=self.model.corrections,
         )
         wanted: dict[str, float] = dict(known.select("prediction", "value").iter_rows())
         joined = outcomes.labels_of(connection, wanted)
@@ -247,7 +254,7 @@ class Matching:
             [
                 NewLabel(name, value, FEED_SOURCE, now_us)
                 for name, value in wanted.items()
-                if name not in held
+                if name not in labelled
             ],
             {name: wanted[name] for name, value in ours.items() if wanted.get(name, value) != value},
             {name: wanted[name] for name, value in joined.items() if wanted[name] != value},

@@ -210,18 +210,27 @@ class PairWindow:
 
 @dataclass(frozen=True, slots=True)
 class LogSummary:
-    """Contents of one part of a log; `numbers` are the smallest and the largest record number."""
+    """Contents of one part of a log; `numbers` are the smallest and the largest record number by segment.
+
+    The segment is the one that the id names: a request that ended late is logged in a later one.
+    """
 
     predictions: int
     usage: tuple[UsageRow, ...]
     windows: tuple[Window, ...]
     rows: pl.DataFrame
     """Predicted rows, in the schema of `PREDICTIONS`."""
-    numbers: tuple[int, int]
+    numbers: dict[int, tuple[int, int]]
     feedback: tuple[FeedbackRecord, ...]
     shadow_rows: pl.DataFrame
     pair_windows: tuple[PairWindow, ...]
     key_feedback: tuple[KeyFeedbackRecord, ...] = ()
+
+    @property
+    def number_range(self) -> tuple[int, int]:
+        """Return the smallest and the largest record number of all segments; zeros without a prediction."""
+        ranges = self.numbers.values()
+        return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else (0, 0)
 
 
 def summarise(records: Iterable[Record], context: LogContext = NO_CONTEXT) -> LogSummary:
@@ -372,9 +381,14 @@ def _rows(predictions: Sequence[PredictionRecord]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=PREDICTIONS.schema, orient="row")
 
 
-def _numbers(predictions: Sequence[PredictionRecord]) -> tuple[int, int]:
-    numbers = [int(record.id.rpartition("-")[2]) for record in predictions]
-    return (min(numbers), max(numbers)) if numbers else (0, 0)
+def _numbers(predictions: Sequence[PredictionRecord]) -> dict[int, tuple[int, int]]:
+    found: dict[int, tuple[int, int]] = {}
+    for record in predictions:
+        _, segment_text, rest = record.id.rsplit("-", 2)
+        segment, number = int(segment_text), int(rest.partition(".")[0])
+        low, high = found.get(segment, (number, number))
+        found[segment] = min(low, number), max(high, number)
+    return found
 
 
 def _minute(record: PredictionRecord) -> int:

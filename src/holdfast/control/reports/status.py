@@ -49,6 +49,7 @@ from holdfast.store.rollout import drills, rollouts, traffic_plans, webhooks
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.telemetry import (
     collected_log,
+    labels,
     outcome_slices,
     outcomes,
     request_counts,
@@ -288,7 +289,7 @@ class StatusReader:
                 distant_events=self._distant,
                 slices=self._slices,
                 labels=LabelStatus(
-                    *outcomes.count_labels(connection, model),
+                    *labels.count(connection, model),
                     collected_log.totals(connection, model).rejected_labels,
                 ),
                 feeds=batches.totals(connection),

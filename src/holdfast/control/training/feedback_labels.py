@@ -18,11 +18,15 @@ from holdfast.feeds import Feed
 from holdfast.feeds.feed import PREDICTION_ID
 from holdfast.store import Store
 from holdfast.store.catalog import batches
-from holdfast.store.telemetry import key_labels, outcomes
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.telemetry import key_labels, labels
+from holdfast.store.telemetry.labels import LabelledPrediction
 from holdfast.tables.labels import KNOWN_AT
 
 PREFIX: Final = "feedback-"
-"""How the id of such a batch begins; the number of its last outcome follows."""
+"""How the id of a batch of first labels begins; the number of its last outcome follows."""
+CORRECTIONS_PREFIX: Final = "feedback-corrections-"
+"""How the id of a batch of corrections begins; the number of its last correction follows."""
 
 
 def load_feedback(store: Store, model: Model, *, now_us: int) -> LoadResult | None:
@@ -31,15 +35,38 @@ def load_feedback(store: Store, model: Model, *, now_us: int) -> LoadResult | No
     The feed is the first label feed with no other column than key, label and event time. A label became known when it was
     received. A batch that was backed out is not loaded again. Raises as `ingest` and `prediction_keys.keys_of` do.
     """
-    feed = next((each for each in model.label_feeds if _has_only_labels(each, model.label)), None)
+    feed = _feed_of(model)
     if feed is None:
         return None
     with store.ledger.read() as connection:
-        loaded = batches.ids(connection, feed.name, PREFIX)
-        after = max(
-            (int(name.removeprefix(PREFIX)) for name in loaded if name[len(PREFIX) :].isdigit()), default=0
-        )
-        found = outcomes.labelled_since(connection, model.name, after, without=FEED_SOURCE)
+        after = _loaded_until(connection, feed, PREFIX)
+        found = labels.first_since(connection, model.name, after, without=FEED_SOURCE)
+    return _load(store, model, feed, PREFIX, found, now_us)
+
+
+def load_corrections(store: Store, model: Model, *, now_us: int) -> LoadResult | None:
+    """Load the corrections by prediction id since the last such batch, as `load_feedback` does with the labels."""
+    feed = _feed_of(model)
+    if feed is None:
+        return None
+    with store.ledger.read() as connection:
+        after = _loaded_until(connection, feed, CORRECTIONS_PREFIX)
+        found = labels.corrections_since(connection, model.name, after)
+    return _load(store, model, feed, CORRECTIONS_PREFIX, found, now_us)
+
+
+def _feed_of(model: Model) -> Feed | None:
+    return next((each for each in model.label_feeds if _has_only_labels(each, model.label)), None)
+
+
+def _loaded_until(connection: Transaction, feed: Feed, prefix: str) -> int:
+    numbers = (name.removeprefix(prefix) for name in batches.ids(connection, feed.name, prefix))
+    return max((int(number) for number in numbers if number.isdigit()), default=0)
+
+
+def _load(
+    store: Store, model: Model, feed: Feed, prefix: str, found: list[LabelledPrediction], now_us: int
+) -> LoadResult | None:
     if not found:
         return None
     time = feed.contract.event_time
@@ -59,7 +86,7 @@ def load_feedback(store: Store, model: Model, *, now_us: int) -> LoadResult | No
     if rows.is_empty():
         return None
     rows = rows.with_columns(pl.col(time).cast(pl.Datetime("us", "UTC"))).select(feed.contract.names)
-    return _ingest(store, model, feed, f"{PREFIX}{found[-1].outcome_id}", rows, now_us)
+    return _ingest(store, model, feed, f"{prefix}{found[-1].number}", rows, now_us)
 
 
 def load_key_feedback(store: Store, model: Model, *, now_us: int) -> LoadResult | None:

@@ -31,7 +31,7 @@ def join_labels(store: Store, model: Model, snapshot: Snapshot, rows: pl.DataFra
         key=key,
         label=label,
         until_us=snapshot.created_at_us,
-        corrections=model.label_feeds[0].corrections,
+        corrections=model.corrections,
     )
     return rows.drop(label).join(known, on=key, how="left", maintain_order="left")
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.errors import NotFoundError, UnavailableError
-from holdfast.feedback import FEED_SOURCE, full_id, parse_id
+from holdfast.feedback import FEED_SOURCE, IdCheck, PredictionId, full_id, parse_id
 from holdfast.records import canonical_json
 from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.serve.protocol.oip import RequestError
@@ -68,6 +68,11 @@ def name_of(item: object) -> dict[str, object]:
     return {"id": item.get("id") if isinstance(item, dict) else None}
 
 
+def subject_of(record: LabelRecord) -> str:
+    """Return what a label is about: the id of the prediction, or the key as JSON."""
+    return record.key if isinstance(record, KeyFeedbackRecord) else record.prediction
+
+
 def read_label(item: object, plane: DataPlane, now_us: int) -> LabelRecord:
     """Return the label of one item.
 
@@ -76,7 +81,7 @@ def read_label(item: object, plane: DataPlane, now_us: int) -> LabelRecord:
     RequestError
         HF511 when it is none.
     NotFoundError
-        HF505 when this server never issued the prediction id.
+        HF505 when no server issued the prediction id.
     UnavailableError
         HF503 for a key while no version is loaded.
     """
@@ -103,14 +108,25 @@ def _by_id(text: str, label: _Label, plane: DataPlane, now_us: int) -> FeedbackR
         raise RequestError(
             "HF511", "an id is the prediction_id of a response; '/' and a row number may follow"
         )
-    if place.server == plane.log.server and not plane.log.has_issued(place.segment, place.number, place.row):
-        raise NotFoundError("HF505", f"{name} was never issued by this server")
+    if not _can_be_issued(place, plane):
+        raise NotFoundError("HF505", f"{name} was never issued")
     value = label.value
     if not isinstance(value, bool | int | float) or not 0 <= value <= 1:
         raise RequestError(
             "HF511", f"{name}: a value is true, false or a number from 0 to 1, not {_show(value)}"
         )
     return FeedbackRecord(name, float(value), label.source, now_us)
+
+
+def _can_be_issued(place: PredictionId, plane: DataPlane) -> bool:
+    """Return False if it is known that no caller got this id. What nobody can tell waits for the collected log."""
+    if plane.label_rules.check_id(place) is IdCheck.NOT_ISSUED:
+        return False
+    log = plane.log
+    if place.server != log.server:
+        return True
+    has_no_tag = not place.tag and place.segment >= log.first_segment
+    return not has_no_tag and log.has_issued(place.segment, place.number, place.row)
 
 
 def _by_key(key: dict[str, Any], label: _Label, plane: DataPlane, now_us: int) -> KeyFeedbackRecord:

@@ -14,8 +14,10 @@ import msgspec
 
 from holdfast.errors import HoldfastError
 from holdfast.rollout.model.serving_config import ConnectionLimits
-from holdfast.serve.api.label_items import LabelItems, LabelRecord, name_of, parse_labels, read_label
+from holdfast.serve.api.label_items import LabelItems, parse_labels, read_label, subject_of
 from holdfast.serve.api.recent_labels import RecentLabels
+from holdfast.serve.api.source_quota import SourceQuota
+from holdfast.serve.api.taken_labels import TakenLabels
 from holdfast.serve.http.content_coding import ContentDecoder
 from holdfast.serve.http.exchange import Exchange
 from holdfast.serve.http.request_guard import RequestGuard
@@ -25,7 +27,7 @@ from holdfast.serve.inference import metrics
 from holdfast.serve.inference.data_plane import DataPlane, InferenceCall, Outcome
 from holdfast.serve.protocol.metadata import model_metadata, server_metadata
 from holdfast.serve.protocol.oip import RequestError, encode_response
-from holdfast.store.serving.prediction_log import KeyFeedbackRecord, frame
+from holdfast.store.serving.prediction_log import frame
 
 _PROTOCOL: Final = b"/v2/"
 
@@ -76,6 +78,7 @@ class Routes:
         self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[Exchange, InferenceCall]] = []
         self._recent_labels = RecentLabels()
+        self._quota = SourceQuota()
         self._model_path = f"/v2/models/{plane.model}".encode()
         self._ready_body = _encode({"name": plane.model, "ready": True})
         self._infer_path = self._model_path + b"/infer"
@@ -252,58 +255,45 @@ class Routes:
 
     def _feedback(self, exchange: Exchange) -> None:
         try:
-            items = parse_labels(bytes(exchange.body))
-            records, results = self._take_labels(items)
+            labels = self._take_labels(parse_labels(bytes(exchange.body)))
         except HoldfastError as error:
             _refuse(exchange, error)
             return
-        rejected = len(results) - len(records)
-        # Never all or nothing: the results name the labels that the sender must look at, the others are stored.
-        status = 207 if rejected else 202
-        document: dict[str, object] = {"accepted": len(records)}
-        if items.is_list:
-            document |= {"rejected": rejected, "results": results}
+        records = labels.records
         if not records:
-            exchange.send(status, _encode(document))
+            exchange.send(labels.status, _encode(labels.document))
             return
         log = self._plane.log
         if not log.write([frame(record) for record in records]):
             log.drop(len(records))
             exchange.refuse(503, "HF307", "the feedback could not be written; nothing was stored")
             return
-        self._recent_labels.add(records)
+        self._recent_labels.add(labels.newest)
 
         def respond(durable: asyncio.Future[bool]) -> None:
             if not durable.exception() and durable.result():
                 self._plane.counters.labels += len(records)
-                exchange.send(status, _encode(document))
+                exchange.send(labels.status, _encode(labels.document))
             else:
-                self._recent_labels.remove(records)
+                self._recent_labels.remove(labels.newest)
                 exchange.refuse(503, "HF307", "the disk did not take the feedback; send it again")
 
         asyncio.wrap_future(log.durability(), loop=self._loop).add_done_callback(respond)
 
-    def _take_labels(self, items: LabelItems) -> tuple[list[LabelRecord], list[dict[str, object]]]:
-        """Return the labels to store, and one result for each item. A label that comes alone raises its error."""
+    def _take_labels(self, items: LabelItems) -> TakenLabels:
+        """Return the labels to store, with one result for each item. A label that comes alone raises its error."""
         now_us = self._plane.clock_us()
-        records: list[LabelRecord] = []
-        results: list[dict[str, object]] = []
-        in_request: dict[str, float] = {}
+        taken = TakenLabels(items.is_list, self._plane.label_rules.corrections)
         for item in items.items:
             try:
                 record = read_label(item, self._plane, now_us)
-                arrival = self._recent_labels.check(record, in_request)
+                self._quota.take(record.source, now_us)
+                taken.add(item, record, self._recent_labels.find(subject_of(record)))
             except HoldfastError as error:
                 if not items.is_list:
                     raise
-                results.append(
-                    {**name_of(item), "status": "rejected", "code": error.code, "error": error.what}
-                )
-            else:
-                records.append(record)
-                named = name_of(item) if isinstance(record, KeyFeedbackRecord) else {"id": record.prediction}
-                results.append({**named, "status": arrival.value})
-        return records, results
+                taken.reject(item, error)
+        return taken
 
 
 def _respond(exchange: Exchange, outcome: Outcome) -> None:

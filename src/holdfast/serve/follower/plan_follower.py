@@ -8,6 +8,7 @@ the previous champion are both loaded, so that a rollback is one assignment (R11
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.errors import HoldfastError, UnavailableError
+from holdfast.feedback import SECRET_BYTES
 from holdfast.monitor.traffic_record import TrafficComparison
-from holdfast.records import TrafficPlan
+from holdfast.records import Corrections, TrafficPlan
 from holdfast.rollout.model.abort import UnderWay
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.serve.follower.aborts import AbortFollower, AbortHandler
+from holdfast.serve.follower.label_rules import LabelRulesFollower
 from holdfast.serve.follower.local_copy import LocalCopy, LocalCopyWriter, LocalState, LocalVersion
 from holdfast.serve.follower.model_loader import LoadedPlan, ModelLoader
 from holdfast.serve.follower.online_features import OnlineFeatureFollower
@@ -79,6 +82,8 @@ class PlanFollower:
         Microseconds since 1970 UTC.
     poll_seconds
         See `POLL_SECONDS`.
+    corrections
+        What the declaration says of several labels of one prediction; None leaves it to the ledger.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class PlanFollower:
         clock_us: Callable[[], int],
         *,
         poll_seconds: float = POLL_SECONDS,
+        corrections: Corrections | None = None,
     ) -> None:
         self.progress = Progress()
         self.switch = PlanSwitch(plane, clock_us)
@@ -103,6 +109,9 @@ class PlanFollower:
         self.abort_handler = AbortHandler(plane, self.switch, directory, clock_us)
         self.copy_writer = LocalCopyWriter(self._copy)
         self.online = OnlineFeatureFollower(plane.table, self._copy)
+        self.label_rules = LabelRulesFollower(plane, directory, self.copy_writer, corrections)
+        self._root = settings.root
+        self._first_segment = plane.log.first_segment
         self.config = ConfigFollower(plane.model)
         self._ledger = _LedgerLink(settings, plane.model)
         self._tried: tuple[int, float] = (0, 0.0)
@@ -127,6 +136,7 @@ class PlanFollower:
     def start_from_copy(self) -> None:
         """Serve what the last run stored, if it is there and intact; the ledger may be away. Aborts come first."""
         self.aborts.look()
+        self.label_rules.start_from_copy()
         try:
             with self._copy.read():
                 state = self._copy.load()
@@ -192,8 +202,12 @@ class PlanFollower:
         # Before it can be ready: predictions are collected only from the logs of registered servers.
         if not self._is_announced and (self.switch.plan is not None or self._listening.is_set()):
             with store.ledger.write() as connection:
-                servers.announce(connection, self._server)
+                servers.announce(connection, self._server, tagged_from_segment=self._first_segment)
+                self.label_rules.announce(
+                    connection, self._root, os.urandom(SECRET_BYTES), now_us=self._clock_us()
+                )
             self._is_announced = True
+        self.label_rules.follow(store)
         self.online.follow(store, self.switch.loaded)
         self._look(store, changes)
         self._read_rollback_facts(store)

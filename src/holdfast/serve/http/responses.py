@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from holdfast.errors import ConflictError, HoldfastError, InputError, NotFoundError, RefusedError
+from holdfast.errors import ConflictError, HoldfastError, InputError, NotFoundError, QuotaError, RefusedError
 
 JSON: Final = b"application/json"
 OCTETS: Final = b"application/octet-stream"
@@ -23,6 +23,7 @@ _STATUSES: Final[dict[type[HoldfastError], int]] = {
     NotFoundError: 404,
     ConflictError: 409,
     RefusedError: 409,
+    QuotaError: 429,
 }
 _encode: Final = msgspec.json.Encoder().encode
 

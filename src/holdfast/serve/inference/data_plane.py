@@ -18,6 +18,7 @@ import msgspec
 
 from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
 from holdfast.features import OnlineTable
+from holdfast.feedback import LabelRules
 from holdfast.records import DAY_US, Arm, TrafficPlan
 from holdfast.rollout.model.assignment import arm_of
 from holdfast.serve.inference.active_plan import ActivePlan
@@ -81,6 +82,8 @@ class DataPlane:
     counters: Counters = field(default_factory=Counters)
     active: ActivePlan | None = None
     errors: RequestErrors = field(init=False)
+    label_rules: LabelRules = field(default_factory=LabelRules)
+    """What decides over labels; replaced as a whole by `use_label_rules`."""
     shadow: ShadowThread | None = None
     """The shadow's thread; None if the server has none."""
     _last_batch: tuple[ActivePlan, list[Job], Sequence[InferenceCall]] | None = None
@@ -124,6 +127,12 @@ class DataPlane:
         return [
             outcome if outcome is not None else _unavailable("the request was lost") for outcome in outcomes
         ]
+
+    def use_label_rules(self, rules: LabelRules) -> None:
+        """Decide over labels by `rules` from now on, and tag prediction ids by their key if they have one."""
+        self.label_rules = rules
+        if rules.key is not None:
+            self.log.tag_with(rules.key)
 
     def mirror(self) -> None:
         """Copy the last batch to the shadow, if there is one. To be called when the responses are out."""
@@ -384,7 +393,7 @@ class DataPlane:
             self.errors.count("count", error)
         if job.probabilities is None:
             return _unavailable("no version could answer")
-        prediction = job.id or None if logged else None
+        prediction = job.id or None if logged and self.log.gives_ids else None
         plan = active.plan.plan_id if job.probe else None
         response = InferResponse(
             self.model, version, job.request.id, prediction, arm, plan, job.probabilities

@@ -59,11 +59,14 @@ def make_directory(directory: Path) -> None:
     sync(directory.parent)
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Replace the content of `path` by `data`, durably. A concurrent reader gets the old bytes or the new ones, complete."""
+def replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace the content of `path` by `data`, durably, with permissions `mode`.
+
+    A concurrent reader gets the old bytes or the new ones, complete.
+    """
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             write_all(descriptor, data)
             os.fsync(descriptor)

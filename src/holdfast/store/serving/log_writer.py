@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Final
 
+from holdfast.feedback import SECRET_BYTES, IdKey
 from holdfast.records import check_name
 from holdfast.store.durability.fsync import sync
 from holdfast.store.serving.log_directory import newest_begun, path_of, record_newest, segments
@@ -50,6 +51,8 @@ class LogWriter:
         Bounds, in bytes, on one segment and on all segments that lie in the directory.
     sync_seconds
         The longest wait of a record for its fdatasync.
+    gives_ids
+        Whether callers may get ids from the start; if not, from the first call of `tag_with` on.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class LogWriter:
         segment_bytes: int = SEGMENT_BYTES,
         directory_bytes: int = DIRECTORY_BYTES,
         sync_seconds: float = SYNC_SECONDS,
+        gives_ids: bool = True,
     ) -> None:
         self.server = check_name(server, "server")
         self.model = check_name(model, "model")
@@ -86,6 +90,11 @@ class LogWriter:
         self._asleep = False
         self._closing = False
         self._wake = threading.Event()
+        self.gives_ids = gives_ids
+        """Whether callers may get ids: other servers verify those that are tagged with the ledger's key."""
+        self._tag = IdKey(os.urandom(SECRET_BYTES)).tag
+        self.first_segment = self._segment + 1
+        """The first segment of this run: its ids and all later ones have tags."""
         self._prefix, self._count, self._rows = "", 0, array("I")
         self.error = ""
         """Why the current segment cannot be written; empty while it can."""
@@ -101,14 +110,20 @@ class LogWriter:
         """The number of the current segment."""
         return self._segment
 
+    def tag_with(self, key: IdKey) -> None:
+        """Tag ids by `key` from now on, and give them. Before, the key is one of this run alone."""
+        self._tag = key.tag
+        self.gives_ids = True
+
     def next_id(self, rows: int = 1) -> str:
         """Return a new prediction id for `rows` rows, 0 if there will be no prediction. No other server or run issues it."""
         self._count += 1
         self._rows.append(rows)
-        return f"{self._prefix}{self._count}"
+        place = f"{self._prefix}{self._count}"
+        return f"{place}.{self._tag(place)}"
 
     def has_issued(self, segment: int, number: int, row: int = 0) -> bool:
-        """Return True if this server can have issued an id that ends in `-<segment>-<number>` for that row.
+        """Return True if this server can have issued an id of record `number` in `segment` for that row.
 
         Ids of an earlier run, or of many segments ago, are not known: for these it returns True.
         """

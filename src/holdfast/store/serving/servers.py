@@ -28,13 +28,32 @@ class Server:
     started_at_us: int
 
 
-def announce(connection: Connection, server: Server) -> None:
+def announce(connection: Connection, server: Server, *, tagged_from_segment: int | None = None) -> None:
     """Register `server`, or replace its entry from before a restart. Its read position in the log stays.
 
-    Raises `InputError` HF109 when the name cannot name a server.
+    Parameters
+    ----------
+    connection
+        The caller's transaction.
+    server
+        The server.
+    tagged_from_segment
+        The first segment of its log whose prediction ids all have a tag, if it knows one. The first one that was ever given
+        stays.
+
+    Raises
+    ------
+    InputError
+        HF109 when the name cannot name a server.
     """
     check_name(server.server, "server")
-    rows.put(connection, servers, asdict(server) | {"log_directory": str(server.log_directory)})
+    known = select(servers.c.tagged_from_segment).where(servers.c.server == server.server)
+    tagged = connection.execute(known).scalar_one_or_none()
+    values = asdict(server) | {
+        "log_directory": str(server.log_directory),
+        "tagged_from_segment": tagged_from_segment if tagged is None else tagged,
+    }
+    rows.put(connection, servers, values)
     # What was observed before the restart is no evidence about the process that runs now.
     connection.execute(delete(probes).where(probes.c.server == server.server))
 

@@ -61,7 +61,6 @@ def advance(
     *,
     predictions: int,
     feedback: int,
-    rejected: int,
 ) -> None:
     """Move the read position of a segment, and add to its counts.
 
@@ -73,8 +72,8 @@ def advance(
         The position from which the reader began.
     collected_bytes
         The new position.
-    predictions, feedback, rejected
-        Collected prediction requests, labels, and rejected labels.
+    predictions, feedback
+        Collected prediction requests and labels.
 
     Raises
     ------
@@ -91,7 +90,7 @@ def advance(
                 collected_bytes=collected_bytes,
                 predictions=predictions,
                 feedback=feedback,
-                rejected_labels=rejected,
+                rejected_labels=0,
             )
         )
     else:
@@ -103,7 +102,6 @@ def advance(
                 collected_bytes=collected_bytes,
                 predictions=log_positions.c.predictions + predictions,
                 feedback=log_positions.c.feedback + feedback,
-                rejected_labels=log_positions.c.rejected_labels + rejected,
             )
         )
     if connection.execute(statement).rowcount != 1:
@@ -111,6 +109,16 @@ def advance(
             "HF304",
             f"another collector has moved on from byte {found.collected_bytes} of {found.server}/{found.segment}",
             state="nothing of this part was written; the other collector has it",
+        )
+
+
+def count_rejected(connection: Connection, found: Position, rejected: int) -> None:
+    """Add to the count of rejected labels of a segment, in the transaction that moved its read position."""
+    if rejected:
+        connection.execute(
+            update(log_positions)
+            .where(log_positions.c.server == found.server, log_positions.c.segment == found.segment)
+            .values(rejected_labels=log_positions.c.rejected_labels + rejected)
         )
 
 

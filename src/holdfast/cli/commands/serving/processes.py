@@ -55,9 +55,11 @@ def serve(
     """
     from holdfast.serve.server import serve_forever  # each process loads only what it runs
 
-    model = run.model.name
+    model = run.model
     supervise.end_with(exit_with_parent)
-    serve_forever(run.settings, model, listening=fd, when_ready=when_ready)
+    serve_forever(
+        run.settings, model.name, listening=fd, when_ready=when_ready, corrections=model.corrections
+    )
 
 
 @command("Running")
@@ -69,7 +71,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     """
     from holdfast.cli.commands.drills.drill_workspace import workspace_of
     from holdfast.control import daemon, loop
-    from holdfast.control.collect.feed_labels import FeedLabels
+    from holdfast.control.collect import feed_labels
     from holdfast.control.drills import runner
     from holdfast.control.health.data_incidents import RecoveryMonitor
     from holdfast.control.health.problem_events import ProblemEvents
@@ -105,10 +107,11 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
         # A thread each, so that a receiver that hangs delays nothing but itself.
         _start(exporter.run, {name: export}, wait=stopped.wait)
     webhooks.declare(store, model.name, model.hooks, now_us=now_us())
+    feed_labels.declare_corrections(store, model, now_us=now_us())
     for name, job in webhooks.jobs(store, model.name, model.hooks, clock_us=now_us).items():
         _start(exporter.run, {name: job}, wait=stopped.wait, pause_seconds=HOOK_PAUSE_SECONDS)
     concerns = daemon.concerns()
-    concerns["matching labels by key with predictions"] = FeedLabels(model)
+    concerns["matching labels by key with predictions"] = feed_labels.FeedLabels(model)
     if model.golden:
         concerns["requesting the golden queries"] = GoldenQueries(model)
     declared = (model.feeds, model.label_delay, model.objective, model.recovery_span, model.silence_span)

@@ -37,6 +37,9 @@ servers = Table(
     required("address", String(255), "URL of its HTTP API."),
     required("log_directory", String(255), "Directory of its prediction log."),
     required("started_at_us", BigInteger, "When it last started."),
+    optional(
+        "tagged_from_segment", Integer, "First log segment whose ids all have a tag; null if none is known."
+    ),
     comment="Registered servers: the control loop collects their logs and probes them.",
 )
 
@@ -105,6 +108,8 @@ shadow_files = _files_of_log(
     comment="Parquet files of collected shadow predictions.",
 )
 
+_WAITS = "joined = 0"
+
 labels = Table(
     "labels",
     METADATA,
@@ -113,8 +118,62 @@ labels = Table(
     required("source", String(63), "Sender of the label."),
     required("received_at_us", BigInteger, "When it was received."),
     required("joined", Integer, "1 once it is joined with its prediction, else 0.", index=True),
+    optional("server", String(63), "While it waits: server that its id names."),
+    optional("segment", Integer, "While it waits: log segment that its id names."),
+    optional("number", BigInteger, "While it waits: record number that its id names."),
+    optional("look_at_us", BigInteger, "While it waits: when it is decided again."),
     CheckConstraint("joined IN (0, 1)", name="joined_is_boolean"),
-    comment="Labels of predictions. A second label with another value is rejected.",
+    partial_index("ix_labels_look_at_us", "look_at_us", "prediction_id", where=_WAITS),
+    partial_index("ix_labels_server_segment_number", "server", "segment", "number", where=_WAITS),
+    partial_index("ix_labels_source_look_at_us", "source", "look_at_us", where=_WAITS),
+    comment="First label of each prediction. Corrections are in `label_corrections`.",
+)
+
+label_corrections = Table(
+    "label_corrections",
+    METADATA,
+    serial("label_correction_id", "Number of the correction; a new one when its label is joined."),
+    required("prediction_id", labels.c.prediction_id, "Id of the prediction.", index=True),
+    required("value", Double, "True value, 0 to 1."),
+    required("source", String(63), "Sender of the correction."),
+    required("received_at_us", BigInteger, "When it was received; later than the label that it corrects."),
+    comment="Later labels of predictions with other values, as the corrections of the label feed allow.",
+)
+
+quarantined_labels = Table(
+    "quarantined_labels",
+    METADATA,
+    serial("quarantined_label_id", "Number of the label."),
+    required("model", String(63), "Model of the prediction or row."),
+    optional("prediction_id", String(48), "Id of the prediction; null for a label by key."),
+    optional("key_json", Text, "Business key of the row, canonical JSON; null for a label by id."),
+    required("value", Double, "Value that it brought, 0 to 1."),
+    required("source", String(63), "Sender of the label."),
+    required("received_at_us", BigInteger, "When it was received."),
+    required("reason", Text, "Why it is quarantined, with the label that stands."),
+    Index("ix_quarantined_labels_model_source", "model", "source"),
+    comment="Labels that contradict the label of another source. They label nothing.",
+)
+
+label_policies = Table(
+    "label_policies",
+    METADATA,
+    key("model", String(63), "Model whose labels are corrected."),
+    required("corrections", String(16), "Which of several labels counts."),
+    required("declared_at_us", BigInteger, "When it was declared."),
+    one_of("corrections", ("latest", "first")),
+    comment="Declared corrections of each model's labels, for servers that do not load the declaration.",
+)
+
+secrets = Table(
+    "secrets",
+    METADATA,
+    key("purpose", String(31), "What keys derive from it for."),
+    required(
+        "secret_hex", String(64), "The secret, hexadecimal. Nobody may know it but servers and control loops."
+    ),
+    required("created_at_us", BigInteger, "When it was created."),
+    comment="Secrets of this ledger.",
 )
 
 outcomes = Table(

@@ -1,0 +1,266 @@
+"""Take the labels of one part of a log into the ledger: accept, correct, quarantine or reject each.
+
+The rules are those of the servers (`feedback/label_rules.py`); only here they are decided against every label that is known.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from holdfast.feedback import (
+    MAXIMUM_WAIT_US,
+    Arrival,
+    IdCheck,
+    KnownLabel,
+    LabelRules,
+    PredictionId,
+    classify_label,
+    correction_time_us,
+    is_ahead,
+    parse_id,
+)
+from holdfast.store.db import events
+from holdfast.store.db.ledger import Transaction
+from holdfast.store.serving import label_rules
+from holdfast.store.serving.prediction_log import FeedbackRecord, KeyFeedbackRecord
+from holdfast.store.telemetry import collected_log, key_labels, labels, outcomes, quarantined_labels
+from holdfast.store.telemetry.key_labels import KeyLabel
+from holdfast.store.telemetry.labels import NewLabel
+from holdfast.store.telemetry.quarantined_labels import QuarantinedLabel
+
+MAX_WAITING_OF_SOURCE: Final = 10_000
+"""How many labels of one source wait whose ids nobody can verify and whose log was not collected yet."""
+MAX_WAITING: Final = 100_000
+"""How many labels of all sources wait, when one comes whose id nobody can verify."""
+
+_EXAMPLES: Final = 3
+
+
+class Rejection(StrEnum):
+    """Why a label is rejected, in words that follow a number of labels."""
+
+    CONTRADICTS = "contradict an earlier label of the same prediction"
+    MALFORMED = "name no prediction or have no value from 0 to 1"
+    NOT_ISSUED = "name a prediction that no server of this ledger made"
+    OVER_QUOTA = "cannot be verified, and as many of their source or of all sources wait as may"
+
+
+@dataclass(slots=True)
+class WaitingRoom:
+    """How many more labels may wait whose ids nobody can verify."""
+
+    of_source: Callable[[str], int]
+    """Returns how many more of a source may wait."""
+    left: int
+    _left_of: dict[str, int] = field(default_factory=dict, init=False)
+
+    def admit(self, source: str) -> bool:
+        """Return True if one more label of `source` may wait; it is then counted."""
+        if source not in self._left_of:
+            self._left_of[source] = self.of_source(source)
+        if self.left <= 0 or self._left_of[source] <= 0:
+            return False
+        self.left -= 1
+        self._left_of[source] -= 1
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedLabels:
+    """The labels of one part of a log by what becomes of them. `ahead` has the accepted ones whose log is not collected yet."""
+
+    accepted: list[NewLabel] = field(default_factory=list)
+    ahead: set[str] = field(default_factory=set)
+    corrected: list[NewLabel] = field(default_factory=list)
+    quarantined: list[QuarantinedLabel] = field(default_factory=list)
+    rejected: list[tuple[FeedbackRecord, Rejection]] = field(default_factory=list)
+
+
+def check_labels(
+    feedback: Iterable[FeedbackRecord],
+    known: Mapping[str, KnownLabel],
+    rules: LabelRules,
+    is_uncollected: Callable[[PredictionId], bool],
+    room: WaitingRoom,
+) -> CheckedLabels:
+    """Decide what becomes of each label, in the order in which they came.
+
+    Parameters
+    ----------
+    feedback
+        The labels.
+    known
+        The newest label of each prediction in the ledger.
+    rules
+        The declared corrections, and which ids can have been issued.
+    is_uncollected
+        Returns True for a place beyond the collected part of its server's log.
+    room
+        How many labels may wait whose ids cannot be verified.
+    """
+    newest = dict(known)
+    found = CheckedLabels()
+    for record in feedback:
+        label = KnownLabel(record.value, record.source[:63], record.at_us)
+        before = newest.get(record.prediction)
+        match classify_label(record.prediction, label, before, rules.corrections):
+            case Arrival.ACCEPTED:
+                place = parse_id(record.prediction)
+                assert place is not None, "it was classified"
+                check, ahead = rules.check_id(place), is_uncollected(place)
+                if check is IdCheck.NOT_ISSUED:
+                    found.rejected.append((record, Rejection.NOT_ISSUED))
+                elif ahead and check is IdCheck.UNVERIFIED and not room.admit(label.source):
+                    found.rejected.append((record, Rejection.OVER_QUOTA))
+                else:
+                    newest[record.prediction] = label
+                    found.accepted.append(_new(record, label, record.at_us))
+                    if ahead:
+                        found.ahead.add(record.prediction)
+            case Arrival.CORRECTED:
+                assert before is not None, "it corrects a label"
+                at_us = correction_time_us(label, before)
+                newest[record.prediction] = KnownLabel(label.value, label.source, at_us)
+                found.corrected.append(_new(record, label, at_us))
+            case Arrival.QUARANTINED:
+                assert before is not None, "it contradicts a label"
+                found.quarantined.append(
+                    QuarantinedLabel(
+                        record.prediction, None, label.value, label.source, record.at_us, reason_of(before)
+                    )
+                )
+            case Arrival.REPEATED:
+                pass
+            case Arrival.CONTRADICTS:
+                found.rejected.append((record, Rejection.CONTRADICTS))
+            case Arrival.MALFORMED:
+                found.rejected.append((record, Rejection.MALFORMED))
+    return found
+
+
+def _new(record: FeedbackRecord, label: KnownLabel, at_us: int) -> NewLabel:
+    return NewLabel(record.prediction, label.value, label.source, at_us)
+
+
+def reason_of(standing: KnownLabel) -> str:
+    """Return why a label of another source is quarantined."""
+    return f"source {standing.source!r} labelled it {standing.value:g} before, and only that source can correct it"
+
+
+def take(
+    connection: Transaction,
+    model: str,
+    feedback: Sequence[FeedbackRecord],
+    key_feedback: Sequence[KeyFeedbackRecord],
+    *,
+    now_us: int,
+) -> int:
+    """Take labels by id and by key into the ledger, in the caller's transaction; return how many were not accepted.
+
+    Their part of the log must be registered before, so that a label finds a prediction of the same part.
+    """
+    checked = _take_by_id(connection, model, feedback, now_us) if feedback else CheckedLabels()
+    by_key = [KeyLabel(each.key, each.value, each.source[:63], each.at_us) for each in key_feedback]
+    quarantined = [*checked.quarantined, *key_labels.add(connection, model, by_key, reason_of)]
+    _quarantine(connection, model, quarantined, now_us)
+    _emit_rejected(connection, model, checked.rejected, now_us)
+    return len(checked.rejected) + len(quarantined)
+
+
+def _take_by_id(
+    connection: Transaction, model: str, feedback: Sequence[FeedbackRecord], now_us: int
+) -> CheckedLabels:
+    frontiers = collected_log.frontiers(connection)
+
+    def is_uncollected(place: PredictionId) -> bool:
+        frontier = frontiers.get(place.server)
+        return frontier is None or is_ahead(place, frontier)
+
+    def of_source(source: str) -> int:
+        waiting = labels.count_waiting(
+            connection, now_us=now_us, at_most=MAX_WAITING_OF_SOURCE, source=source
+        )
+        return MAX_WAITING_OF_SOURCE - waiting
+
+    room = WaitingRoom(
+        of_source, MAX_WAITING - labels.count_waiting(connection, now_us=now_us, at_most=MAX_WAITING)
+    )
+    known = labels.newest_labels(connection, [record.prediction for record in feedback])
+    rules = label_rules.read(connection, model)
+    checked = check_labels(feedback, known, rules, is_uncollected, room)
+    labels.add(
+        connection,
+        checked.accepted,
+        {
+            label.prediction_id: label.received_at_us + MAXIMUM_WAIT_US + 1
+            if label.prediction_id in checked.ahead
+            else now_us
+            for label in checked.accepted
+        },
+    )
+    _correct(connection, model, checked.corrected, now_us)
+    return checked
+
+
+def _correct(connection: Transaction, model: str, corrected: Sequence[NewLabel], now_us: int) -> None:
+    """Store corrections; outcomes have the newest. One that is not joined yet gets it when it is joined."""
+    labels.add_corrections(connection, corrected)
+    newest = {label.prediction_id: label.value for label in corrected}
+    joined = outcomes.labels_of(connection, newest)
+    outcomes.correct(connection, {prediction: newest[prediction] for prediction in joined})
+    if corrected:
+        events.append(
+            connection,
+            at_us=now_us,
+            kind=outcomes.CORRECTED,
+            subject=model,
+            explanation=f"{len(newest)} labels of predictions were corrected by their senders ({some_of(list(newest))}).",
+        )
+
+
+def _quarantine(connection: Transaction, model: str, found: Sequence[QuarantinedLabel], now_us: int) -> None:
+    if not found:
+        return
+    kept = quarantined_labels.add(connection, model, found)
+    names = [each.prediction_id or each.key_json or "" for each in found]
+    sources = sorted({each.source for each in found})
+    events.append(
+        connection,
+        at_us=now_us,
+        kind="labels.quarantined",
+        subject=model,
+        explanation=f"{len(found)} labels contradict the label of another source ({some_of(names)}); "
+        f"they came from {some_of(sources)}. They label nothing; {kept} are kept in quarantine.",
+    )
+
+
+def _emit_rejected(
+    connection: Transaction, model: str, rejected: Sequence[tuple[FeedbackRecord, Rejection]], now_us: int
+) -> None:
+    if not rejected:
+        return
+    by_reason: dict[Rejection, list[str]] = defaultdict(list)
+    for record, why in rejected:
+        by_reason[why].append(record.prediction)
+    parts = [
+        f"{len(by_reason[why])} {why.value} ({some_of(by_reason[why])})"
+        for why in Rejection
+        if why in by_reason
+    ]
+    events.append(
+        connection,
+        at_us=now_us,
+        kind="labels.rejected",
+        subject=model,
+        explanation=f"Labels rejected: {'; '.join(parts)}. The earlier labels stand.",
+    )
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Return the first of `names` as a list, each cut to 48 characters."""
+    shown = ", ".join(each[:48] for each in names[:_EXAMPLES])
+    return shown if len(names) <= _EXAMPLES else f"{shown}, ..."

@@ -274,7 +274,9 @@ class _Process:
             AbortEndpoint(settings.token, self.follower.abort_handler.abort),
             lambda: self.listener.limits,
         )
-        self.listener = Listener(self.routes, limits, lambda: formatdate(usegmt=True).encode())
+        self.listener = Listener(
+            self.routes, limits, lambda: formatdate(usegmt=True).encode(), self.routes.refusal
+        )
         self.follower.config.on_change(self.listener.configure)
 
     async def close(self) -> None:
@@ -329,6 +331,7 @@ class _Process:
     def scrape(self) -> ServerFacts:
         """Return the facts of `/metrics`."""
         active, log = self._plane.active, self._log
+        self._plane.counters.shed["bodies"] = self.listener.shed_bodies
         follower, progress, switch = self.follower, self.follower.progress, self.follower.switch
         return ServerFacts(
             model=self._server.model,

@@ -89,8 +89,8 @@ def codes(outcomes: list[Outcome]) -> list[str]:
 
 
 @pytest.mark.parametrize("unit", ["Ym^9*Ym^9/m^9/m^8", " ".join(["ppm^-9"] * 6), "byte/octave^-7"])
-def test_an_absurd_unit_is_refused_and_its_neighbours_are_answered(plane: DataPlane, unit: str) -> None:
-    """One connection took 72 % of the answers of another client."""
+def test_an_absurd_unit_is_refused_and_its_neighbours_are_predicted(plane: DataPlane, unit: str) -> None:
+    """One connection made 72 % of the requests of another client fail."""
     outcomes = plane.infer([good(), in_unit(unit), good()])
     assert codes(outcomes) == ["ok", "HF502", "ok"]
     assert isinstance(outcomes[1], RequestError)
@@ -115,7 +115,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, where: object, name: str) -> None:
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_a_defect_met_by_one_request_is_answered_counted_and_kept_apart(
+def test_a_defect_met_by_one_request_is_counted_and_kept_apart(
     plane: DataPlane, monkeypatch: pytest.MonkeyPatch, defect: str
 ) -> None:
     planted(monkeypatch, *DEFECTS[defect])
@@ -137,7 +137,7 @@ def test_a_record_that_cannot_be_made_costs_its_own_id_alone(
     assert (plane.errors.by_step, plane.log.dropped) == ({"log": 1}, 1)
 
 
-def test_a_request_that_cannot_be_counted_is_answered(
+def test_a_request_that_cannot_be_counted_is_predicted(
     plane: DataPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planted(monkeypatch, data_plane, "_result")
@@ -222,7 +222,7 @@ class Client:
         self.statuses.append((exchange.path, status))
 
 
-def test_a_defect_of_a_handler_or_of_a_response_is_answered(
+def test_a_defect_of_a_handler_or_of_a_response_gets_503(
     plane: DataPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request without an answer keeps its connection for ever, and everything that was sent behind it."""

@@ -19,6 +19,7 @@ _LEAST: Final[Mapping[str, float]] = {
     "write_seconds": 0.1,
     "connections": 8,
     "pipelined": 1,
+    "queue_seconds": 0.01,
 }
 """Lower limits: with less, a server could not be probed, and a rollback not be confirmed."""
 
@@ -43,6 +44,8 @@ class ConnectionLimits:
     connections: int = 1024
     pipelined: int = 256
     """Requests of one connection that wait for their reply at once."""
+    queue_seconds: float = 1.0
+    """How long a request may be expected to wait for its turn; beyond that new ones get 429."""
 
     @property
     def id(self) -> str:
@@ -50,11 +53,15 @@ class ConnectionLimits:
         return f"c-{sha256_hex(self.to_json())[:12]}"
 
     def to_json(self) -> str:
-        """Return the document: canonical JSON, so that equal limits have equal ids."""
+        """Return the document: canonical JSON, so that equal limits have equal ids.
+
+        A limit that older documents do not have is left out while it has its default, so that they keep their ids.
+        """
         return canonical_json(
             {
                 name: _as(kind, value)
                 for (name, value), kind in zip(asdict(self).items(), _kinds(), strict=True)
+                if value != _ADDED.get(name)
             }
         )
 
@@ -87,6 +94,10 @@ class ConnectionLimits:
             if not _LEAST[name] <= value < 2**53:
                 raise InputError("HF103", f"{name} must be at least {_LEAST[name]:g}: {value}")
         return cls(**{name: _as(kinds[name], value) for name, value in named.items()})  # type: ignore[arg-type]  # checked above
+
+
+_ADDED: Final[Mapping[str, object]] = {"queue_seconds": ConnectionLimits().queue_seconds}
+"""The limits that the first documents did not have, with their defaults."""
 
 
 def _kinds() -> tuple[type, ...]:

@@ -11,13 +11,16 @@ from holdfast.errors import NotFoundError, UnavailableError
 from holdfast.feedback import FEED_SOURCE, IdCheck, PredictionId, full_id, parse_id
 from holdfast.records import canonical_json
 from holdfast.serve.inference.data_plane import DataPlane
-from holdfast.serve.protocol.oip import RequestError
+from holdfast.serve.protocol.large_body import TooManyValuesError, count_structure
+from holdfast.serve.protocol.oip import RequestError, run_to_end
 from holdfast.store.serving.prediction_log import FeedbackRecord, KeyFeedbackRecord
 
 MAX_LABELS: Final = 1000
 """Labels in one feedback request."""
 SOURCE_CHARACTERS: Final = 63
 _SHOWN_CHARACTERS: Final = 60
+_MOST_VALUES: Final = 64
+"""Values of one label, its key's included."""
 
 LabelRecord = FeedbackRecord | KeyFeedbackRecord
 
@@ -46,6 +49,10 @@ class LabelItems:
 
 def parse_labels(body: bytes) -> LabelItems:
     """Return the labels of a body. Its parsed form decides which of the two it is; the text of a value never does."""
+    try:
+        run_to_end(count_structure(memoryview(body), MAX_LABELS * _MOST_VALUES))
+    except TooManyValuesError:
+        raise RequestError("HF511", f"the body has more values than {MAX_LABELS} labels") from None
     try:
         document = _read_json(body)
         if isinstance(document, dict) and "feedback" in document:

@@ -1,7 +1,6 @@
 """Route HTTP requests to the data plane, and write its outcomes as responses.
 
-Inference requests of one turn of the event loop are answered together at its end; none waits for more to come. Every
-other request is answered at once, feedback as soon as it is on disk.
+Inference requests take turns (`inference_queue`). Every other request is answered at once, feedback as soon as it is on disk.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ import msgspec
 
 from holdfast.errors import HoldfastError
 from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.serve.api.inference_queue import InferenceQueue
 from holdfast.serve.api.label_items import LabelItems, parse_labels, read_label, subject_of
 from holdfast.serve.api.recent_labels import RecentLabels
 from holdfast.serve.api.source_quota import SourceQuota
 from holdfast.serve.api.taken_labels import TakenLabels
 from holdfast.serve.http.content_coding import ContentDecoder
-from holdfast.serve.http.exchange import Exchange
+from holdfast.serve.http.exchange import Exchange, Refusal
 from holdfast.serve.http.request_guard import RequestGuard
 from holdfast.serve.http.responses import OCTETS, status_of
 from holdfast.serve.http.target import origin_form
@@ -76,7 +76,7 @@ class Routes:
         self._scrape = scrape
         self._server_metadata = server_metadata(release)
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[tuple[Exchange, InferenceCall]] = []
+        self._queue = InferenceQueue(plane, self._loop, limits, self._respond, self._store_labels)
         self._recent_labels = RecentLabels()
         self._quota = SourceQuota()
         self._model_path = f"/v2/models/{plane.model}".encode()
@@ -89,7 +89,7 @@ class Routes:
             self._model_path: (b"GET", self._model),
             self._model_path + b"/ready": (b"GET", self._model_ready),
             self._infer_path: (b"POST", self._infer),
-            self._model_path + b"/feedback": (b"POST", self._feedback),
+            self._model_path + b"/feedback": (b"POST", self._queue.add_labels),
             b"/holdfast/status": (b"GET", lambda exchange: exchange.send(200, _encode(self._status()))),
             b"/holdfast/abort": (b"POST", abort),
             b"/metrics": (b"GET", self._metrics),
@@ -115,6 +115,12 @@ class Routes:
         """Answer a request that met a defect of the server; no other request is affected."""
         self._plane.errors.count(step, error)
         exchange.refuse(503, "HF503", "the server failed on this request, by a defect of its own")
+
+    def _respond(self, exchange: Exchange, outcome: Outcome) -> None:
+        try:
+            _send_outcome(exchange, outcome)
+        except Exception as error:
+            self._fail(exchange, "respond", error)
 
     def _accept(self, exchange: Exchange) -> None:
         if exchange.path[:1] != b"/" or b"%" in exchange.path:
@@ -167,26 +173,12 @@ class Routes:
     # --- inference ----------------------------------------------------------------------------------------------------
 
     def _infer(self, exchange: Exchange, pinned: str | None = None) -> None:
-        if not self._waiting:
-            self._loop.call_soon(self._infer_batch)
         header_length = exchange.headers.get(b"inference-header-content-length")
-        call = InferenceCall(exchange.body, header_length, pinned, exchange.received)
-        self._waiting.append((exchange, call))
+        self._queue.add(exchange, InferenceCall(exchange.body, header_length, pinned, exchange.received))
 
-    def _infer_batch(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        try:
-            outcomes = self._plane.infer([call for _, call in waiting])
-        except Exception as error:  # what belongs to one call is caught there
-            for exchange, _ in waiting:
-                self._fail(exchange, "prepare", error)
-            return
-        for (exchange, _), outcome in zip(waiting, outcomes, strict=True):
-            try:
-                _respond(exchange, outcome)
-            except Exception as error:
-                self._fail(exchange, "respond", error)
-        self._plane.mirror()
+    def refusal(self, path: bytes, length: int) -> Refusal | None:
+        """Return why a request is refused before its body of `length` bytes is received; None if it is not."""
+        return self._queue.refusal(length) if path.endswith(b"/infer") else None
 
     # --- health and metadata ------------------------------------------------------------------------------------------
 
@@ -253,6 +245,12 @@ class Routes:
 
     # --- feedback -----------------------------------------------------------------------------------------------------
 
+    def _store_labels(self, exchange: Exchange) -> None:
+        try:
+            self._feedback(exchange)
+        except Exception as error:
+            self._fail(exchange, "route", error)
+
     def _feedback(self, exchange: Exchange) -> None:
         try:
             labels = self._take_labels(parse_labels(bytes(exchange.body)))
@@ -296,7 +294,7 @@ class Routes:
         return taken
 
 
-def _respond(exchange: Exchange, outcome: Outcome) -> None:
+def _send_outcome(exchange: Exchange, outcome: Outcome) -> None:
     if isinstance(outcome, HoldfastError):
         _refuse(exchange, outcome)
         return

@@ -15,7 +15,7 @@ from typing import Final, cast
 import httptools
 
 from holdfast.rollout.model.serving_config import ConnectionLimits
-from holdfast.serve.http.exchange import Application, Exchange
+from holdfast.serve.http.exchange import Application, Exchange, Refusal
 from holdfast.serve.http.responses import head
 
 _HEADERS: Final = frozenset({
@@ -25,6 +25,7 @@ _HEADERS: Final = frozenset({
 """The headers that are kept."""
 _FOREVER: Final = float("inf")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_RETRY: Final = b"retry-after: 1\r\n"
 _LINGER_SECONDS: Final = 2.0
 
 
@@ -157,7 +158,8 @@ class Connection(asyncio.Protocol):
             return
         self._hold(len(self._body))
         if self._listener.held_bytes > limits.held_bytes:
-            self._refuse(503, "HF504", "too many request bodies are being received")
+            self._listener.shed_bodies += 1
+            self._refuse(503, "HF504", "too many request bodies are being received", _RETRY)
 
     def _hold(self, size: int) -> None:
         self._listener.held_bytes += size - self._held
@@ -205,6 +207,8 @@ class Connection(asyncio.Protocol):
             self._refuse(400, "HF501", "a request has a Content-Length or a Transfer-Encoding, not both")
         elif length is not None and int(length) > limits.body_bytes:
             self._refuse(413, "HF501", f"a body is at most {limits.body_bytes} bytes")
+        elif length is not None and (refusal := self._listener.refusal(self._path, int(length))) is not None:
+            self._refuse(429, "HF504", refusal.what, refusal.headers)
         elif expected is not None:
             if expected.lower() != b"100-continue":
                 self._refuse(417, "HF501", "the only expectation that is met is 100-continue")
@@ -314,7 +318,7 @@ class Connection(asyncio.Protocol):
             return
         self._transport.write_eof()
 
-    def _refuse(self, status: int, code: str, what: str) -> None:
+    def _refuse(self, status: int, code: str, what: str, extra: bytes = b"") -> None:
         if self._discarding:
             return
         self._discarding = True
@@ -324,7 +328,7 @@ class Connection(asyncio.Protocol):
         self._pending.append(exchange)
         self._hold(0)
         self._body = b""
-        exchange.refuse(status, code, what)
+        exchange.refuse(status, code, what, extra=extra)
 
     # --- deadlines ----------------------------------------------------------------------------------------------------
 
@@ -348,17 +352,36 @@ class Connection(asyncio.Protocol):
 
 
 class Listener:
-    """Counts the connections of one server, bounds them, and closes those past their deadline."""
+    """Counts the connections of one server, bounds them, and closes those past their deadline.
+
+    Parameters
+    ----------
+    application
+        Answers requests.
+    limits
+        What clients may cost.
+    today
+        Returns the value of the Date header.
+    refusal
+        Decides from the path and the announced length of the body, in bytes, whether to refuse a request before its body
+        is received.
+    """
 
     def __init__(
-        self, application: Application, limits: ConnectionLimits, today: Callable[[], bytes]
+        self,
+        application: Application,
+        limits: ConnectionLimits,
+        today: Callable[[], bytes],
+        refusal: Callable[[bytes, int], Refusal | None] = lambda *_: None,
     ) -> None:
         self.application = application
+        self.refusal = refusal
         self.limits = limits
         self.draining = False
         self.connections: set[Connection] = set()
         self.rejected_connections = 0
         self.held_bytes = 0
+        self.shed_bodies = 0
         self._today = today
         self.date = today()
         self._loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol, TypeAlias
 
@@ -10,6 +11,14 @@ from holdfast.serve.http.responses import JSON, error_body
 
 Application: TypeAlias = "Callable[[Exchange], None]"
 """Answers requests. Called once per request; it calls `Exchange.send` once, then or later, on the loop's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is refused with 429. `headers` are complete header lines."""
+
+    what: str
+    headers: bytes
 
 
 class Transport(Protocol):

@@ -8,8 +8,8 @@ then the heuristic for the champion.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from time import perf_counter, thread_time
 from typing import Any, Final, TypeAlias
@@ -22,19 +22,22 @@ from holdfast.feedback import LabelRules
 from holdfast.records import DAY_US, Arm, TrafficPlan
 from holdfast.rollout.model.assignment import arm_of
 from holdfast.serve.inference.active_plan import ActivePlan
+from holdfast.serve.inference.batch_run import Runner
 from holdfast.serve.inference.job import (
     Job,
     check_new_columns,
     has_valid_new_columns,
+    piece_of,
     request_for,
     rows_for,
     without_foreign_columns,
 )
-from holdfast.serve.inference.loaded_model import empty_rows, invalid_reason
+from holdfast.serve.inference.loaded_model import empty_rows
 from holdfast.serve.inference.metrics import Counters
 from holdfast.serve.inference.request_errors import RequestErrors
-from holdfast.serve.inference.request_schema import RequestSchema, Row
+from holdfast.serve.inference.request_schema import BrokenRows, RequestSchema, Row
 from holdfast.serve.inference.shadow import ShadowCopy, ShadowThread
+from holdfast.serve.protocol.large_body import decode_in_steps
 from holdfast.serve.protocol.oip import InferRequest, InferResponse, RequestError, decode_request
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, ShadowRecord, frame
@@ -57,8 +60,31 @@ class InferenceCall:
     """When its last byte came, on the clock of `perf_counter`."""
 
 
+PIECE_ROWS: Final = 250
+"""So many rows of a large request are checked or predicted in one step: about a millisecond."""
+
 Outcome: TypeAlias = tuple[InferResponse, bool] | HoldfastError
 """A response and whether it is requested in binary; or the error."""
+
+
+@dataclass(slots=True)
+class LargeRequest:
+    """A large request under way. `seconds` is the processor time of its steps."""
+
+    steps: Generator[None, None, Outcome] = field(init=False)
+    seconds: float = 0.0
+
+    def advance(self) -> Outcome | None:
+        """Do one step; return the outcome after the last."""
+        began = thread_time()
+        try:
+            next(self.steps)
+        except StopIteration as ended:
+            outcome: Outcome = ended.value
+            return outcome
+        finally:
+            self.seconds += thread_time() - began
+        return None
 
 
 @dataclass(slots=True)
@@ -84,6 +110,7 @@ class DataPlane:
     errors: RequestErrors = field(init=False)
     label_rules: LabelRules = field(default_factory=LabelRules)
     """What decides over labels; replaced as a whole by `use_label_rules`."""
+    _runner: Runner = field(init=False)
     shadow: ShadowThread | None = None
     """The shadow's thread; None if the server has none."""
     _last_batch: tuple[ActivePlan, list[Job], Sequence[InferenceCall]] | None = None
@@ -91,6 +118,7 @@ class DataPlane:
 
     def __post_init__(self) -> None:
         self.errors = RequestErrors(self.clock_us)
+        self._runner = Runner(self.table, self.counters, self.errors)
 
     def infer(self, calls: Sequence[InferenceCall]) -> list[Outcome]:
         """Return one outcome for each call, in order. Nothing that a client sends makes this raise, or fails another call."""
@@ -111,15 +139,13 @@ class DataPlane:
         done: list[Job] = []
         # The champion first: a slow challenger must not be seen in the latency of the champion's requests.
         for version in sorted(jobs, key=lambda name: name != active.plan.champion):
-            self._run(active, version, jobs[version])
+            self._runner.run(active, version, jobs[version])
             done += jobs[version]
         now_us = self.clock_us()
         logged_at = perf_counter()
         for job in done:
             self._add_frame(active, job, now_us, logged_at - calls[job.index].received, frames)
-        logged = self.log.write(frames) if frames else True
-        if not logged:
-            self.log.drop(len(frames))
+        logged = self._write(frames)
         self._last_batch = (active, done, calls)
         ended = perf_counter()
         for job in done:
@@ -133,6 +159,70 @@ class DataPlane:
         self.label_rules = rules
         if rules.key is not None:
             self.log.tag_with(rules.key)
+
+    def start_large(self, call: InferenceCall) -> LargeRequest:
+        """Return a large call as work in steps, each a few milliseconds at most. Nothing that it holds makes a step raise."""
+        work = LargeRequest()
+        work.steps = self._infer_large(call, work)
+        return work
+
+    def _infer_large(self, call: InferenceCall, work: LargeRequest) -> Generator[None, None, Outcome]:
+        active = self.active
+        if active is None:
+            return _unavailable("no version is loaded yet")
+        frames: list[bytes] = []
+        try:
+            job, pieces = yield from self._prepare_large(active, call)
+            yield from self._runner.run_pieces(active, job, pieces)
+        except Exception as error:
+            refused = self._refuse(active, call, error, frames)
+            self._write(frames)
+            return refused
+        yield
+        job.seconds = work.seconds
+        self._add_frame(active, job, self.clock_us(), perf_counter() - call.received, frames)
+        logged = self._write(frames)
+        self._last_batch = (active, [job], [call])
+        return self._outcome(active, job, logged, perf_counter() - call.received)
+
+    def _prepare_large(
+        self, active: ActivePlan, call: InferenceCall
+    ) -> Generator[None, None, tuple[Job, list[Job]]]:
+        """As `_prepare`, in steps: return the job, and the pieces in which it runs. Raises what refuses the call."""
+        schema = _schema_for(active, call)
+        specs = active.specs[_checked_as(active, call)]
+        request = yield from decode_in_steps(call.body, call.header_length, specs)
+        broken = BrokenRows()
+        parts: list[tuple[InferRequest, list[Row], list[int], list[tuple[Any, ...]]]] = []
+        for begin in range(0, request.rows, PIECE_ROWS):
+            yield
+            part = piece_of(request, begin, begin + PIECE_ROWS)
+            parts.append((part, *self._check(active, call, schema, part, begin, broken)))
+        if broken.count:
+            raise broken.error()
+        if not request.rows:  # a probe that leaves the rows to us
+            parts.append((request, empty_rows(1), [0], [()]))
+        rows = [row for part in parts for row in part[1]]
+        prediction = "" if request.probe else self.log.next_id(len(rows))
+        unit, version, rollout = _draw(active, call, request, prediction)
+        event_times = [at for part in parts for at in part[2]]
+        received_rows = [row for part in parts for row in part[3]]
+        job = Job(
+            0, request, schema, rows, received_rows, event_times, unit, prediction, version, request.probe, rollout, 0.0,
+            call.pinned is not None,
+        )  # fmt: skip
+        pieces = [
+            replace(job, request=part[0], rows=part[1], event_times=part[2], received_rows=part[3])
+            for part in parts
+        ]
+        return job, pieces
+
+    def _write(self, frames: list[bytes]) -> bool:
+        """Hand records to the log; return False, and count them as dropped, if it does not take them."""
+        logged = self.log.write(frames) if frames else True
+        if not logged:
+            self.log.drop(len(frames))
+        return logged
 
     def mirror(self) -> None:
         """Copy the last batch to the shadow, if there is one. To be called when the responses are out."""
@@ -168,9 +258,7 @@ class DataPlane:
 
     def log_shadow_records(self) -> None:
         """Log the results that the shadow has finished."""
-        frames = [] if self.shadow is None else self.shadow.take()
-        if frames and not self.log.write(frames):
-            self.log.drop(len(frames))
+        self._write([] if self.shadow is None else self.shadow.take())
 
     # --- one request --------------------------------------------------------------------------------------------------
 
@@ -196,7 +284,13 @@ class DataPlane:
         )  # fmt: skip
 
     def _check(
-        self, active: ActivePlan, call: InferenceCall, schema: RequestSchema, request: InferRequest
+        self,
+        active: ActivePlan,
+        call: InferenceCall,
+        schema: RequestSchema,
+        request: InferRequest,
+        first_row: int = 0,
+        broken: BrokenRows | None = None,
     ) -> tuple[list[Row], list[int], list[tuple[Any, ...]]]:
         """Return the rows of a request, their event times, and the rows as received; raise when one breaks a contract."""
         violations = self.counters.violations
@@ -205,39 +299,39 @@ class DataPlane:
             if request.columns.keys() <= schema.specs.keys()
             else without_foreign_columns(schema, request)
         )
-        rows, event_times = schema.accept(own, violations)
+        rows, event_times = schema.accept(own, violations, first_row=first_row, broken=broken)
         received_rows = schema.received_rows(request)
         challenger = active.plan.challenger
         if own is not request and call.pinned is None and challenger is not None:
             # Both arms are checked, so that the draw does not decide over the refusal.
-            check_new_columns(active.schemas[challenger], schema, request, violations)
+            check_new_columns(active.schemas[challenger], schema, request, violations, first_row)
         return rows, event_times, received_rows
 
     def _refuse(
         self, active: ActivePlan, call: InferenceCall, error: Exception, frames: list[bytes]
     ) -> HoldfastError:
-        """Return the answer of a call that is refused, or that failed; count it and add its record to `frames`."""
-        answer: HoldfastError
+        """Return the response of a call that is refused, or that failed; count it and add its record to `frames`."""
+        refused: HoldfastError
         match error:
             case NotFoundError():
                 return error  # it named a version that is not here, so no version is charged
             case RequestError():
                 self.counters.violations.update(error.uncounted)
-                result, rules, answer = (
+                result, rules, refused = (
                     "malformed" if error.code == "HF508" else "contract",
                     error.rules,
                     error,
                 )
             case UnavailableError():
-                result, rules, answer = "unavailable", [], error
+                result, rules, refused = "unavailable", [], error
             case _:
                 self.errors.count("prepare", error)
-                result, rules, answer = "unavailable", [], _unavailable(_OWN_FAULT)
+                result, rules, refused = "unavailable", [], _unavailable(_OWN_FAULT)
         try:
             self._reject(active, call, result, frames, rules)
         except Exception as failed:
             self.errors.count("log", failed)
-        return answer
+        return refused
 
     def _reject(
         self,
@@ -258,89 +352,6 @@ class DataPlane:
             list(rules[:MAX_LOGGED_RULES]),
         )  # fmt: skip
         frames.append(frame(rejected))
-
-    # --- a batch of one version ---------------------------------------------------------------------------------------
-
-    def _run(self, active: ActivePlan, version: str, jobs: list[Job]) -> None:
-        """Predict `jobs`, and charge each its rows' share of the batch's time.
-
-        The arm with the smaller share of the traffic has the smaller batches. Charged for the whole batch, its
-        requests would look faster than those of the other arm. So they look slower, by their greater part of a call's
-        fixed cost: some ten microseconds, far below any bound on latency.
-
-        It is this thread's own processor time. Waiting for a busy processor takes milliseconds, whatever the batch.
-        Shared by many rows that is below the bound, charged to one row it is above: the arm with the smaller batches
-        would look slow on a busy machine.
-        """
-        if self._try_timed(active, version, jobs):
-            self._run_parts(active, version, jobs)
-
-    def _run_parts(self, active: ActivePlan, version: str, jobs: list[Job]) -> None:
-        """Run a batch that failed in halves, so that few bad requests cost few runs more; each bad one alone at the end."""
-        if len(jobs) > 1:
-            middle = len(jobs) // 2
-            halves = jobs[:middle], jobs[middle:]
-            failures = [self._try_timed(active, version, half) for half in halves]
-            if not all(failures):
-                for half, failure in zip(halves, failures, strict=True):
-                    if failure:
-                        self._run_parts(active, version, half)
-                return
-        for job in jobs:  # both halves failed: so does the version, most likely
-            began = thread_time()
-            self._run_alone(active, version, job)
-            job.seconds += thread_time() - began
-
-    def _try_timed(self, active: ActivePlan, version: str, jobs: list[Job]) -> str:
-        """As `_try`; charge each job its rows' share of the time."""
-        began = thread_time()
-        failure = self._try(active, version, jobs)
-        per_row = (thread_time() - began) / sum(len(job.rows) for job in jobs)
-        for job in jobs:
-            job.seconds += per_row * len(job.rows)
-        return failure
-
-    def _run_alone(self, active: ActivePlan, version: str, job: Job) -> None:
-        candidates = [version] if job.pinned else [version, *active.fallbacks(version)]
-        for candidate in candidates:
-            failure = self._try(active, candidate, [job])
-            if not failure:
-                return
-            if candidate == active.plan.challenger:
-                job.challenger_failed = failure
-                self.counters.challenger_failures[candidate, failure] += 1
-            elif candidate == active.plan.champion:
-                job.champion_failed = failure
-
-    def _try(self, active: ActivePlan, name: str, jobs: list[Job]) -> str:
-        """Predict `jobs` with version `name`; return the kind of failure, or an empty text."""
-        version = active.versions[name]
-        try:
-            rows, event_times = rows_for(active.schemas[name], jobs)
-        except (RequestError, UnavailableError):
-            # One request must not be the fate of the batch: not even with a unit whose definition is not read yet.
-            return "contract"
-        except Exception as error:
-            self.errors.log("predict", error)
-            return "exception"
-        try:
-            version.fill_aggregates(rows, event_times, self.table)
-            found = version.run(rows)
-            kind = invalid_reason(found, len(rows))
-        except (
-            Exception
-        ) as error:  # whatever it is, a request must be answered; the kind is counted and logged
-            self.errors.log("predict", error)
-            return "exception"
-        if kind:
-            return kind
-        begin = 0
-        for job in jobs:
-            end = begin + len(job.rows)
-            job.probabilities = found[begin:end]
-            job.served_by = version.name
-            begin = end
-        return ""
 
     # --- what is logged and returned ------------------------------------------------------------------------------------
 

@@ -74,7 +74,11 @@ def without_foreign_columns(schema: RequestSchema, request: InferRequest) -> Inf
 
 
 def check_new_columns(
-    new: RequestSchema, known: RequestSchema, request: InferRequest, violations: Counter[str]
+    new: RequestSchema,
+    known: RequestSchema,
+    request: InferRequest,
+    violations: Counter[str],
+    first_row: int = 0,
 ) -> None:
     """Check the columns of the request that the schema `new` has and `known` does not.
 
@@ -83,7 +87,7 @@ def check_new_columns(
     """
     added = request.columns.keys() & (new.specs.keys() - known.specs.keys())
     if added:
-        new.check_columns(request_for(new, request, known), added, violations)
+        new.check_columns(request_for(new, request, known), added, violations, first_row=first_row)
 
 
 def has_valid_new_columns(schema: RequestSchema, job: Job) -> bool:
@@ -105,3 +109,9 @@ def request_for(schema: RequestSchema, request: InferRequest, made_for: RequestS
     aliases = schema.differing_aliases(made_for)
     columns = map_columns(own.columns, aliases) if aliases else own.columns
     return replace(own, columns=columns, facts=facts or None)
+
+
+def piece_of(request: InferRequest, begin: int, end: int) -> InferRequest:
+    """Return the rows of a request from `begin` up to `end`."""
+    columns = {name: values[begin:end] for name, values in request.columns.items()}
+    return replace(request, rows=min(end, request.rows) - begin, columns=columns)

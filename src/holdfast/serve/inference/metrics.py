@@ -31,6 +31,8 @@ the contract (HF502); no version could answer (HF503)."""
 EDGES_SECONDS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 )  # fmt: skip
+SHED_REASONS: Final = ("small_queue", "medium_queue", "large_queue", "label_queue", "bodies")
+"""Why a request was shed: the expected wait for its turn, by its kind; or the memory of the bodies that are being received."""
 FAILURES: Final = ("exception", "contract", "wrong_shape", "not_a_probability", "not_finite")
 """Kinds of failures of a version for which another one answers."""
 _OPENMETRICS: Final = "application/openmetrics-text"
@@ -74,6 +76,8 @@ class Counters:
     """Rows with a word that the version has no code for, by version and column."""
     seconds: dict[tuple[str, str], Histogram] = field(default_factory=dict)
     """Durations by version and arm."""
+    shed: Counter[str] = field(default_factory=Counter)
+    """Requests that were shed, by reason."""
     probes: int = 0
     labels: int = 0
     distant_events: int = 0
@@ -133,6 +137,7 @@ class Counters:
             self.violations.copy(),
             self.unseen_words.copy(),
             {arm: histogram.copy() for arm, histogram in self.seconds.items()},
+            self.shed.copy(),
             self.probes,
             self.labels,
             self.distant_events,
@@ -302,6 +307,11 @@ def _server(facts: ServerFacts, counters: Counters) -> Iterable[Metric]:
     values["distant_events_total"] = counters.distant_events
     for name, text in _SERVER:
         yield _family(facts.model, name, text, (), [((), values.get(name, 0))])
+    yield _family(
+        facts.model, "requests_shed_total",
+        "Requests that were refused because the server is overloaded, by reason; they are in no other count.",
+        ("reason",), [((reason,), counters.shed[reason]) for reason in SHED_REASONS],
+    )  # fmt: skip
     yield _family(
         facts.model, "request_errors_total",
         "Errors of the server's own in one request, by the step that failed; no other request is affected.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -31,6 +32,22 @@ FAST_CHECK_ROWS: Final = 4
 Row = dict[str, Any]
 
 _LOADING: Final = threading.Lock()
+
+
+@dataclass(slots=True)
+class BrokenRows:
+    """The rows of one request that break the contract, gathered over the pieces in which it is checked."""
+
+    count: int = 0
+    named: list[str] = field(default_factory=list)
+    """Row, reason and explanation, of the first rows."""
+    rules: dict[str, None] = field(default_factory=dict)
+    rows_named: int = 0
+
+    def error(self) -> RequestError:
+        """Return the refusal of the request."""
+        what = f"{self.count} of the rows break the model's contract"
+        return RequestError("HF502", what, self.named, uncounted=(), rules=tuple(self.rules))
 
 
 class RequestSchema:
@@ -61,11 +78,35 @@ class RequestSchema:
             if isinstance(column, Timestamp)
         )
 
-    def accept(self, request: InferRequest, violations: Counter[str]) -> tuple[list[Row], list[int]]:
+    def accept(
+        self,
+        request: InferRequest,
+        violations: Counter[str],
+        *,
+        first_row: int = 0,
+        broken: BrokenRows | None = None,
+    ) -> tuple[list[Row], list[int]]:
         """Check the request; return one mapping per row, and the event time of each in microseconds UTC.
 
-        The rows hold the word of each alias, and their event time as that number, which features read faster. Raises
-        `RequestError` HF502 with rows and reasons when one breaks the contract; `violations` counts by reason.
+        The rows hold the word of each alias, and their event time as that number, which features read faster.
+
+        Parameters
+        ----------
+        request
+            A request, or a piece of one.
+        violations
+            Counts by reason.
+        first_row
+            The number of the piece's first row.
+        broken
+            Where rows that break the contract are gathered; the result is then empty.
+
+        Raises
+        ------
+        RequestError
+            HF502 with rows and reasons when a row breaks the contract and nothing gathers them.
+        UnavailableError
+            HF503 while the definitions of units are read.
         """
         columns = self._read_words(request.columns if request.facts is None else self._converted(request))
         rows = _as_rows(columns, request.rows)
@@ -74,9 +115,10 @@ class RequestSchema:
         if request.rows >= FAST_CHECK_ROWS and self._is_surely_valid(columns, known):
             check = self._rules
         if check is not None:
-            broken = [(number, reasons) for number, row in enumerate(rows) if (reasons := check(row))]
-            if broken:
-                raise self._violation(rows, broken, violations)
+            found = [(number, reasons) for number, row in enumerate(rows) if (reasons := check(row))]
+            if found:
+                self._gather(rows, found, violations, first_row, broken)
+                return [], []
         name, zone, local = self._event
         event_times = [
             known.get(row[name]) or self._read_event_time(row[name], name, zone, local) for row in rows
@@ -85,7 +127,9 @@ class RequestSchema:
             row[name] = event_time
         return rows, event_times
 
-    def check_columns(self, request: InferRequest, names: Set[str], violations: Counter[str]) -> None:
+    def check_columns(
+        self, request: InferRequest, names: Set[str], violations: Counter[str], *, first_row: int = 0
+    ) -> None:
         """Check the columns `names` alone, and the rules that read one of them; ignore what else breaks the contract.
 
         Parameters
@@ -96,6 +140,8 @@ class RequestSchema:
             Columns of the contract.
         violations
             Counts the reasons.
+        first_row
+            The number of the first row, if this is a piece of a request.
 
         Raises
         ------
@@ -124,7 +170,7 @@ class RequestSchema:
             )
         ]
         if broken:
-            raise self._violation(rows, broken, violations)
+            self._gather(rows, broken, violations, first_row, None)
 
     def read_key(self, key: Mapping[str, Any]) -> dict[str, Any]:
         """Return the key of a row with each timestamp as text in UTC and each alias as its word, so that equal keys are equal.
@@ -214,19 +260,28 @@ class RequestSchema:
         explanation = explain(column, rule, row[name]) if column is not None and name in row else ""
         return f" ({explanation})" if explanation else ""
 
-    def _violation(
-        self, rows: list[Row], broken: list[tuple[int, tuple[str, ...]]], violations: Counter[str]
-    ) -> RequestError:
-        for _, reasons in broken:
+    def _gather(
+        self,
+        rows: list[Row],
+        found: list[tuple[int, tuple[str, ...]]],
+        violations: Counter[str],
+        first_row: int,
+        broken: BrokenRows | None,
+    ) -> None:
+        """Count rows that break the contract and name the first ones; raise the refusal if nothing gathers them."""
+        gathered = BrokenRows() if broken is None else broken
+        for _, reasons in found:
             violations.update(reasons)
-        named = [
-            f"row {number}: {reason}{self._explain(reason, rows[number])}"
-            for number, reasons in broken[:MAX_NAMED_ROWS]
-            for reason in reasons
-        ]
-        rules = dict.fromkeys(reason for _, reasons in broken[:MAX_NAMED_ROWS] for reason in reasons)
-        what = f"{len(broken)} of the rows break the model's contract"
-        return RequestError("HF502", what, named, uncounted=(), rules=tuple(rules))
+        for number, reasons in found[: MAX_NAMED_ROWS - gathered.rows_named]:
+            gathered.rows_named += 1
+            gathered.rules |= dict.fromkeys(reasons)
+            gathered.named += [
+                f"row {first_row + number}: {reason}{self._explain(reason, rows[number])}"
+                for reason in reasons
+            ]
+        gathered.count += len(found)
+        if broken is None:
+            raise gathered.error()
 
 
 def _utc_text(value: object, zone: ZoneInfo, local: bool) -> str:

@@ -7,10 +7,10 @@ is the contract's concern. Nothing here does input or output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -82,7 +82,12 @@ class InferResponse:
     probabilities: np.ndarray[Any, np.dtype[np.float32]]
 
 
-class _Tensor(msgspec.Struct, gc=False):
+Result = TypeVar("Result")
+
+
+class Tensor(msgspec.Struct, gc=False):
+    """A tensor of a request, as it is sent."""
+
     name: str
     shape: list[int]
     datatype: str
@@ -90,16 +95,20 @@ class _Tensor(msgspec.Struct, gc=False):
     parameters: dict[str, Any] | None = None
 
 
-class _RequestedOutput(msgspec.Struct, gc=False):
+class RequestedOutput(msgspec.Struct, gc=False):
+    """An output that a request names."""
+
     name: str
     parameters: dict[str, Any] | None = None
 
 
-class _Body(msgspec.Struct, gc=False):
-    inputs: list[_Tensor]
+class Body(msgspec.Struct, gc=False):
+    """The JSON part of a request."""
+
+    inputs: list[Tensor]
     id: str | None = None
     parameters: dict[str, Any] | None = None
-    outputs: list[_RequestedOutput] | None = None
+    outputs: list[RequestedOutput] | None = None
 
 
 class _Output(msgspec.Struct, gc=False, omit_defaults=True):
@@ -124,7 +133,7 @@ class _Response(msgspec.Struct, gc=False, omit_defaults=True):
     id: str | None = None
 
 
-_decode: Final = msgspec.json.Decoder(_Body).decode
+_decode: Final = msgspec.json.Decoder(Body).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -147,10 +156,20 @@ def decode_request(
     RequestError
         HF508 for what no contract could accept, HF502 for an input that the contract does not have or has otherwise.
     """
-    parsed, tail = _split(body, header_length)
+    json_part, tail = split_body(body, header_length)
+    return run_to_end(request_steps(decode_json(_decode, json_part), tail, specs))
+
+
+def request_steps(
+    parsed: Body,
+    tail: memoryview,
+    specs: Mapping[str, tuple[str, ...]],
+    tensors: Iterable[Tensor | None] | None = None,
+) -> Generator[None, None, InferRequest]:
+    """Read a parsed body; see `decode_request`. Stop at each None of `tensors`, which stand for the body's own."""
     parameters = parsed.parameters or {}
     probe = parameters.get("probe") is True
-    rows, columns, facts = _columns(parsed.inputs, tail, specs)
+    rows, columns, facts = yield from _columns(parsed.inputs if tensors is None else tensors, tail, specs)
     if rows < 0:
         if not probe:
             raise RequestError("HF508", "there are no inputs")
@@ -166,15 +185,30 @@ def decode_request(
     )
 
 
+def run_to_end(steps: Generator[None, None, Result]) -> Result:
+    """Return what a generator of steps returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            return ended.value  # type: ignore[no-any-return]  # a generator's own result
+
+
 def _columns(
-    tensors: Sequence[_Tensor], tail: memoryview, specs: Mapping[str, tuple[str, ...]]
-) -> tuple[int, dict[str, list[Any]], dict[str, ColumnFacts]]:
-    """Return the number of rows (-1: no tensors), their values by column, and the facts that the tensors state."""
+    tensors: Iterable[Tensor | None], tail: memoryview, specs: Mapping[str, tuple[str, ...]]
+) -> Generator[None, None, tuple[int, dict[str, list[Any]], dict[str, ColumnFacts]]]:
+    """Return the number of rows (-1: no tensors), their values by column, and the facts that the tensors state.
+
+    Stop at each None.
+    """
     columns: dict[str, list[Any]] = {}
     facts: dict[str, ColumnFacts] = {}
     rows = -1
     used = 0
     for tensor in tensors:
+        if tensor is None:
+            yield
+            continue
         name = tensor.name
         datatypes = specs.get(name)
         if datatypes is None or tensor.datatype not in datatypes:
@@ -214,8 +248,8 @@ def _columns(
     return rows, columns, facts
 
 
-def _split(body: bytes | bytearray, header_length: bytes | None) -> tuple[_Body, memoryview]:
-    """Return the JSON part, decoded, and the binary tensors behind it."""
+def split_body(body: bytes | bytearray, header_length: bytes | None) -> tuple[memoryview, memoryview]:
+    """Return the JSON part and the binary tensors behind it."""
     length = len(body)
     if header_length is not None:
         if not header_length.isdigit() or len(header_length) > 12 or int(header_length) > length:
@@ -224,8 +258,13 @@ def _split(body: bytes | bytearray, header_length: bytes | None) -> tuple[_Body,
             )
         length = int(header_length)
     view = memoryview(body)
+    return view[:length], view[length:]
+
+
+def decode_json(decode: Callable[[memoryview], Result], json_part: memoryview) -> Result:
+    """Decode the JSON part; raise `RequestError` HF508 if it is no inference request."""
     try:
-        return _decode(view[:length]), view[length:]
+        return decode(json_part)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RequestError("HF508", f"the body is not an inference request: {error}") from None
     except RecursionError:
@@ -240,7 +279,7 @@ def _unwanted(name: str, datatype: str, datatypes: tuple[str, ...] | None) -> Re
     )
 
 
-def _row_count(tensor: _Tensor, name: str) -> int:
+def _row_count(tensor: Tensor, name: str) -> int:
     shape = tensor.shape
     if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
         raise RequestError("HF508", f"input {name!r} must have the shape [rows] or [rows, 1]")
@@ -249,7 +288,7 @@ def _row_count(tensor: _Tensor, name: str) -> int:
     return shape[0]
 
 
-def _json_values(tensor: _Tensor, data: list[Any], count: int) -> list[Any]:
+def _json_values(tensor: Tensor, data: list[Any], count: int) -> list[Any]:
     if len(tensor.shape) == 2 and data and type(data[0]) is list:
         if any(type(row) is not list or len(row) != 1 for row in data):
             raise RequestError("HF508", f"input {tensor.name!r}: the data is not of its shape")
@@ -259,7 +298,7 @@ def _json_values(tensor: _Tensor, data: list[Any], count: int) -> list[Any]:
     return data
 
 
-def _tensor_size(tensor: _Tensor, left: int) -> int:
+def _tensor_size(tensor: Tensor, left: int) -> int:
     size = (tensor.parameters or {}).get("binary_data_size")
     if type(size) is not int:
         raise RequestError("HF508", f"input {tensor.name!r} has neither data nor binary_data_size")
@@ -268,7 +307,7 @@ def _tensor_size(tensor: _Tensor, left: int) -> int:
     return size
 
 
-def _binary_values(tensor: _Tensor, raw: memoryview, count: int) -> list[Any]:
+def _binary_values(tensor: Tensor, raw: memoryview, count: int) -> list[Any]:
     try:
         return read_tensor(tensor.datatype, raw, count)
     except ValueError as error:
@@ -335,7 +374,7 @@ def _unit(unit: object) -> str | None:
     return unit
 
 
-def _binary_output(parameters: dict[str, Any], outputs: list[_RequestedOutput] | None) -> bool:
+def _binary_output(parameters: dict[str, Any], outputs: list[RequestedOutput] | None) -> bool:
     as_tensors = parameters.get("binary_data_output") is True
     for number, output in enumerate(outputs or ()):
         if output.name != OUTPUT:

@@ -44,3 +44,15 @@ def test_equal_options_are_one_serving_config() -> None:
 def test_what_cannot_be_is_refused(document: str, why: str) -> None:
     with pytest.raises(InputError, match=why):
         ConnectionLimits.from_json(document)
+
+
+def test_a_limit_that_older_documents_lack_keeps_their_ids() -> None:
+    """A plan names its serving config by id, and waits until servers report that id."""
+    before = (
+        '{"body_bytes":8388608,"connections":1024,"header_bytes":16384,"held_bytes":268435456,"idle_seconds":75.0,'
+        '"pipelined":256,"receipt_seconds":10.0,"write_seconds":20.0}'
+    )
+    read = ConnectionLimits.from_json(before)
+    assert read == ConnectionLimits()
+    assert read.to_json() == before
+    assert "queue_seconds" in ConnectionLimits(queue_seconds=2.0).to_json()

@@ -31,7 +31,7 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "HOLDFAST_SOURCE_BYTES",
         "8589934592",
-        "The largest delivery that is loaded, in bytes after decompression; a batch is held in memory.",
+        "The largest delivery that is loaded, in bytes after decompression; loading it takes at most twice as much memory.",
     ),
     (
         "HOLDFAST_SOURCE_SECONDS",

@@ -192,6 +192,31 @@ def test_a_directory_that_cannot_be_one_delivery_is_refused(
         open_source(delivered)
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a socket", "a link to no file", "a link to a directory"])
+def test_what_is_no_file_is_named_and_its_rows_are_not_lost_in_silence(kind: str, delivered: Path) -> None:
+    """B15."""
+    place = delivered / "z.csv"
+    (delivered.parent / "elsewhere").mkdir()
+    match kind:
+        case "a pipe":
+            os.mkfifo(place)
+        case "a socket":
+            held = socket.socket(socket.AF_UNIX)
+            held.bind(os.path.relpath(place))
+            held.close()
+        case "a link to no file":
+            place.symlink_to("nowhere.csv")
+        case _:
+            place.symlink_to(delivered.parent / "elsewhere")
+    for spec in (delivered, f"{delivered}/*.csv")[: 1 if kind.endswith("directory") else 2]:
+        with pytest.raises(InputError, match=f"HF201.*holds z.csv, which is {kind}"):
+            open_source(spec)
+        with pytest.raises(InputError, match=f"HF201.*holds z.csv, which is {kind}"):
+            deliveries(str(spec))
+    place.rename(delivered / ".z.csv")
+    assert open_source(delivered)
+
+
 @pytest.mark.parametrize("change", ["grows", "is added", "is replaced", "goes"])
 def test_a_directory_that_changes_while_it_is_read_is_refused(delivered: Path, change: str) -> None:
     def act() -> None:

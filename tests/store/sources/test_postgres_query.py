@@ -117,7 +117,7 @@ def test_what_cannot_be_queried_is_refused(trips: str, query: str, code: str, wh
 
 def test_a_larger_response_than_the_limit_is_refused(trips: str) -> None:
     requested = BatchQuery(trips, "select repeat('x', 1000) as t from generate_series(1, 2000)", "d1")
-    with pytest.raises(InputError, match=r"HF201.*more than 1,000,000 bytes"):
+    with pytest.raises(InputError, match=r"HF201.*more than 2 x 1,000,000 bytes of memory"):
         open_source(requested, limit_bytes=1_000_000)
 
 

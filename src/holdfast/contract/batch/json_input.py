@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias, assert_never
 
 import polars as pl
@@ -51,7 +51,13 @@ def from_objects(contract: Contract, rows: Sequence[Mapping[str, object]]) -> Ty
     >>> typed.frame["v"].to_list(), list(typed.faults)
     ([2.0, None], ['id|type', 'v|not_exact'])
     """
-    _check_names(contract, rows)
+    if rows:
+        check_names(contract, names_of(rows))
+    return read_objects(contract, rows)
+
+
+def read_objects(contract: Contract, rows: Sequence[Mapping[str, object]]) -> TypedBatch:
+    """As `from_objects`, of a part of a batch: `check_names` is for the whole."""
     faults: dict[str, pl.Series] = {}
     read: list[pl.Series] = []
     delivered: list[pl.Series] = []
@@ -71,14 +77,18 @@ def from_objects(contract: Contract, rows: Sequence[Mapping[str, object]]) -> Ty
     return TypedBatch(pl.DataFrame(read), pl.DataFrame(delivered), faults, line_rule="json")
 
 
-def _check_names(contract: Contract, rows: Sequence[Mapping[str, object]]) -> None:
-    if not rows:
-        return
+def names_of(rows: Iterable[Mapping[str, object]]) -> set[str]:
+    """Return the names that any of `rows` has."""
     seen: set[str] = set()
     for row in rows:
         if not row.keys() <= seen:
             seen |= row.keys()
-    found = sorted(_escape_surrogates(name) for name in seen)
+    return seen
+
+
+def check_names(contract: Contract, names: Iterable[str]) -> None:
+    """Raise `InputError` HF202 if `names`, of all rows of a batch, are not the contract's."""
+    found = sorted(_escape_surrogates(name) for name in names)
     require_columns(contract.delivered_names(found), found, {}, state="no row was read")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Final, TypeAlias, assert_never
 
 import polars as pl
@@ -12,6 +13,7 @@ import polars as pl
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.batch.csv_format import Csv, number_pattern
 from holdfast.contract.batch.input_columns import convert_column, read_timestamps, require_columns
+from holdfast.contract.schema.columns import EXACT
 from holdfast.contract.schema.source_metadata import NO_FACTS, ColumnFacts, Facts, column_conversions
 from holdfast.errors import InputError
 
@@ -23,6 +25,9 @@ PLAIN: Final = Csv()
 
 _NUMBER: Final = r"^[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:inf|infinity|nan))$"
 _INTEGER: Final = r"^[+-]?[0-9]+(?:\.0*)?$"
+
+_DIGITS: Final = re.compile(r"[+-]?[0-9]+")
+"""A whole number, as an integer of JSON is written."""
 
 _HEADER: Final = re.compile(r"([a-z0-9_-]+)\s*\[([^\[\]]+)\]")
 
@@ -57,8 +62,9 @@ def from_text(
 
     Numbers are decimal, with a point and an optional exponent, or as `csv` declares them; "inf", "nan" and a number beyond
     double precision are read, and then found not finite. Integers have digits, and no decimals but zeros. Booleans are
-    true, false, 1, 0, 1.0 and 0.0 in any case. Timestamps are read by the rules of `read_timestamp`. Nothing is trimmed,
-    rounded or guessed: any other text is a fault of its row.
+    true, false, 1, 0, 1.0 and 0.0 in any case. Timestamps are read by the rules of `read_timestamp`. A whole number
+    that no double holds exactly, as 2**53 + 1, is the fault `not_exact`. Nothing is trimmed, rounded or guessed: any other
+    text is a fault of its row.
 
     Parameters
     ----------
@@ -151,7 +157,13 @@ def read_column(column: Column, texts: pl.Series, csv: Csv) -> tuple[pl.Series, 
         case Number():
             pointed = _with_point(texts, csv)
             values = pointed.set(~pointed.str.contains(_NUMBER), None).cast(pl.Float64, strict=False)
-            return values, {"type": _is_lost(texts, values)}
+            faults = {"type": _is_lost(texts, values)}
+            inexact = _inexact(pointed, values)
+            return (
+                (values, faults)
+                if inexact is None
+                else (values.set(inexact, None), faults | {"not_exact": inexact})
+            )
         case Integer():
             return _read_integers(texts, _with_point(texts, csv))
         case Category() | Text():
@@ -177,6 +189,23 @@ def _with_point(texts: pl.Series, csv: Csv) -> pl.Series:
         return texts
     pointed = texts.set(texts.str.contains(".", literal=True), None)
     return pointed.str.replace(csv.decimal, ".", literal=True)
+
+
+def _inexact(pointed: pl.Series, values: pl.Series) -> pl.Series | None:
+    """Return the rows whose whole number no double holds; None without any.
+
+    As in JSON, a number with a fraction or an exponent names the nearest double.
+    """
+    large = ((values.abs() >= EXACT) & values.is_finite()).fill_null(value=False)
+    if not large.any():
+        return None
+    lost = [
+        place
+        for place in large.arg_true()
+        if _DIGITS.fullmatch(pointed[place]) and Decimal(pointed[place]) != Decimal(values[place])
+    ]
+    rows = pl.repeat(value=False, n=len(values), dtype=pl.Boolean, eager=True)
+    return rows.scatter(lost, values=True) if lost else None
 
 
 def _is_lost(texts: pl.Series, values: pl.Series) -> pl.Series:

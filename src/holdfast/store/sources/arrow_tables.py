@@ -108,7 +108,11 @@ def _numbers(texts: pl.Series, *, whole: bool) -> tuple[pl.Series, pl.Series]:
 def _double(text: str) -> float | None:
     value = float(text)
     number = Decimal(text)
-    return value if not number.is_finite() or Decimal(repr(value)) == number else None
+    if not number.is_finite():
+        return value
+    is_whole = number == number.to_integral_value()
+    # A whole number is exact or it is none, as in JSON; of a fraction the double that is written the same is meant.
+    return value if Decimal(value if is_whole else repr(value)) == number else None
 
 
 def _whole(text: str) -> int | None:

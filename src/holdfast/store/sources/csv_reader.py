@@ -11,6 +11,8 @@ import codecs
 import csv
 import io
 import re
+from array import array
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,9 +25,15 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 from holdfast.formatting import first_line
-from holdfast.store.sources.delivery import NotUtf8Error, UnreadableError
+from holdfast.store.sources.delivery import LIMIT_BYTES, NotUtf8Error, UnreadableError
+from holdfast.store.sources.memory import Memory
 
-_BLOCK_BYTES: Final = 1 << 22
+_STEP_BYTES: Final = 1 << 20
+_MOST_COLUMNS: Final = 10_000
+_QUOTE_BYTES: Final = 40
+"""What the position of a quote takes while it is found and looked at."""
+_END_BYTES: Final = 32
+"""What the end of a line takes while the rows of a block are counted."""
 _LONGEST_ROW_BYTES: Final = 1 << 30
 _LF, _CR, _QUOTE = b'\n\r"'
 _ENDS: Final = b"\r\n"
@@ -53,27 +61,37 @@ class _Block:
     rows: int
 
 
-def read_csv(text: bytes, separator: str = ",", *, block_bytes: int = _BLOCK_BYTES) -> Delimited:
+def read_csv(
+    text: bytes, separator: str = ",", memory: Memory | None = None, *, block_bytes: int | None = None
+) -> Delimited:
     """Read UTF-8 with a header, separators and double quotes; empty lines are skipped, and so is a byte order mark.
 
     Parameters
     ----------
     separator
         What stands between two values, one character of ASCII.
+    memory
+        What the rows may take, which are counted before they are parsed; None for that of the default limit.
     block_bytes
-        The size of the blocks that are parsed side by side.
+        The size of the blocks that are parsed side by side; None for what suits `memory`.
 
     Raises `UnreadableError` for a file that is no such thing, for a quote within a quoted value that is not doubled, and for
     a file that ends within a line or within quotes: rows would be missing without a sign. A file whose last line ends
     without a line feed is complete if that line has all its fields; whether its last value was truncated cannot be known.
+    Raises `TooLargeError` for a file that would take more than `memory`.
     """
+    memory = memory or Memory(LIMIT_BYTES)
     text = text.removeprefix(codecs.BOM_UTF8)
     _check_utf8(text)
     try:
+        memory.require(_QUOTE_BYTES * text.count(b'"'))
         quotes = _quote_positions(text, separator)
         start = _end_of_header(text, quotes)
         names = _header(text[:start], separator)
-        blocks = [block for block in _blocks(text, quotes, start, block_bytes) if block.rows]
+        step = block_bytes or memory.piece_bytes
+        memory.require(_END_BYTES * min(step, len(text)))
+        blocks = [block for block in _blocks(text, quotes, start, step) if block.rows]
+        memory.hold_rows(sum(block.rows for block in blocks), len(names), len(text))
         if blocks and not text.endswith((b"\n", b"\r")):
             _check_last_line(text, quotes, blocks[-1].start, len(names), separator)
         parsed = _parse_all(text, blocks, names, separator)
@@ -106,8 +124,8 @@ def _quote_positions(text: bytes, separator: str) -> _Positions:
     if b'"' not in text:
         return np.empty(0, np.int64)
     buffer = np.frombuffer(text, np.uint8)
-    steps = range(0, len(text), _BLOCK_BYTES)
-    quotes = np.concatenate([np.flatnonzero(buffer[at : at + _BLOCK_BYTES] == _QUOTE) + at for at in steps])
+    steps = range(0, len(text), _STEP_BYTES)
+    quotes = np.concatenate([np.flatnonzero(buffer[at : at + _STEP_BYTES] == _QUOTE) + at for at in steps])
     if len(quotes) % 2:
         return _quotes_by_value(text, separator)
     is_edge = np.zeros(256, np.bool_)
@@ -127,11 +145,11 @@ def _quotes_by_value(text: bytes, separator: str) -> _Positions:
     """As `_quote_positions`, value by value: a quote that does not begin a value is a character like any other."""
     edge = re.escape(separator.encode()) + rb"\r\n"
     quoted = re.compile(rb'(?<![^%b])"(?:((?:[^"]++|"")*+)"(?![^%b])|)' % (edge, edge))
-    found: list[int] = []
+    found = array("q")
     for value in quoted.finditer(text):
         if value[1] is None:
             raise _misplaced(text, value.start())
-        found += (value.start(), value.end() - 1)
+        found.extend((value.start(), value.end() - 1))
     return np.array(found, np.int64)
 
 
@@ -183,11 +201,13 @@ def _blocks(text: bytes, quotes: _Positions, start: int, block_bytes: int) -> It
 
 def _header(line: bytes, separator: str) -> list[str]:
     """Return the names in the first line. Each must be there once, or a value would belong to two columns."""
+    if line.count(separator.encode()) >= _MOST_COLUMNS:
+        raise UnreadableError(f"has a header of more than {_MOST_COLUMNS:,} columns")
     text = io.StringIO(line.strip(_ENDS).decode(), newline="")
     names = next(csv.reader(text, delimiter=separator, strict=True), [])
     if not names:
         raise UnreadableError("is empty: it has no header")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise UnreadableError(f"names a column twice in its header: {', '.join(twice)}")
     return names

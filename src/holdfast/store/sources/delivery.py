@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from holdfast.errors import InputError, UnavailableError
 from holdfast.formatting import first_line
+from holdfast.store.sources.memory import TIMES_LIMIT, Memory, TooLargeError
 
 LIMIT_BYTES: Final = 8 << 30
 """The largest delivery, unpacked, unless HOLDFAST_SOURCE_BYTES sets another limit."""
@@ -29,7 +30,7 @@ _UNFINISHED: Final = frozenset(
     {".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".inprogress", ".incomplete"}
 )
 _MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-_CHUNK_BYTES: Final = 1 << 24
+_CHUNK_BYTES: Final = 1 << 22
 
 
 class Kind(StrEnum):
@@ -61,6 +62,12 @@ class Bundle:
     files: tuple[File, ...]
     alone: bool
     limit_bytes: int = LIMIT_BYTES
+
+    def memory(self) -> Memory:
+        """Return what the delivery may still take in memory, its bytes counted."""
+        memory = Memory(self.limit_bytes)
+        memory.hold(sum(len(file.data) for file in self.files))
+        return memory
 
     def pieces(self) -> Iterator[bytes]:
         """Yield what is digested."""
@@ -116,10 +123,6 @@ def transcode_command(path: str, encoding: str) -> str:
     return f"iconv -f {encoding} -t UTF-8 {shlex.quote(path)} > {shlex.quote(str(converted))}"
 
 
-class TooLargeError(Exception):
-    """The content is larger than the limit when it is unpacked."""
-
-
 @contextmanager
 def reading(source: Bundle, file: File) -> Iterator[None]:
     """Raise what readers raise about `file` as `InputError` HF201."""
@@ -127,7 +130,9 @@ def reading(source: Bundle, file: File) -> Iterator[None]:
     try:
         yield
     except TooLargeError as error:
-        raise too_large(source.name, source.limit_bytes) from error
+        raise too_large(source.name, source.limit_bytes, in_memory=error.in_memory) from error
+    except MemoryError as error:
+        raise too_large(source.name, source.limit_bytes, in_memory=True) from error
     except NotUtf8Error as error:
         raise refused(name, str(error), next_command=transcode_command(file.name, error.encoding)) from error
     except UnreadableError as error:
@@ -160,11 +165,13 @@ def unanswered(name: str, reason: str) -> UnavailableError:
     )
 
 
-def too_large(name: str, limit_bytes: int) -> InputError:
-    """Return the error of a delivery beyond the limit: HF201."""
+def too_large(name: str, limit_bytes: int, *, in_memory: bool = False) -> InputError:
+    """Return the error of a delivery beyond the limit, or that would take too much memory: HF201."""
     return refused(
         name,
-        f"holds more than {limit_bytes:,} bytes when it is unpacked",
+        f"would take more than {TIMES_LIMIT} x {limit_bytes:,} bytes of memory while it is loaded"
+        if in_memory
+        else f"holds more than {limit_bytes:,} bytes when it is unpacked",
         next_command="deliver it as several batches, or raise HOLDFAST_SOURCE_BYTES",
     )
 
@@ -249,11 +256,12 @@ def all_finished(names: Iterable[str], shown: str) -> tuple[str, ...]:
     return data
 
 
-def unpacked(data: bytes, limit_bytes: int) -> bytes:
+def unpacked(data: bytes, limit_bytes: int, memory: Memory | None = None) -> bytes:
     """Return `data`, unpacked if it begins as a packed file does, whatever its name.
 
-    Raises `TooLargeError` beyond `limit_bytes`, and `OSError` if a packed file is damaged or truncated.
+    Raises `TooLargeError` beyond `limit_bytes` or the memory, and `OSError` if a packed file is damaged or truncated.
     """
+    memory = memory or Memory(limit_bytes)
     codec = next((codec for magic, codec in _MAGIC.items() if data.startswith(magic)), None)
     if codec is None:
         return data
@@ -264,5 +272,7 @@ def unpacked(data: bytes, limit_bytes: int) -> bytes:
             size += len(chunk)
             if size > limit_bytes:
                 raise TooLargeError
+            memory.require(2 * size)  # the pieces, and what they become together
             chunks.append(chunk)
+    memory.hold(size)
     return b"".join(chunks)

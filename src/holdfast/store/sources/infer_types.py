@@ -15,6 +15,7 @@ from holdfast.errors import InputError
 from holdfast.store.sources import arrow_tables, json_lines
 from holdfast.store.sources.csv_reader import read_csv
 from holdfast.store.sources.delivery import Bundle, File, Kind, Rows, Source, reading, unpacked
+from holdfast.store.sources.memory import Memory
 from holdfast.store.sources.parquet_reader import read_parquet
 
 _HEADER: Final = re.compile(r"([a-z0-9_-]+)\s*\[([^\[\]]+)\]")
@@ -30,7 +31,8 @@ def look(
     """
     if isinstance(source, Rows):
         return pl.DataFrame(pl.from_arrow(source.table)), arrow_tables.facts_of(source.table.schema)
-    parts = [_file(source, file, missing_words, csv) for file in source.files]
+    memory = source.memory()
+    parts = [_file(source, file, missing_words, csv, memory) for file in source.files]
     try:
         frame = pl.concat([part for part, _ in parts], how="vertical_relaxed")
     except pl.exceptions.PolarsError as error:
@@ -41,16 +43,17 @@ def look(
 
 
 def _file(
-    source: Bundle, file: File, missing_words: tuple[str, ...], csv: Csv
+    source: Bundle, file: File, missing_words: tuple[str, ...], csv: Csv, memory: Memory
 ) -> tuple[pl.DataFrame, dict[str, ColumnFacts]]:
     with reading(source, file):
         if file.kind is Kind.PARQUET:
-            table, _ = read_parquet(file.data, source.limit_bytes)
+            table, _ = read_parquet(file.data, source.limit_bytes, memory)
             return pl.DataFrame(pl.from_arrow(table)), arrow_tables.facts_of(table.schema)
-        text = unpacked(file.data, source.limit_bytes)
+        text = unpacked(file.data, source.limit_bytes, memory)
         if file.kind is Kind.JSON_LINES:
-            return pl.DataFrame(json_lines.read(text).rows, infer_schema_length=None, strict=False), {}
-        frame = type_texts(read_csv(text, csv.separator).frame, csv, missing_words)
+            rows = [row for found in json_lines.read(text, memory) for row in found.rows]
+            return pl.DataFrame(rows, infer_schema_length=None, strict=False), {}
+        frame = type_texts(read_csv(text, csv.separator, memory).frame, csv, missing_words)
         units = {header: found for header in frame.columns if (found := _HEADER.fullmatch(header))}
         facts = {found[1]: ColumnFacts(unit=found[2].strip()) for found in units.values()}
         return frame.rename({header: found[1] for header, found in units.items()}), facts

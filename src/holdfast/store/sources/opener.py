@@ -11,9 +11,10 @@ import os
 import re
 import stat
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from holdfast.errors import InputError
@@ -274,12 +275,45 @@ def _is_many(path: str) -> bool:
 
 
 def _below(path: str) -> dict[str, Path]:
-    """Return every file below the directory, or that matches the pattern, by its name within it."""
+    """Return every file below the directory, or that matches the pattern, by its name within it.
+
+    Raises `InputError` HF201 about what may hold rows and cannot be read as a file: a pipe, a device, a link that leads
+    nowhere or to a directory, a directory that may not be listed. To pass it over would lose its rows in silence.
+    """
     if glob.has_magic(path) and not Path(path).is_dir():
         fitting = [Path(found) for found in glob.glob(path, recursive=True)]  # noqa: PTH207 - the pattern may be absolute
         root = Path(os.path.commonpath([found.parent for found in fitting])) if fitting else Path()
-        return {found.relative_to(root).as_posix(): found for found in fitting if found.is_file()}
-    return {found.relative_to(path).as_posix(): found for found in Path(path).rglob("*") if found.is_file()}
+        found = {each.relative_to(root).as_posix(): each for each in fitting if not each.is_dir()}
+    else:
+        found = {each.relative_to(path).as_posix(): each for each in _walk(path)}
+    for name, each in sorted(found.items()):
+        if is_data(name) and not each.is_file():
+            raise refused(
+                _shown(path),
+                f"holds {name}, which is {_kind_of(each)}",
+                next_command="put a file in its place, or name it with a leading '.' to pass it over",
+            )
+    return {name: each for name, each in found.items() if each.is_file()}
+
+
+def _walk(path: str) -> Iterator[Path]:
+    """Yield all that is below the directory but directories; a link to one counts, because it is not followed."""
+
+    def stop(error: OSError) -> NoReturn:
+        raise refused(_shown(path), f"cannot be listed ({error.strerror}: {error.filename})") from error
+
+    for directory, inner, files in os.walk(path, onerror=stop):
+        within = Path(directory)
+        yield from (within / name for name in files)
+        yield from (within / name for name in inner if (within / name).is_symlink())
+
+
+def _kind_of(path: Path) -> str:
+    if path.is_symlink():
+        return "a link to a directory" if path.is_dir() else "a link to no file"
+    if path.is_fifo():
+        return "a pipe"
+    return "a socket" if path.is_socket() else "a device"
 
 
 def _read_file(path: Path, within: str, name: str, limit_bytes: int) -> tuple[File, _Looks]:
@@ -290,7 +324,8 @@ def _read_file(path: Path, within: str, name: str, limit_bytes: int) -> tuple[Fi
                 raise refused(name, "is not a file")
             if before.st_size > limit_bytes:
                 raise too_large(name, limit_bytes)
-            data = opened.read(limit_bytes + 1)
+            # One byte more shows that it has grown; a buffer of the whole limit would be memory for nothing.
+            data = opened.read(before.st_size + 1)
             after = os.fstat(opened.fileno())
     except FileNotFoundError as error:
         raise refused(name, "does not exist") from error

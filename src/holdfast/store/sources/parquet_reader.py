@@ -1,26 +1,34 @@
-"""Read Parquet files in the types that a contract can ask for."""
+"""Read Parquet files in the types that a contract can ask for, in no more memory than they may take."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from holdfast.store.sources import parquet_pages
 from holdfast.store.sources.arrow_tables import refuse_columns
-from holdfast.store.sources.delivery import TooLargeError, UnreadableError
+from holdfast.store.sources.delivery import UnreadableError
+from holdfast.store.sources.memory import Memory, TooLargeError
 
 _SMALL_BYTES: Final = 1 << 20
+_FOOTER_TIMES: Final = 256
+"""How many bytes of memory a byte of a footer can become: a column's description is a few bytes in the file."""
+_MAGIC_AND_LENGTH: Final = 8
 
 
-def read_parquet(data: bytes, limit_bytes: int) -> tuple[pa.Table, int]:
+def read_parquet(data: bytes, limit_bytes: int, memory: Memory) -> tuple[pa.Table, int]:
     """Return the rows of a file, and its size in bytes when unpacked; timestamps with a zone are in UTC.
 
     Raises `InputError` HF202 for a type that no column of a contract can be and for a duplicate name, `TooLargeError` beyond
-    `limit_bytes`, and `UnreadableError` when the file has other rows than its footer counts.
+    `limit_bytes` or `memory`, before it is taken, and `UnreadableError` when the file has other rows than its footer counts.
     """
-    file = _opened(data)
+    file = _opened(data, memory)
     about = file.metadata
+    if about.num_rows < 0:
+        raise UnreadableError(f"has {about.num_rows:,} rows by its footer")
     groups = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
     # A lower bound of the size in memory: a column that repeats one value is small on disk only.
     size = max(int(groups), int(about.num_rows) * int(about.num_columns))
@@ -36,23 +44,67 @@ def read_parquet(data: bytes, limit_bytes: int) -> tuple[pa.Table, int]:
         },
         next_command="write these columns as numbers, text, timestamps or booleans",
     )
-    # Threads take longer to wake than a small file takes to read.
-    table = file.read(use_threads=size > _SMALL_BYTES)
+    memory.hold_rows(about.num_rows, about.num_columns, 0)
+    table = _read(file, data, memory, use_threads=size > _SMALL_BYTES)
     if table.num_rows != about.num_rows:
         raise UnreadableError(f"has {table.num_rows:,} rows, and {about.num_rows:,} by its footer")
     return table.cast(_in_utc(table.schema)), size
 
 
-def parquet_schema(data: bytes) -> pa.Schema:
+def parquet_schema(data: bytes, memory: Memory) -> pa.Schema:
     """Return the columns of a file in the types in which `read_parquet` returns them."""
-    return _in_utc(_opened(data).schema_arrow)
+    return _in_utc(_opened(data, memory).schema_arrow)
 
 
-def _opened(data: bytes) -> pq.ParquetFile:
+def _opened(data: bytes, memory: Memory) -> pq.ParquetFile:
+    footer_bytes = int.from_bytes(data[-_MAGIC_AND_LENGTH:-4], "little")
+    memory.require(min(footer_bytes, len(data)) * _FOOTER_TIMES)
     # As nanoseconds, INT96 timestamps outside 1677 to 2262 would become others.
     return pq.ParquetFile(
         pa.BufferReader(data), page_checksum_verification=True, coerce_int96_timestamp_unit="us"
     )
+
+
+def _read(file: pq.ParquetFile, data: bytes, memory: Memory, *, use_threads: bool) -> pa.Table:
+    """Return the rows: all at once if their texts fit however they are coded, else in batches that are counted."""
+    about = file.metadata
+    words = 0
+    longest_rows = []
+    for number in range(about.num_row_groups):
+        group = about.row_group(number)
+        columns = [
+            parquet_pages.measure(data, group.column(place), group.num_rows)
+            for place in range(group.num_columns)
+        ]
+        memory.require(sum(column.page_bytes for column in columns))
+        words += sum(column.words_bytes for column in columns)
+        longest_rows.append(sum(column.longest_bytes for column in columns))
+    if memory.fits_text(words):
+        # Threads take longer to wake than a small file takes to read.
+        table = file.read(use_threads=use_threads)
+        memory.hold_text(sum(map(_text_bytes, table.columns)))
+        return table
+    batches = []
+    for number, longest in enumerate(longest_rows):
+        # Of these rows even the longest values fit.
+        rows = min(memory.text_rows(longest), about.row_group(number).num_rows)
+        for batch in file.iter_batches(max(rows, 1), row_groups=[number], use_threads=use_threads):
+            memory.hold_text(sum(map(_text_bytes, batch.columns)))
+            batches.append(batch)
+    return pa.Table.from_batches(batches, file.schema_arrow)
+
+
+def _text_bytes(values: Any) -> int:
+    """Return the bytes that the texts of a column are, each as often as it is there."""
+    kind = values.type
+    if isinstance(kind, pa.DictionaryType):
+        chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+        return sum(
+            pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0 for chunk in chunks
+        )
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pc.sum(pc.binary_length(values)).as_py() or 0
+    return 0
 
 
 def _in_utc(schema: pa.Schema) -> pa.Schema:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from holdfast.contract import Contract
 from holdfast.contract.batch.csv_format import Csv
 from holdfast.contract.batch.input_columns import renamed_columns
-from holdfast.contract.batch.json_input import from_objects
+from holdfast.contract.batch.json_input import check_names, names_of, read_objects
 from holdfast.contract.batch.text_input import MISSING_WORDS, PLAIN, TypedBatch, from_text
 from holdfast.feeds.schema_drift import Kind as ColumnKind
 from holdfast.store.sources import arrow_tables, json_lines
@@ -23,14 +23,16 @@ from holdfast.store.sources.delivery import (
     Kind,
     Rows,
     Source,
-    TooLargeError,
     UnreadableError,
     reading,
     unpacked,
 )
+from holdfast.store.sources.memory import Memory, TooLargeError
 from holdfast.store.sources.parquet_reader import parquet_schema, read_parquet
 
 NO_HEADERS: Final[Mapping[str, str]] = {}
+_MOST_UNKNOWN_NAMES: Final = 200
+"""So many names that the contract has not are enough to refuse a file of JSON lines: the rest is not read."""
 
 
 def parse(
@@ -55,40 +57,68 @@ def parse(
             return arrow_tables.typed(contract, _renamed(source.table, contract, headers))
         case Bundle(files=files):
             left = source.limit_bytes
-            parts = []
+            memory = source.memory()
+            parts: list[TypedBatch] = []
             for file in files:
                 with reading(source, file):
                     if file.kind is Kind.PARQUET:
-                        table, size = read_parquet(file.data, left)
+                        table, size = read_parquet(file.data, left, memory)
                         parts.append(arrow_tables.typed(contract, _renamed(table, contract, headers)))
                     else:
-                        text = unpacked(file.data, left)
+                        text = unpacked(file.data, left, memory)
                         size = len(text)
-                        parts.append(
-                            _from_json(text, contract, headers)
+                        parts += (
+                            _from_json(text, contract, headers, memory)
                             if file.kind is Kind.JSON_LINES
-                            else _from_csv(text, contract, missing_words, csv, headers)
+                            else [_from_csv(text, contract, missing_words, csv, headers, memory)]
                         )
+                        if text is not file.data:
+                            memory.release(size)
                 left -= size
             return parts[0] if len(parts) == 1 else _joined(parts)
 
 
-def _from_json(text: bytes, contract: Contract, headers: Mapping[str, str]) -> TypedBatch:
-    found = json_lines.read(text)
-    rows = found.rows
-    if headers:
-        rows = [
-            {new.get(name, name): value for name, value in row.items()}
-            for row in rows
-            for new in [renamed_columns(contract, row, headers)]
-        ]
-    return replace(from_objects(contract, rows), lines=found.broken)
+def _from_json(
+    text: bytes, contract: Contract, headers: Mapping[str, str], memory: Memory
+) -> list[TypedBatch]:
+    """Return the rows of a file, some at a time, so that few are there as Python's objects at once."""
+    parts = [read_objects(contract, [])]
+    names = set[str]()
+    rows_read = 0
+    for found in json_lines.read(text, memory):
+        rows = found.rows
+        if headers:
+            rows = [
+                {new.get(name, name): value for name, value in row.items()}
+                for row in rows
+                for new in [renamed_columns(contract, row, headers)]
+            ]
+        names |= names_of(rows)
+        rows_read += len(rows)
+        if len(names) > len(contract.names) + _MOST_UNKNOWN_NAMES:
+            break
+        memory.hold_rows(len(rows), len(contract.names), 0)
+        part = replace(read_objects(contract, rows), lines=found.broken)
+        memory.hold_text(_text_bytes(part.original))
+        parts.append(part)
+    if rows_read:
+        check_names(contract, names)
+    return parts[1:] or parts
+
+
+def _text_bytes(frame: pl.DataFrame) -> int:
+    return int(frame.select(pl.sum_horizontal(pl.all().str.len_bytes().sum())).item() or 0)
 
 
 def _from_csv(
-    text: bytes, contract: Contract, missing_words: tuple[str, ...], csv: Csv, headers: Mapping[str, str]
+    text: bytes,
+    contract: Contract,
+    missing_words: tuple[str, ...],
+    csv: Csv,
+    headers: Mapping[str, str],
+    memory: Memory,
 ) -> TypedBatch:
-    cells = read_csv(text, csv.separator)
+    cells = read_csv(text, csv.separator, memory)
     frame = cells.frame.rename(renamed_columns(contract, cells.frame.columns, headers))
     return replace(from_text(contract, frame, missing_words=missing_words, csv=csv), lines=cells.lines)
 
@@ -139,13 +169,14 @@ def _delivered_columns(source: Source, csv: Csv) -> dict[str, ColumnKind]:
     if isinstance(source, Rows):
         return kinds(pl.DataFrame(pl.from_arrow(source.table.slice(0, 0))).schema)
     file = source.files[0]
+    memory = source.memory()
     try:
         if file.kind is Kind.PARQUET:
-            schema = parquet_schema(file.data)
+            schema = parquet_schema(file.data, memory)
             return kinds(pl.DataFrame(pl.from_arrow(schema.empty_table())).schema)
-        text = unpacked(file.data, source.limit_bytes)
+        text = unpacked(file.data, source.limit_bytes, memory)
         if file.kind is Kind.CSV:
-            return dict.fromkeys(read_csv(text, csv.separator).frame.columns, "any")
+            return dict.fromkeys(read_csv(text, csv.separator, memory).frame.columns, "any")
         return dict.fromkeys(json.loads(bytes(text).split(b"\n", 1)[0]), "any")
     except (
         pa.ArrowException,
@@ -154,6 +185,7 @@ def _delivered_columns(source: Source, csv: Csv) -> dict[str, ColumnKind]:
         TooLargeError,
         ValueError,
         OSError,
+        MemoryError,
     ):
         return {}
 

@@ -24,6 +24,7 @@ from holdfast.store.sources import postgres_worker
 from holdfast.store.sources.arrow_tables import plain
 from holdfast.store.sources.canonical_order import canonical
 from holdfast.store.sources.delivery import Rows, refused, too_large, unanswered
+from holdfast.store.sources.memory import TEXT_TIMES, TIMES_LIMIT, Memory, TooLargeError
 
 SCHEMES: Final = frozenset({"postgresql", "postgres"})
 
@@ -56,8 +57,14 @@ def ask(source: BatchQuery, *, deadline_seconds: float, limit_bytes: int) -> Row
     name = name_of(source)
     seconds = source.deadline_seconds or deadline_seconds
     stream = _read(name, url, source, seconds, limit_bytes)
-    table = plain(pa.ipc.open_stream(pa.BufferReader(stream)).read_all())
-    ordered, digested = canonical(table)
+    table = pa.ipc.open_stream(pa.BufferReader(stream)).read_all()
+    memory = Memory(limit_bytes)
+    try:
+        memory.hold(len(stream))
+        memory.hold_rows(table.num_rows, table.num_columns, table.nbytes)
+        ordered, digested = canonical(plain(table))
+    except (TooLargeError, MemoryError) as error:
+        raise too_large(name, limit_bytes, in_memory=True) from error
     return Rows(name, ordered, digested)
 
 
@@ -72,7 +79,8 @@ def _read(name: str, url: str, source: BatchQuery, seconds: float, limit_bytes: 
         "query": source.query.strip().rstrip(";"),
         "batch": source.batch if "$1" in source.query else None,
         "deadline_ms": max(1, round(seconds * 1000)),
-        "limit_bytes": limit_bytes,
+        # A result of this size takes all that it may before its rows are ordered.
+        "limit_bytes": limit_bytes * TIMES_LIMIT // TEXT_TIMES,
     }
     try:
         # -P: the child's own directory is no place to import from.
@@ -99,7 +107,7 @@ def _why(name: str, url: str, done: subprocess.CompletedProcess[bytes], limit_by
         case postgres_worker.UNAVAILABLE:
             return unanswered(name, f"did not answer: {message}")
         case postgres_worker.TOO_LARGE:
-            return too_large(name, limit_bytes)
+            return too_large(name, limit_bytes, in_memory=True)
         case postgres_worker.NOT_INSTALLED:
             return missing_extra("postgres", f"the source {name}", state="nothing was loaded")
         case code:

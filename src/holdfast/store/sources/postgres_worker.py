@@ -7,13 +7,17 @@ them) and a message on stderr. The URL comes on stdin because every process can 
 from __future__ import annotations
 
 import json
+import resource
 import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pyarrow
 
 REFUSED, UNAVAILABLE, TOO_LARGE, NOT_INSTALLED = 3, 4, 5, 6
+
+_ROOM_BYTES = 1 << 28
 
 # Classes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html) that the same query meets again.
 _OURS = ("0A", "21", "22", "23", "25", "26", "2F", "34", "38", "39", "42", "44")
@@ -27,14 +31,19 @@ def main() -> int:
         import adbc_driver_postgresql.dbapi as postgresql
     except ImportError:
         return NOT_INSTALLED
+    _limit_memory(request["limit_bytes"])
     try:
         with postgresql.connect(_with_timeout(request["url"])) as connection, connection.cursor() as cursor:
             table = _rows(cursor, request)
+    except MemoryError:
+        return TOO_LARGE
     except postgresql.Error as error:
         sys.stderr.write(str(error))
+        if "out of memory" in str(error) or "cannot allocate memory" in str(error).lower():
+            return TOO_LARGE
         state = error.sqlstate or ""
         return REFUSED if state.startswith(_OURS) else UNAVAILABLE
-    if table.nbytes > request["limit_bytes"]:
+    if table is None:
         return TOO_LARGE
     with pyarrow.ipc.new_stream(sys.stdout.buffer, table.schema) as stream:
         stream.write_table(table)
@@ -52,7 +61,23 @@ def _rows(cursor: Any, request: dict[str, Any]) -> Any:
     cursor.execute(f"PREPARE holdfast_batch AS {request['query']}")
     batch = request["batch"]  # an id: letters, digits, "_" and "-"
     cursor.execute("EXECUTE holdfast_batch" if batch is None else f"EXECUTE holdfast_batch('{batch}')")
-    return _named(cursor.fetch_arrow_table(), enums)
+    reader = cursor.fetch_record_batch()
+    batches, size = [], 0
+    for batch in reader:
+        size += batch.nbytes
+        if size > request["limit_bytes"]:
+            return None
+        batches.append(batch)
+    return _named(pyarrow.Table.from_batches(batches, reader.schema), enums)
+
+
+def _limit_memory(limit_bytes: int) -> None:
+    """Bound this process: the client keeps a whole result before it gives its first row away."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    most = pages * resource.getpagesize() + 2 * limit_bytes + _ROOM_BYTES
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if pages and (soft == resource.RLIM_INFINITY or most < soft):
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
 def _named(table: Any, enums: set[str]) -> Any:

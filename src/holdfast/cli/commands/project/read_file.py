@@ -22,10 +22,10 @@ from holdfast.store.sources.csv_reader import read_csv
 from holdfast.store.sources.delivery import (
     LIMIT_BYTES,
     NotUtf8Error,
-    TooLargeError,
     UnreadableError,
     transcode_command,
 )
+from holdfast.store.sources.memory import Memory, TooLargeError
 from holdfast.store.sources.parquet_reader import read_parquet
 
 
@@ -33,14 +33,19 @@ def read_file(path: Path, zone: str, dates: tuple[str, ...], decimal: str) -> tu
     """Return the rows of a file with the form of their values, and what the values leave open."""
     if not path.is_file():
         raise refusal(f"{path} does not exist", code="HF201")
+    memory = Memory(LIMIT_BYTES)
     try:
         if path.suffix == ".parquet":
-            table, _ = read_parquet(path.read_bytes(), LIMIT_BYTES)
+            table, _ = read_parquet(path.read_bytes(), LIMIT_BYTES, memory)
             return from_frame(pl.DataFrame(pl.from_arrow(table))), []
         text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
         separator = infer_separator(text.split(b"\n", 1)[0].decode(errors="replace"))
         form, questions = infer_form(
-            read_csv(text, separator).frame, separator=separator, zone=zone, dates=dates, decimal=decimal
+            read_csv(text, separator, memory).frame,
+            separator=separator,
+            zone=zone,
+            dates=dates,
+            decimal=decimal,
         )
     except NotUtf8Error as error:
         command = transcode_command(str(path), error.encoding)

@@ -13,6 +13,7 @@ sequence_gaps   numbers of a counting column are missing
 granularity     events are another time apart
 composition     a kind of traffic has too many or too few of the rows
 top_value_share one value has too many of the rows
+unseen_words    a word that a category does not list has too many of the rows; of a slice, `unseen_slices`
 early_labels    a label is there before it can be known
 max_future      an event is later than the load
 duplicate_keys  rows have a key that is loaded already
@@ -31,7 +32,7 @@ from zoneinfo import ZoneInfo
 
 from holdfast.contract import Timestamp
 from holdfast.feeds.expectations import Volume
-from holdfast.feeds.measurements import DAY_US, DeliveryFacts
+from holdfast.feeds.measurements import DAY_US, DeliveryFacts, quoted
 from holdfast.formatting import timestamp
 from holdfast.records import Level, Violation
 
@@ -96,6 +97,7 @@ def judge(
         _sequence(feed, facts, history),
         _granularity(feed, facts),
         _composition(feed, facts),
+        _unseen(feed, facts),
         _early(feed, facts, now_us),
         _again(feed, facts),
         _repeat(feed, facts, history),
@@ -285,6 +287,21 @@ def _composition(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
         if reached := one.limits.reached(count, rows):
             words = f"{count:,} of {rows:,} rows have {one.column} {value!r}; fewer than {reached[1]:,.0f} are expected of one"
             yield Violation("top_value_share", one.column, reached[0], words, count, reached[1])
+
+
+def _unseen(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
+    for name, (rows, counts) in facts.unseen.items():
+        is_slice = name in feed.contract.slices
+        limits = feed.expects.unseen_slices if is_slice else feed.expects.unseen_words
+        reached = {
+            word: found for word, count in counts.items() if limits and (found := limits.reached(count, rows))
+        }
+        if reached:
+            level, bound = next(iter(reached.values()))  # of the most frequent word
+            words = ", ".join(f"{quoted(word)} ({counts[word] / rows:.1%})" for word in reached)
+            text = f"{name}: {words} of the rows, and its values do not list {'them' if len(reached) > 1 else 'it'}"
+            check = "unseen_slices" if is_slice else "unseen_words"
+            yield Violation(check, name, level, text, max(counts.values()), bound)
 
 
 def _early(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]:

@@ -263,6 +263,12 @@ class Expectations:
         row is refused as a duplicate. Keys are looked up in the batches whose event times overlap this one's; `holdfast
         verify` finds a key that comes again at another time. A batch that overlaps no other costs nothing. Use None for a
         feed whose keys come again on purpose, as updates do, and for one whose batches all have the same span.
+    unseen_words
+        Limits of the rows that have one word of a category that its `values` do not list, as a count or a share of the valid
+        rows, from five rows on. It needs no earlier batch. A category with unseen="reject" has no such row, and of one without
+        `values` every word is listed: `drift` reports its new words.
+    unseen_slices
+        The same for a category that is a slice of the contract: a model predicts for a slice that it never met.
     drift
         True to compare the distribution of each column with that of the batches before.
 
@@ -285,6 +291,8 @@ class Expectations:
     max_future: timedelta | str | None = None
     duplicates: Literal["rows", "stale"] = "rows"
     duplicate_keys: Limits | None = field(default_factory=lambda: Limits(warning=1))
+    unseen_words: Limits | None = field(default_factory=lambda: Limits(warning=0.05))
+    unseen_slices: Limits | None = field(default_factory=lambda: Limits(warning=0.05, error=0.2))
     drift: bool = False
 
     def __post_init__(self) -> None:

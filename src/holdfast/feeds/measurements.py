@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from holdfast.contract import Contract, Label
+from holdfast.contract import Category, Contract, Label
 from holdfast.contract.batch.aliases import AliasCounts, map_aliases
 from holdfast.feeds.expectations import Completeness, Expectations, Granularity
 from holdfast.records import sha256_hex
@@ -26,6 +26,11 @@ _MOST_REASONS: Final = 10
 _MOST_ROWS: Final = 1_000
 _MOST_VALUES: Final = 3
 _LONGEST_VALUE: Final = 40
+
+LEAST_UNSEEN: Final = 5
+"""An unseen word in fewer rows is not reported: it may be one mistake."""
+
+_MOST_UNSEEN: Final = 5
 
 LEAST_VALUES: Final = 30
 """With fewer different rows than this, equal values in two batches may be chance: they are not called stale."""
@@ -63,6 +68,8 @@ class DeliveryFacts:
     for each time between neighbouring events of an entity how often it occurs. `values_digest` leaves the key and the event
     time out of account, and is "" where too few rows differ. `offending` has some values of each reason if no row is valid.
     `aliases` has for each category, and each alias in it, how many of the delivered values were that alias.
+    `unseen` has for each category with declared words that accepts others the number of accepted rows, and the rows of each
+    frequent word that it does not list.
     """
 
     rows_loaded: int
@@ -85,6 +92,7 @@ class DeliveryFacts:
     newest_label_us: int | None = None
     offending: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     aliases: AliasCounts = field(default_factory=dict)
+    unseen: Mapping[str, tuple[int, Mapping[str, int]]] = field(default_factory=dict)
 
     @property
     def rows_received(self) -> int:
@@ -145,6 +153,7 @@ def measure(
         },
         newest_label_us=_newest_label(contract, valid) if expects.early_labels == "refuse" else None,
         aliases=aliases or {},
+        unseen=_unseen(contract, valid) if expects.unseen_words or expects.unseen_slices else {},
     )
 
 
@@ -163,11 +172,11 @@ def offending_values(quarantined: pl.DataFrame, reasons: Mapping[str, int]) -> d
         if column in quarantined.columns:
             rows = quarantined.filter(pl.col("_reasons").list.contains(reason)).head(_MOST_ROWS)
             values = rows[column].unique(maintain_order=True).head(_MOST_VALUES)
-            found[reason] = tuple(map(_quoted, values.to_list()))
+            found[reason] = tuple(map(quoted, values.to_list()))
     return found
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
     """Return a value on one line: control characters, and the ends of lines, are escaped."""
     if value is None:
         return "nothing"
@@ -217,6 +226,17 @@ def _dropped(
         for value, rows in bad.items():
             found[f"{name}={value}"] = (rows + good.get(value, 0), rows)
     return found
+
+
+def _unseen(contract: Contract, valid: pl.DataFrame) -> dict[str, tuple[int, dict[str, int]]]:
+    found: dict[str, tuple[int, dict[str, int]]] = {}
+    for column in contract.columns:
+        if isinstance(column, Category) and column.values is not None and column.unseen == "other":
+            values = valid[column.name]
+            others = _counts(values.filter(~values.is_in(list(column.values))))
+            most = sorted(others.items(), key=lambda each: (-each[1], each[0]))[:_MOST_UNSEEN]
+            found[column.name] = (valid.height, {word: rows for word, rows in most if rows >= LEAST_UNSEEN})
+    return {name: each for name, each in found.items() if each[1]}
 
 
 def _day(contract: Contract, valid: pl.DataFrame) -> tuple[int | None, int]:

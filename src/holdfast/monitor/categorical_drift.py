@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from holdfast.contract.profile.column_profile import BooleanProfile, WordProfile
-from holdfast.monitor.chance import SURE, is_absence_chance
+from holdfast.monitor.chance import SURE, is_absence_chance, surprise
 from holdfast.records import Level, Violation
 
 _MAX_NAMED: Final = 5
@@ -86,14 +86,7 @@ def _odds_distance(shape: BooleanProfile, usual: float) -> float:
 
 
 def _surprise(now: BooleanProfile, usual: float) -> float:
-    """Return a bound of the negative log probability that rows of the usual share give this one or one farther away.
-
-    Source: H. Chernoff, Ann. Math. Stat. 23 (1952), doi 10.1214/aoms/1177729330.
-    """
-    rows = now.true + now.false
-    share = min(1.0 - 0.5 / rows, max(0.5 / rows, usual))
-    parts = ((now.true, share), (now.false, 1.0 - share))
-    return sum(count * math.log(count / rows / expected) for count, expected in parts if count)
+    return surprise(now.true, now.true + now.false, usual)
 
 
 def variation_distance(one: Mapping[str, float], other: Mapping[str, float]) -> float:
@@ -117,32 +110,50 @@ def mean_shares(past: Sequence[WordProfile]) -> dict[str, float]:
 def _find_new_words(
     name: str, now: WordProfile, past: Sequence[WordProfile], *, is_slice: bool
 ) -> Iterator[Violation]:
-    # A word that seems new may be one of those that were not counted; all of them in capitals are none of those.
+    # A word that seems new may be one of those that were not counted: it is new if it was at most far less frequent.
     uncounted = any(shape.other for shape in past)
+    most = max(_most_uncounted(shape) / max(1, shape.named) for shape in past)
     known = {word for shape in past for word in shape.counts}
     new = {word: count for word, count in now.counts.items() if word not in known}
-    if not new:
-        return
-    share = sum(new.values()) / now.named
     folded = {_fold_spelling(word) for word in known}
     # Where words were spelt in several ways before, another way is no news.
     respelt = [word for word in new if _fold_spelling(word) in folded] if len(folded) == len(known) else []
+    # All of the words in capitals are none of those that were not counted.
+    if uncounted and sum(new[word] for word in respelt) < 0.2 * now.named:
+        respelt, new = [], {word: count for word, count in new.items() if _is_beyond(count, now.named, most)}
+    if not new:
+        return
+    share = sum(new.values()) / now.named
     named = ", ".join(repr(word) for word in list(new)[:_MAX_NAMED]) + (
         " ..." if len(new) > _MAX_NAMED else ""
     )
     were = "were" if len(new) > 1 else "was"
-    message = f"{name}: {named} {were} never seen in {len(past)} batches before, with {share:.1%} of the rows"
-    if respelt and sum(new[word] for word in respelt) >= (0.2 if uncounted else 0.01) * now.named:
+    never = (
+        f"in no batch of {len(past)} more than {most:.1%} of the rows"
+        if uncounted
+        else (f"never seen in {len(past)} batches before")
+    )
+    message = f"{name}: {named} {were} {never}, with {share:.1%} of the rows"
+    if respelt and sum(new[word] for word in respelt) >= 0.01 * now.named:
         message = f"{message}: known words in another spelling?"
         yield Violation("new_slice", name, Level.ERROR, message, share, 0.01)
-    elif uncounted:
-        return
     elif (old := _find_renamed(new, now, past)) is not None:
-        message = f"{message}; no row is {old!r}, which had about as many: renamed?"
+        no_row = "hardly a row is" if now.other else "no row is"
+        message = f"{message}; {no_row} {old!r}, which had about as many: renamed?"
         yield Violation("new_slice", name, Level.ERROR, message, share, 0.05)
     elif share >= 0.05 or is_slice:
         level = Level.ERROR if share >= max(0.2, 3.0 * _share_of_single(past)) else Level.WARNING
         yield Violation("new_slice", name, level, message, share, 0.05)
+
+
+def _most_uncounted(shape: WordProfile) -> int:
+    """Return how many rows a word can have had that is not counted by name: not more than the rarest that is."""
+    return min(shape.counts.values(), default=0) if shape.other else 0
+
+
+def _is_beyond(count: int, rows: int, most: float) -> bool:
+    """Return True if `count` of `rows` is a twentieth of them, and more than a share of at most `most` gives by chance."""
+    return count >= 0.05 * rows and surprise(count, rows, most) > -math.log(SURE)
 
 
 def _share_of_single(past: Sequence[WordProfile]) -> float:
@@ -158,7 +169,8 @@ def _find_renamed(new: Mapping[str, int], now: WordProfile, past: Sequence[WordP
     """Return a missing word that had about as many rows as the most frequent of the new ones."""
     usual = mean_shares(past)
     share = max(new.values()) / now.named
-    gone = {word: abs(was - share) for word, was in usual.items() if word not in now.counts}
+    known = {word for shape in past for word in shape.counts}
+    gone = {word: abs(usual[word] - share) for word in sorted(known - now.counts.keys())}
     nearest = min(gone, key=lambda word: gone[word], default=None)
     alike = nearest is not None and share >= 0.05 and 1 / 1.5 < usual[nearest] / share < 1.5
     if nearest is None or not alike or is_absence_chance(usual[nearest], now.named, sure=_SURE_RENAMED):
@@ -171,17 +183,18 @@ def _fold_spelling(word: str) -> str:
 
 
 def _find_missing_words(name: str, now: WordProfile, past: Sequence[WordProfile]) -> Iterator[Violation]:
-    rows = now.named
+    rows, uncounted = now.named, _most_uncounted(now)
     each = [shape.shares for shape in past]
     for word in sorted({word for shape in past for word in shape.counts} - now.counts.keys()):
         least = min(found.get(word, 0.0) for found in each)
-        # Half of what it had on its poorest day: a day may be poorer than any before.
-        if least > 0.0 and not is_absence_chance(least / 2, rows):
-            message = (
-                f"{name}: no row of {rows:,} is {word!r}, which made at least {least:.1%} of each of {len(past)} "
-                f"batches before"
-            )
-            yield Violation("missing_slice", f"{name}={word}"[:127], Level.ERROR, message, 0.0, least)
+        # Half of what it had on its poorest day: a day may be poorer than any before. Of a word that is not counted by
+        # name no more is known than that it is rarer than those that are.
+        is_fewer = uncounted < least / 2 * rows and surprise(uncounted, rows, least / 2) > -math.log(SURE)
+        if least > 0.0 and (is_fewer if uncounted else not is_absence_chance(least / 2, rows)):
+            no_row = f"at most {uncounted:,} rows of {rows:,} are" if uncounted else f"no row of {rows:,} is"
+            message = f"{name}: {no_row} {word!r}, which made at least {least:.1%} of each of {len(past)} batches before"
+            subject = f"{name}={word if word.isprintable() else repr(word)[1:-1]}"
+            yield Violation("missing_slice", subject[:127], Level.ERROR, message, uncounted / rows, least)
 
 
 def _check_mixture(name: str, now: WordProfile, past: Sequence[WordProfile]) -> Iterator[Violation]:

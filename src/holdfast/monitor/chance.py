@@ -15,6 +15,21 @@ SURE: Final = 1e-6
 """A coincidence as rare as this is no chance."""
 
 
+def surprise(count: int, rows: int, share: float) -> float:
+    """Return a bound of the negative log probability that `count` of `rows`, or one farther away, have a value of `share`.
+
+    `share` is that of all rows, 0 to 1; it counts as half a row at least, and as half a row less than all at most.
+
+    >>> surprise(10, 1000, 0.01), surprise(50, 1000, 0.01) > 30
+    (0.0, True)
+
+    Source: H. Chernoff, Ann. Math. Stat. 23 (1952), doi 10.1214/aoms/1177729330.
+    """
+    share = min(1.0 - 0.5 / rows, max(0.5 / rows, share))
+    parts = ((count, share), (rows - count, 1.0 - share))
+    return sum(found * math.log(found / rows / expected) for found, expected in parts if found)
+
+
 def is_absence_chance(share: float, rows: int, *, sure: float = SURE) -> bool:
     """Return True if chance may leave out, in so many rows, a value that has `share` of all rows.
 

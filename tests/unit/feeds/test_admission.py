@@ -273,3 +273,69 @@ def test_facts_of_no_row_are_facts_too() -> None:
     facts = measure(CONTRACT, expects, _rows([]), pl.DataFrame(), {})
     assert facts == DeliveryFacts(0, 0, None, None, "")
     assert judge(Feed("f", CONTRACT, expects=expects), facts, now_us=NOW_US) == ()
+
+
+def _towns(
+    column: Category, words: list[str], expects: Expectations, *, is_slice: bool = False
+) -> list[Violation]:
+    contract = Contract(
+        Integer("n"), column, Timestamp("at", tz="UTC"), key="n", event_time="at",
+        slices=("town",) if is_slice else (),
+    )  # fmt: skip
+    rows = pl.DataFrame({"n": range(len(words)), "town": words, "at": [MIDNIGHT] * len(words)}).with_columns(
+        pl.col("at").cast(pl.Datetime("us", "UTC"))
+    )
+    facts = measure(contract, expects, rows, pl.DataFrame(), {})
+    return list(judge(Feed("f", contract, expects=expects), facts, now_us=NOW_US))
+
+
+KNOWN = Category("town", values=("Oslo", "Bergen"))
+
+
+@pytest.mark.parametrize(
+    ("new", "rows", "is_slice", "expected"),
+    [
+        (4, 100, False, []),
+        (5, 100, False, [("unseen_words", "town", Level.WARNING)]),
+        (30, 100, False, [("unseen_words", "town", Level.WARNING)]),
+        (5, 100, True, [("unseen_slices", "town", Level.WARNING)]),
+        (20, 100, True, [("unseen_slices", "town", Level.ERROR)]),
+        (4, 10, True, []),  # four rows may be one mistake
+        (49, 1_000, False, []),
+        (50, 1_000, False, [("unseen_words", "town", Level.WARNING)]),
+    ],
+)
+def test_a_word_that_a_category_does_not_list_is_reported_by_its_share(
+    new: int, rows: int, is_slice: bool, expected: list[tuple[str, str, Level]]
+) -> None:
+    """R25: with unseen="other" it was accepted, encoded as any other, and reported nowhere; no earlier batch is needed."""
+    words = ["Paris"] * new + ["Oslo"] * (rows - new)
+    assert _short(_towns(KNOWN, words, Expectations(), is_slice=is_slice)) == expected
+
+
+def test_rare_words_that_are_not_listed_are_what_other_is_for() -> None:
+    words = [f"village {number % 30}" for number in range(300)] + ["Oslo"] * 700
+    assert _towns(KNOWN, words, Expectations()) == []
+
+
+def test_each_frequent_word_is_named_safely_and_bounded() -> None:
+    words = ["\x1b[2J\n" + "x" * 90] * 30 + ["Paris"] * 20 + ["Rome"] * 6 + ["Oslo"] * 44
+    (found,) = _towns(KNOWN, words, Expectations())
+    assert found.explanation.startswith('town: "\\u001b[2J\\n' + "x" * 35)
+    assert found.explanation.endswith(
+        '"Paris" (20.0%), "Rome" (6.0%) of the rows, and its values do not list them'
+    )
+    assert found.explanation.isprintable()
+    assert len(found.explanation) < 200
+    assert (found.observed, found.bound) == (30, 5.0)
+
+
+def test_the_limits_of_unseen_words_are_declared() -> None:
+    words = ["Paris"] * 10 + ["Oslo"] * 90
+    strict = Expectations(unseen_words=Limits(critical=0.1))
+    assert _short(_towns(KNOWN, words, strict)) == [("unseen_words", "town", Level.CRITICAL)]
+    assert _towns(KNOWN, words, Expectations(unseen_words=None)) == []
+    off = Expectations(unseen_slices=None)
+    assert _towns(KNOWN, words, off, is_slice=True) == []
+    # Where no words are declared, none is unlisted; where others are refused, none is accepted.
+    assert _towns(Category("town"), words, strict) == []

@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.contract import Boolean, Category, Contract, Integer, Keep, Label, Number, Text, Timestamp
 from holdfast.contract.batch.compiler import dtypes
-from holdfast.contract.profile.column_profile import NumberProfile
+from holdfast.contract.profile.column_profile import NumberProfile, WordProfile
 from holdfast.contract.profile.profile import Profile, profile_batch
 from holdfast.monitor.chance import FEWEST_BATCHES
 from holdfast.monitor.drift import check_profile
@@ -301,3 +301,69 @@ def test_a_number_and_a_category_that_both_moved_are_no_swap():
     found = reported(moved)
     assert ("shift", "price", "error") in found
     assert "swap" not in {check for check, *_ in found}
+
+
+# --- vocabularies of more words than are counted by name --------------------------------------------------------------
+
+PORTS = Contract(Integer("id"), Category("dest"), Timestamp("at", tz="UTC"), key="id", event_time="at")
+
+
+def ports(
+    day: int, rows: int = 1_000, more: dict[str, float] | None = None, gone: tuple[str, ...] = ()
+) -> Profile:
+    """A day of 100 airports, of which the commonest has 9 %; `more` have their share of the rows besides, `gone` have none."""
+    draw = np.random.default_rng(day)
+    names = [name for name in (f"A{number:02}" for number in range(100)) if name not in gone]
+    weights = np.array([1 / (3 + int(name[1:])) for name in names])
+    more = more or {}
+    shares = [*(weights / weights.sum() * (1 - sum(more.values()))), *more.values()]
+    words = np.repeat([*names, *more], draw.multinomial(rows, shares))
+    minutes = pl.int_range(rows, eager=True) * 60_000_000 + day * 86_400_000_000
+    frame = pl.DataFrame({"id": range(rows), "dest": words, "at": minutes}).cast(dtypes(PORTS))
+    return profile_batch(PORTS, frame)
+
+
+def words_reported(now: Profile, past: list[Profile]) -> list[tuple[str, str]]:
+    found = check_profile(PORTS, now, past)
+    return [(each.check, str(each.level)) for each in found if each.subject.startswith("dest")]
+
+
+@pytest.mark.parametrize("rows", [200, 1_000, 20_000])
+def test_a_new_word_with_five_percent_is_reported_among_more_words_than_are_counted(rows: int) -> None:
+    """R25: with more than 64 words before, a new one may have been among those not counted, and none was reported."""
+    past = [ports(day, rows) for day in range(20)]
+    assert past[0].columns["dest"].other  # type: ignore[union-attr]
+    found = check_profile(PORTS, ports(50, rows, more={"NEW\x1b[2J": 0.08}), past)
+    assert [(each.check, str(each.level)) for each in found] == [("new_slice", "warning")]
+    assert "'NEW\\x1b[2J' was" in found[0].explanation
+    assert words_reported(ports(50, rows, more={"NEW": 0.3}), past) == [("new_slice", "error")]
+
+
+@pytest.mark.parametrize("rows", [70, 200, 1_000, 20_000])
+def test_clean_days_of_many_words_are_not_reported(rows: int) -> None:
+    """A word that is counted by name on one day and not on another is neither new nor gone."""
+    days = [ports(day, rows) for day in range(50)]
+    found = [words_reported(days[place], days[place - 20 : place]) for place in range(20, 50)]
+    assert found == [[]] * 30
+
+
+def test_a_frequent_word_that_vanishes_is_reported_among_more_words_than_are_counted() -> None:
+    past = [ports(day, 5_000) for day in range(20)]
+    assert words_reported(ports(50, 5_000, gone=("A00",)), past) == [("missing_slice", "error")]
+
+
+def test_a_word_that_is_merely_no_longer_counted_by_name_is_not_reported_as_missing() -> None:
+    """The word at the end of those counted by name: 0.4 % of 20,000 rows are 80, which is no chance, and still not nothing."""
+    past = [ports(day, 20_000) for day in range(20)]
+    shape = past[0].columns["dest"]
+    assert isinstance(shape, WordProfile)
+    rarest = min(shape.counts, key=lambda word: shape.counts[word])
+    pushed = {f"B{number}": 0.0095 for number in range(8)}
+    found = words_reported(ports(50, 20_000, more=pushed), past)
+    assert rarest not in ports(50, 20_000, more=pushed).columns["dest"].counts  # type: ignore[union-attr]
+    assert ("missing_slice", "error") not in found
+
+
+def test_a_jump_of_a_known_word_is_a_mixture() -> None:
+    past = [ports(day, 5_000) for day in range(20)]
+    assert words_reported(ports(50, 5_000, more={"A30": 0.3}), past) == [("mix", "warning")]

@@ -92,3 +92,27 @@ def test_changes_of_aliases_are_reported_and_a_new_meaning_refused(project: Proj
     assert status == 1
     assert "HF210" in text
     assert "alias stands for another word" in text
+
+
+def test_a_word_that_the_values_do_not_list_is_reported_by_check_ingest_status_and_events(
+    project: Project,
+) -> None:
+    """R25: it was accepted as any other word, and reported nowhere."""
+    project.declare({})
+    Path("model.py").write_text(Path("model.py").read_text().replace('unseen="reject"', 'unseen="other"'))
+    write("d1.csv", ["Oslo"] * 50 + ["Par\x1b[2Jis"] * 5)
+    said = 'unseen_words town: town: "Par\\u001b[2Jis" (9.1%) of the rows, and its values do not list it'
+    for arguments in (
+        ["check", "trips", "d1.csv"],
+        ["ingest", "trips", "d1.csv"],
+        ["status"],
+        ["feeds", "trips"],
+    ):
+        status, text = project.run(*arguments)
+        assert status == 0, text
+        assert '"Par\\u001b[2Jis"' in text, arguments
+        assert "\x1b" not in text
+        if arguments[0] in ("check", "ingest"):
+            assert said in text
+    status, text = project.run("check", "trips", "d1.csv", "--json")
+    assert json.loads(text)["would_be"] == "already_loaded"

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -17,13 +16,13 @@ from typing import Final
 
 import uvloop
 
-from holdfast.errors import InputError
 from holdfast.records import Corrections, check_name
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.serve import operator_log
 from holdfast.serve.api.abort_endpoint import AbortEndpoint
 from holdfast.serve.api.routes import Routes
 from holdfast.serve.follower.plan_follower import POLL_SECONDS, PlanFollower
+from holdfast.serve.http import listening as sockets
 from holdfast.serve.http.connection import Listener
 from holdfast.serve.http.request_guard import RequestGuard
 from holdfast.serve.inference.active_plan import ActivePlan
@@ -149,8 +148,8 @@ async def _serve(
         stop.set()
 
     loop.add_signal_handler(signal.SIGUSR1, hand_over)
-    bound = _bind(settings) if listening is None else _inherited_socket(listening)
-    address = "http://{}:{}".format(*_display_address(bound))
+    bound = sockets.bind(settings.host, settings.port) if listening is None else sockets.inherit(listening)
+    address = "http://{}:{}".format(*sockets.address_of(bound))
     process = _Process(settings, model, address, limits, poll_seconds, corrections)
     follower, listener, routes = process.follower, process.listener, process.routes
     follower.start_from_copy()
@@ -170,18 +169,22 @@ async def _serve(
         listener.draining = True
         if handed_over.is_set():
             accepting.close()
+            await asyncio.sleep(linger_seconds)
         else:
             routes.draining = True
-        await _drain(listener, accepting, linger_seconds)
+            await asyncio.sleep(linger_seconds)
+            # While the process that started this one has the socket, what waits there is for the next server.
+            if listening is None or not sockets.is_held_by(os.getppid(), bound):
+                await sockets.settle(bound)
+            accepting.close()
+        await _drain(listener)
     await process.close()
     return process.shadow.abandoned_threads
 
 
-async def _drain(listener: Listener, accepting: asyncio.Server, linger_seconds: float) -> None:
+async def _drain(listener: Listener) -> None:
     """Let requests that are under way end; close idle connections."""
     loop = asyncio.get_running_loop()
-    await asyncio.sleep(linger_seconds)
-    accepting.close()
     listener.close_idle(fresh=False)
     patience, deadline = loop.time() + FRESH_SECONDS, loop.time() + DRAIN_SECONDS
     while listener.connections and loop.time() < deadline:
@@ -204,43 +207,6 @@ def _shadow_waker(loop: asyncio.AbstractEventLoop, plane: DataPlane) -> Callable
             return
 
     return wake
-
-
-def _inherited_socket(descriptor: int) -> socket.socket:
-    try:
-        bound = socket.socket(fileno=descriptor)
-        bound.getsockname()
-    except OSError as error:
-        raise InputError(
-            "HF507", f"descriptor {descriptor} is no socket to listen on", state="no server was started"
-        ) from error
-    bound.setblocking(False)
-    return bound
-
-
-def _bind(settings: Settings) -> socket.socket:
-    try:
-        found = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, where = found[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(where)
-    except OSError as error:
-        raise InputError(
-            "HF507",
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
-            state="no server was started",
-            next_command="set HOLDFAST_HOST and HOLDFAST_PORT",
-        ) from error
-    bound.setblocking(False)
-    return bound
-
-
-def _display_address(bound: socket.socket) -> tuple[str, int]:
-    host, port = bound.getsockname()[:2]
-    return (f"[{host}]" if ":" in host else host), port
 
 
 class _Process:

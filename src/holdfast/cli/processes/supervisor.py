@@ -102,6 +102,9 @@ class Group:
         with self._lock:
             self._ended = True
             children = [*self._children.values(), *self._leaving]
+            # Before the children stop: the last process that has the socket accepts what waits there.
+            if self._socket is not None:
+                self._socket.close()
         for child in children:
             child.terminate()
         for child in children:
@@ -110,12 +113,15 @@ class Group:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-        if self._socket is not None:
-            self._socket.close()
 
     def log(self, name: str) -> Path:
         """Return the file of the output of the child `name`."""
         return self._directory / f"{name}.log"
+
+    def signal(self, name: str, number: int) -> None:
+        """Send the child `name` a signal."""
+        with self._lock:
+            self._children[name].send_signal(number)
 
     def rotate_logs(self, limit_bytes: int = LOG_BYTES) -> None:
         """Move the content of each log that reached `limit_bytes` to `<name>.log.1`.

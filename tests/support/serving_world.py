@@ -96,7 +96,7 @@ FITTED = fit(
 def estimator(kind: str) -> onnx.ModelProto:
     """A tiny estimator: 'half' and 'tenth' are constant; 'delay' is recent_delay / 100, 0.25 when unknown;
     'nan' gives NaN, 'broken' raises,
-    'above' gives 1.5, each for distances above 5,000 only."""
+    'above' gives 1.5, each for distances above 5,000 only. 'loops' never ends, and 'explodes' asks for 12 GB."""
     names = list(FITTED.names)
     distance, delay = names.index("distance"), names.index("recent_delay")
     constants = {"half": 0.5, "tenth": 0.1, "nan": 0.75, "broken": 0.875, "above": 0.625, "slow": 0.5}
@@ -117,6 +117,34 @@ def estimator(kind: str) -> onnx.ModelProto:
                 helper.make_node("Cast", ["is_far"], ["place"], to=TensorProto.INT64),
                 helper.make_node("Gather", ["value", "place"], ["probability"], axis=0),
             ]
+        case "loops":
+            body = helper.make_graph(
+                [
+                    helper.make_node("Identity", ["goes_on"], ["still"]),
+                    helper.make_node("Add", ["sum", "sum"], ["next"]),
+                ],
+                "body",
+                [
+                    helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+                    helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+                    helper.make_tensor_value_info("sum", TensorProto.FLOAT, [1]),
+                ],
+                [
+                    helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+                    helper.make_tensor_value_info("next", TensorProto.FLOAT, [1]),
+                ],
+            )
+            nodes += [
+                helper.make_node("Loop", ["turns", "", "value"], ["looped"], body=body),
+                helper.make_node("Where", ["is_far", "far", "looped"], ["probability"]),
+            ]
+        case "explodes":
+            nodes += [
+                helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+                helper.make_node("ReduceSum", ["zeros"], ["zero"], keepdims=0),
+                helper.make_node("Add", ["zero", "value"], ["sum"]),
+                helper.make_node("Where", ["is_far", "far", "sum"], ["probability"]),
+            ]
         case _:
             nodes.append(helper.make_node("Where", ["is_far", "far", "value"], ["probability"]))
     value = constants.get(kind, 0.0)
@@ -124,6 +152,7 @@ def estimator(kind: str) -> onnx.ModelProto:
     initial = {
         "distance_index": np.array(distance, np.int64), "delay_index": np.array(delay, np.int64), "limit": np.float32(5000),
         "value": np.array([value], np.float32), "far": np.float32(far), "hundred": np.float32(100), "quarter": np.float32(0.25),
+        "turns": np.array(2**62, np.int64), "shape": np.array([3 * 10**9], np.int64),
     }  # fmt: skip
     graph = helper.make_graph(
         nodes,

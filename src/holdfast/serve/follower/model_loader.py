@@ -10,6 +10,7 @@ from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.records import TrafficPlan
 from holdfast.serve.follower.local_copy import LocalCopy, LocalState
 from holdfast.serve.follower.plan_switch import check_compatible
+from holdfast.serve.follower.trial import Trials
 from holdfast.serve.inference.loaded_model import LoadedVersion, load
 from holdfast.store import Store
 from holdfast.store.files import blobs
@@ -31,10 +32,11 @@ class LoadedPlan:
 
 
 class ModelLoader:
-    """Load versions; the files of the local copy come first."""
+    """Load versions, each tried in a process of its own; the files of the local copy come first."""
 
-    def __init__(self, copy: LocalCopy) -> None:
+    def __init__(self, copy: LocalCopy, trials: Trials) -> None:
         self._copy = copy
+        self._trials = trials
 
     def load_plan(
         self, store: Store, plan: TrafficPlan, loaded: Mapping[str, LoadedVersion], known: Mapping[str, str]
@@ -62,14 +64,18 @@ class ModelLoader:
         with store.ledger.read() as connection:
             row = versions.get(connection, name)
         data = self._copy.file(row.digest) or blobs.get(store.root, row.digest)
-        return load(name, row.digest, data, created_at_us=row.created_at_us)
+        return self._load(name, row.digest, data, row.created_at_us)
 
     def _from_copy(self, name: str, state: LocalState) -> LoadedVersion:
         version = state.versions.get(name)
         data = self._copy.file(version.digest) if version is not None else None
         if version is None or data is None:
             raise IntegrityError("HF316", f"the local copy of version {name} is missing or was altered")
-        return load(name, version.digest, data, created_at_us=version.created_at_us)
+        return self._load(name, version.digest, data, version.created_at_us)
+
+    def _load(self, name: str, digest: str, data: bytes, created_at_us: int) -> LoadedVersion:
+        self._trials.require(name, digest, data)
+        return load(name, digest, data, created_at_us=created_at_us)
 
 
 def _load_all(plan: TrafficPlan, load_version: Load, known: Mapping[str, str]) -> LoadedPlan:

@@ -28,6 +28,7 @@ from holdfast.serve.follower.local_copy import LocalCopy, LocalCopyWriter, Local
 from holdfast.serve.follower.model_loader import LoadedPlan, ModelLoader
 from holdfast.serve.follower.online_features import OnlineFeatureFollower
 from holdfast.serve.follower.plan_switch import PlanSwitch, RollbackFacts
+from holdfast.serve.follower.trial import Trials
 from holdfast.serve.inference.active_plan import inputs_of, merge_inputs
 from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.settings import Settings
@@ -104,7 +105,7 @@ class PlanFollower:
         self._poll_seconds = poll_seconds
         directory = aborts.directory_of(settings.root, plane.model)
         self._copy = LocalCopy(directory)
-        self._loader = ModelLoader(self._copy)
+        self._loader = ModelLoader(self._copy, Trials(directory))
         self.aborts = AbortFollower(directory, self.switch.apply_aborts)
         self.abort_handler = AbortHandler(plane, self.switch, directory, clock_us)
         self.copy_writer = LocalCopyWriter(self._copy)

@@ -12,7 +12,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, get_args
 
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.contract.row.aliases import map_row
 from holdfast.contract.row.compiler import compile_row
+from holdfast.contract.row.rules import compile_rule_for_row
 from holdfast.contract.schema.missing import Reject, as_policy
 from holdfast.contract.schema.units import is_same_unit
 from holdfast.errors import InputError
@@ -215,6 +217,7 @@ def _problems(model: Model) -> Iterator[str]:
     yield from _learner_problems(model)
     yield from _golden_problems(model)
     yield from _selection_problems(model)
+    yield from _forbidden_golden_problems(model)
     yield from _slice_problems(model)
     yield from rollout_hooks.problems(model.hooks)
     if model.holdout_span <= timedelta(0):
@@ -232,6 +235,17 @@ def _selection_problems(model: Model) -> Iterator[str]:
         model.selection.check(model.selection_columns)
     except InputError as error:
         yield error.what
+
+
+def _forbidden_golden_problems(model: Model) -> Iterator[str]:
+    """Yield the golden queries that may not be trained on: no version may be evaluated by them either."""
+    columns = model.selection_columns
+    for rule in model.selection.forbidden:
+        holds = compile_rule_for_row(rule, columns)
+        for query in model.golden:
+            row = map_row(model.contract, query.row)
+            if holds({name: row.get(name) for name in rule.columns}) is True:
+                yield f"the golden query {query.name!r} is {rule.name!r}, which the selection forbids"
 
 
 def _slice_problems(model: Model) -> Iterator[str]:

@@ -7,7 +7,6 @@ import inspect
 import runpy
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from typing import Annotated, Any, Concatenate, Final, ParamSpec, get_type_hints
 import typer
 
 from holdfast.cli.output import Output
+from holdfast.control import user_code
+from holdfast.control.user_code import UserCodeError
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError, InputError, NotFoundError
 from holdfast.feeds import Feed, FeedGroup
@@ -148,15 +149,14 @@ def _declared(path: Path) -> tuple[Model, set[Path]]:
     sys.path.insert(0, str(path.parent))
     files = {path}
     try:
-        declared = runpy.run_path(str(path)).get("model")
+        declared = user_code.call(runpy.run_path, str(path)).get("model")
     except HoldfastError as error:
         raise InputError(error.code, f"{path.name}: {error.what}", state="nothing was read") from error
-    except (Exception, SystemExit) as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        line = f"{Path(where.filename).name}, line {where.lineno}"
-        raise _unusable(f"running {path.name} failed: {type(error).__name__}: {error} ({line})") from error
+    except UserCodeError as error:
+        raise _unusable(f"running {path.name} failed: {error}") from error
     finally:
-        sys.path.remove(str(path.parent))
+        with suppress(ValueError):  # the file may have changed the list
+            sys.path.remove(str(path.parent))
         files |= _unload_modules(path.parent)
     if not isinstance(declared, Model):
         raise _unusable(f"{path.name} declares no `model = Model(...)`")

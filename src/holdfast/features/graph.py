@@ -64,7 +64,7 @@ def compose(fitted: FittedFeatures, estimator: onnx.ModelProto) -> onnx.ModelPro
     InputError
         HF402 if the estimator does not map `features`, of the same number of columns, to `probability`.
     """
-    _check_estimator(fitted, estimator)
+    check_estimator(fitted, estimator)
     arguments = {part.name: _make_argument(part) for part in fitted.inputs}
     prediction = inline(estimator)(**{FEATURES: _feature_matrix(fitted, arguments)})
     return build(arguments, {PROBABILITY: prediction[PROBABILITY]})
@@ -161,7 +161,8 @@ def _datetime_columns(fitted: FittedFeatures, arguments: Mapping[str, Var]) -> _
     ]
 
 
-def _check_estimator(fitted: FittedFeatures, estimator: onnx.ModelProto) -> None:
+def check_estimator(fitted: FittedFeatures, estimator: onnx.ModelProto) -> None:
+    """Raise `InputError` HF402 if `estimator` does not map `features`, of the number of `fitted`, to `probability`."""
     inputs = {part.name: _shape_of(part) for part in estimator.graph.input}
     outputs = {part.name: _shape_of(part) for part in estimator.graph.output}
     if list(inputs) != [FEATURES] or PROBABILITY not in outputs:

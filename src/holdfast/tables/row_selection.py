@@ -127,15 +127,6 @@ def name_sources(frame: pl.DataFrame, selection: Selection) -> pl.DataFrame:
     return joined.with_columns(pl.col("_named").alias(SOURCE_COLUMN)).drop("_named")
 
 
-def count_forbidden(
-    rows: pl.DataFrame, selection: Selection, columns: Mapping[str, Column]
-) -> dict[str, int]:
-    """Return the number of `rows` per forbidden rule, for rows that are not trained on, such as golden queries."""
-    return {
-        rule.name: rows.filter(_holds(rule, columns, missing=False)).height for rule in selection.forbidden
-    }
-
-
 def _holds(rule: Rule, columns: Mapping[str, Column], *, missing: bool) -> pl.Expr:
     return compile_rule_for_frame(rule, columns).fill_null(value=missing)
 

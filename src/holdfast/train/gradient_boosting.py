@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from holdfast.train.learner import Labels, Matrix, Weights, check_examples
 if TYPE_CHECKING:
     import onnx
 
+_LARGEST: Final = 2**31 - 1
+_MOST_LEAVES: Final = 131_072
+"""The bounds of LightGBM itself."""
+
 
 @dataclass(frozen=True, slots=True)
 @checked()
@@ -24,13 +28,13 @@ class LightGBM:
     Parameters
     ----------
     trees
-        Number of boosting rounds, at least 1.
+        Number of boosting rounds, 1 to 2,147,483,647.
     leaves
-        Maximum number of leaves of a tree, at least 2.
+        Maximum number of leaves of a tree, 2 to 131,072.
     learning_rate
         Share of each tree that is kept, in (0, 1].
     min_rows_per_leaf
-        Minimum number of training rows in a leaf, at least 1.
+        Minimum number of training rows in a leaf, 1 to 2,147,483,647.
     l2
         Ridge penalty on leaf values, at least 0.
     feature_share
@@ -53,13 +57,17 @@ class LightGBM:
         wrong = [
             f"{name} is {getattr(self, name)}: {rule}"
             for name, right, rule in (
-                ("trees", self.trees >= 1, "at least 1 is needed"),
-                ("leaves", self.leaves >= 2, "at least 2 are needed"),
+                ("trees", 1 <= self.trees <= _LARGEST, f"1 to {_LARGEST} are possible"),
+                ("leaves", 2 <= self.leaves <= _MOST_LEAVES, f"2 to {_MOST_LEAVES} are possible"),
                 ("learning_rate", 0.0 < self.learning_rate <= 1.0, "it lies in (0, 1]"),
-                ("min_rows_per_leaf", self.min_rows_per_leaf >= 1, "at least 1 is needed"),
+                (
+                    "min_rows_per_leaf",
+                    1 <= self.min_rows_per_leaf <= _LARGEST,
+                    f"it is 1 to {_LARGEST}",
+                ),
                 ("l2", 0.0 <= self.l2 < float("inf"), "it is finite and not negative"),
                 ("feature_share", 0.0 < self.feature_share <= 1.0, "it lies in (0, 1]"),
-                ("threads", self.threads >= 0, "it is not negative"),
+                ("threads", 0 <= self.threads <= _LARGEST, f"it is 0 to {_LARGEST}"),
             )
             if not right
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -43,7 +44,7 @@ class Interrupted(LogisticRegression):
     """A learner that its operator stops."""
 
     def fit(self, *_arguments: Any, **_options: Any) -> Any:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
 
 def declared(learner: LogisticRegression) -> Model:

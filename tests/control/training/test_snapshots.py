@@ -206,20 +206,23 @@ def test_the_discard_budget_counts_what_the_contract_quarantined_at_load(store, 
         found(DiscardBudget(0.01))
 
 
-def test_a_golden_query_that_is_forbidden_refuses_the_training(store):
-    shop = replace(
-        model(Selection(forbidden=(Forbidden("huge", col("size") > 95),))),
-        golden=(
-            GoldenQuery(
-                "too large to learn from",
-                {"id": 1, "site": "north", "size": 99.0, "at": datetime(2013, 9, 1, tzinfo=UTC)},
-                between=(0.0, 1.0),
-                owner="tests",
-            ),
-        ),
+@pytest.mark.parametrize("at", [datetime(2013, 9, 1, tzinfo=UTC), "2013-09-01T00:00:00Z"])
+def test_a_golden_query_that_is_forbidden_is_a_fault_of_the_declaration(at):
+    """`train` refused it, or ended in HF901 by the time as text, after `check` had accepted it."""
+    row = {"id": 1, "site": "north", "size": 99, "at": at}
+    golden = (GoldenQuery("too large to learn from", row, between=(0.0, 1.0), owner="tests"),)
+    kept = model(
+        Selection(
+            forbidden=(Forbidden("huge", col("size") > 99), Forbidden("robots", col("source") == "robot"))
+        )
     )
-    with pytest.raises(RefusedError, match="golden queries are forbidden by the selection: 1 of them 'huge'"):
-        train(store, shop, pinned(store), now_us=NOW_US)
+    assert replace(kept, golden=golden).golden == golden
+    for rule in (col("size") > 95, col("at") < "2013-09-02T00:00:00Z"):
+        shop = model(Selection(forbidden=Forbidden("huge", rule)))
+        with pytest.raises(
+            InputError, match=r"HF107.*'too large to learn from' is 'huge', which the selection forbids"
+        ):
+            replace(shop, golden=golden)
 
 
 def test_two_snapshots_differ_by_what_was_loaded_between(store, tmp_path):

@@ -223,6 +223,10 @@ def test_the_rate_by_two_features_keeps_combinations_apart() -> None:
     ("make", "words"),
     [
         (lambda: LightGBM(trees=0), "trees is 0"),
+        (lambda: LightGBM(trees=2**31), "trees is 2147483648: 1 to 2147483647 are possible"),
+        (lambda: LightGBM(leaves=131_073), "leaves is 131073: 2 to 131072 are possible"),
+        (lambda: LightGBM(min_rows_per_leaf=10**30), "min_rows_per_leaf is 1000"),
+        (lambda: LightGBM(threads=2**31), "threads is 2147483648"),
         (lambda: LightGBM(learning_rate=float("nan")), "learning_rate is nan"),
         (lambda: LightGBM(feature_share=1.5), "feature_share is 1.5"),
         (lambda: LogisticRegression(c=0), "c is 0"),

@@ -13,10 +13,9 @@ from holdfast.contract.batch.aliases import map_aliases
 from holdfast.contract.batch.compiler import compile_batch, dtype, dtypes
 from holdfast.contract.batch.reasons import REASONS, has_reason_of
 from holdfast.contract.batch.text_input import TypedBatch, from_text
-from holdfast.contract.row.aliases import map_row
 from holdfast.control.training import labels
 from holdfast.declaration import Model
-from holdfast.errors import InputError, RefusedError
+from holdfast.errors import InputError
 from holdfast.features import Aggregate
 from holdfast.features.asof import aggregate_rows, join_as_of
 from holdfast.feeds import quarantine_table
@@ -25,7 +24,7 @@ from holdfast.store.catalog import snapshots
 from holdfast.store.files import data_files
 from holdfast.tables import Snapshot
 from holdfast.tables.labels import KNOWN_AT
-from holdfast.tables.row_selection import SelectedRows, count_forbidden, name_sources, select_rows
+from holdfast.tables.row_selection import SelectedRows, name_sources, select_rows
 from holdfast.train import Split, time_split
 
 _ROW: Final = "_row"
@@ -174,10 +173,8 @@ def choose(model: Model, rows: pl.DataFrame, rejected: pl.DataFrame, seed: int) 
     seed
         Decides which rows a sample or a cap keeps.
 
-    Raises as `select_rows` does, and `RefusedError` HF407 if the selection forbids a golden query.
+    Raises as `select_rows` does.
     """
-    # A version must not be evaluated by rows that it may not be trained on.
-    _refuse_forbidden_golden(model)
     at = pl.col(model.contract.event_time)
     return select_rows(
         rows,
@@ -219,24 +216,6 @@ def _quarantined(store: Store, model: Model, taken: Snapshot, rows: pl.DataFrame
         once = once.filter(pl.col(model.label).is_not_null() | has_reason_of(model.label))
     due_us = taken.created_at_us - model.label_delay // timedelta(microseconds=1)
     return once.filter((pl.col(feed.contract.event_time).dt.epoch("us") <= due_us).fill_null(value=True))
-
-
-def _refuse_forbidden_golden(model: Model) -> None:
-    if not model.selection.forbidden or not model.golden:
-        return
-    columns = model.selection_columns
-    schema = {name: dtype(column) for name, column in columns.items()}
-    golden = [map_row(model.contract, query.row) for query in model.golden]
-    rows = [{name: row.get(name) for name in schema} for row in golden]
-    found = count_forbidden(pl.DataFrame(rows, schema=schema), model.selection, columns)
-    listed = ", ".join(f"{count} of them {name!r}" for name, count in found.items() if count)
-    if listed:
-        raise RefusedError(
-            "HF407",
-            f"golden queries are forbidden by the selection: {listed}",
-            state="nothing was trained",
-            next_command="correct the golden queries or the selection",
-        )
 
 
 def _judge(

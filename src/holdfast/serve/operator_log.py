@@ -6,7 +6,9 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
+
+from holdfast.formatting import visible
 
 _TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -16,6 +18,29 @@ class OperatorHandler(logging.StreamHandler):  # type: ignore[type-arg]  # the s
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the name is logging's)
         """Drop `record`; by default logging would write to the same stream that just failed."""
+
+
+class TextFormatter(logging.Formatter):
+    """Format a record as a line of text, and a traceback as lines behind a bar: no text from outside begins a line."""
+
+    def __init__(self) -> None:
+        super().__init__(_TEXT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        r"""Return the lines.
+
+        >>> record = logging.LogRecord("holdfast.serve", logging.WARNING, "", 1, "town %s", ("\nall is well",), None)
+        >>> record.created = record.msecs = 0.0
+        >>> TextFormatter().format(record).partition(" ")[2].partition(" ")[2]
+        'WARNING holdfast.serve: town \\x0aall is well'
+        """
+        shown = logging.makeLogRecord(record.__dict__ | {"msg": visible(record.getMessage()), "args": None})
+        shown.exc_text = None  # another handler may have formatted it otherwise
+        return super().format(shown)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  (the name is logging's)
+        """Return the traceback, each line behind a bar."""
+        return "\n".join(f"  | {visible(line)}" for line in super().formatException(ei).split("\n"))
 
 
 class JsonFormatter(logging.Formatter):
@@ -43,7 +68,7 @@ class JsonFormatter(logging.Formatter):
 def configure(log_format: str = "text", level: str = "info") -> None:
     """Send what Holdfast logs to standard error, as text or json, from `level` on."""
     handler = OperatorHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logger = logging.getLogger("holdfast")
     logger.handlers = [handler]
     logger.setLevel(level.upper())

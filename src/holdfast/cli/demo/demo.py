@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.demo.formatting import held_out_auc, listed, steps_of, wrapped
 from holdfast.cli.demo.sandbox import Sandbox
-from holdfast.cli.output import Output
+from holdfast.cli.output import Output, escape
 from holdfast.cli.project import AsJson, Project, now_us
 from holdfast.control.backout import backout
 from holdfast.control.evaluation import qualify

@@ -98,7 +98,7 @@ def _report_pending(store: Store, lease: Lease, model: str, abort: Abort, why: s
     explanation = f"the ledger keeps {abort.version}, which {abort.actor} rolled back without it: {why}"
     with store.ledger.read() as connection:
         reported = events.newest(connection, subject=model, kind="abort.pending", limit=_READ_EVENTS)
-    if any(each.explanation == explanation for each in reported):
+    if any(each.explanation == events.as_written(explanation) for each in reported):
         return
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)

@@ -175,7 +175,7 @@ def _fail_over(
 def _keep_last_resort(connection: Transaction, step: KeepLastResort, cause: Cause) -> None:
     why = f"{step.version} serves on although it is tainted: no clean version can; {cause.reason}"
     newest = events.newest(connection, subject=step.model, kind="traffic.last_resort", limit=1)
-    if not newest or newest[0].explanation != why:
+    if not newest or newest[0].explanation != events.as_written(why):
         events.append(
             connection,
             at_us=cause.now_us,

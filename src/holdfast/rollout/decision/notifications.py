@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from holdfast.formatting import visible
 from holdfast.records import Severity, canonical_json
 from holdfast.rollout.decision.webhooks import Hook
 
@@ -80,7 +81,8 @@ def render(notification: Notification, hook: Hook, *, routing_key: str = "") -> 
     """Return the body of a notification in the format of `hook`. `routing_key` is its value, for PagerDuty alone."""
     match hook.format:
         case "slack":
-            document: Json = {"text": _message(notification)}
+            # An address in a text from outside becomes no preview of what stands there.
+            document: Json = {"text": _message(notification), "unfurl_links": False, "unfurl_media": False}
         case "pagerduty":
             document = _alert(notification, routing_key)
         case "cloudevents":
@@ -95,7 +97,7 @@ def _message(notification: Notification) -> str:
     problem = notification.problem
     if problem is None:
         what = notification.kind.partition(".")[2].replace("_", " ")
-        lines = [f"*{notification.model}*: {notification.subject.replace('/', ' ')} {what}"]
+        lines = [f"*{notification.model}*: {_escaped(notification.subject.replace('/', ' '))} {what}"]
         lines.append(_escaped(notification.explanation))
     else:
         state = "resolved" if problem.is_over else str(problem.severity)
@@ -108,12 +110,12 @@ def _message(notification: Notification) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return `text` as Slack shows it literally.
+    """Return `text` as Slack shows it literally, on one line.
 
     >>> _escaped("<!channel> a & b")
     '&lt;!channel&gt; a &amp; b'
     """
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _alert(notification: Notification, routing_key: str) -> Json:
@@ -127,11 +129,11 @@ def _alert(notification: Notification, routing_key: str) -> Json:
         "event_action": "trigger",
         "client": "Holdfast",
         "payload": {
-            "summary": f"{notification.model}: {problem.text}"[:_SUMMARY_CHARACTERS],
+            "summary": visible(f"{notification.model}: {problem.text}", _SUMMARY_CHARACTERS),
             "source": notification.model,
             "severity": str(problem.severity),
             "timestamp": _timestamp(notification.at_us),
-            "component": problem.subject or notification.model,
+            "component": visible(problem.subject) or notification.model,
             "group": notification.model,
             "class": problem.kind,
             "custom_details": {"next": problem.next_command, "event": notification.event},

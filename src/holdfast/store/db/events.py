@@ -7,12 +7,15 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
+from holdfast.formatting import visible
 from holdfast.store.db import schema
 from holdfast.store.db.event_chain import FIRST, chain_digest
 from holdfast.store.db.statements import Prepared
 
 SYSTEM: Final = "holdfast"
 """The actor of operations that no user requested."""
+_LONGEST_SUBJECT: Final = 127
+_LONGEST_ACTOR: Final = 63
 
 _EVENTS: Final = schema.events
 _APPEND: Final = Prepared(
@@ -47,6 +50,15 @@ class EventRow:
     digest: str
 
 
+def as_written(explanation: str) -> str:
+    """Return the explanation that an event has: a text from outside in it neither ends the line nor hides anything."""
+    return visible(explanation)
+
+
+def _subject(subject: str) -> str:
+    return visible(subject, _LONGEST_SUBJECT)
+
+
 def append(
     connection: Connection, *, at_us: int, kind: str, subject: str, explanation: str, actor: str = SYSTEM
 ) -> int:
@@ -61,8 +73,9 @@ def append(
     subject
         What it happened to, up to 127 characters.
     explanation
-        Why it happened, with numbers; shown to users unchanged.
+        Why it happened, with numbers; shown to users as `as_written` returns it.
     """
+    subject, actor, explanation = _subject(subject), visible(actor, _LONGEST_ACTOR), as_written(explanation)
     values = {"at_us": at_us, "kind": kind, "subject": subject, "actor": actor, "explanation": explanation}
     # One writer at a time, on PostgreSQL by its lock: no other event is appended after the one that is read here.
     before = _LAST.value(connection, {}) or FIRST
@@ -81,14 +94,15 @@ def append_once(connection: Connection, *, at_us: int, kind: str, subject: str, 
 
 def is_reported(connection: Connection, *, subject: str, kind: str, explanation: str) -> bool:
     """Return True if an event of this kind about `subject` has this explanation, however many others came since."""
-    same = (_EVENTS.c.subject == subject, _EVENTS.c.kind == kind, _EVENTS.c.explanation == explanation)
+    text = as_written(explanation)
+    same = (_EVENTS.c.subject == _subject(subject), _EVENTS.c.kind == kind, _EVENTS.c.explanation == text)
     return connection.execute(select(_EVENTS.c.event_id).where(*same).limit(1)).first() is not None
 
 
 def is_any(connection: Connection, *, subject: str, kinds: tuple[str, str]) -> bool:
     """Return True if an event of one of `kinds` is about `subject`."""
     first, second = kinds
-    values = {"of_subject": subject, "first_kind": first, "second_kind": second}
+    values = {"of_subject": _subject(subject), "first_kind": first, "second_kind": second}
     return _ANY.value(connection, values) is not None
 
 
@@ -98,7 +112,7 @@ def newest(
     """Return the newest events first, at most `limit`, of one subject or kind if given."""
     query = select(_EVENTS).order_by(_EVENTS.c.event_id.desc()).limit(limit)
     if subject is not None:
-        query = query.where(_EVENTS.c.subject == subject)
+        query = query.where(_EVENTS.c.subject == _subject(subject))
     if kind is not None:
         query = query.where(_EVENTS.c.kind == kind)
     return [EventRow(**row) for row in connection.execute(query).mappings()]

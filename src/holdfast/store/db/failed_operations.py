@@ -44,7 +44,7 @@ def append(
     The parameters are those of `events.append`; `operation` is what failed.
     """
     last = events.newest(connection, subject=subject, kind=kind, limit=1)
-    if last and last[0].explanation == explanation and at_us - last[0].at_us < REPEATED_US:
+    if last and last[0].explanation == events.as_written(explanation) and at_us - last[0].at_us < REPEATED_US:
         return
     event = events.append(connection, at_us=at_us, kind=kind, subject=subject, explanation=explanation)
     put(connection, event, operation)

@@ -177,7 +177,7 @@ def refuse(
         now_us=now_us,
     )
     last = events.newest(connection, subject=str(batch), limit=1)
-    if last and last[0].explanation == explanation:
+    if last and last[0].explanation == events.as_written(explanation):
         return
     violations.add(connection, batch, None, found, now_us=now_us)
     event = events.append(

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.commands.runtimes.compatibility_check import ensure_compatible
-from holdfast.cli.output import Output
+from holdfast.cli.output import Output, escape
 from holdfast.cli.project import Run, misused, now_us, with_project
 from holdfast.control.backout import backout as backing
 from holdfast.control.backout import retrain as retraining

@@ -8,10 +8,9 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command_group
-from holdfast.cli.output import Output
+from holdfast.cli.output import Output, escape
 from holdfast.cli.project import Limit, Run, now_us, with_project
 from holdfast.control.training import snapshots
 from holdfast.formatting import counted, timestamp

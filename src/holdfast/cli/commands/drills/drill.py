@@ -7,11 +7,10 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.commands.drills.drill_workspace import workspace_of
-from holdfast.cli.output import COLOURS, JUDGED, Output
+from holdfast.cli.output import COLOURS, JUDGED, Output, escape
 from holdfast.cli.project import Run, misused, now_us, with_project
 from holdfast.control.drills import runner as drilling
 from holdfast.formatting import timestamp

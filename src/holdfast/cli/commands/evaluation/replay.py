@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.output import COLOURS, JUDGED, Output
+from holdfast.cli.output import COLOURS, JUDGED, Output, escape
 from holdfast.cli.project import Run, VersionName, now_us, with_project
 from holdfast.control.evaluation import replay as replaying
 from holdfast.control.evaluation.replay import ReplayReport

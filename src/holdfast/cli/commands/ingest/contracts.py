@@ -8,10 +8,9 @@ from typing import Annotated, Final
 
 import polars as pl
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command_group
-from holdfast.cli.output import JUDGED, Output
+from holdfast.cli.output import JUDGED, Output, escape
 from holdfast.cli.project import MODEL_FILE, Project, Run, misused, now_us, with_directory, with_project
 from holdfast.contract import Column, Contract, Timestamp
 from holdfast.contract.evolution.compatibility import Compatibility, Evolution

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import polars as pl
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.output import Output
+from holdfast.cli.output import Output, escape
 from holdfast.cli.project import Limit, Run, misused, now_us, with_project
 from holdfast.control.ingest import acceptance as accepting
 from holdfast.control.ingest import feed_status as standing
@@ -205,7 +204,7 @@ def _accept(run: Run, feed: str, accepted: BatchId, reason: str, *, incomplete: 
     backfill(run.store, run.model.feeds, run.model.aggregates, now_us=now_us())
     run.out.print(f"[green]ok[/] accepted {counted(len(done.violations), 'violation')} of {done.batch}")
     for row in done.violations:
-        run.out.print(f"  {row.check_name} {escape(row.subject)}: {escape(row.explanation)}")
+        run.out.print(f"  {escape(row.check_name)} {escape(row.subject)}: {escape(row.explanation)}")
     if any(row.epoch is None for row in done.violations):
         run.out.print("  the refusal is closed; the refused delivery stays unloaded")
     _end(run.out, feed, done.suspect, {"batch": str(done.batch), "violations": done.violations})
@@ -262,11 +261,12 @@ def quarantine(
             raise
         rows = pl.DataFrame()
     if rows.is_empty():
-        run.out.print(f"[green]ok[/] no row of {feed}{f'/{batch}' if batch else ''} is in quarantine")
+        of = escape(f"{feed}/{batch}" if batch else feed)
+        run.out.print(f"[green]ok[/] no row of {of} is in quarantine")
         if refused:
             listed = ", ".join(refused[:5]) + (" ..." if len(refused) > 5 else "")
             run.out.print(
-                f"  refused: {listed}. A refused batch leaves no row here; its file shows what it lacks:"
+                f"  refused: {escape(listed)}. A refused batch leaves no row here; its file shows what it lacks:"
             )
             run.out.print(f"  [cyan]holdfast check {feed} FILE[/]")
         run.out.result({"rows": 0, "shown": [], "reasons": {}, "refused": refused})

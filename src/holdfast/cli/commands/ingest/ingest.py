@@ -14,10 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Final
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.output import JUDGED, Output
+from holdfast.cli.output import JUDGED, Output, escape
 from holdfast.cli.project import Project, Run, misused, now_us, with_project
 from holdfast.contract.batch.aliases import AliasCounts
 from holdfast.control.executors.executor import open_executor

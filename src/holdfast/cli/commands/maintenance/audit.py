@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.output import JUDGED
+from holdfast.cli.output import JUDGED, escape
 from holdfast.cli.project import Run, with_project
 from holdfast.control.maintenance.audit import audit as auditing
 from holdfast.formatting import counted

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.output import JUDGED
+from holdfast.cli.output import JUDGED, escape
 from holdfast.cli.project import MODEL_FILE, Run, misused, now_us, with_directory, with_project
 from holdfast.control.maintenance import backup as backing
 from holdfast.control.maintenance import compact as compacting
@@ -95,7 +94,7 @@ def backup(run: Run, directory: Backups) -> None:
     with run.out.progress("backing up") as step:
         done = backing.backup(run.store, directory, now_us=now_us(), progress=step)
     run.out.print(
-        f"[green]ok[/] backup [bold]{done.name}[/] shows {timestamp(done.at_us)}: {done.rows:,} rows, "
+        f"[green]ok[/] backup [bold]{escape(done.name)}[/] shows {timestamp(done.at_us)}: {done.rows:,} rows, "
         f"{counted(done.files, 'file')}, {done.bytes:,} bytes; {done.copied_bytes:,} bytes copied in {done.seconds:.1f} s"
     )
     run.out.result(done)
@@ -154,7 +153,7 @@ def rebuild_ledger(run: Run) -> None:
         f"{done.backed_out:,} backed out, {len(done.snapshots):,} snapshots, {len(done.versions):,} versions"
     )
     if done.old_ledger:
-        out.print(f"the old ledger is now {done.old_ledger}")
+        out.print(f"the old ledger is now {escape(str(done.old_ledger))}")
     if done.not_rebuilt:
         out.table("Not rebuilt", ["what"], [(each,) for each in done.not_rebuilt])
     out.table("Not in any file", ["what"], [(each,) for each in ledger_rebuild.NOT_IN_FILES])

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command_group
-from holdfast.cli.output import Output
+from holdfast.cli.output import Output, escape
 from holdfast.cli.project import Project, Reason, Run, now_us, with_directory, with_project
 from holdfast.contract.evolution.declared_fields import FieldChange, compare_declarations, flatten_declaration
 from holdfast.control.ingest import declarations as declared

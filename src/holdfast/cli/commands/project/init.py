@@ -16,7 +16,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import polars as pl
 import typer
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich.markup import escape
 
 import holdfast
 from holdfast.cli.app import command
@@ -25,6 +24,7 @@ from holdfast.cli.commands.project.label_file import LabelFile
 from holdfast.cli.commands.project.read_file import read_file, refusal
 from holdfast.cli.commands.project.roles import Columns, find_columns
 from holdfast.cli.commands.project.sample import write_sample
+from holdfast.cli.output import escape
 from holdfast.cli.project import HERE, MODEL_FILE, Run, with_directory
 from holdfast.contract import Boolean, Category, Column, Integer, Label, Number
 from holdfast.contract.profile.infer_contract import suggest_column, to_python
@@ -151,7 +151,8 @@ def init(
     out.print(f"[green]ok[/] wrote {escape(str(target))}; read it, correct units and ranges, then:")
     for column, reason in late.items():
         out.print(
-            f"  [yellow]known when a prediction is requested?[/] {column}: {escape(reason)}; it is loaded, the model lacks it"
+            f"  [yellow]known when a prediction is requested?[/] {escape(f'{column}: {reason}')}; it is loaded, "
+            "the model lacks it"
         )
     if labels is None and delay > 1:
         out.print(

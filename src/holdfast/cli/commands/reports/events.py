@@ -9,10 +9,9 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.output import Output, has_reader
+from holdfast.cli.output import Output, escape, has_reader
 from holdfast.cli.project import Run, with_project
 from holdfast.control.integrations import cdevents as exporting
 from holdfast.formatting import timestamp
@@ -62,7 +61,7 @@ def _plain(store: Store, last: int) -> tuple[int, Sequence[dict[str, Any]]]:
 
 def _print(out: Output, event: Mapping[str, Any], *, as_lines: bool) -> None:
     if as_lines:
-        typer.echo(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
+        typer.echo(json.dumps(event, separators=(",", ":")))
         return
     by = "" if event["actor"] == event_log.SYSTEM else f" by {event['actor']}"
     out.print(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.output import COLOURS, Output
+from holdfast.cli.output import COLOURS, Output, escape
 from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.reports.explain import RolloutEvent, RolloutHistory
 from holdfast.control.reports.explain import explain as explanation_of

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.markup import escape
-
 from holdfast.cli.app import command
-from holdfast.cli.output import Output
+from holdfast.cli.output import Output, escape
 from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.reports.status import status as assemble_status
 from holdfast.formatting import ago, latency, share, timestamp
@@ -54,7 +52,7 @@ def _print_status(out: Output, document: dict[str, Any]) -> None:
         probed_at_us = server["probed_at_us"]
         stale = probed_at_us is None or now_us - probed_at_us > _STALE_US
         out.print(
-            f"server {server['server']} at {server['address']}: {'unknown' if stale else server['verdict']}, "
+            f"server {escape(server['server'])} at {escape(server['address'])}: {'unknown' if stale else server['verdict']}, "
             f"probed {ago(probed_at_us, now_us)}: {escape(server['explanation'])}"
         )
         if stale:

@@ -6,8 +6,8 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from holdfast.cli.output import escape
 from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.rollout import pushes
 

@@ -8,10 +8,9 @@ from dataclasses import asdict
 from typing import Annotated, Final
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
-from holdfast.cli.output import Output
+from holdfast.cli.output import Output, escape
 from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.reports import policy_power
 from holdfast.declaration import Model

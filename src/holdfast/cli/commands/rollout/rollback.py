@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.commands.rollout.server_rollback import through_server
-from holdfast.cli.output import Output
+from holdfast.cli.output import Output, escape
 from holdfast.cli.project import UNSTATED, NoWait, Reason, Run, now_us, with_project
 from holdfast.control.probing import convergence
 from holdfast.control.rollout import rollback as rolling

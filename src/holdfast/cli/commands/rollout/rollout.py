@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rich.markup import escape
-
 from holdfast.cli.app import command_group
 from holdfast.cli.commands.evaluation.replay import replay_if_due
 from holdfast.cli.commands.rollout import history, rollback
 from holdfast.cli.commands.rollout.policy import forecast_now, print_change, print_forecast
 from holdfast.cli.commands.runtimes.compatibility_check import ensure_compatible
-from holdfast.cli.output import COLOURS, Output
+from holdfast.cli.output import COLOURS, Output, escape
 from holdfast.cli.project import Reason, Run, VersionName, now_us, with_project
 from holdfast.control.rollout import pause as pausing
 from holdfast.control.rollout import start as starting

@@ -7,8 +7,7 @@ import time
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from rich.markup import escape
-
+from holdfast.cli.output import escape
 from holdfast.cli.project import Run, misused
 from holdfast.control.http.client import Client
 from holdfast.errors import CODES, RefusedError, UnavailableError

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from rich.markup import escape
-
 from holdfast.cli.commands.drills.drill_workspace import workspace_of
+from holdfast.cli.output import escape
 from holdfast.cli.processes.supervisor import OWN
 from holdfast.cli.project import Run, now_us
 from holdfast.control.http.server_client import FAILURES, ServerClient

@@ -7,12 +7,11 @@ from collections import defaultdict
 from typing import Annotated, Any, Final
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command_group
 from holdfast.cli.commands.runtimes.compatibility_check import compatibility_test, running_in, serving
 from holdfast.cli.commands.runtimes.serving_config import report
-from holdfast.cli.output import JUDGED
+from holdfast.cli.output import JUDGED, escape
 from holdfast.cli.project import UNSTATED, NoWait, Reason, Run, now_us, with_directory, with_project
 from holdfast.control.probing import convergence
 from holdfast.control.runtimes import runtime as pushing
@@ -73,7 +72,7 @@ def list_(run: Run) -> None:
     )
     others = {name: names for name, names in running.items() if all(row["runtime"] != name for row in rows)}
     for name, names in others.items():
-        run.out.print(f"{', '.join(names)} runs {name}, which is not registered")
+        run.out.print(f"{escape(', '.join(names))} runs {escape(name)}, which is not registered")
     run.out.result({"runtimes": rows, "unregistered": others})
 
 

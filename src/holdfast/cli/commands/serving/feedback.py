@@ -6,9 +6,9 @@ import json
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
+from holdfast.cli.output import escape
 from holdfast.cli.project import Run, misused, with_project
 from holdfast.contract import Boolean, Column, Integer
 from holdfast.control.http.client import Client

@@ -15,9 +15,9 @@ from typing import Annotated
 import typer
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.registry import Collector
-from rich.markup import escape
 
 from holdfast.cli.app import command
+from holdfast.cli.output import escape
 from holdfast.cli.processes import supervisor as supervise
 from holdfast.cli.processes.supervisor import OWN
 from holdfast.cli.project import Project, Run, now_us, with_process
@@ -81,8 +81,11 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     from holdfast.control.reports.metrics import LoopCounters, StatusCollector
     from holdfast.control.reports.status import StatusReader
     from holdfast.control.rollout import webhooks
+    from holdfast.serve.operator_log import TextFormatter
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(TextFormatter())
+    logging.basicConfig(handlers=[handler])
     model, settings = run.model, run.settings
     supervise.end_with(exit_with_parent)
     stopped = _stop_on_signals()

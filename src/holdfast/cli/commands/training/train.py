@@ -6,12 +6,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command
 from holdfast.cli.commands.catalog.snapshots import print_slices
 from holdfast.cli.commands.rollout.policy import forecast_now, print_forecast
-from holdfast.cli.output import COLOURS, JUDGED
+from holdfast.cli.output import COLOURS, JUDGED, escape
 from holdfast.cli.project import Run, VersionName, now_us, with_project
 from holdfast.control.evaluation import qualify as qualifying
 from holdfast.control.runtimes import runtime

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from holdfast.cli.app import command_group
-from holdfast.cli.output import JUDGED
+from holdfast.cli.output import JUDGED, escape
 from holdfast.cli.project import Run, VersionName, with_project
 from holdfast.control.training.environment import differences, installed, requirements
 from holdfast.store.durability import fsync

@@ -1,7 +1,8 @@
 """The pages of a Parquet file, from their own headers: what a reader will unpack, whatever the footer claims.
 
 The footer counts what a column takes when it is unpacked, and a hostile one lies. A page header is what the reader
-goes by. Headers are structs of Thrift's compact protocol
+goes by. The footer is read here too, because PyArrow ends the process at some damaged descriptions of columns that are
+asked for from Python. Both are structs of Thrift's compact protocol
 (https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md, and for Parquet
 https://parquet.apache.org/docs/file-format/data-pages/).
 """
@@ -24,7 +25,9 @@ _DICTIONARY_CODED: Final = frozenset({2, 8})
 _SHARED_PREFIXES: Final = 7
 """DELTA_BYTE_ARRAY: a value is a part of the one before it and a rest, so a page of any size holds long values."""
 _DEEPEST: Final = 8
-_CODECS: Final = {"SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "ZSTD": "zstd", "LZ4": "lz4_raw"}
+_CODECS: Final = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+_FOOTER_BYTES: Final = 8
+"""The length of the footer and the magic number after it."""
 _MOST_EMPTY_PAGES: Final = 1_000
 _LARGEST_SCANNED_BYTES: Final = 1 << 24
 """A dictionary that is larger is taken to be one word."""
@@ -49,30 +52,66 @@ class Column:
     page_bytes: int
 
 
-def measure(data: bytes, chunk: Any, rows: int) -> Column:
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A column of a row group, as the footer describes it."""
+
+    codec: int
+    values: int
+    packed_bytes: int
+    data_at: int
+    dictionary_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """A row group, as the footer describes it; `size` is that of its pages when unpacked, bytes."""
+
+    rows: int
+    size: int
+    chunks: tuple[Chunk, ...]
+
+
+def row_groups(data: bytes) -> list[RowGroup]:
+    """Return what the footer of `data` describes. Raises `UnreadableError` when it is damaged."""
+    length = int.from_bytes(data[-_FOOTER_BYTES:-4], "little")
+    if not 0 < length <= len(data) - _FOOTER_BYTES:
+        raise UnreadableError("has a footer of an impossible length")
+    footer, _ = _struct(data[len(data) - _FOOTER_BYTES - length : -_FOOTER_BYTES], 0, 0)
+    return [
+        RowGroup(
+            _number(group, 3),
+            _number(group, 2),
+            tuple(_chunk(_one(column, 3)) for column in _structs(group, 1)),
+        )
+        for group in _structs(footer, 4)
+    ]
+
+
+def _chunk(about: dict[int, Any]) -> Chunk:
+    dictionary_at = _number(about, 11) if 11 in about else 0
+    return Chunk(_number(about, 4), _number(about, 5), _number(about, 7), _number(about, 9), dictionary_at)
+
+
+def measure(data: bytes, chunk: Chunk, rows: int, *, has_words: bool) -> Column:
     """Return what the column `chunk` of `data` becomes, without unpacking a page of values.
 
     Parameters
     ----------
-    chunk
-        The column chunk, as PyArrow describes it (`ColumnChunkMetaData`).
     rows
         The number of rows of its row group.
+    has_words
+        True if its values are of any length.
 
     Raises `UnreadableError` when a header is damaged or the pages hold another number of values than the footer counts.
     """
-    has_words = chunk.physical_type == "BYTE_ARRAY"
     values = empty = plain_bytes = coded = largest = dictionary_bytes = longest_word = longest = 0
     dictionary: tuple[int, int, int] | None = None
     for kind, size, packed, start, about in _pages(data, chunk):
-        if size < 0 or packed < 0:
-            raise UnreadableError("has a page of a negative size")
         if kind == _DICTIONARY:
             dictionary_bytes, dictionary = size, (start, packed, size)
             continue
-        count, encoding = about.get(1, 0), about.get(4 if kind == _DATA_V2 else 2, 0)
-        if count < 0:
-            raise UnreadableError("has a page with a negative number of values")
+        count, encoding = _number(about, 1), _number(about, 4 if kind == _DATA_V2 else 2)
         empty += not count
         if empty > _MOST_EMPTY_PAGES:
             raise UnreadableError(f"has more than {_MOST_EMPTY_PAGES:,} pages without a value in a column")
@@ -86,42 +125,62 @@ def measure(data: bytes, chunk: Any, rows: int) -> Column:
         else:
             plain_bytes += size
             longest = max(longest, size)
-        if values >= chunk.num_values:
+        if values >= chunk.values:
             break
-    if values != chunk.num_values or values != rows:
+    if values != chunk.values or values != rows:
         raise UnreadableError(f"has {values:,} values in a column, and {rows:,} rows by its footer")
     if not has_words:
         return Column(0, 0, largest + dictionary_bytes)
     if coded and dictionary is not None:
-        longest_word = _longest_word(data, chunk.compression, *dictionary)
+        longest_word = _longest_word(data, chunk.codec, *dictionary)
     return Column(plain_bytes + coded * longest_word, max(longest, longest_word), largest + dictionary_bytes)
 
 
-def _pages(data: bytes, chunk: Any) -> Iterator[tuple[int, int, int, int, dict[int, Any]]]:
+def _pages(data: bytes, chunk: Chunk) -> Iterator[tuple[int, int, int, int, dict[int, Any]]]:
     """Yield of each page its type, its size unpacked and packed, where its bytes begin, and what describes it."""
-    at = chunk.data_page_offset
-    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < at:
-        at = chunk.dictionary_page_offset
-    end = at + chunk.total_compressed_size
-    if at < 0 or end > len(data):
+    at = chunk.dictionary_at if 0 < chunk.dictionary_at < chunk.data_at else chunk.data_at
+    end = at + chunk.packed_bytes
+    if end > len(data):
         raise UnreadableError("has a column outside of the file")
     while at < end:
         header, at = _struct(data, at, 0)
-        kind, size, packed = (header.get(field, -1) for field in (1, 2, 3))
-        yield kind, size, packed, at, header.get(_HEADERS.get(kind, 0), {})
+        kind, size, packed = (_number(header, field) for field in (1, 2, 3))
+        about = header.get(_HEADERS.get(kind, 0), {})
+        yield kind, size, packed, at, about if isinstance(about, dict) else {}
         at += packed
 
 
-def _longest_word(data: bytes, compression: str, start: int, packed: int, size: int) -> int:
+def _number(header: dict[int, Any], field: int) -> int:
+    found = header.get(field)
+    if not isinstance(found, int) or found < 0:
+        raise UnreadableError(f"has a description without a number in its field {field}")
+    return found
+
+
+def _one(about: dict[int, Any], field: int) -> dict[int, Any]:
+    found = about.get(field)
+    if not isinstance(found, dict):
+        raise UnreadableError(f"has a description without its field {field}")
+    return found
+
+
+def _structs(about: dict[int, Any], field: int) -> list[dict[int, Any]]:
+    found = about.get(field)
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise UnreadableError(f"has a description without a list in its field {field}")
+    return found
+
+
+def _longest_word(data: bytes, codec: int, start: int, packed: int, size: int) -> int:
     """Return the length of the longest word of a dictionary page; its whole size if it cannot be looked at."""
     if size > _LARGEST_SCANNED_BYTES:
         return size
     page: Any = memoryview(data)[start : start + packed]
-    if compression != "UNCOMPRESSED":
-        if compression not in _CODECS:
+    if codec:
+        if codec not in _CODECS:
             return size
         try:
-            page = pa.Codec(_CODECS[compression]).decompress(pa.py_buffer(page), size, asbytes=True)
+            page = pa.Codec(_CODECS[codec]).decompress(pa.py_buffer(page), size, asbytes=True)
         except (pa.ArrowException, OSError, ValueError):
             return size
     longest = at = 0
@@ -146,13 +205,13 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
         shift += 7
-    raise UnreadableError("has a page header with a number that does not end")
+    raise UnreadableError("has a description with a number that does not end")
 
 
 def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
     """Return the integers and structs of the struct at `at` by their field, and where it ends."""
     if depth > _DEEPEST:
-        raise UnreadableError("has a page header that is nested too deep")
+        raise UnreadableError("has a description that is nested too deep")
     found: dict[int, Any] = {}
     field = 0
     try:
@@ -166,8 +225,23 @@ def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
                 field = (raw >> 1) ^ -(raw & 1)
             found[field], at = _value(data, at, kind, depth)
     except IndexError as error:
-        raise UnreadableError("ends within a page header") from error
+        raise UnreadableError("ends within a description") from error
     return found, at + 1
+
+
+def _list(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
+    head, at = data[at], at + 1
+    size = head >> 4
+    if size == 15:
+        size, at = _varint(data, at)
+    if size > len(data) - at:
+        raise UnreadableError("ends within a description")
+    found = []
+    for _ in range(size):
+        # In a list a boolean is a byte; elsewhere it is part of the type.
+        value, at = _value(data, at, 3 if head & 15 in (1, 2) else head & 15, depth)
+        found.append(value)
+    return found, at
 
 
 def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
@@ -184,9 +258,11 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
         case 8:
             size, at = _varint(data, at)
             if size > len(data) - at:
-                raise UnreadableError("ends within a page header")
+                raise UnreadableError("ends within a description")
             return None, at + size
+        case 9 | 10:
+            return _list(data, at, depth)
         case 12:
             return _struct(data, at, depth + 1)
         case _:
-            raise UnreadableError(f"has a page header with a field of the unknown type {kind}")
+            raise UnreadableError(f"has a description with a field of the unknown type {kind}")

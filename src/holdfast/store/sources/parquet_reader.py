@@ -12,9 +12,10 @@ from holdfast.store.sources import parquet_pages
 from holdfast.store.sources.arrow_tables import refuse_columns
 from holdfast.store.sources.delivery import UnreadableError
 from holdfast.store.sources.memory import Memory, TooLargeError
+from holdfast.store.sources.parquet_pages import RowGroup
 
 _SMALL_BYTES: Final = 1 << 20
-_FOOTER_TIMES: Final = 256
+_FOOTER_TIMES: Final = 512
 """How many bytes of memory a byte of a footer can become: a column's description is a few bytes in the file."""
 _MAGIC_AND_LENGTH: Final = 8
 
@@ -29,9 +30,9 @@ def read_parquet(data: bytes, limit_bytes: int, memory: Memory) -> tuple[pa.Tabl
     about = file.metadata
     if about.num_rows < 0:
         raise UnreadableError(f"has {about.num_rows:,} rows by its footer")
-    groups = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+    groups = parquet_pages.row_groups(data)
     # A lower bound of the size in memory: a column that repeats one value is small on disk only.
-    size = max(int(groups), int(about.num_rows) * int(about.num_columns))
+    size = max(sum(group.size for group in groups), about.num_rows * about.num_columns)
     if size > limit_bytes:
         raise TooLargeError
     # No contract can ask for other types, and at some of them Polars panics.
@@ -45,7 +46,7 @@ def read_parquet(data: bytes, limit_bytes: int, memory: Memory) -> tuple[pa.Tabl
         next_command="write these columns as numbers, text, timestamps or booleans",
     )
     memory.hold_rows(about.num_rows, about.num_columns, 0)
-    table = _read(file, data, memory, use_threads=size > _SMALL_BYTES)
+    table = _read(file, data, groups, memory, use_threads=size > _SMALL_BYTES)
     if table.num_rows != about.num_rows:
         raise UnreadableError(f"has {table.num_rows:,} rows, and {about.num_rows:,} by its footer")
     return table.cast(_in_utc(table.schema)), size
@@ -65,16 +66,19 @@ def _opened(data: bytes, memory: Memory) -> pq.ParquetFile:
     )
 
 
-def _read(file: pq.ParquetFile, data: bytes, memory: Memory, *, use_threads: bool) -> pa.Table:
+def _read(
+    file: pq.ParquetFile, data: bytes, groups: list[RowGroup], memory: Memory, *, use_threads: bool
+) -> pa.Table:
     """Return the rows: all at once if their texts fit however they are coded, else in batches that are counted."""
-    about = file.metadata
+    has_words = [file.schema.column(place).physical_type == "BYTE_ARRAY" for place in range(len(file.schema))]
     words = 0
     longest_rows = []
-    for number in range(about.num_row_groups):
-        group = about.row_group(number)
+    for group in groups:
+        if len(group.chunks) != len(has_words):
+            raise UnreadableError(f"has a row group of {len(group.chunks)} columns, not of {len(has_words)}")
         columns = [
-            parquet_pages.measure(data, group.column(place), group.num_rows)
-            for place in range(group.num_columns)
+            parquet_pages.measure(data, chunk, group.rows, has_words=words_there)
+            for chunk, words_there in zip(group.chunks, has_words, strict=True)
         ]
         memory.require(sum(column.page_bytes for column in columns))
         words += sum(column.words_bytes for column in columns)
@@ -87,7 +91,7 @@ def _read(file: pq.ParquetFile, data: bytes, memory: Memory, *, use_threads: boo
     batches = []
     for number, longest in enumerate(longest_rows):
         # Of these rows even the longest values fit.
-        rows = min(memory.text_rows(longest), about.row_group(number).num_rows)
+        rows = min(memory.text_rows(longest), groups[number].rows)
         for batch in file.iter_batches(max(rows, 1), row_groups=[number], use_threads=use_threads):
             memory.hold_text(sum(map(_text_bytes, batch.columns)))
             batches.append(batch)

@@ -91,6 +91,9 @@ def _column_reasons(column: Column, in_key: bool) -> Iterator[Reason]:
         case Category():
             if in_key:
                 yield Reason(f"{name}|nul", _has_nul(value))
+            # A row is too long before it is unseen; where only declared words pass, `unseen` finds both.
+            closed = column.unseen == "reject"
+            yield Reason(f"{name}|too_long", value.str.len_chars() > column.longest, covered=closed)
             if column.unseen == "reject":
                 # Where missing is refused, the empty word is both: the reason `missing` comes first.
                 empty = () if isinstance(column.missing, Reject) else ("",)

@@ -55,7 +55,7 @@ def list_reasons(contract: Contract) -> tuple[str, ...]:
             case Integer():
                 rules += ["type", "not_exact", "range"]
             case Category():
-                rules += ["type", "not_unicode", "nul", "unseen"]
+                rules += ["type", "not_unicode", "nul", "too_long", "unseen"]
             case Text():
                 rules += ["type", "not_unicode", "nul", "too_long", "pattern"]
             case Timestamp():
@@ -208,9 +208,10 @@ def _category(column: Category, missing: str | None, *, nul_allowed: bool) -> Va
 
 
 def _words(column: Category, missing: str | None, *, nul_allowed: bool) -> ValueCheck:
-    wrong_type, not_unicode, nul, unseen = (
-        f"{column.name}|{rule}" for rule in ("type", "not_unicode", "nul", "unseen")
+    wrong_type, not_unicode, nul, too_long, unseen = (
+        f"{column.name}|{rule}" for rule in ("type", "not_unicode", "nul", "too_long", "unseen")
     )
+    longest = column.longest
     known = frozenset(column.values or ())
     closed = column.unseen == "reject"
 
@@ -225,6 +226,8 @@ def _words(column: Category, missing: str | None, *, nul_allowed: bool) -> Value
             return not_unicode
         if not nul_allowed and "\0" in value:
             return nul
+        if len(value) > longest:
+            return too_long
         return unseen if closed else None
 
     return check

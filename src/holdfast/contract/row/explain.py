@@ -58,6 +58,8 @@ def explain(column: Column, rule: str, value: object) -> str:
             return f"{shown}; it is true or false"
         case Text(), "too_long":
             return f"{shown}; it has at most {column.max_length:,} characters"
+        case Category(), "too_long":
+            return f"{shown}; it has at most {column.longest:,} characters"
         case Text(), "pattern":
             return f"{shown}; it matches {(column.pattern or '')[:LONGEST_VALUE]}"
         case _, ("type" | "not_exact" | "range"):

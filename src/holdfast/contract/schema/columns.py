@@ -86,6 +86,10 @@ def _check_not_replaced(column: Timestamp | Label) -> None:
         raise _column_error(column.name, f"a missing {kind} can be rejected or kept, not replaced")
 
 
+CATEGORY_CHARACTERS: Final = 1024
+"""The longest word of a category that is not declared, in Unicode characters. Words are logged, collected and compared."""
+
+
 @dataclass(frozen=True, slots=True)
 @checked()
 class Number:
@@ -182,6 +186,8 @@ class Integer:
 class Category:
     """One of few words (R25). The empty string is missing; any other text, NUL and emoji included, is a word.
 
+    A word that is not declared has at most `CATEGORY_CHARACTERS` characters; a longer one is the reason `too_long`.
+
     Parameters
     ----------
     values
@@ -218,6 +224,11 @@ class Category:
         self._check_aliases()
         # In one order, so that equal aliases are written alike.
         object.__setattr__(self, "aliases", dict(sorted(self.aliases.items())))
+
+    @property
+    def longest(self) -> int:
+        """Return how many characters a word may have."""
+        return max(CATEGORY_CHARACTERS, *map(len, (*(self.values or ()), *self.aliases)), 0)
 
     def _check_aliases(self) -> None:
         for alias, word in self.aliases.items():

@@ -19,7 +19,16 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "Directory that holds ledger, rows, blobs and logs; relative to the project's directory.",
     ),
     ("HOLDFAST_LEDGER", "", "SQLAlchemy URL of the ledger; empty means SQLite inside the root."),
-    ("HOLDFAST_HOST", "127.0.0.1", "Address that the inference server and the page listen on."),
+    (
+        "HOLDFAST_HOST",
+        "127.0.0.1",
+        "Address that the inference server and the page listen on; every address (0.0.0.0, ::) only with HOLDFAST_PUBLIC.",
+    ),
+    (
+        "HOLDFAST_PUBLIC",
+        "no",
+        "yes lets HOLDFAST_HOST be every address of the machine: requests are neither encrypted nor restricted to a token.",
+    ),
     ("HOLDFAST_PORT", "8080", "Port of the inference server; 0 takes a free one."),
     (
         "HOLDFAST_NAMES",
@@ -100,6 +109,7 @@ EXECUTORS: Final = ("local", "processes", "ray")
 LOG_FORMATS: Final = ("text", "json")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
+_EVERY_ADDRESS: Final = ("", "0.0.0.0", "0", "::", "::0", "0:0:0:0:0:0:0:0")  # noqa: S104  (refused, not bound)
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _REFERENCE: Final = re.compile(r"\$\{(env|file):([^}]+)\}")
 _WHOLE: Final = re.compile(r"[1-9][0-9]{0,17}")
@@ -116,6 +126,7 @@ class Settings:
     port: int
     page_port: int
     control_port: int = 0
+    public: bool = False
     names: tuple[str, ...] = ()
     source_bytes: int = 8 << 30
     source_seconds: float = 300.0
@@ -149,6 +160,7 @@ class Settings:
             port=_port("HOLDFAST_PORT", values),
             page_port=_port("HOLDFAST_PAGE_PORT", values),
             control_port=_port("HOLDFAST_CONTROL_PORT", values),
+            public=_one_of("HOLDFAST_PUBLIC", ("no", "yes"), values) == "yes",
             names=tuple(name.strip() for name in values["HOLDFAST_NAMES"].split(",") if name.strip()),
             source_bytes=_count("HOLDFAST_SOURCE_BYTES", values),
             source_seconds=_count("HOLDFAST_SOURCE_SECONDS", values),
@@ -163,6 +175,18 @@ class Settings:
             build=values["HOLDFAST_BUILD"].strip()[:200],
             log_format=_one_of("HOLDFAST_LOG_FORMAT", LOG_FORMATS, values),
             log_level=_one_of("HOLDFAST_LOG_LEVEL", LOG_LEVELS, values),
+        )
+
+    def refuse_unstated_exposure(self) -> None:
+        """Raise `InputError` HF103 if the host means every address of the machine and nothing states that this is meant."""
+        if self.public or self.host.strip("[]") not in _EVERY_ADDRESS:
+            return
+        raise InputError(
+            "HF103",
+            f"HOLDFAST_HOST is {self.host!r}, every address of this machine, and requests would be neither encrypted nor "
+            "restricted to a token",
+            state="nothing was started",
+            next_command="set HOLDFAST_HOST to one address, or HOLDFAST_PUBLIC=yes behind a proxy or in a closed network",
         )
 
     @property

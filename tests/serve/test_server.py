@@ -569,7 +569,7 @@ STRANGERS: list[tuple[dict[str, str], int]] = [
 
 
 def test_foreign_pages_and_foreign_names_change_nothing(served: Served) -> None:
-    """W2: Host is ours, the origin is our own, the type is one that a form cannot have; reading stays open."""
+    """W2: Host is ours, the origin is our own, the type is one that a form cannot have; reads are checked for Host."""
     prediction = served.infer()[1]["parameters"]["prediction_id"]
     label = {"id": prediction, "value": True}
     for headers, status in STRANGERS:
@@ -580,7 +580,9 @@ def test_foreign_pages_and_foreign_names_change_nothing(served: Served) -> None:
         for path in ("/v2/health/ready", f"/v2/models/{MODEL}/ready", f"/v2/models/{MODEL}"):
             reading = 421 if status == 421 else 200
             assert served.call(path, headers=named)[0] == reading, (path, named)
-    assert served.call("/holdfast/status", headers={"Host": "evil.example"})[0] == 200
+    for path in ("/holdfast/status", "/metrics", "/v2", "/nothing"):
+        assert served.call(path, headers={"Host": "evil.example"})[0] == 421, path
+        assert served.call(path, headers={"Host": "localhost"})[0] in (200, 404), path
 
 
 def families(served: Served) -> dict[str, list[Any]]:

@@ -134,6 +134,8 @@ def test_100_does_not_overtake_an_earlier_reply(port: int) -> None:
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity, chunked\r\n\r\n", 501),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (request("/", "POST", None, "Content-Length: 10001"), 413),
         (request("/", "POST", None, "Content-Length: 99999999999999999999999"), 400),
@@ -145,7 +147,7 @@ def test_100_does_not_overtake_an_earlier_reply(port: int) -> None:
         (request("/", "GET", None, "X: " + "a" * 60_000), 431),
         (request("/", "GET", None, *[f"X{number}: y" for number in range(5000)]), 431),
     ],
-    ids=range(16),
+    ids=range(18),
 )  # fmt: skip
 def test_what_is_refused_gets_a_response_and_is_closed(port: int, sent: bytes, status: int) -> None:
     """R5: smuggling, oversized headers and bodies, tiny chunks."""

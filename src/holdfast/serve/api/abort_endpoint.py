@@ -17,6 +17,7 @@ import msgspec
 from holdfast.errors import HoldfastError
 from holdfast.serve.http.exchange import Exchange
 from holdfast.serve.http.responses import status_of
+from holdfast.serve.protocol.repeated_names import find_repeated_name
 
 REASON_CHARACTERS: Final = 500
 ACTOR_CHARACTERS: Final = 63
@@ -62,6 +63,9 @@ class AbortEndpoint:
             body = msgspec.json.decode(exchange.body or b"{}", type=_Body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             exchange.refuse(400, "HF511", f"the body is not an abort: {error}")
+            return
+        if why := find_repeated_name(exchange.body or b"{}", 0):
+            exchange.refuse(400, "HF511", why)
             return
         reason, actor = body.reason[:REASON_CHARACTERS], body.actor[:ACTOR_CHARACTERS]
         aborted = self._loop.run_in_executor(None, self._abort, body.version, reason, actor)

@@ -13,6 +13,7 @@ from holdfast.records import canonical_json
 from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.serve.protocol.large_body import TooManyValuesError, count_structure
 from holdfast.serve.protocol.oip import RequestError, run_to_end
+from holdfast.serve.protocol.repeated_names import count_members, find_repeated_name
 from holdfast.store.serving.prediction_log import FeedbackRecord, KeyFeedbackRecord
 
 MAX_LABELS: Final = 1000
@@ -55,6 +56,8 @@ def parse_labels(body: bytes) -> LabelItems:
         raise RequestError("HF511", f"the body has more values than {MAX_LABELS} labels") from None
     try:
         document = _read_json(body)
+        if why := find_repeated_name(body, count_members(document)):
+            raise RequestError("HF511", why)
         if isinstance(document, dict) and "feedback" in document:
             items = LabelItems(msgspec.convert(document, _Labels).feedback, is_list=True)
         else:

@@ -29,8 +29,6 @@ from holdfast.serve.protocol.metadata import model_metadata, server_metadata
 from holdfast.serve.protocol.oip import RequestError, encode_response
 from holdfast.store.serving.prediction_log import frame
 
-_PROTOCOL: Final = b"/v2/"
-
 Handler = Callable[[Exchange], None]
 
 
@@ -127,10 +125,9 @@ class Routes:
             exchange.path, host = origin_form(exchange.path)
             if host is not None:
                 exchange.headers = {**exchange.headers, b"host": host}
-        # What is ready under a name must also infer under it, so that a client learns of a wrong name from the first call.
-        guarded = exchange.method == b"POST" or exchange.path.startswith(_PROTOCOL)
+        # Reads too: a page whose foreign name points here would read them, and what is ready under a name infers under it.
         checked = self._guard.rejection if exchange.method == b"POST" else self._guard.host_rejection
-        if guarded and (rejection := checked(exchange)) is not None:
+        if (rejection := checked(exchange)) is not None:
             exchange.refuse(rejection[0], "HF509", rejection[1])
             return
         if exchange.method == b"POST" and (coding := exchange.headers.get(b"content-encoding")) is not None:

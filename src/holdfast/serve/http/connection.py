@@ -187,6 +187,8 @@ class Connection(asyncio.Protocol):
         self._header_bytes += len(name) + len(value) + 4
         name = name.lower()
         if name in _HEADERS and self._in_headers:
+            if name == b"transfer-encoding" and name in self._headers:
+                value = self._headers[name] + b", " + value  # one list (RFC 9110 section 5.3)
             self._headers[name] = value
             self._hosts += name == b"host"
 
@@ -203,6 +205,8 @@ class Connection(asyncio.Protocol):
             self._refuse(505, "HF501", f"HTTP/{version} is not spoken here")
         elif self._hosts != 1 and (version == "1.1" or self._hosts > 1):
             self._refuse(400, "HF501", "a request has exactly one Host header")
+        elif chunked and self._headers[b"transfer-encoding"].strip().lower() != b"chunked":
+            self._refuse(501, "HF501", "the only transfer coding that is decoded is chunked")
         elif chunked and (length is not None or version == "1.0"):
             self._refuse(400, "HF501", "a request has a Content-Length or a Transfer-Encoding, not both")
         elif length is not None and int(length) > limits.body_bytes:

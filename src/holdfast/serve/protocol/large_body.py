@@ -19,6 +19,7 @@ from holdfast.serve.protocol.oip import (
     RequestError,
     Tensor,
     decode_json,
+    refuse_repeated_names,
     request_steps,
     split_body,
 )
@@ -98,6 +99,9 @@ def decode_in_steps(
     parsed = decode_json(_decode, json_part)
     yield
     made = Body([], parsed.id, parsed.parameters, parsed.outputs)
+    with_data = sum(bytes(memoryview(each.data)[:5]) != b"null" for each in parsed.inputs)
+    refuse_repeated_names(json_part, made, [each.parameters for each in parsed.inputs], with_data)
+    yield
     return (yield from request_steps(made, tail, specs, _tensors(parsed.inputs)))
 
 

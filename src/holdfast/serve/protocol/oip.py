@@ -19,6 +19,7 @@ from holdfast.contract import ColumnFacts
 from holdfast.errors import InputError
 from holdfast.records import EPOCH
 from holdfast.serve.protocol.datatypes import find_unfit, read_tensor
+from holdfast.serve.protocol.repeated_names import find_repeated_name
 
 MAX_ROWS: Final = 10_000
 """Per request: it bounds how long one request delays all others."""
@@ -157,7 +158,34 @@ def decode_request(
         HF508 for what no contract could accept, HF502 for an input that the contract does not have or has otherwise.
     """
     json_part, tail = split_body(body, header_length)
-    return run_to_end(request_steps(decode_json(_decode, json_part), tail, specs))
+    parsed = decode_json(_decode, json_part)
+    with_data = sum(each.data is not None for each in parsed.inputs)
+    refuse_repeated_names(json_part, parsed, [each.parameters for each in parsed.inputs], with_data)
+    return run_to_end(request_steps(parsed, tail, specs))
+
+
+def refuse_repeated_names(
+    json_part: memoryview, parsed: Body, parameters: Sequence[dict[str, Any] | None], with_data: int
+) -> None:
+    """Raise `RequestError` HF508 if the JSON part names a member twice.
+
+    Parameters
+    ----------
+    json_part, parsed
+        The JSON part, and its own members as they were decoded.
+    parameters
+        Those of each of its tensors.
+    with_data
+        How many of its tensors have data in the JSON part.
+    """
+    outputs = parsed.outputs or ()
+    found = 1 + (parsed.id is not None) + (parsed.outputs is not None) + len(outputs)
+    found += 3 * len(parameters) + with_data
+    for each in (parsed.parameters, *(output.parameters for output in outputs), *parameters):
+        if each is not None:
+            found += 1 + len(each)
+    if why := find_repeated_name(json_part, found):
+        raise RequestError("HF508", why)
 
 
 def request_steps(

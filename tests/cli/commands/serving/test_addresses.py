@@ -14,7 +14,7 @@ from holdfast.store import Store
 from holdfast.store.serving import servers
 from holdfast.store.serving.servers import Server
 from holdfast.web import run as page
-from tests.support.project import Project
+from tests.support.project import Project, run_here
 
 
 @pytest.fixture
@@ -43,6 +43,29 @@ def test_up_ends_when_another_process_has_its_port(project: Project) -> None:
     assert "HF507" in error
     assert f"127.0.0.1:{project.port}" in error
     assert "nothing was started" in error
+
+
+def test_up_ends_when_another_process_has_the_port_of_the_page(project: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        error = replace(project, page_port=port).refused("up", expect=2)
+    assert f"the page cannot listen on 127.0.0.1:{port}" in error
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+@pytest.mark.parametrize("command", ["serve", "control", "page", "up"])
+def test_every_address_is_listened_on_only_in_so_many_words(
+    project: Project, command: str, host: str
+) -> None:
+    """W8."""
+    done = run_here((command,), project.directory, project.environment | {"HOLDFAST_HOST": host})
+    assert done.status == 2
+    assert "HF103" in done.stderr
+    assert "HOLDFAST_PUBLIC=yes" in done.stderr
+    Settings.read(
+        project.directory, {"HOLDFAST_HOST": host, "HOLDFAST_PUBLIC": "yes"}
+    ).refuse_unstated_exposure()
+    Settings.read(project.directory, {"HOLDFAST_HOST": "10.0.0.7"}).refuse_unstated_exposure()
 
 
 def test_the_page_is_served_under_the_names_of_the_server(

@@ -57,6 +57,7 @@ def serve(
 
     model = run.model
     supervise.end_with(exit_with_parent)
+    run.settings.refuse_unstated_exposure()
     serve_forever(
         run.settings, model.name, listening=fd, when_ready=when_ready, corrections=model.corrections
     )
@@ -88,6 +89,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     logging.basicConfig(handlers=[handler])
     model, settings = run.model, run.settings
     supervise.end_with(exit_with_parent)
+    settings.refuse_unstated_exposure()
     stopped = _stop_on_signals()
     store = run.acting_store
     for finding in verify.verify(store, quick=True).findings:
@@ -169,6 +171,7 @@ def page(run: Run, exit_with_parent: ExitWithParent = None) -> None:
 
     model = run.model
     supervise.end_with(exit_with_parent)
+    run.settings.refuse_unstated_exposure()
     serve_page(
         run.store,
         model.name,
@@ -192,7 +195,8 @@ def up(run: Run) -> None:
     from holdfast.cli.processes.handover import Handover
 
     out, loaded, settings = run.out, run.project, run.settings
-    _refuse_taken_port(settings)
+    settings.refuse_unstated_exposure()
+    _refuse_taken_ports(settings)
     stopped = _stop_on_signals()
     _check_store(run)
     handover = Handover(loaded, lambda text: out.print(f"[yellow]{escape(text)}[/]"))
@@ -216,21 +220,22 @@ def up(run: Run) -> None:
     out.print("stopped")
 
 
-def _refuse_taken_port(settings: Settings) -> None:
-    """Raise `InputError` HF507 if another process has the server's port: restarting would not help, and callers reach it."""
+def _refuse_taken_ports(settings: Settings) -> None:
+    """Raise `InputError` HF507 if another process has a port: restarting would not help, and callers reach that process."""
     from holdfast.cli.processes.handover import bound  # here: `serve` needs nothing of the control layer
 
-    if not settings.port:
-        return
-    free = bound(settings.host, settings.port)
-    if free is None:
-        raise InputError(
-            "HF507",
-            f"the server cannot listen on {settings.host}:{settings.port}: another process does, or it is another machine's",
-            state="nothing was started",
-            next_command="set HOLDFAST_PORT to a free port, then holdfast up",
-        )
-    free.close()
+    ports = (("server", "HOLDFAST_PORT", settings.port), ("page", "HOLDFAST_PAGE_PORT", settings.page_port))
+    for name, setting, port in ports:
+        free = bound(settings.host, port) if port else None
+        if free is not None:
+            free.close()
+        elif port:
+            raise InputError(
+                "HF507",
+                f"the {name} cannot listen on {settings.host}:{port}: another process does, or it is another machine's",
+                state="nothing was started",
+                next_command=f"set {setting} to a free port, then holdfast up",
+            )
 
 
 def _check_store(run: Run) -> None:

@@ -27,7 +27,7 @@ from tests.support.project import run_here
 
 OF_ROWS: Final = frozenset({"HF204", "HF207", "HF208", "HF401", "HF405", "HF407", "HF410", "HF411"})
 """The codes that depend on the rows: a declaration alone does not show them."""
-_OF_VALUES: Final = ("whole numbers that a model merges", "failed to converge")
+_OF_VALUES: Final = ("whole numbers that a model merges", "failed to converge", "groups, more than")
 """What depends on the rows under a code of a declaration or of a learner."""
 
 

@@ -167,7 +167,10 @@ class _Writer:
                 if self.some(0.5):
                     words = tuple(self.draw.sample(_WORDS, self.draw.randint(1, 4)))
                     given.append(f"values={self.one(repr(words))}")
-                    optional |= {"unseen": ("'reject'", "'other'")}
+                    optional |= {
+                        "unseen": ("'reject'", "'other'"),
+                        "aliases": (f"{{'old': {words[0]!r}}}", f"{{{words[0]!r}: 'old'}}"),
+                    }
             case "Text":
                 optional |= {"max_length": ("1", "300"), "pattern": ("'.*'", "'[a-z]+'")}
             case "Timestamp":

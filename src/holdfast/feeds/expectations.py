@@ -119,6 +119,7 @@ class Completeness:
         The longest time without an event, such as "2h".
     by
         A column each value of which has events of its own, as each airport has its own weather. None: all rows together.
+        A row in which it is missing is of none.
     quiet_hours
         Hours of the day, in the zone of the event time, that do not count: (0, 6) is midnight to six.
     daily
@@ -155,7 +156,10 @@ class Completeness:
 @dataclass(frozen=True, slots=True)
 @checked()
 class Granularity:
-    """The most common time between two events of the same value of `by`, or of all rows (R44)."""
+    """The most common time between two events of the same value of `by`, or of all rows (R44).
+
+    A row in which `by` is missing is of no value.
+    """
 
     step: timedelta | str
     by: str | None = None

@@ -253,7 +253,7 @@ def _gaps(contract: Contract, complete: Completeness, valid: pl.DataFrame) -> tu
     if valid.is_empty():
         return ()
     entity = pl.lit("") if complete.by is None else pl.col(complete.by).cast(pl.String)
-    times = valid.select(entity.alias("entity"), pl.col(contract.event_time).alias("at"))
+    times = valid.select(entity.alias("entity"), pl.col(contract.event_time).alias("at")).drop_nulls("entity")
     if complete.daily:
         start = valid[contract.event_time].dt.truncate("1d").value_counts(sort=True).row(0)[0]
         days = pl.Series("at", [start]).dt.cast_time_unit("us")
@@ -306,7 +306,10 @@ def _sequence(numbers: pl.Series) -> Sequence | None:
 
 def _steps(contract: Contract, granularity: Granularity, valid: pl.DataFrame) -> dict[int, int]:
     at = pl.col(contract.event_time)
-    steps = at.diff() if granularity.by is None else at.diff().over(granularity.by)
+    if granularity.by is None:
+        steps = at.diff()
+    else:
+        valid, steps = valid.drop_nulls(granularity.by), at.diff().over(granularity.by)
     found = valid.select(steps.dt.total_microseconds().alias("us"))["us"].drop_nulls()
     return {int(us): int(count) for us, count in found.filter(found > 0).value_counts().iter_rows()}
 

@@ -148,6 +148,22 @@ def test_a_hole_in_a_day_is_found_for_the_entity_that_it_is_in() -> None:
     ]
 
 
+def test_rows_without_an_entity_have_no_gaps_and_no_steps() -> None:
+    """A load with a gap of an entity and one of rows without an entity ended in HF901: None was compared with a text."""
+    none = pl.lit(None, pl.String).alias("origin")
+    sparse = pl.concat(
+        [_rows(DAY), _rows(DAY).filter(pl.col("at").dt.hour().is_in([7, 23])).with_columns(none)]
+    )
+    complete = Expectations(completeness=Completeness("3h", by="origin", quiet_hours=(0, 5)))
+    assert _judged(complete, sparse) == []
+    holes = sparse.filter(~pl.col("at").dt.hour().is_between(10, 12))
+    assert {each.subject for each in _judged(complete, holes)} == {"origin=EWR", "origin=JFK"}
+    step = Expectations(granularity=Granularity("1h", by="origin"))
+    assert _short(_judged(step, sparse)) == _short(_judged(step, _rows(DAY)))
+    every = _rows(DAY).with_columns(none)
+    assert _judged(complete, every) == _judged(step, every) == []
+
+
 def test_rows_of_another_day_are_found_also_when_clocks_change() -> None:
     expects = Expectations(completeness=Completeness("3h", daily=True, other_days=Limits(warning=1, error=3)))
     spring = _rows(DAY).with_columns(at=pl.col("at").dt.offset_by("6d"))  # 10 March 2013 has 23 hours

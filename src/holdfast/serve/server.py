@@ -23,7 +23,8 @@ from holdfast.serve.api.abort_endpoint import AbortEndpoint
 from holdfast.serve.api.routes import Routes
 from holdfast.serve.follower.plan_follower import POLL_SECONDS, PlanFollower
 from holdfast.serve.http import listening as sockets
-from holdfast.serve.http.connection import Listener
+from holdfast.serve.http.descriptors import raise_limit
+from holdfast.serve.http.listener import RESERVE, Listener
 from holdfast.serve.http.request_guard import RequestGuard
 from holdfast.serve.inference.active_plan import ActivePlan
 from holdfast.serve.inference.data_plane import DataPlane
@@ -243,7 +244,12 @@ class _Process:
         self.listener = Listener(
             self.routes, limits, lambda: formatdate(usegmt=True).encode(), self.routes.refusal
         )
-        self.follower.config.on_change(self.listener.configure)
+        raise_limit(limits.connections + RESERVE)
+        self.follower.config.on_change(self._configure)
+
+    def _configure(self, limits: ConnectionLimits) -> None:
+        raise_limit(limits.connections + RESERVE)
+        self.listener.configure(limits)
 
     async def close(self) -> None:
         """Stop the threads and close the log, after the last responses are sent."""
@@ -316,6 +322,7 @@ class _Process:
                 "prediction_log_sync_failures_total": log.failed_syncs,
                 "open_connections": len(self.listener.connections),
                 "connections_rejected_total": self.listener.rejected_connections,
+                "connections_evicted_total": self.listener.evicted_connections,
                 "shadow_queue_length": self.shadow.queue_length,
                 "shadow_disabled": bool(self.shadow.disabled_reason),
             },

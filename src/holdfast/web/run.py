@@ -15,9 +15,8 @@ from holdfast.qualify import Objective
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.web.app import build_app
+from holdfast.web.bounded_protocol import CONNECTIONS, BoundedProtocol
 
-CONNECTIONS: Final = 64
-"""The most concurrent requests and idle connections; the next gets status 503."""
 HEADER_BYTES: Final = 16 * 1024
 IDLE_SECONDS: Final = 5
 
@@ -73,9 +72,9 @@ def serve_page(
                 allowed_hosts=settings.names,
             ),
             # h11 bounds the header of a request, which httptools under uvicorn does not.
-            http="h11",
+            http=BoundedProtocol,
             h11_max_incomplete_event_size=HEADER_BYTES,
-            limit_concurrency=CONNECTIONS,
+            limit_concurrency=2 * CONNECTIONS,  # only requests under way come so far
             timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=IDLE_SECONDS,
             log_level="warning",

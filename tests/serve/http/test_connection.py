@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.serve.http.listener import RESERVE, Listener
 from tests.support import forking
 from tests.support.waiting import wait_until
 
@@ -18,13 +22,17 @@ pytestmark = pytest.mark.process
 SERVER = """
 import asyncio, sys, uvloop
 from holdfast.rollout.model.serving_config import ConnectionLimits
-from holdfast.serve.http.connection import Listener
+from holdfast.serve.http.listener import Listener
 
 async def main():
     loop = asyncio.get_running_loop()
     def answer(exchange):
         if exchange.path == b"/later":
             loop.call_later(0.2, exchange.send, 200, b"later")
+        elif exchange.path == b"/never":
+            pass
+        elif exchange.path == b"/count":
+            exchange.send(200, b"connections %d" % (len(listener.connections) - 1))
         elif exchange.path == b"/big":
             exchange.send(200, b"x" * 4_000_000)
         else:
@@ -42,7 +50,19 @@ uvloop.run(main())
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    process = forking.start(SERVER)
+    yield from served(SERVER)
+
+
+@pytest.fixture(scope="module")
+def slow_port() -> Iterator[int]:
+    """As `port`, with deadlines that no test reaches."""
+    yield from served(
+        SERVER.replace("receipt_seconds=0.6, idle_seconds=1.2", "receipt_seconds=60.0, idle_seconds=60.0")
+    )
+
+
+def served(source: str) -> Iterator[int]:
+    process = forking.start(source)
     yield int(process.stdout.readline())
     assert process.poll() is None, "the server died"
     process.kill()
@@ -241,14 +261,142 @@ def test_too_many_pipelined_requests_end_the_connection_in_order(port: int) -> N
     assert statuses(received) == [200] * 8
 
 
-def test_connections_beyond_the_limit_get_503(port: int) -> None:
-    held = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
-    received = talk(port)
-    assert statuses(received) == [503]
-    assert b"HF504" in received
+def opened(port: int, sent: bytes = b"") -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port))
+    client.settimeout(60)
+    client.sendall(sent)
+    return client
+
+
+def responses(client: socket.socket, count: int) -> list[int]:
+    """The statuses of the next responses of a connection that stays open; fewer if it is closed."""
+    received = b""
+    try:
+        while len(statuses(received)) < count and (chunk := client.recv(65536)):
+            received += chunk
+    except ConnectionError:
+        pass
+    return statuses(received)
+
+
+def closed(client: socket.socket) -> bool:
+    client.settimeout(60)
+    try:
+        return client.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def test_when_full_the_connection_that_has_been_idle_longest_makes_room(slow_port: int) -> None:
+    """1,024 connections with one request a minute shut everybody out, the operator's rollback too."""
+    held = [opened(slow_port) for _ in range(20)]
     for each in held:
+        each.sendall(request("/"))
+        assert responses(each, 1) == [200]
+    held[0].sendall(request("/again"))
+    assert responses(held[0], 1) == [200], "it is the newest now"
+    late = [opened(slow_port, request("/late")) for _ in range(3)]
+    assert [responses(each, 1) for each in late] == [[200]] * 3
+    assert all(closed(each) for each in held[1:4])
+    for each in (held[0], *held[4:]):
+        each.sendall(request("/kept"))
+        assert responses(each, 1) == [200]
+    for each in (*held, *late):
         each.close()
-    wait_until(lambda: statuses(talk(port, request("/", "GET", None, CLOSE))) == [200], "there is room again")
+
+
+def test_connections_that_never_sent_a_request_make_room_first(slow_port: int) -> None:
+    kept = [opened(slow_port, request("/")) for _ in range(10)]
+    assert [responses(each, 1) for each in kept] == [[200]] * 10
+    flood = [opened(slow_port) for _ in range(500)]
+    for each in kept:
+        each.sendall(request("/kept"))
+        assert responses(each, 1) == [200]
+    for each in (*kept, *flood):
+        each.close()
+
+
+def test_slow_requests_make_room_before_their_deadline(slow_port: int) -> None:
+    """Half a request on each connection held the server for ten seconds."""
+    half = request("/", "POST", None, "Content-Length: 9")
+    for _ in range(2):
+        held = [opened(slow_port, half) for _ in range(20)]
+        time.sleep(1.2)  # more than SLOW_SECONDS: what is tested is a time
+        late = opened(slow_port, request("/late"))
+        assert responses(late, 1) == [200]
+        late.close()
+        for each in held:
+            each.close()
+
+
+def test_a_busy_server_keeps_a_reserve_for_operators(slow_port: int) -> None:
+    """Every connection waits for its response, so none can make room: probes and this machine are still served."""
+    held = [opened(slow_port, request("/never")) for _ in range(20)]
+    wait_until(
+        lambda: b"connections 20" in talk(slow_port, request("/count", "GET", None, CLOSE)), "all are open"
+    )
+    for path in ("/v2/health/ready", "/holdfast/abort", "/v2/models/m/infer"):
+        assert statuses(talk(slow_port, request(path, "GET", None, CLOSE))) == [200]
+    more = [opened(slow_port, request("/never")) for _ in range(RESERVE)]
+    wait_until(
+        lambda: statuses(talk(slow_port, request("/", "GET", None, CLOSE))) in ([503], []), "it is full"
+    )
+    for each in (*held, *more):
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
+        each.close()
+    wait_until(
+        lambda: statuses(talk(slow_port, request("/", "GET", None, CLOSE))) == [200], "there is room again"
+    )
+
+
+class Peer(asyncio.Transport):
+    """A connection from elsewhere, which keeps what is written to it."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__({"peername": (address, 4000)})
+        self.written = b""
+        self.is_aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+def test_in_reserve_a_client_from_elsewhere_reaches_the_abort_endpoint_and_no_version() -> None:
+    async def ask() -> list[list[int]]:
+        limits = ConnectionLimits(connections=8)
+        listener = Listener(
+            lambda exchange: exchange.path == b"/never" or exchange.send(200, b""), limits, bytes
+        )
+
+        def connect(address: str, path: str) -> Peer:
+            connection, peer = listener.connection(), Peer(address)
+            connection.connection_made(peer)
+            connection.data_received(request(path))
+            return peer
+
+        for _ in range(8):
+            connect("192.0.2.1", "/never")
+        asked = [
+            connect("192.0.2.1", "/v2/models/m/infer"), connect("192.0.2.1", "/v2/models/m/feedback?a"),
+            connect("192.0.2.1", "/holdfast/abort"), connect("192.0.2.1", "/metrics"),
+            connect("127.0.0.1", "/v2/models/m/infer"), connect("::1", "/v2/models/m/infer"),
+        ]  # fmt: skip
+        listener.close()
+        return [statuses(peer.written) for peer in asked]
+
+    assert asyncio.run(ask()) == [[503], [503], [200], [200], [200], [200]]
 
 
 def test_bodies_that_are_being_received_are_bounded_together(port: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import httptools
 
@@ -29,16 +29,48 @@ _RETRY: Final = b"retry-after: 1\r\n"
 _LINGER_SECONDS: Final = 2.0
 
 
+class Connections(Protocol):
+    """All connections of a server, as one of them sees them; see `Listener`."""
+
+    limits: ConnectionLimits
+    application: Application
+    refusal: Callable[[bytes, int], Refusal | None]
+    draining: bool
+    date: bytes
+    held_bytes: int
+    shed_bodies: int
+
+    def opened(self, connection: Connection, is_local: bool) -> bool:
+        """Count a connection; return False if there is no room for it."""
+        ...
+
+    def may_ask(self, connection: Connection, path: bytes) -> bool:
+        """Return True if a connection in reserve may ask for `path`."""
+        ...
+
+    def begun(self, connection: Connection) -> None:
+        """Note that a request began."""
+        ...
+
+    def idled(self, connection: Connection) -> None:
+        """Note that nothing is under way."""
+        ...
+
+    def closed(self, connection: Connection) -> None:
+        """Remove a connection."""
+        ...
+
+
 class Connection(asyncio.Protocol):
     """One client: bytes in, `Exchange`s to the application, responses out in order."""
 
     __slots__ = (
         "_body", "_burst", "_discarding", "_header_bytes", "_headers", "_held", "_hosts", "_in_headers", "_in_message",
         "_listener", "_loop", "_owes_continue", "_parser", "_path", "_paused_reading", "_pending", "_raw", "_repeating",
-        "_slice", "_transport", "_unread", "_used", "deadline",
+        "_slice", "_transport", "_unread", "_used", "deadline", "is_reserve",
     )  # fmt: skip
 
-    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, listener: Connections, loop: asyncio.AbstractEventLoop) -> None:
         self._listener = listener
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
@@ -47,6 +79,7 @@ class Connection(asyncio.Protocol):
         self._unread = self._used = self._repeating = False
         self._raw = self._slice = self._held = self._burst = 0
         self.deadline = _FOREVER
+        self.is_reserve = False
         self._reset_message()
 
     def _reset_message(self) -> None:
@@ -59,12 +92,13 @@ class Connection(asyncio.Protocol):
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the deadline of the first request, or refuse a connection beyond the limit."""
+        """Start the deadline of the first request, or close a connection for which there is no room."""
         self._transport = cast(asyncio.Transport, transport)
         listener = self._listener
         self.deadline = self._loop.time() + listener.limits.receipt_seconds
-        if not listener.opened(self):
+        if not listener.opened(self, is_local(transport)):
             self._refuse(503, "HF504", f"this server takes {listener.limits.connections} connections at once")
+            self._transport.close()  # at once: a refused connection must not keep its descriptor
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop the requests that have no response yet."""
@@ -172,6 +206,7 @@ class Connection(asyncio.Protocol):
         if self._repeating:
             return
         self._in_message = self._in_headers = True
+        self._listener.begun(self)
         self._raw = -self._slice  # the slice in which it begins may hold the end of another message
         self._reset_message()
         if not self._pending:
@@ -211,6 +246,8 @@ class Connection(asyncio.Protocol):
             self._refuse(400, "HF501", "a request has a Content-Length or a Transfer-Encoding, not both")
         elif length is not None and int(length) > limits.body_bytes:
             self._refuse(413, "HF501", f"a body is at most {limits.body_bytes} bytes")
+        elif self.is_reserve and not self._listener.may_ask(self, self._path):
+            self._refuse(503, "HF504", f"this server takes {limits.connections} connections at once", _RETRY)
         elif length is not None and (refusal := self._listener.refusal(self._path, int(length))) is not None:
             self._refuse(429, "HF504", refusal.what, refusal.headers)
         elif expected is not None:
@@ -263,6 +300,13 @@ class Connection(asyncio.Protocol):
 
     # --- replies ------------------------------------------------------------------------------------------------------
 
+    def is_slow(self, now: float, seconds: float) -> bool:
+        """Return True if the server has waited for this client longer than `seconds`: for a request, or to read a response."""
+        limits = self._listener.limits
+        allowed = limits.write_seconds if self._unread else limits.receipt_seconds
+        waits = self._unread or (self._in_message and not self._pending)
+        return waits and self.deadline - allowed + seconds < now
+
     @property
     def busy(self) -> bool:
         """Return True while a request is being received or waits for its response."""
@@ -303,6 +347,8 @@ class Connection(asyncio.Protocol):
     def _set_idle_deadline(self) -> None:
         if self._unread:
             return  # the deadline for reading what was sent applies
+        if not self.busy:
+            self._listener.idled(self)
         limits = self._listener.limits
         self.deadline = self._loop.time() + (
             limits.receipt_seconds if self._in_message else limits.idle_seconds
@@ -315,6 +361,7 @@ class Connection(asyncio.Protocol):
         """
         self._discarding = True
         self._pending.clear()
+        self._listener.idled(self)
         if not self._unread:
             self.deadline = self._loop.time() + _LINGER_SECONDS
         if not self._in_message or not self._transport.can_write_eof():
@@ -355,78 +402,8 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
 
-class Listener:
-    """Counts the connections of one server, bounds them, and closes those past their deadline.
-
-    Parameters
-    ----------
-    application
-        Answers requests.
-    limits
-        What clients may cost.
-    today
-        Returns the value of the Date header.
-    refusal
-        Decides from the path and the announced length of the body, in bytes, whether to refuse a request before its body
-        is received.
-    """
-
-    def __init__(
-        self,
-        application: Application,
-        limits: ConnectionLimits,
-        today: Callable[[], bytes],
-        refusal: Callable[[bytes, int], Refusal | None] = lambda *_: None,
-    ) -> None:
-        self.application = application
-        self.refusal = refusal
-        self.limits = limits
-        self.draining = False
-        self.connections: set[Connection] = set()
-        self.rejected_connections = 0
-        self.held_bytes = 0
-        self.shed_bodies = 0
-        self._today = today
-        self.date = today()
-        self._loop = asyncio.get_running_loop()
-        self._sweep_seconds = min(0.5, limits.receipt_seconds / 4, limits.idle_seconds / 4)
-        self._timer = self._loop.call_later(self._sweep_seconds, self._sweep)
-
-    def configure(self, limits: ConnectionLimits) -> None:
-        """Apply `limits` from now on, also to open connections. Any thread may call it."""
-        self.limits = limits
-
-    def connection(self) -> Connection:
-        """Return a protocol for a newly accepted connection."""
-        return Connection(self, self._loop)
-
-    def opened(self, connection: Connection) -> bool:
-        """Count a connection. Return False if there are more than the limits allow."""
-        self.connections.add(connection)
-        if len(self.connections) > self.limits.connections:
-            self.rejected_connections += 1
-            return False
-        return True
-
-    def closed(self, connection: Connection) -> None:
-        """Remove a connection."""
-        self.connections.discard(connection)
-
-    def close_idle(self, *, fresh: bool) -> None:
-        """Close the connections that have no request under way, new ones that have sent nothing yet only if `fresh`."""
-        for connection in tuple(self.connections):
-            connection.close_when_idle(fresh=fresh)
-
-    def close(self) -> None:
-        """Abort every connection and stop the timer."""
-        self._timer.cancel()
-        for connection in tuple(self.connections):
-            connection.abort()
-
-    def _sweep(self) -> None:
-        self.date = self._today()
-        now = self._loop.time()
-        for connection in tuple(self.connections):
-            if connection.deadline < now:
-                connection.expire()
-        self._timer = self._loop.call_later(self._sweep_seconds, self._sweep)
+def is_local(transport: asyncio.BaseTransport) -> bool:
+    """Return True if the peer of a connection is on this machine."""
+    peer = transport.get_extra_info("peername")
+    address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+    return address.startswith(("127.", "::ffff:127.")) or address == "::1"

@@ -296,7 +296,11 @@ _SERVER: Final = (
     ("prediction_log_dropped_records_total", "Log records that could not be written."),
     ("prediction_log_sync_failures_total", "Failed fdatasync calls on the log."),
     ("open_connections", "Open connections."),
-    ("connections_rejected_total", "Connections beyond the limit."),
+    ("connections_rejected_total", "Connections beyond the limit for which there was no room."),
+    (
+        "connections_evicted_total",
+        "Connections that were closed to make room: the one idle longest, else the slowest.",
+    ),
     ("shadow_queue_length", "Copies that wait for the shadow."),
     ("shadow_disabled", "1 when the shadow hung and gets no more copies."),
 )

@@ -318,3 +318,22 @@ def test_rows_with_a_word_that_the_model_has_no_code_for_are_counted_by_column(
         [outcome] = plane.infer([InferenceCall(body, None, None, time.perf_counter())])
         assert isinstance(outcome, tuple), outcome
     assert plane.counters.unseen_words == {("new", "carrier"): 3}
+
+
+@pytest.mark.parametrize("share_ppm", [0, 1_000_000])
+def test_a_column_in_another_unit_that_a_request_leaves_out_is_missing(
+    served: Callable[..., DataPlane], share_ppm: int
+) -> None:
+    """Found by the fuzzer: the unit of the champion was looked for in a column that was not sent."""
+    new = Contract(
+        Number("wind", unit="m/s", missing="keep"), *changed(unit="km", high=9700).request_columns,
+        key="flight_id", event_time="scheduled", label=CONTRACT.label,
+    )  # fmt: skip
+    load_definitions()
+    plane = served(new, "old", "new")
+    assert plane.active is not None
+    plane.active = replace(plane.active, plan=replace(plane.active.plan, share_ppm=share_ppm))
+    without = row(distance=..., wind=1.5)
+    assert requested(plane, without) == ("new" if share_ppm else "old")
+    assert not plane.errors.by_step
+    assert not plane.counters.challenger_failures

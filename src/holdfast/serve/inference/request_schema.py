@@ -313,7 +313,8 @@ def convert_units(
     UnavailableError
         HF503 while the definitions of units are read, which takes a second once per process, in a thread.
     """
-    known = [name for name in facts if name in columns]
+    # Facts of another contract may name a column that the request leaves out.
+    known = [name for name in facts if name in columns and name in values]
     if not is_loaded() and any(_has_other_unit(columns[name], facts[name]) for name in known):
         _load_in_thread()
     found = dict(values)

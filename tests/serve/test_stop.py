@@ -45,7 +45,7 @@ def test_a_server_that_is_stopped_or_replaced_in_its_group_drops_and_refuses_non
             while not group.revive():
                 pass
             callers.wait(50)
-        assert group.succeed("serve", PROGRAM, lambda: callers.answered > 0, 30.0) == ""
+        assert group.succeed("serve", PROGRAM, lambda: callers.responses > 0, 30.0) == ""
         callers.wait(50)
         assert callers.refused == before
     assert not callers.dropped

@@ -76,7 +76,7 @@ def main() -> None:
                     way(world.root, port, callers)
                     done += number
                     print(
-                        f"{done} stops, {name}: {callers.answered} responses, {len(callers.dropped)} dropped",
+                        f"{done} stops, {name}: {callers.responses} responses, {len(callers.dropped)} dropped",
                         flush=True,
                     )
     assert not callers.dropped, callers.dropped[:10]

@@ -60,7 +60,7 @@ class Callers:
     """
 
     port: int
-    answered: int = 0
+    responses: int = 0
     refused: int = 0
     dropped: list[str] = field(default_factory=list)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -81,8 +81,8 @@ class Callers:
 
     def wait(self, requests: int) -> None:
         """Wait until so many further requests have a response."""
-        target = self.answered + requests
-        wait_until(lambda: self.answered >= target, f"{requests} responses")
+        target = self.responses + requests
+        wait_until(lambda: self.responses >= target, f"{requests} responses")
 
     def wait_for_refusal(self) -> None:
         """Wait until the socket is closed for every caller."""
@@ -114,7 +114,7 @@ class Callers:
                 continue
             if response.status != 200:
                 self.dropped.append(f"status {response.status}")
-            self.answered += 1
+            self.responses += 1
             if response.will_close or number % 2 or chance.random() < 0.1:
                 connection.close()
                 connection = None

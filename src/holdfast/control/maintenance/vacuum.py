@@ -8,10 +8,14 @@ from typing import Final
 from holdfast.store import Store
 from holdfast.store.catalog import retention
 from holdfast.store.durability.failpoints import failpoint
+from holdfast.store.telemetry import collected_files
 from holdfast.tables.retention import VacuumPlan
 
 KEEP: Final = timedelta(days=30)
 """How long replaced or backed-out rows stay readable at their old table version."""
+
+KEEP_PREDICTIONS: Final = timedelta(days=400)
+"""How long collected predictions stay: labels that come later cannot be joined with them."""
 
 NEWEST: Final = 10
 """Number of newest snapshots that stay at any age."""
@@ -50,6 +54,30 @@ def vacuum(
     with store.ledger.read() as connection:
         retention.remove_files(connection, store.root, shown)
     return shown
+
+
+def plan_expiry(store: Store, *, now_us: int, keep: timedelta = KEEP_PREDICTIONS) -> dict[str, list[str]]:
+    """Return the files of collected predictions and shadow copies that are wholly older than `keep`, by kind."""
+    before_us = now_us - _us(keep)
+    with store.ledger.read() as connection:
+        return {
+            table.name: collected_files.expired(connection, table, before_us)
+            for table in collected_files.KINDS
+        }
+
+
+def expire(store: Store, shown: dict[str, list[str]], *, now_us: int) -> None:
+    """Remove what `shown` names: from the ledger in one transaction, then from the disk.
+
+    Labels for these predictions that come later cannot be joined, and a back-out no longer lists them. Outcomes and
+    evidence stay. Raises `ConflictError` HF304 if one of the files is gone; then nothing is removed.
+    """
+    with store.ledger.write() as connection:
+        for table in collected_files.KINDS:
+            collected_files.expire(connection, table, shown[table.name], now_us=now_us)
+    failpoint("vacuum.after_commit")
+    for paths in shown.values():
+        collected_files.delete_files(store.root, paths)
 
 
 def _us(span: timedelta) -> int:

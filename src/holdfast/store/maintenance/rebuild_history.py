@@ -172,7 +172,9 @@ def put_predictions(connection: Connection, root: Path, found: Iterable[ScannedF
     Those whose logs are there are not inserted: the control loop collects these logs again, with their labels.
     """
     put = []
-    for each in sorted(found, key=lambda each: each.path):
+    seen: dict[tuple[str, int], set[str]] = {}
+    # The longest first: a file whose rows are all in a merged one is what a compaction had not deleted yet.
+    for each in sorted(found, key=lambda each: (-each.rows, each.path)):
         if each.predictions is None or each.table != PREDICTIONS.name:
             continue  # shadow copies belong to rollouts, which are in no file
         server, segment = str(each.predictions["server"]), int(each.predictions["segment"])
@@ -182,8 +184,10 @@ def put_predictions(connection: Connection, root: Path, found: Iterable[ScannedF
         frame = parquet.read(root / each.path, ["prediction", "at_us"])
         places = [parse_id(text) for text in frame["prediction"].to_list()]
         numbers = [place.number for place in places if place is not None]
-        if not numbers:
+        known, names = seen.setdefault((server, segment), set()), set(frame["prediction"].to_list())
+        if not numbers or names <= known:
             continue
+        known |= names
         counts = {"collected_bytes": 1, "predictions": frame.height, "feedback": 0, "rejected_labels": 0}
         position = inserting(connection, schema.log_positions).values(
             server=server, segment=segment, **counts

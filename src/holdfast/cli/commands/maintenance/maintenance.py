@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -170,11 +171,15 @@ def compact(
 ) -> None:
     """Merge small files. Every row keeps its batch, and reads at every version stay the same.
 
+    Without a feed, also the collected predictions of each log segment that has ended.
+
     Example: holdfast compact flights
     """
     feeds = None if feed is None else [run.project.feed(feed).name]
     with run.out.progress("compacting") as step:
         results = compacting.compact(run.store, feeds, now_us=now_us(), progress=step)
+        if feeds is None:
+            results += compacting.compact_collected(run.store, wait=time.sleep, progress=step)
     for table in results:
         files = f"{counted(table.files_before, 'file')}, now {table.files_after:,}"
         rows = f"{table.rows_rewritten:,} rows rewritten" if table.rows_rewritten else "nothing to do"
@@ -192,11 +197,18 @@ def vacuum(
     keep_last: Annotated[
         int, typer.Option("--keep-last", min=0, help="Keep at least this many of the newest snapshots.")
     ] = retention.NEWEST,
+    keep_predictions: Annotated[
+        str,
+        typer.Option(
+            "--keep-predictions",
+            help="Keep collected predictions that are younger than this; later labels cannot be joined with older ones.",
+        ),
+    ] = "400d",
     apply: Annotated[
         bool, typer.Option("--apply", help="Carry it out; without this it is only shown.")
     ] = False,
 ) -> None:
-    """Show which files no kept snapshot needs; delete exactly these with --apply.
+    """Show which files no kept snapshot needs, and which predictions have expired; delete exactly these with --apply.
 
     Keeps the current tables, and every snapshot that a version with possible traffic was trained on.
 
@@ -204,6 +216,8 @@ def vacuum(
     """
     now, span = now_us(), duration(keep, "--keep")
     shown = retention.plan(run.store, now_us=now, keep=span, newest=keep_last)
+    old = retention.plan_expiry(run.store, now_us=now, keep=duration(keep_predictions, "--keep-predictions"))
+    collected = sum(map(len, old.values()))
     if shown.files:
         sizes = [(file.table, file.path, file.bytes) for file in shown.files[:_SHOWN]]
         run.out.table("Files to delete", ["table", "file", "bytes"], sizes)
@@ -213,12 +227,18 @@ def vacuum(
         run.out.print(f"files of older versions of exported tables: {len(shown.exported):,}")
     if apply and (shown.files or shown.snapshots or shown.exported):
         retention.vacuum(run.store, shown, now_us=now, keep=span, newest=keep_last)
+    if apply and collected:
+        retention.expire(run.store, old, now_us=now)
     verb = "deleted" if apply else "would delete"
+    if collected:
+        run.out.print(
+            f"[green]ok[/] {verb} {counted(collected, 'file')} of predictions older than {keep_predictions}"
+        )
     files, expired = counted(len(shown.files), "file"), counted(len(shown.snapshots), "snapshot")
     run.out.print(
         f"[green]ok[/] {verb} {files}, {shown.bytes:,} bytes, {expired}; {len(shown.pinned):,} snapshots are pinned"
     )
-    if (shown.files or shown.exported) and not apply:
+    if (shown.files or shown.exported or collected) and not apply:
         run.out.print("nothing was changed; the same command with --apply does it")
     run.out.result(
         {
@@ -227,6 +247,7 @@ def vacuum(
             "bytes": shown.bytes,
             "snapshots": list(shown.snapshots),
             "exported": list(shown.exported),
+            "collected": old,
             "pinned": shown.pinned,
         }
     )

@@ -243,7 +243,7 @@ def now_us() -> int:
 
 
 @contextmanager
-def ground(ledger: Ledger, rate: float, rng: random.Random) -> Iterator[Ground]:
+def ground(ledger: Ledger, rate: float, rng: random.Random, source: str = SERVER) -> Iterator[Ground]:
     """A store whose champion is the good version, with a server that answers and a client that asks."""
     world = World(ledger.root, ledger.url)
     for kind in (GOOD, BAD, HEURISTIC):
@@ -253,7 +253,7 @@ def ground(ledger: Ledger, rate: float, rng: random.Random) -> Iterator[Ground]:
     world.plan(GOOD, fallback=HEURISTIC)
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     server = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(ledger.root), ledger.url, MODEL],
+        [sys.executable, "-c", source, str(ledger.root), ledger.url, MODEL],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -31,7 +31,7 @@ def run(number):
             status, version = 599, type(error).__name__
             connection.close()
         with lock:
-            sys.stdout.write(f"{sent:.6f} {status} {version}\\n")
+            sys.stdout.write(f"{sent:.6f} {status} {version} {1000 * (time.monotonic() - sent):.3f}\\n")
             sys.stdout.flush()
         time.sleep(max(0.0, threads / rate - (time.monotonic() - sent)))
 for number in range(threads):
@@ -46,6 +46,8 @@ class Load:
     process: subprocess.Popen[str]
     bad: str
     answers: list[tuple[float, int, str]] = field(default_factory=list)
+    durations_ms: list[float] = field(default_factory=list)
+    """Of each answer, in the same order."""
     reader: threading.Thread | None = None
 
     @classmethod
@@ -74,5 +76,6 @@ class Load:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            sent, status, version = line.split()
+            sent, status, version, duration_ms = line.split()
+            self.durations_ms.append(float(duration_ms))
             self.answers.append((float(sent), int(status), version))

@@ -1,4 +1,4 @@
-"""Labels belong to who may give them (B4): real servers, one control loop, and callers who guess."""
+"""Labels belong to the callers that were given the prediction (B4): real servers, one control loop, and guesses."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def send(
 
 
 def guesses(real: str) -> list[str]:
-    """What a caller may try who knows the form of ids, and where `real` is."""
+    """What a caller may try that knows the form of ids, and the place of `real`."""
     place, _, tag = real.partition(".")
     flipped = "0" if tag[0] != "0" else "1"
     return [
@@ -164,10 +164,10 @@ def test_a_ledger_that_lost_its_secret_gets_it_back_from_a_server(serve: Start, 
     assert loop.round() == {f"{real}/0": 1.0}
 
 
-def test_answers_of_a_release_without_tags_are_labelled_and_none_of_this_one(
+def test_predictions_of_a_release_without_tags_are_labelled_and_none_of_this_one(
     serve: Start, loop: Loop
 ) -> None:
-    """The upgrade: ids of before have no tag. Only answers that were recorded before it are joined."""
+    """The upgrade: ids of before have no tag. Only predictions that were recorded before it are joined."""
     log = loop.world.root / "log" / "s1"
     log.mkdir(parents=True)
     old = PredictionRecord(

@@ -65,7 +65,7 @@ def compare_labels(label: KnownLabel, known: KnownLabel | None, corrections: Cor
 
 
 def correction_time_us(label: KnownLabel, known: KnownLabel) -> int:
-    """Return when a correction became known: after the label that it corrects, whatever the servers' clocks say.
+    """Return when a correction became known: after the label that it corrects, whatever the servers' clocks show.
 
     Which of several labels counts is decided by these times, so two of one prediction must not have the same.
     """

@@ -1,8 +1,8 @@
-"""Prediction ids: the place of a record in a server's log, and a tag that nobody can guess.
+"""Prediction ids: the place of a record in a server's log, and a tag that cannot be guessed.
 
 An id is `<server>-<segment>-<number>.<tag>`, and `/<row>` for one row of a request. So a label finds its prediction without an
-index. The tag is a keyed hash of the place: who was not given the id cannot name the prediction, and any server that has the
-key verifies the id of any other. Ids of releases before tags have none.
+index. The tag is a keyed hash of the place: without the id, no caller can name the prediction. Any server that has the key
+verifies the ids of all. Ids of releases before tags have none.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def serve_forever(
     when_ready
         Take no connection before a version can answer it.
     corrections
-        What the declaration says of several labels of one prediction; None leaves it to the ledger.
+        Which of several labels of one prediction counts, as declared; None leaves it to the ledger.
 
     Raises
     ------

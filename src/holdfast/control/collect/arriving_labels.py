@@ -33,9 +33,9 @@ from holdfast.store.telemetry.labels import NewLabel
 from holdfast.store.telemetry.quarantined_labels import QuarantinedLabel
 
 MAX_WAITING_OF_SOURCE: Final = 10_000
-"""How many labels of one source wait whose ids nobody can verify and whose log was not collected yet."""
+"""How many labels of one source wait whose ids cannot be verified and whose log was not collected yet."""
 MAX_WAITING: Final = 100_000
-"""How many labels of all sources wait, when one comes whose id nobody can verify."""
+"""How many labels of all sources wait, when one comes whose id cannot be verified."""
 
 _EXAMPLES: Final = 3
 
@@ -51,21 +51,22 @@ class Rejection(StrEnum):
 
 @dataclass(slots=True)
 class WaitingRoom:
-    """How many more labels may wait whose ids nobody can verify."""
+    """How many more labels may wait whose ids cannot be verified."""
 
-    of_source: Callable[[str], int]
-    """Returns how many more of a source may wait."""
-    left: int
-    _left_of: dict[str, int] = field(default_factory=dict, init=False)
+    of_source: Callable[[str | None], int]
+    """Returns how many more of a source, or of all (None), may wait. Called only for what cannot be verified: it counts."""
+    _left_of: dict[str | None, int] = field(default_factory=dict, init=False)
 
     def admit(self, source: str) -> bool:
         """Return True if one more label of `source` may wait; it is then counted."""
-        if source not in self._left_of:
-            self._left_of[source] = self.of_source(source)
-        if self.left <= 0 or self._left_of[source] <= 0:
+        bounds = (source, None)
+        for each in bounds:
+            if each not in self._left_of:
+                self._left_of[each] = self.of_source(each)
+        if any(self._left_of[each] <= 0 for each in bounds):
             return False
-        self.left -= 1
-        self._left_of[source] -= 1
+        for each in bounds:
+            self._left_of[each] -= 1
         return True
 
 
@@ -180,18 +181,13 @@ def _take_by_id(
         frontier = frontiers.get(place.server)
         return frontier is None or is_ahead(place, frontier)
 
-    def of_source(source: str) -> int:
-        waiting = labels.count_waiting(
-            connection, now_us=now_us, at_most=MAX_WAITING_OF_SOURCE, source=source
-        )
-        return MAX_WAITING_OF_SOURCE - waiting
+    def of_source(source: str | None) -> int:
+        most = MAX_WAITING if source is None else MAX_WAITING_OF_SOURCE
+        return most - labels.count_waiting(connection, now_us=now_us, at_most=most, source=source)
 
-    room = WaitingRoom(
-        of_source, MAX_WAITING - labels.count_waiting(connection, now_us=now_us, at_most=MAX_WAITING)
-    )
     known = labels.newest_labels(connection, [record.prediction for record in feedback])
     rules = label_rules.read(connection, model)
-    checked = check_labels(feedback, known, rules, is_uncollected, room)
+    checked = check_labels(feedback, known, rules, is_uncollected, WaitingRoom(of_source))
     labels.add(
         connection,
         checked.accepted,
@@ -261,6 +257,6 @@ def _emit_rejected(
 
 
 def some_of(names: Sequence[str]) -> str:
-    """Return the first of `names` as a list, each cut to 48 characters."""
+    """Return the first of `names` as a list, each of at most 48 characters."""
     shown = ", ".join(each[:48] for each in names[:_EXAMPLES])
     return shown if len(names) <= _EXAMPLES else f"{shown}, ..."

@@ -30,6 +30,7 @@ from holdfast.store.maintenance import (
 from holdfast.store.maintenance.footer_scan import ScannedFile
 from holdfast.store.maintenance.rebuild_catalog import reregister
 from holdfast.store.models import versions
+from holdfast.store.serving import label_rules, log_directory
 from holdfast.tables.snapshots import LoadKey
 from holdfast.train.artifact import VersionMetadata, read_metadata
 
@@ -121,6 +122,13 @@ def rebuild(
             _versions(connection, root, models, done, now_us)
             rebuild_history.put_backouts(connection, found_tombstones.values())
             put = rebuild_history.put_predictions(connection, root, found)
+            if secret := label_rules.kept_secret(root):
+                label_rules.ensure_secret(connection, secret, now_us=now_us)
+            elif log_directory.all_of(root):
+                done.not_rebuilt.append(
+                    "the secret of prediction ids: no server under this root keeps it; "
+                    "a server elsewhere brings it when it starts"
+                )
             done.prediction_files = len(put)
             done.batches, done.backed_out = len(reregistered.loads), len(reregistered.backed_out)
             done.rows = reregistered.rows

@@ -129,7 +129,7 @@ def _by_id(text: str, label: _Label, plane: DataPlane, now_us: int) -> FeedbackR
 
 
 def _can_be_issued(place: PredictionId, plane: DataPlane) -> bool:
-    """Return False if it is known that no caller got this id. What nobody can tell waits for the collected log."""
+    """Return False if it is known that no caller got this id. If that is unknown, the label waits for the collected log."""
     if plane.label_rules.check_id(place) is IdCheck.NOT_ISSUED:
         return False
     log = plane.log

@@ -1,4 +1,4 @@
-"""Recent labels of a server: what becomes of a label that differs from an earlier one is told at once.
+"""Recent labels of a server: a label that differs from an earlier one gets its result at once.
 
 The ledger decides which label stands, when the control loop collects the logs; a server responds without it. The
 labels in the server's own log are in the order in which they came, so that a later value is rejected for certain.

@@ -30,7 +30,7 @@ class LabelRulesFollower:
     writer
         Writes the copy.
     corrections
-        What the declaration says of several labels of one prediction; None leaves it to the ledger.
+        Which of several labels of one prediction counts, as declared; None leaves it to the ledger.
     """
 
     def __init__(

@@ -84,7 +84,7 @@ class PlanFollower:
     poll_seconds
         See `POLL_SECONDS`.
     corrections
-        What the declaration says of several labels of one prediction; None leaves it to the ledger.
+        Which of several labels of one prediction counts, as declared; None leaves it to the ledger.
     """
 
     def __init__(

@@ -10,14 +10,25 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 
 from holdfast.errors import ConflictError
 from holdfast.feedback import KnownLabel, Label, parse_id
 from holdfast.store.db.schema import label_corrections, labels, outcomes, servers
 from holdfast.store.db.statements import pieces, total
 
-_WAITS: Final = labels.c.joined == 0
+# As text: SQLite uses a partial index for its condition alone, and a parameter is none.
+_WAITS: Final = labels.c.joined == literal_column("0")
 _DONE: Final[Mapping[str, Any]] = {"server": None, "segment": None, "number": None, "look_at_us": None}
 
 

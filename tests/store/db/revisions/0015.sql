@@ -101,8 +101,6 @@ CREATE TABLE labels (
     CONSTRAINT ck_labels_joined_is_boolean CHECK (joined IN (0, 1))
 );
 
-CREATE INDEX ix_labels_joined ON labels (joined);
-
 CREATE INDEX ix_labels_look_at_us ON labels (look_at_us, prediction_id) WHERE joined = 0;
 
 CREATE INDEX ix_labels_server_segment_number ON labels (server, segment, number) WHERE joined = 0;
@@ -1267,7 +1265,7 @@ COMMENT ON COLUMN label_policies.corrections IS 'Which of several labels counts.
 COMMENT ON COLUMN label_policies.declared_at_us IS 'When it was declared.';
 COMMENT ON TABLE secrets IS 'Secrets of this ledger.';
 COMMENT ON COLUMN secrets.purpose IS 'What keys derive from it for.';
-COMMENT ON COLUMN secrets.secret_hex IS 'The secret, hexadecimal. Nobody may know it but servers and control loops.';
+COMMENT ON COLUMN secrets.secret_hex IS 'The secret, hexadecimal, for servers and control loops alone.';
 COMMENT ON COLUMN secrets.created_at_us IS 'When it was created.';
 COMMENT ON COLUMN labels.server IS 'While it waits: server that its id names.';
 COMMENT ON COLUMN labels.segment IS 'While it waits: log segment that its id names.';

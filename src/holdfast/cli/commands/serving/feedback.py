@@ -30,13 +30,16 @@ def feedback(
         list[str] | None,
         typer.Option("--key", help="COLUMN=VALUE of the row's key, once for each column, instead of an id."),
     ] = None,
-    source: Annotated[str, typer.Option("--source", help="The source of the label.")] = "cli",
+    source: Annotated[
+        str, typer.Option("--source", help="The source of the label; only it can correct the label.")
+    ] = "cli",
 ) -> None:
     """Send the label of one prediction, or of the row with a key, to the server.
 
-    The same label again counts once. A different one of a prediction is refused; of a key it is a correction.
+    The same label again counts once. Another value from the same source is a correction: of a key always, of a prediction if a
+    label feed declares corrections="latest"; else it is refused. Another value from another source is quarantined.
 
-    Example: holdfast feedback s1-1-1 true
+    Example: holdfast feedback s1-1-1.5f0c3a9be2714d68 true
     """
     address = _address(run)
     if bool(key) == (value is not None):
@@ -69,7 +72,7 @@ def feedback(
         )
     run.out.print(
         f"[green]ok[/] {escape(label)} for {escape(named)} is stored; the control loop joins it (holdfast status)"
-        + ("" if key else ", or rejects it if another label was joined before (holdfast events)")
+        + ("" if key else ", or rejects it if it contradicts another label (holdfast events)")
     )
     run.out.result({**({"key": what["key"]} if key else {"prediction": prediction}), "accepted": True})
 

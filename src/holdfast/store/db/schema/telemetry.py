@@ -117,7 +117,7 @@ labels = Table(
     required("value", Double, "True value, 0 to 1."),
     required("source", String(63), "Sender of the label."),
     required("received_at_us", BigInteger, "When it was received."),
-    required("joined", Integer, "1 once it is joined with its prediction, else 0.", index=True),
+    required("joined", Integer, "1 once it is joined with its prediction, else 0."),
     optional("server", String(63), "While it waits: server that its id names."),
     optional("segment", Integer, "While it waits: log segment that its id names."),
     optional("number", BigInteger, "While it waits: record number that its id names."),
@@ -169,9 +169,7 @@ secrets = Table(
     "secrets",
     METADATA,
     key("purpose", String(31), "What keys derive from it for."),
-    required(
-        "secret_hex", String(64), "The secret, hexadecimal. Nobody may know it but servers and control loops."
-    ),
+    required("secret_hex", String(64), "The secret, hexadecimal, for servers and control loops alone."),
     required("created_at_us", BigInteger, "When it was created."),
     comment="Secrets of this ledger.",
 )

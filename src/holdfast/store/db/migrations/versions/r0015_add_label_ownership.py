@@ -46,6 +46,8 @@ def _add_columns() -> None:
         ("ix_labels_source_look_at_us", ["source", "look_at_us"]),
     ):
         op.create_index(name, "labels", columns, sqlite_where=_WAITS, postgresql_where=_WAITS)
+    # With it SQLite would read every label that waits.
+    op.drop_index("ix_labels_joined", "labels")
 
 
 def _add_places() -> None:

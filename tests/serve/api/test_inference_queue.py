@@ -120,6 +120,36 @@ def test_a_large_request_has_the_response_of_one_batch(plane: DataPlane, tmp_pat
     assert plane.counters.predictions["delay", "champion"] == 2002
 
 
+def test_a_large_request_is_answered_by_the_plan_that_is_active_at_its_end(
+    plane: DataPlane, tmp_path: Path
+) -> None:
+    """Whatever step the switch falls on, the withdrawn version answers nothing after it."""
+    body = call(tensors(rows(1001)))
+    before, after = plan_of("half"), plan_of("delay")
+
+    def switched_after(steps: int) -> tuple[Outcome | None, bool]:
+        plane.active = before
+        work = plane.start_large(body)
+        for _ in range(steps):
+            if (outcome := work.advance()) is not None:
+                return outcome, False
+        plane.active = after
+        while (outcome := work.advance()) is None:
+            pass
+        return outcome, True
+
+    steps, switched = 0, True
+    while switched:
+        outcome, switched = switched_after(steps)
+        assert isinstance(outcome, tuple)
+        assert outcome[0].version == ("delay" if switched else "half")
+        steps += 1
+    assert steps > 5
+    [(_, path)] = segments(tmp_path)
+    logged = [record.version for record in read(path)[0] if isinstance(record, PredictionRecord)]
+    assert logged == ["delay"] * (steps - 1) + ["half"]
+
+
 def test_broken_rows_are_named_by_their_place_in_the_request(plane: DataPlane) -> None:
     body = tensors(rows(1001))
     for place in (3, 600, 1000):

@@ -167,19 +167,27 @@ class DataPlane:
         return work
 
     def _infer_large(self, call: InferenceCall, work: LargeRequest) -> Generator[None, None, Outcome]:
-        active = self.active
-        if active is None:
-            return _unavailable("no version is loaded yet")
+        while True:
+            active = self.active
+            if active is None:
+                return _unavailable("no version is loaded yet")
+            try:
+                job, pieces = yield from self._prepare_large(active, call)
+                yield from self._runner.run_pieces(active, job, pieces)
+            except Exception as error:
+                if self.active is not active:
+                    continue
+                frames: list[bytes] = []
+                refused = self._refuse(active, call, error, frames)
+                self._write(frames)
+                return refused
+            # After a switch nothing may be answered under the plan before it: a rollback is confirmed at once.
+            if self.active is active:
+                return self._finish_large(active, call, job, work.seconds)
+
+    def _finish_large(self, active: ActivePlan, call: InferenceCall, job: Job, seconds: float) -> Outcome:
+        job.seconds = seconds
         frames: list[bytes] = []
-        try:
-            job, pieces = yield from self._prepare_large(active, call)
-            yield from self._runner.run_pieces(active, job, pieces)
-        except Exception as error:
-            refused = self._refuse(active, call, error, frames)
-            self._write(frames)
-            return refused
-        yield
-        job.seconds = work.seconds
         self._add_frame(active, job, self.clock_us(), perf_counter() - call.received, frames)
         logged = self._write(frames)
         self._last_batch = (active, [job], [call])

@@ -7,6 +7,7 @@ from difflib import SequenceMatcher
 from typing import Final, Literal, TypeAlias, assert_never
 
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.contract.batch.input_columns import MOST_UNKNOWN, list_names
 from holdfast.records import Level, Violation
 
 Kind: TypeAlias = Literal["number", "text", "time", "boolean", "any"]
@@ -23,7 +24,7 @@ def changed_columns(contract: Contract, delivered: Mapping[str, Kind]) -> tuple[
     """Return what is wrong with the columns of a delivery: violations of "schema" at level "critical".
 
     A new column is the likely new name of a missing one if its values are of the same type, and its place or its name is
-    like that of the missing one.
+    like that of the missing one. More than `MOST_UNKNOWN` new columns are one violation, and are compared with nothing.
 
     >>> trips = Contract(Text("id"), Number("distance", unit="mi"), Timestamp("at", tz="UTC"), key="id", event_time="at")
     >>> found, = changed_columns(trips, {"id": "text", "dist": "number", "at": "time"})
@@ -31,18 +32,21 @@ def changed_columns(contract: Contract, delivered: Mapping[str, Kind]) -> tuple[
     ('distance', "column 'distance' is missing; it is probably 'dist' now, which is new")
     """
     names = tuple(delivered)
-    required = contract.delivered_names(names)
+    required, declared = set(contract.delivered_names(names)), set(contract.names)
     missing = [
         column for column in contract.columns if column.name in required and column.name not in delivered
     ]
-    new = [name for name in names if name not in contract.names]
+    new = [name for name in names if name not in declared]
+    if len(new) > MOST_UNKNOWN:
+        text = f"{len(new):,} columns are not in the contract: {list_names(new)}"
+        return (Violation("schema", "", Level.CRITICAL, text, len(new), 0),)
     renamed = _renamed(contract, delivered, missing, new)
     words = {
         column.name: f"column {column.name!r} is missing"
         + (
             f"; {RENAMED}{renamed[column.name]!r} now, which is new"
             if column.name in renamed
-            else f"; the delivery has {', '.join(names)}"
+            else f"; the delivery has {list_names(names)}"
         )
         for column in missing
     }

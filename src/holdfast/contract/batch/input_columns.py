@@ -6,7 +6,7 @@ Timestamps are read by the rules of `schema/timestamps.py`, and numbers converte
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -18,6 +18,12 @@ from holdfast.contract.schema.columns import EXACT, Column, Integer, Number, Tim
 from holdfast.contract.schema.timestamps import DATE, FRACTION, LOCAL_YEARS, OFFSET, TIME
 from holdfast.contract.schema.units import Conversion
 from holdfast.errors import InputError
+
+MOST_UNKNOWN: Final = 200
+"""With more columns than this that the contract has not, a delivery is refused without a look for renamed ones."""
+
+_NAMED: Final = 10
+_LONGEST_NAME: Final = 64
 
 _UNIT: Final = re.compile(r"\[[^\[\]]+\]$")
 
@@ -45,7 +51,7 @@ def require_columns(
         "not in the contract": [name for name in found if name not in known],
         **faults,
     }
-    parts = [f"{problem}: {', '.join(columns)}" for problem, columns in problems.items() if columns]
+    parts = [f"{problem}: {list_names(columns)}" for problem, columns in problems.items() if columns]
     if parts:
         raise InputError(
             "HF202",
@@ -53,6 +59,18 @@ def require_columns(
             state=state,
             next_command="correct the source, or the contract if the source is right",
         )
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return the first ten of `names`, each of bounded length, and how many more there are.
+
+    >>> list_names(["a", "b"]), list_names([f"n{number}" for number in range(300_000)])[-16:]
+    ('a, b', ' and 299,990 more')
+    """
+    listed = ", ".join(
+        name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..." for name in names[:_NAMED]
+    )
+    return f"{listed} and {len(names) - _NAMED:,} more" if len(names) > _NAMED else listed
 
 
 def renamed_columns(contract: Contract, names: Iterable[str], headers: Mapping[str, str]) -> dict[str, str]:
@@ -65,13 +83,16 @@ def renamed_columns(contract: Contract, names: Iterable[str], headers: Mapping[s
     >>> renamed_columns(trips, ["Distance [m]", "at"], {"Distance [m]": "km", "Time": "at"})
     {'Distance [m]': 'km [m]'}
     """
+    if not headers:
+        return {}
     names = list(names)
+    delivered = set(names)
     found = {name: headers[name] for name in names if name in headers and headers[name] != name}
-    twice = [f"{name} as {new}" for name, new in found.items() if new in names and new not in found]
+    twice = [f"{name} as {new}" for name, new in found.items() if new in delivered and new not in found]
     if twice:
         raise InputError(
             "HF202",
-            f"one column is there twice: {', '.join(twice)}",
+            f"one column is there twice: {list_names(twice)}",
             state="no row was read",
             next_command="correct the headers of the feed",
         )

@@ -82,7 +82,7 @@ def names_of(rows: Iterable[Mapping[str, object]]) -> set[str]:
     seen: set[str] = set()
     for row in rows:
         if not row.keys() <= seen:
-            seen |= row.keys()
+            seen.update(row)  # `|=` with keys would copy all that were seen
     return seen
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.batch.csv_format import Csv, number_pattern
-from holdfast.contract.batch.input_columns import convert_column, read_timestamps, require_columns
+from holdfast.contract.batch.input_columns import convert_column, list_names, read_timestamps, require_columns
 from holdfast.contract.schema.columns import EXACT
 from holdfast.contract.schema.source_metadata import NO_FACTS, ColumnFacts, Facts, column_conversions
 from holdfast.errors import InputError
@@ -130,21 +130,23 @@ def plain_headers(
     known = dict(facts)
     renamed: dict[str, str] = {}
     wrong: list[str] = []
+    plain, declared_names = set(headers), set(contract.names)
     for header in headers:
         found = _HEADER.fullmatch(header)
-        if found is None or header in contract.names:
+        if found is None or header in declared_names:
             continue
         name, unit = found[1], found[2].strip()
         declared = known.pop(header, None) or known.get(name, ColumnFacts())
         if declared.unit not in (None, unit):
             wrong.append(f"{name} is in {unit!r} by its header and in {declared.unit!r} by its source")
-        if name in headers or name in renamed.values():
+        if name in plain:
             wrong.append(f"{name} is there twice")
+        plain.add(name)
         renamed[header], known[name] = name, replace(declared, unit=unit)
     if wrong:
         raise InputError(
             "HF202",
-            "; ".join(wrong),
+            list_names(wrong),
             state="no row was read",
             next_command="correct the header of the source",
         )

@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from holdfast.contract import Contract, Integer, Number
+from holdfast.contract.batch.input_columns import list_names
 from holdfast.contract.batch.text_input import TypedBatch, plain_headers
 from holdfast.contract.batch.typed_input import from_frame
 from holdfast.contract.schema.source_metadata import ColumnFacts
@@ -128,7 +129,7 @@ def refuse_columns(schema: pa.Schema, unknown: Mapping[str, object], *, next_com
     wrong = [f"{name} is there twice" for name in twice]
     wrong += [f"{name} is {kind}, which no column of a contract can be" for name, kind in unknown.items()]
     if wrong:
-        raise InputError("HF202", "; ".join(wrong), state="no row was read", next_command=next_command)
+        raise InputError("HF202", list_names(wrong), state="no row was read", next_command=next_command)
 
 
 def _plain(column: pa.Array, kind: str) -> pa.Array:

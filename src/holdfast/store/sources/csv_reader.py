@@ -24,6 +24,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
 
+from holdfast.contract.batch.input_columns import list_names
 from holdfast.formatting import first_line
 from holdfast.store.sources.delivery import LIMIT_BYTES, NotUtf8Error, UnreadableError
 from holdfast.store.sources.memory import Memory
@@ -209,7 +210,7 @@ def _header(line: bytes, separator: str) -> list[str]:
         raise UnreadableError("is empty: it has no header")
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise UnreadableError(f"names a column twice in its header: {', '.join(twice)}")
+        raise UnreadableError(f"names a column twice in its header: {list_names(twice)}")
     return names
 
 

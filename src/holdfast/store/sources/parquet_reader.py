@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -20,14 +21,22 @@ _FOOTER_TIMES: Final = 512
 _MAGIC_AND_LENGTH: Final = 8
 
 
-def read_parquet(data: bytes, limit_bytes: int, memory: Memory) -> tuple[pa.Table, int]:
+def read_parquet(
+    data: bytes,
+    limit_bytes: int,
+    memory: Memory,
+    check_names: Callable[[Sequence[str]], None] = lambda _names: None,
+) -> tuple[pa.Table, int]:
     """Return the rows of a file, and its size in bytes when unpacked; timestamps with a zone are in UTC.
+
+    `check_names` is called with the names of its columns before anything else is read, and may raise.
 
     Raises `InputError` HF202 for a type that no column of a contract can be and for a duplicate name, `TooLargeError` beyond
     `limit_bytes` or `memory`, before it is taken, and `UnreadableError` when the file has other rows than its footer counts.
     """
     file = _opened(data, memory)
     about = file.metadata
+    check_names(file.schema_arrow.names)
     if about.num_rows < 0:
         raise UnreadableError(f"has {about.num_rows:,} rows by its footer")
     groups = parquet_pages.row_groups(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import polars as pl
@@ -12,9 +13,9 @@ import pyarrow as pa
 
 from holdfast.contract import Contract
 from holdfast.contract.batch.csv_format import Csv
-from holdfast.contract.batch.input_columns import renamed_columns
+from holdfast.contract.batch.input_columns import MOST_UNKNOWN, renamed_columns, require_columns
 from holdfast.contract.batch.json_input import check_names, names_of, read_objects
-from holdfast.contract.batch.text_input import MISSING_WORDS, PLAIN, TypedBatch, from_text
+from holdfast.contract.batch.text_input import MISSING_WORDS, PLAIN, TypedBatch, from_text, plain_headers
 from holdfast.feeds.schema_drift import Kind as ColumnKind
 from holdfast.store.sources import arrow_tables, json_lines
 from holdfast.store.sources.csv_reader import read_csv
@@ -31,8 +32,8 @@ from holdfast.store.sources.memory import Memory, TooLargeError
 from holdfast.store.sources.parquet_reader import parquet_schema, read_parquet
 
 NO_HEADERS: Final[Mapping[str, str]] = {}
-_MOST_UNKNOWN_NAMES: Final = 200
-"""So many names that the contract has not are enough to refuse a file of JSON lines: the rest is not read."""
+_MOST_TYPED: Final = 10_000
+"""The types of the columns of a wider file are not looked at when it is refused."""
 
 
 def parse(
@@ -62,7 +63,9 @@ def parse(
             for file in files:
                 with reading(source, file):
                     if file.kind is Kind.PARQUET:
-                        table, size = read_parquet(file.data, left, memory)
+                        table, size = read_parquet(
+                            file.data, left, memory, partial(_refuse_foreign, contract, headers)
+                        )
                         parts.append(arrow_tables.typed(contract, _renamed(table, contract, headers)))
                     else:
                         text = unpacked(file.data, left, memory)
@@ -95,8 +98,8 @@ def _from_json(
             ]
         names |= names_of(rows)
         rows_read += len(rows)
-        if len(names) > len(contract.names) + _MOST_UNKNOWN_NAMES:
-            break
+        if len(names) > len(contract.names) + MOST_UNKNOWN:
+            break  # enough to refuse the file: the rest is not read
         memory.hold_rows(len(rows), len(contract.names), 0)
         part = replace(read_objects(contract, rows), lines=found.broken)
         memory.hold_text(_text_bytes(part.original))
@@ -121,6 +124,17 @@ def _from_csv(
     cells = read_csv(text, csv.separator, memory)
     frame = cells.frame.rename(renamed_columns(contract, cells.frame.columns, headers))
     return replace(from_text(contract, frame, missing_words=missing_words, csv=csv), lines=cells.lines)
+
+
+def _refuse_foreign(contract: Contract, headers: Mapping[str, str], names: Sequence[str]) -> None:
+    """Raise `InputError` HF202 if a file has so many columns of no contract that it is not worth reading."""
+    if len(names) > len(contract.names) + MOST_UNKNOWN:
+        new = renamed_columns(contract, names, headers)
+        named = [new.get(name, name) for name in names]
+        plain = plain_headers(contract, named, {})[0]
+        found = [plain.get(name, name) for name in named]
+        if len(set(found) - set(contract.names)) > MOST_UNKNOWN:
+            require_columns(contract.delivered_names(found), found, {}, state="no row was read")
 
 
 def _renamed(table: pa.Table, contract: Contract, headers: Mapping[str, str]) -> pa.Table:
@@ -173,6 +187,9 @@ def _delivered_columns(source: Source, csv: Csv) -> dict[str, ColumnKind]:
     try:
         if file.kind is Kind.PARQUET:
             schema = parquet_schema(file.data, memory)
+            # Of a file that is refused for its many columns no type is looked at.
+            if len(schema.names) > _MOST_TYPED:
+                return dict.fromkeys(schema.names, "any")
             return kinds(pl.DataFrame(pl.from_arrow(schema.empty_table())).schema)
         text = unpacked(file.data, source.limit_bytes, memory)
         if file.kind is Kind.CSV:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -92,6 +95,11 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "",
         "Your own name for what runs here, such as that of an image; part of the runtime.",
     ),
+    (
+        "HOLDFAST_ACCESS",
+        "owner",
+        "Users that may use the files of the root: owner (modes 0700 and 0600), or group (2770 and 0660), also the root's group.",
+    ),
     ("HOLDFAST_LOG_FORMAT", "text", "Format of a server's log on standard error: text or json."),
     ("HOLDFAST_LOG_LEVEL", "info", "Lowest level of that log: debug, info, warning or error."),
 )
@@ -105,11 +113,16 @@ _OTHER_NAMES: Final = {
 """The variables of OpenLineage's own clients, which decide where ours are not set."""
 _DISABLED: Final = "OPENLINEAGE_DISABLED"
 
+SHORTEST_TOKEN: Final = 12
+"""The fewest characters of a token that a server requires; 2,000 tries a second find a shorter one."""
 EXECUTORS: Final = ("local", "processes", "ray")
+ACCESSES: Final = ("owner", "group")
 LOG_FORMATS: Final = ("text", "json")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 _EVERY_ADDRESS: Final = ("", "0.0.0.0", "0", "::", "::0", "0:0:0:0:0:0:0:0")  # noqa: S104  (refused, not bound)
+_log = logging.getLogger(__name__)
+
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _REFERENCE: Final = re.compile(r"\$\{(env|file):([^}]+)\}")
 _WHOLE: Final = re.compile(r"[1-9][0-9]{0,17}")
@@ -141,6 +154,7 @@ class Settings:
     build: str = ""
     log_format: str = "text"
     log_level: str = "info"
+    access: str = "owner"
 
     @classmethod
     def read(cls, project: Path, environment: Mapping[str, str] | None = None) -> Settings:
@@ -175,6 +189,7 @@ class Settings:
             build=values["HOLDFAST_BUILD"].strip()[:200],
             log_format=_one_of("HOLDFAST_LOG_FORMAT", LOG_FORMATS, values),
             log_level=_one_of("HOLDFAST_LOG_LEVEL", LOG_LEVELS, values),
+            access=_one_of("HOLDFAST_ACCESS", ACCESSES, values),
         )
 
     def refuse_unstated_exposure(self) -> None:
@@ -200,6 +215,19 @@ class Settings:
         """Return the secret of `abort_token`, or of the file that it names. Raises `InputError` HF103 if that is absent."""
         return resolve(self.abort_token) if self.abort_token.startswith("${") else self.abort_token
 
+    @property
+    def required_token(self) -> str:
+        """Return `token`, as a server requires it. Raises `InputError` HF103 too if it is too short to resist guessing."""
+        token = self.token
+        if token and len(token) < SHORTEST_TOKEN:
+            raise InputError(
+                "HF103",
+                f"the token of HOLDFAST_ABORT_TOKEN has {len(token)} characters, at least {SHORTEST_TOKEN} are needed",
+                state="nothing was started",
+                next_command="set a random one: openssl rand -hex 32",
+            )
+        return token
+
 
 def is_s3_unencrypted(environment: Mapping[str, str] | None = None) -> bool:
     """Return True if the endpoint of S3 is one that is called by http, as the operator named it.
@@ -219,7 +247,8 @@ def resolve(reference: str, environment: Mapping[str, str] | None = None) -> str
     """Return what `reference` stands for.
 
     "${env:NAME}" or a bare NAME is a variable, "${file:/path}" the content of a file without the white space around
-    it, and anything else itself. Raises `InputError` HF103 if the variable or file is absent or empty.
+    it, and anything else itself. Raises `InputError` HF103 if the variable or file is absent or empty, or if others may write
+    the file; that others may read it is a warning.
 
     >>> resolve("${env:WAREHOUSE_URL}", {"WAREHOUSE_URL": "postgresql://db/dw"})
     'postgresql://db/dw'
@@ -229,7 +258,9 @@ def resolve(reference: str, environment: Mapping[str, str] | None = None) -> str
         return reference
     if found is not None and found[1] == "file":
         try:
-            value = Path(found[2]).read_text(encoding="utf-8").strip()
+            with Path(found[2]).open(encoding="utf-8") as file:
+                _check_mode(found[2], stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+                value = file.read().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
                 "HF103", f"the file {found[2]} cannot be read", next_command="write the value into it"
@@ -242,6 +273,25 @@ def resolve(reference: str, environment: Mapping[str, str] | None = None) -> str
     if not value:
         raise InputError("HF103", f"{where} is not set or empty")
     return value
+
+
+def _check_mode(path: str, mode: int) -> None:
+    """Refuse a file of a secret that others may write, and warn once of one that others may read."""
+    if mode & 0o022:
+        raise InputError(
+            "HF103",
+            f"other users may write the file {path} (mode {mode:04o}), so its content is no secret of yours",
+            state="it was not used",
+            next_command=f"chmod 600 {path}, after a look at its content",
+        )
+    if mode & 0o044:
+        _warn_of_readable(path, mode)
+
+
+@lru_cache(maxsize=64)
+def _warn_of_readable(path: str, mode: int) -> None:
+    # A warning, because containers mount secrets of this mode in a directory that is closed to others.
+    _log.warning("other users may read the file %s (mode %04o); next: chmod 600 %s", path, mode, path)
 
 
 def _one_of(name: str, allowed: tuple[str, ...], values: Mapping[str, str]) -> str:

@@ -36,6 +36,8 @@ def run_here(arguments: tuple[str, ...], directory: Path, environment: Mapping[s
     """Run `holdfast ARGUMENTS` in `directory`, as a process would, but in this one: a new one imports for a second."""
     out, err = io.StringIO(), io.StringIO()
     status = 0
+    mask = os.umask(0o022)
+    os.umask(mask)
     with (
         contextlib.chdir(directory),
         mock.patch.dict(os.environ, environment, clear=True),
@@ -47,6 +49,8 @@ def run_here(arguments: tuple[str, ...], directory: Path, environment: Mapping[s
             main()
         except SystemExit as ended:
             status = int(ended.code or 0)
+        finally:
+            os.umask(mask)  # a command restricts the files of its process
     return Finished(status, out.getvalue(), err.getvalue())
 
 

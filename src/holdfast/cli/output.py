@@ -120,6 +120,10 @@ class Output:
             sys.stdout.write(json.dumps(document, default=_plain, allow_nan=False) + "\n")
             sys.stdout.flush()
 
+    def warn(self, what: str, next_command: str) -> None:
+        """Print a warning, and the command that ends it, on standard error; with --json too."""
+        self._err.print(f"[yellow]warning[/] {escape(what)}; next: [cyan]{escape(next_command)}[/]")
+
     def error(self, error: HoldfastError) -> int:
         """Print `error` and return its exit status."""
         if self.as_json:

@@ -25,6 +25,7 @@ from holdfast.feeds import Feed, FeedGroup
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.catalog import name_lookup, snapshots
+from holdfast.store.durability import access
 from holdfast.store.models import versions
 from holdfast.tables import Snapshot
 
@@ -255,6 +256,7 @@ def _sharing(*shared: str) -> Callable[[Callable[Concatenate[Run, P], None]], Ca
             *, project: Path, declaration: Path | None = None, as_json: bool = False, **given: Any
         ) -> None:
             run = Run(Output(as_json=as_json), project, declaration)
+            _restrict_files(run.out, Settings.read(project.resolve()))
             function(run, **given)  # type: ignore[call-arg]  # Typer passes the parameters of the signature below by name
 
         hints = get_type_hints(function, include_extras=True)
@@ -271,6 +273,17 @@ def _sharing(*shared: str) -> Callable[[Callable[Concatenate[Run, P], None]], Ca
         return command
 
     return decorate
+
+
+def _restrict_files(out: Output, settings: Settings) -> None:
+    """Make files for the declared users alone, and warn if others may use those that are there."""
+    access.declare(group=settings.access == "group")
+    mode = access.width_of(settings.root)
+    if mode is not None:
+        what = (
+            f"users that HOLDFAST_ACCESS={settings.access} excludes may use {settings.root} (mode {mode:04o})"
+        )
+        out.warn(what, access.narrowing_command(settings.root))
 
 
 with_project: Final = _sharing("project", "declaration", "as_json")

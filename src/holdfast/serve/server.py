@@ -238,7 +238,7 @@ class _Process:
             self.scrape,
             self._runtime.facts["holdfast"],
             RequestGuard([settings.host, *settings.names]),
-            AbortEndpoint(settings.token, self.follower.abort_handler.abort),
+            AbortEndpoint(settings.required_token, self.follower.abort_handler.abort),
             lambda: self.listener.limits,
         )
         self.listener = Listener(

@@ -25,6 +25,7 @@ import msgspec
 from holdfast.errors import IntegrityError
 from holdfast.records import TrafficPlan, sha256_hex
 from holdfast.rollout.model.abort import UnderWay
+from holdfast.store.durability import access
 from holdfast.store.durability.fsync import make_directory, replace
 
 _log = logging.getLogger(__name__)
@@ -192,7 +193,9 @@ class LocalCopy:
     def _locked(self, kind: int, *, wait_seconds: float = 0.0) -> Iterator[bool]:
         """Yield True if the directory's lock was taken. The kernel releases it when its holder dies."""
         make_directory(self.directory)
-        descriptor = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(
+            self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, access.file_mode()
+        )
         deadline = time.monotonic() + wait_seconds
         try:
             while not (locked := _try_lock(descriptor, kind)) and time.monotonic() < deadline:

@@ -44,6 +44,7 @@ from holdfast.errors import InputError, IntegrityError, UnavailableError
 from holdfast.settings import Settings
 from holdfast.store.db import postgres, sqlite_handles
 from holdfast.store.db.schema import METADATA
+from holdfast.store.durability import access
 from holdfast.store.durability.fsync import make_directory
 
 __all__ = ["BUSY_SECONDS", "ConstraintError", "Ledger", "LedgerError", "Transaction", "sqlite_url"]
@@ -342,8 +343,11 @@ class Store:
         If rows are there and the ledger is new, it was lost: an empty one would make every row an orphan. `recovering`
         allows that to a rebuild. Raises `UnavailableError` HF307 if the directory cannot be created, and as `Ledger.open`.
         """
+        is_new = not root.exists()
         try:
             make_directory(root)
+            if is_new:
+                access.restrict_root(root)
         except OSError as error:
             raise UnavailableError(
                 "HF307",
@@ -353,7 +357,13 @@ class Store:
             ) from error
         holds_rows = any((root / "rows").glob("*.parquet"))
         url = ledger_url or sqlite_url(root / "ledger.db")
-        return cls(root, Ledger.open(url, may_be_new=recovering or not holds_rows))
+        ledger = root / "ledger.db"
+        is_first = not ledger.exists()
+        opened = Ledger.open(url, may_be_new=recovering or not holds_rows)
+        if is_first:
+            for path in (ledger, *(ledger.with_name(f"{ledger.name}-{end}") for end in ("wal", "shm"))):
+                access.restrict_file(path)
+        return cls(root, opened)
 
     @classmethod
     def of(cls, settings: Settings) -> Store:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from holdfast.store.durability import access
+
 _PAUSE_SECONDS: Final = 0.005
 
 
@@ -22,10 +24,10 @@ def create_locked(path: Path, *, directory: bool = False) -> int:
     """Create a file or a directory at `path` and return a descriptor that holds its lock; closing it ends the lock."""
     while True:
         if directory:
-            path.mkdir(exist_ok=True)
+            path.mkdir(mode=access.directory_mode(), exist_ok=True)
         try:
             flags = os.O_RDONLY | os.O_DIRECTORY if directory else os.O_WRONLY | os.O_CREAT
-            descriptor = os.open(path, flags, 0o644)
+            descriptor = os.open(path, flags, access.file_mode())
         except FileNotFoundError:
             if not directory:
                 raise
@@ -82,7 +84,7 @@ def share(path: Path, timeout_seconds: float) -> int:
 
     Raises `OSError`, also if another process has the exclusive lock for longer than `timeout_seconds`.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, access.file_mode())
     end = time.monotonic() + timeout_seconds
     try:
         while True:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.errors import IntegrityError
+from holdfast.store.durability import access
 
 UNFINISHED: Final = ".unfinished"
 """Suffix of a file that is being written; one that stays behind was left by a writer that was killed."""
@@ -55,18 +56,20 @@ def make_directory(directory: Path) -> None:
     if directory.is_dir():
         return
     make_directory(directory.parent)
-    directory.mkdir(exist_ok=True)
+    directory.mkdir(mode=access.directory_mode(), exist_ok=True)
     sync(directory.parent)
 
 
-def replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace the content of `path` by `data`, durably, with permissions `mode`.
+def replace(path: Path, data: bytes, *, mode: int | None = None) -> None:
+    """Replace the content of `path` by `data`, durably, with permissions `mode`, by default those of a store.
 
     A concurrent reader gets the old bytes or the new ones, complete.
     """
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        descriptor = os.open(
+            unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, access.file_mode() if mode is None else mode
+        )
         try:
             write_all(descriptor, data)
             os.fsync(descriptor)

@@ -26,7 +26,7 @@ from holdfast.errors import IntegrityError, UnavailableError
 from holdfast.store.db import schema
 from holdfast.store.db.ledger import Store
 from holdfast.store.db.statements import pieces
-from holdfast.store.durability import file_locks, fsync
+from holdfast.store.durability import access, file_locks, fsync
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import parquet
 from holdfast.store.files.data_files import ROWS_DIRECTORY, FileFacts
@@ -117,7 +117,7 @@ class Stage:
         """Write `data` as a file and sync it; return `facts` with path, size and digest. Call `sync` before publishing."""
         number = next(self._numbers) if number is None else number
         path = self._directory / f"{self.attempt}-{number:05d}.parquet"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, access.file_mode())
         self._written.append(path)
         try:
             failpoint("files.created")

@@ -21,7 +21,7 @@ import msgspec
 from holdfast.errors import IntegrityError, UnavailableError
 from holdfast.records import sha256_hex
 from holdfast.rollout.model.abort import Abort
-from holdfast.store.durability import fsync
+from holdfast.store.durability import access, fsync
 
 SERVERS_DIRECTORY: Final = "serve"
 """The directory of the servers' local copies and abort files under the store's root: `serve/<model>`."""
@@ -200,7 +200,7 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _open_lock(directory: Path) -> int:
-    return os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    return os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, access.file_mode())
 
 
 def _try_lock(descriptor: int) -> bool:

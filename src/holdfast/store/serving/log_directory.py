@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.errors import IntegrityError, UnavailableError
-from holdfast.store.durability import fsync
+from holdfast.store.durability import access, fsync
 
 LOGS_DIRECTORY: Final = "log"
 """Where the prediction logs lie under the store's root: `log/<server>`."""
@@ -45,8 +45,8 @@ def claim(logs: Path, model: str) -> Claim:
     for number in range(1, 10_000):
         server = f"s{number}"
         directory = logs / server
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = os.open(directory / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        directory.mkdir(mode=access.directory_mode(), parents=True, exist_ok=True)
+        lock = os.open(directory / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, access.file_mode())
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

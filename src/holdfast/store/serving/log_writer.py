@@ -22,6 +22,7 @@ from typing import Final
 
 from holdfast.feedback import SECRET_BYTES, IdKey
 from holdfast.records import check_name
+from holdfast.store.durability import access
 from holdfast.store.durability.fsync import sync
 from holdfast.store.serving.log_directory import newest_begun, path_of, record_newest, segments
 
@@ -75,7 +76,7 @@ class LogWriter:
         self._segment_bytes = segment_bytes
         self._directory_bytes = directory_bytes
         self._sync_seconds = sync_seconds
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=access.directory_mode(), parents=True, exist_ok=True)
         self._segment = newest_begun(directory)
         self._rows_of: dict[int, array[int]] = {}
         self._lock = threading.Lock()
@@ -213,7 +214,9 @@ class LogWriter:
         # The number is stored first: it stays used when this segment was collected and deleted.
         record_newest(self.directory, self._segment + 1)
         path = path_of(self.directory, self._segment + 1)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        fd = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, access.file_mode()
+        )
         sync(self.directory)
         with self._lock:
             if self._fd >= 0:

@@ -99,6 +99,15 @@ def test_an_absurd_unit_is_refused_and_its_neighbours_are_predicted(plane: DataP
     assert not plane.errors.by_step
 
 
+@pytest.mark.parametrize("name", ["other", "inputs"])
+def test_bytes_that_are_no_text_are_refused_wherever_they_are(plane: DataPlane, name: str) -> None:
+    """Found by the fuzzer: the decoder skips what it does not know, so it does not check it."""
+    body = good().body.replace(b'{"inputs"', b'{"%b": "\xc1", "inputs"' % name.encode(), 1)
+    broken = InferenceCall(body, None, None, time.perf_counter())
+    assert codes(plane.infer([good(), broken, good()])) == ["ok", "HF508", "ok"]
+    assert not plane.errors.by_step
+
+
 def planted(monkeypatch: pytest.MonkeyPatch, where: object, name: str) -> None:
     """Make one function raise for the poisoned request, as a defect of the server would."""
     real = getattr(where, name)

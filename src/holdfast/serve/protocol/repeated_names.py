@@ -20,7 +20,7 @@ class _RepeatedError(ValueError):
 
 
 def find_repeated_name(document: bytes | bytearray | memoryview, names: int) -> str:
-    r"""Return why a valid JSON document is refused: an object of it has two members of one name. Empty if none has.
+    r"""Return why a decoded JSON document is refused: an object of it has two members of one name. Empty if none has.
 
     Parameters
     ----------
@@ -44,6 +44,8 @@ def find_repeated_name(document: bytes | bytearray | memoryview, names: int) -> 
         json.loads(text, object_pairs_hook=_checked, parse_int=float, parse_float=float)
     except _RepeatedError as error:
         return f"the body names {str(error)[:64]!r} twice"
+    except ValueError:  # what the decoder skipped, it did not check
+        return "the body is not JSON in UTF-8"
     except RecursionError:
         return "the body is nested too deeply"
     return ""

@@ -98,7 +98,7 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "HOLDFAST_ACCESS",
         "owner",
-        "Users that may use the files of the root: owner (modes 0700 and 0600), or group (2770 and 0660), also the root's group.",
+        "Users that may use the files of the root: owner (modes 0700, 0600), or group (2770, 0660), also the root's group.",
     ),
     ("HOLDFAST_LOG_FORMAT", "text", "Format of a server's log on standard error: text or json."),
     ("HOLDFAST_LOG_LEVEL", "info", "Lowest level of that log: debug, info, warning or error."),

@@ -19,6 +19,7 @@ import os
 import random
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -31,7 +32,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.command import Command
+from benchmarks.command import ROOT, Command
 from holdfast.control.ingest.dry_run import check
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.ingest.validate import DeliverySpec
@@ -409,6 +410,23 @@ def soak(count: int, seed: int, files_per_child: int, kept: Path) -> Outcome:
     return outcome
 
 
+def soak_apart(count: int, seed: int, files_per_child: int, kept: Path) -> Outcome:
+    """As `soak`, in an interpreter of its own: a process with threads, such as that of a test run, cannot be forked."""
+    code = f"from {__name__ if __name__ != '__main__' else 'tests.soak.hostile_files'} import in_this_process as run; run()"
+    request = json.dumps([count, seed, files_per_child, str(kept)])
+    done = subprocess.run(
+        [sys.executable, "-c", code, request], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    return Outcome(**found | {"codes": Counter(found["codes"])})
+
+
+def in_this_process() -> None:
+    """Do what the arguments of this process ask for, and print the outcome."""
+    count, seed, files_per_child, kept = json.loads(sys.argv[1])
+    print(json.dumps(vars(soak(count, seed, files_per_child, Path(kept)))))
+
+
 def _in_child(work: Callable[[], None]) -> int:
     """Run `work` in a forked process: this one starts no thread, so that a fork copies no lock that is held."""
     child = os.fork()
@@ -481,7 +499,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--keep", type=Path, default=Path("build/hostile-files"), help="where to keep files that are faults"
     )
     options = command.parse(arguments)
-    outcome = soak(options.count, options.seed, options.files_per_child, options.keep)
+    outcome = soak_apart(options.count, options.seed, options.files_per_child, options.keep)
     for fault in outcome.faults[:10]:
         print(f"FAULT: {fault}")
     figures = {

@@ -141,10 +141,14 @@ GROUPS: Final = (
     ),
     ("bomb.csv.gz", "bomb.jsonl.gz"),
     ("cells.csv", "lists.jsonl", "broken.jsonl"),
-    ("lines.csv", "quotes.csv", "rows.csv"),
-    ("long.csv", "bad.csv"),
-    ("bad.jsonl", "rows.jsonl"),
-    ("words.parquet", "rows.parquet", "bad.parquet"),
+    ("lines.csv", "quotes.csv"),
+    ("rows.csv",),
+    ("bad.csv",),
+    ("long.csv",),
+    ("bad.jsonl",),
+    ("rows.jsonl",),
+    ("words.parquet", "rows.parquet"),
+    ("bad.parquet",),
 )
 """The files that one child loads, one after the other: allocators keep some of what each has used."""
 

@@ -144,3 +144,19 @@ def test_a_unit_in_a_header_is_read_as_in_csv() -> None:
     typed = parse(delivery, contract, headers={"Mass [g]": "weight"})
     assert typed.frame["weight"].to_list() == [1.5, 0.02]
     assert not compile_batch(contract)(typed).counts
+
+
+def test_metadata_that_are_no_text_do_no_harm() -> None:
+    """Polars ends in a panic at them; found by the soak of hostile files."""
+    table = pa.table(
+        {"id": ["a"], "at": pa.array([DAY], pa.timestamp("us", "UTC")), "kg": [1.5], "n": [1], "late": [True]}
+    )
+    fields = [
+        field.with_metadata({b"\xff": b"\xfe", b"unit": b"\xff"} if field.name == "id" else {})
+        for field in table.schema
+    ]
+    file = BytesIO()
+    pq.write_table(table.cast(pa.schema(fields)), file)
+    delivery = Bundle("d.parquet", (File("d.parquet", Kind.PARQUET, file.getvalue()),), alone=True)
+    assert columns(delivery)["kg"] == "number"
+    assert look(delivery)[0].height == 1

@@ -46,6 +46,12 @@ def facts_of(schema: pa.Schema) -> dict[str, ColumnFacts]:
     return found
 
 
+def frame_of(table: pa.Table) -> pl.DataFrame:
+    """Return the rows of a table. Polars ends in a panic at metadata that are no UTF-8, so they are left out."""
+    fields = [field.remove_metadata() for field in table.schema]
+    return pl.DataFrame(pl.from_arrow(pa.Table.from_arrays(table.columns, schema=pa.schema(fields))))
+
+
 def plain(table: pa.Table) -> pa.Table:
     """Convert the result of a PostgreSQL query to plain types; `numeric` stays text, and is marked.
 
@@ -76,7 +82,7 @@ def typed(contract: Contract, table: pa.Table) -> TypedBatch:
     renamed, facts = plain_headers(contract, table.column_names, facts_of(table.schema))
     if renamed:
         table = table.rename_columns([renamed.get(name, name) for name in table.column_names])
-    delivered = pl.DataFrame(pl.from_arrow(table))
+    delivered = frame_of(table)
     frame = delivered
     faults: dict[str, pl.Series] = {}
     for field in table.schema:

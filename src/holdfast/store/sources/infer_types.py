@@ -48,7 +48,7 @@ def _file(
     with reading(source, file):
         if file.kind is Kind.PARQUET:
             table, _ = read_parquet(file.data, source.limit_bytes, memory)
-            return pl.DataFrame(pl.from_arrow(table)), arrow_tables.facts_of(table.schema)
+            return arrow_tables.frame_of(table), arrow_tables.facts_of(table.schema)
         text = unpacked(file.data, source.limit_bytes, memory)
         if file.kind is Kind.JSON_LINES:
             rows = [row for found in json_lines.read(text, memory) for row in found.rows]

@@ -190,7 +190,7 @@ def _delivered_columns(source: Source, csv: Csv) -> dict[str, ColumnKind]:
             # Of a file that is refused for its many columns no type is looked at.
             if len(schema.names) > _MOST_TYPED:
                 return dict.fromkeys(schema.names, "any")
-            return kinds(pl.DataFrame(pl.from_arrow(schema.empty_table())).schema)
+            return kinds(arrow_tables.frame_of(schema.empty_table()).schema)
         text = unpacked(file.data, source.limit_bytes, memory)
         if file.kind is Kind.CSV:
             return dict.fromkeys(read_csv(text, csv.separator, memory).frame.columns, "any")

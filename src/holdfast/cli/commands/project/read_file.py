@@ -18,6 +18,7 @@ from holdfast.contract.profile.infer_form import (
 )
 from holdfast.errors import InputError
 from holdfast.formatting import first_line
+from holdfast.store.sources.arrow_tables import frame_of
 from holdfast.store.sources.csv_reader import read_csv
 from holdfast.store.sources.delivery import (
     LIMIT_BYTES,
@@ -37,7 +38,7 @@ def read_file(path: Path, zone: str, dates: tuple[str, ...], decimal: str) -> tu
     try:
         if path.suffix == ".parquet":
             table, _ = read_parquet(path.read_bytes(), LIMIT_BYTES, memory)
-            return from_frame(pl.DataFrame(pl.from_arrow(table))), []
+            return from_frame(frame_of(table)), []
         text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
         separator = infer_separator(text.split(b"\n", 1)[0].decode(errors="replace"))
         form, questions = infer_form(

@@ -77,7 +77,7 @@ CODES: Final[dict[str, str]] = {
     "HF507": "A server cannot start: its address is taken or cannot be used.",
     "HF508": "The body of an inference request cannot be decoded.",
     "HF509": "The server does not serve this host, path, method or content coding.",
-    "HF510": "A rollback over HTTP is disabled, or the request lacks its token.",
+    "HF510": "A rollback over HTTP is disabled, or a request lacks the token that it needs.",
     "HF511": "The body of a feedback or abort request cannot be decoded.",
     "HF512": "A source has used up its quota of labels.",
     # 6xx: other systems that are notified

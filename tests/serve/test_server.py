@@ -23,6 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from holdfast.contract import Category, Contract, Label, Timestamp
 from holdfast.contract.row.compiler import list_reasons
+from holdfast.feedback.probe_token import probe_token
+from holdfast.store.serving import label_rules
 from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.prediction_log import (
     FeedbackRecord,
@@ -32,6 +34,7 @@ from holdfast.store.serving.prediction_log import (
     read,
 )
 from holdfast.store.serving.servers import registered
+from tests.support.queries import read as query
 from tests.support.serving_world import CONTRACT, MODEL, START, Served, World, row, tensors
 from tests.support.waiting import wait_until
 
@@ -337,14 +340,22 @@ def test_a_challenger_gets_its_share_sticks_and_is_replaced(world: World, serve:
         )
         assert (records[-1].challenger_failed, records[-1].arm) == ("", "challenger")
         assert records[-1].rollout is not None
-    status, response = served.infer(probe=True)
+    before = len(logged(world.root))
+    for token in ("", "Bearer ", "Bearer " + "0" * 64):
+        status, response = served.call(INFER, probe_body(), headers={"Authorization": token})
+        assert (status, response["code"]) == (400, "HF510"), "its predictions would be in no log"
+    token = probe_token(query(world.store, label_rules.read, MODEL).secret)
+    bearer = {"Authorization": f"Bearer {token}"}
+    status, response = served.call(INFER, probe_body(), headers=bearer)
     assert response["model_version"] == world.names["above"]
+    kept = logged(world.root)[before:]
+    assert [record.result for record in kept if isinstance(record, PredictionRecord)] == ["contract"] * 3
     assert "prediction_id" not in response["parameters"]
     status, response = served.call(INFER, {"inputs": [], "parameters": {"probe": True}})
     assert (status, response["model_version"]) == (200, world.names["above"])
     plan = world.plan("half")
     served.wait_for_plan(plan)
-    assert served.infer(probe=True)[1]["parameters"]["plan"] == plan
+    assert served.call(INFER, probe_body(), headers=bearer)[1]["parameters"]["plan"] == plan
     metrics = families(served)
     assert metrics["holdfast_last_rollback_timestamp_seconds"][0].value > time.time() - 60
     failures = {sample.labels["kind"] for sample in metrics["holdfast_challenger_failures"]}
@@ -553,6 +564,10 @@ def test_a_wrong_name_is_refused_with_the_right_ones(served: Served, world: Worl
     assert status == 404
     assert world.names["half"] in reported["error"]
     assert served.call("/v3")[1]["error"] == "there is nothing at this path"
+
+
+def probe_body() -> dict[str, Any]:
+    return {**tensors([row()]), "parameters": {"probe": True}}
 
 
 FORM = "application/x-www-form-urlencoded"

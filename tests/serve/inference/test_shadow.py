@@ -270,7 +270,7 @@ def test_a_slow_shadow_is_not_taken_for_hung(server: Server) -> None:
 
 def test_probes_and_named_versions_are_not_copied(server: Server) -> None:
     server.shadow(VERSIONS["tenth"])
-    body = json.dumps({**tensors([row()]), "parameters": {"probe": True}}).encode()
+    body = json.dumps({"inputs": [], "parameters": {"probe": True}}).encode()
     server.plane.infer([InferenceCall(body, None, None, time.perf_counter())])
     server.plane.mirror()
     pinned = json.dumps(tensors([row()])).encode()

@@ -56,13 +56,14 @@ class ServerClient(Client):
         pinned = "" if version is None else f"/versions/{version}"
         return self._document("POST", f"/v2/models/{self._model}{pinned}/infer", _PROBE)
 
-    def infer(self, body: str) -> dict[str, Any]:
-        """Return the response to the inference request `body`."""
-        return self._document("POST", f"/v2/models/{self._model}/infer", body)
+    def infer(self, body: str, token: str = "") -> dict[str, Any]:
+        """Return the response to the inference request `body`. A probe with rows needs the `token` of probes."""
+        return self._document("POST", f"/v2/models/{self._model}/infer", body, token)
 
-    def _document(self, method: str, path: str, body: str | None = None) -> dict[str, Any]:
+    def _document(self, method: str, path: str, body: str | None = None, token: str = "") -> dict[str, Any]:
         """Raise `StatusError` unless the status of the response is 200, `ValueError` unless it is a JSON object."""
-        response = self.request(method, path, body)
+        headers = {"Authorization": f"Bearer {token}"} if token else None
+        response = self.request(method, path, body, headers)
         if response.status != 200:
             raise StatusError(path, response.status)
         return response.document()

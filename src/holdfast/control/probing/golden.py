@@ -14,6 +14,7 @@ from holdfast.control.http.server_client import (
     StatusError,
     call_all,
 )
+from holdfast.feedback.probe_token import probe_token
 from holdfast.qualify import GoldenQuery
 from holdfast.qualify.golden import set_id, wrong_predictions
 from holdfast.records import HOUR_US
@@ -22,7 +23,7 @@ from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.models import versions
 from holdfast.store.rollout import traffic_plans
-from holdfast.store.serving import servers
+from holdfast.store.serving import label_rules, servers
 from holdfast.store.serving.servers import Server
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class GoldenQueries:
         columns = model.contract.request_columns
         self._bodies = [_probe_of(inference_request(columns, each.row, each.name)) for each in self._queries]
         self._look = look or self._responses
+        self._token = ""
         self._due: dict[str, tuple[int, int]] = {}
         """The plan of the last attempt at each server, and when the next one is due unless the plan changes."""
 
@@ -72,6 +74,7 @@ class GoldenQueries:
             plan = traffic_plans.newest(connection, model)
             here = servers.current(servers.registered(connection, model))
             seen = {each.server: each.plan_id for each in servers.last_probes(connection, model)}
+            self._token = probe_token(label_rules.read(connection, model).secret)
         if plan is None:
             return
         following = [each for each in here if seen.get(each.server) == plan.plan_id]
@@ -104,7 +107,7 @@ class GoldenQueries:
             with ServerClient(server) as client:
                 for body in self._bodies:
                     try:
-                        response = client.infer(body)
+                        response = client.infer(body, self._token)
                     except StatusError as error:
                         results.append(error.status)
                         continue

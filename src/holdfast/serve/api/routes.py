@@ -171,7 +171,9 @@ class Routes:
 
     def _infer(self, exchange: Exchange, pinned: str | None = None) -> None:
         header_length = exchange.headers.get(b"inference-header-content-length")
-        self._queue.add(exchange, InferenceCall(exchange.body, header_length, pinned, exchange.received))
+        authorization = exchange.headers.get(b"authorization", b"")
+        call = InferenceCall(exchange.body, header_length, pinned, exchange.received, authorization)
+        self._queue.add(exchange, call)
 
     def refusal(self, path: bytes, length: int) -> Refusal | None:
         """Return why a request is refused before its body of `length` bytes is received; None if it is not."""

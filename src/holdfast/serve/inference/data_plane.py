@@ -19,6 +19,7 @@ import msgspec
 from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
 from holdfast.features import OnlineTable
 from holdfast.feedback import LabelRules
+from holdfast.feedback.probe_token import is_probe_token
 from holdfast.records import DAY_US, Arm, TrafficPlan
 from holdfast.rollout.model.assignment import arm_of
 from holdfast.serve.inference.active_plan import ActivePlan
@@ -58,6 +59,8 @@ class InferenceCall:
     pinned: str | None
     received: float
     """When its last byte came, on the clock of `perf_counter`."""
+    authorization: bytes = b""
+    """Its header of this name. A probe with rows needs the token of probes there."""
 
 
 PIECE_ROWS: Final = 250
@@ -208,6 +211,7 @@ class DataPlane:
             parts.append((part, *self._check(active, call, schema, part, begin, broken)))
         if broken.count:
             raise broken.error()
+        self._refuse_foreign_probe(request, call)
         if not request.rows:  # a probe that leaves the rows to us
             parts.append((request, empty_rows(1), [0], [()]))
         rows = [row for part in parts for row in part[1]]
@@ -270,6 +274,14 @@ class DataPlane:
 
     # --- one request --------------------------------------------------------------------------------------------------
 
+    def _refuse_foreign_probe(self, request: InferRequest, call: InferenceCall) -> None:
+        """Raise `RequestError` HF510 for a probe with rows of a caller, who would get predictions that are in no log."""
+        if request.probe and request.rows and not is_probe_token(call.authorization, self.label_rules.secret):
+            raise RequestError(
+                "HF510",
+                "a probe with rows is not logged, so only the control loop may send one; without inputs every caller may",
+            )
+
     def _prepare(
         self, active: ActivePlan, index: int, call: InferenceCall, frames: list[bytes]
     ) -> Job | HoldfastError:
@@ -277,6 +289,7 @@ class DataPlane:
         try:
             schema = _schema_for(active, call)
             request = decode_request(call.body, call.header_length, active.specs[_checked_as(active, call)])
+            self._refuse_foreign_probe(request, call)
             if request.rows:
                 rows, event_times, received_rows = self._check(active, call, schema, request)
             else:  # a probe that leaves the rows to us

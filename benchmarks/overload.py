@@ -37,7 +37,7 @@ from holdfast.store.db.ledger import sqlite_url
 from holdfast.store.serving import aborts, local_servers
 from tests.support.serving_world import MODEL, row, tensors
 
-TOKEN: Final = "overload"
+TOKEN: Final = "a-token-of-the-overload-benchmark"
 WITH_TOKEN: Final = SERVER.replace('"127.0.0.1", 0, 0)', f'"127.0.0.1", 0, 0, abort_token="{TOKEN}")')
 WAYS: Final = ("endpoint", "ledger")
 PROBES: Final = ("/v2/health/live", "/v2/health/ready", "/metrics", "/holdfast/status")

@@ -43,7 +43,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture(autouse=True)
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names that were compared: to compare each with each took an hour."""
+    """The names that were compared: each with each is an hour of work."""
     found: list[str] = []
 
     class Counting(SequenceMatcher[str]):

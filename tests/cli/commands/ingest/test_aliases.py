@@ -101,7 +101,7 @@ def test_a_word_that_the_values_do_not_list_is_reported_by_check_ingest_status_a
     project.declare({})
     Path("model.py").write_text(Path("model.py").read_text().replace('unseen="reject"', 'unseen="other"'))
     write("d1.csv", ["Oslo"] * 50 + ["Par\x1b[2Jis"] * 5)
-    said = 'unseen_words town: town: "Par\\u001b[2Jis" (9.1%) of the rows, and its values do not list it'
+    reported = 'unseen_words town: town: "Par\\u001b[2Jis" (9.1%) of the rows, and its values do not list it'
     for arguments in (
         ["check", "trips", "d1.csv"],
         ["ingest", "trips", "d1.csv"],
@@ -113,6 +113,6 @@ def test_a_word_that_the_values_do_not_list_is_reported_by_check_ingest_status_a
         assert '"Par\\u001b[2Jis"' in text, arguments
         assert "\x1b" not in text
         if arguments[0] in ("check", "ingest"):
-            assert said in text
+            assert reported in text
     status, text = project.run("check", "trips", "d1.csv", "--json")
     assert json.loads(text)["would_be"] == "already_loaded"

@@ -99,6 +99,18 @@ def test_a_model_file_may_change_the_path_of_modules(tmp_path: Path) -> None:
         sys.path[:] = before
 
 
+def test_what_the_code_prints_is_not_in_the_json(project: Path) -> None:
+    """In the model file, in a module of its directory, and in a learner."""
+    body = "print('fitting'); return LogisticRegression().fit(x, y, names, seed=seed)"
+    text = MODEL.format(body=body, learner="Own()")
+    (project / "neighbour.py").write_text("print('imported')\n")
+    (project / "model.py").write_text(f"import neighbour\nprint('declared')\n{text}")
+    done = run_here(("train", "--json"), project, dict(os.environ))
+    assert done.status == 0
+    assert json.loads(done.stdout)["version"]
+    assert all(word in done.stderr for word in ("imported", "declared", "fitting"))
+
+
 def test_a_syntax_error_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("a = 1\nb = = 2\n")
     error = refused(tmp_path, "check")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn, ParamSpec, TypeVar
@@ -36,9 +37,10 @@ def call(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
     """Return what the user's `function` returns.
 
     Errors of ours and an interrupt by the operator pass. Anything else that the code raises becomes `UserCodeError`: also what
-    is no `Exception`, such as `SystemExit`, which would end the command as if it had succeeded.
+    is no `Exception`, such as `SystemExit`, which would end the command as if it had succeeded. What it prints goes to standard
+    error, because the JSON of a command is alone on standard output.
     """
-    with _observed_interrupts() as interrupts:
+    with _observed_interrupts() as interrupts, redirect_stdout(sys.stderr):
         try:
             return function(*given, **named)
         except HoldfastError:

@@ -61,7 +61,8 @@ def check_fields(declared: Any, judged: Sequence[str] = ()) -> None:
             continue
         value = getattr(declared, name)
         found = _converted(value, hint)
-        if not _is_of(found, hint):
+        # A text that cannot be written as UTF-8 has neither JSON nor a hash.
+        if not _is_of(found, hint) or (isinstance(found, str) and not is_unicode(found)):
             shown = repr(value)
             if len(shown) > _LONGEST_VALUE:
                 shown = f"{shown[:_LONGEST_VALUE]}..."
@@ -158,6 +159,21 @@ def _is_of(value: Any, hint: Any) -> bool:
             and all(_is_of(each, arguments[0]) for each in value)
         )
     return not isinstance(hint, type) or isinstance(value, hint)
+
+
+def is_unicode(text: str) -> bool:
+    r"""Return True if `text` can be written as UTF-8; a lone surrogate cannot.
+
+    >>> is_unicode("flight \U0001f6eb"), is_unicode("\ud83d")
+    (True, False)
+    """
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _are_of(values: tuple[Any, ...], hints: tuple[Any, ...]) -> bool:

@@ -200,6 +200,7 @@ def test_no_value_of_a_field_ends_in_another_error(name: str, declared: type, fi
         (lambda: Feed("rows", CONTRACT, csv="german"), "Feed 'rows': csv is a Csv, not 'german'"),
         (lambda: Contract(Text("id"), key=3, event_time="at"), "key is a column's name or several"),
         (lambda: Contract(Text("id"), key="id", event_time="at", rules="x"), "rules are a Rule"),
+        (lambda: Number("x", unit="\ud800"), r"Number 'x': unit is a text, not '\\ud800'"),
         (lambda: col(3), r"col\(3\): a column is named by a text"),
     ],
 )  # fmt: skip

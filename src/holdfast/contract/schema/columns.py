@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from holdfast.contract.schema.missing import REJECT, Constant, Keep, Mean, Median, Missing, Reject, as_policy
 from holdfast.contract.schema.timestamps import EARLIEST_US, LATEST_US, read_timestamp
 from holdfast.errors import InputError
-from holdfast.field_types import checked
+from holdfast.field_types import checked, is_unicode
 from holdfast.records import NAME, check_name, duration, microseconds
 
 EXACT: Final = 2**53
@@ -445,18 +445,3 @@ def _check_word_policy(name: str, missing: Missing | str) -> None:
         not isinstance(missing.value, str) or not missing.value or not is_unicode(missing.value)
     ):
         raise _column_error(name, f"the constant {missing.value!r} is not a text, or is empty")
-
-
-def is_unicode(text: str) -> bool:
-    r"""Return True if `text` can be written as UTF-8; a lone surrogate cannot.
-
-    >>> is_unicode("flight \U0001f6eb"), is_unicode("\ud83d")
-    (True, False)
-    """
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

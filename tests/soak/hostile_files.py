@@ -52,7 +52,7 @@ NAMES: Final = ("id", "at", "town", "note", *(f"n{number}" for number in range(6
 AT: Final = "2026-01-01T00:00:00Z"
 
 Make = Callable[[random.Random, "Corpus"], tuple[str, bytes]]
-"""Returns the name of a file, which tells its kind, and its bytes."""
+"""Returns the name of a file, which names its kind, and its bytes."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _flip(draw: random.Random, data: bytes, start: int = 0, stop: int | None = N
 
 
 def _rewrite(draw: random.Random, data: bytes) -> bytes:
-    """Change bytes in any way: cut, repeat, insert, overwrite by extreme numbers."""
+    """Change bytes in any way: truncate, repeat, insert, overwrite by extreme numbers."""
     changed = bytearray(data)
     for _ in range(draw.choice((1, 2, 4))):
         at = draw.randrange(len(changed) + 1)

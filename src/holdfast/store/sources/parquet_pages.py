@@ -2,7 +2,7 @@
 
 The footer counts what a column takes when it is unpacked, and a hostile one lies. A page header is what the reader
 goes by. The footer is read here too, because PyArrow ends the process at some damaged descriptions of columns that are
-asked for from Python. Both are structs of Thrift's compact protocol
+requested from Python. Both are structs of Thrift's compact protocol
 (https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md, and for Parquet
 https://parquet.apache.org/docs/file-format/data-pages/).
 """

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.project import Project
+from holdfast.records import Corrections
+from holdfast.store import Store
+from holdfast.store.serving import label_rules
+from holdfast.store.telemetry import outcomes
+from tests.support.project import Project, run_here
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.process
@@ -115,6 +119,34 @@ def test_from_nothing_to_a_prediction_and_its_label(up: Up) -> None:
     wait_until(lambda: labelled(up.project) == 1, "the label is joined")
     wait_for_response(up.project)
     wait_until(lambda: '"promoted"' in up.project.run("status", "--json"), "the version is promoted")
+
+
+def test_a_declared_correction_is_taken_by_the_command(up: Up) -> None:
+    """Issue 11: `holdfast feedback` corrects a label by its prediction id; another source cannot."""
+    project = up.project
+    prediction = predict_and_label(project)
+    store = Store.open(project.directory / ".holdfast")
+
+    def declare(corrections: Corrections) -> None:
+        with store.ledger.write() as connection:
+            label_rules.declare_corrections(connection, "parcels", corrections, now_us=1)
+
+    declare("latest")
+    correct = ("feedback", prediction, "false")
+    wait_until(
+        lambda: run_here(correct, project.directory, project.environment).status == 0, "the server follows"
+    )
+    error = project.refused("feedback", prediction, "true", "--source", "stranger", expect=1)
+    assert "HF505" in error
+    assert "quarantined" in error
+
+    def outcome() -> float | None:
+        with store.ledger.read() as connection:
+            return outcomes.labels_of(connection, [f"{prediction}/0"]).get(f"{prediction}/0")
+
+    wait_until(lambda: outcome() == 0.0, "the correction counts")
+    declare("first")
+    store.ledger.close()
 
 
 def test_the_server_loads_only_what_predicts(up: Up) -> None:

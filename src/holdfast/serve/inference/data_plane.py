@@ -275,7 +275,7 @@ class DataPlane:
     # --- one request --------------------------------------------------------------------------------------------------
 
     def _refuse_foreign_probe(self, request: InferRequest, call: InferenceCall) -> None:
-        """Raise `RequestError` HF510 for a probe with rows of a caller, who would get predictions that are in no log."""
+        """Raise `RequestError` HF510 for a probe with rows of a caller: its predictions would be in no log."""
         if request.probe and request.rows and not is_probe_token(call.authorization, self.label_rules.secret):
             raise RequestError(
                 "HF510",

@@ -1,4 +1,4 @@
-"""The page's socket: idle and slow connections shut nobody out, and keep no descriptor for long."""
+"""The page's socket: idle and slow connections shut no other client out, and keep no descriptor for long."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Lane:
             size += _size(taken[-1][1])
         return taken
 
-    def answered(self, taken: list[tuple[Exchange, InferenceCall]]) -> None:
+    def measure(self, taken: list[tuple[Exchange, InferenceCall]]) -> None:
         """Measure the time since the answer before, or since the first of `taken` came to an empty lane."""
         now = perf_counter()
         size = sum(_size(call) for _, call in taken)
@@ -174,19 +174,19 @@ class InferenceQueue:
         self._is_scheduled = False
         for lane in (self._small, self._medium):
             if taken := lane.take():
-                self._answer(taken)
-                lane.answered(taken)
+                self._predict(taken)
+                lane.measure(taken)
         if taken := self._labels.take():
             for exchange, _ in taken:
                 self._store_labels(exchange)
-            self._labels.answered(taken)
+            self._labels.measure(taken)
         self._advance()
         if self._under_way or any(
             lane.waiting for lane in (self._small, self._medium, self._large, self._labels)
         ):
             self._schedule()
 
-    def _answer(self, taken: list[tuple[Exchange, InferenceCall]]) -> None:
+    def _predict(self, taken: list[tuple[Exchange, InferenceCall]]) -> None:
         try:
             outcomes = self._plane.infer([call for _, call in taken])
         except Exception as error:  # what belongs to one call is caught there
@@ -212,7 +212,7 @@ class InferenceQueue:
         if outcome is None:
             return
         self._under_way = None
-        self._large.answered(taken)
+        self._large.measure(taken)
         self._respond(taken[0][0], outcome)
         self._plane.mirror()
 

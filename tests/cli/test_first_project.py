@@ -171,23 +171,24 @@ def test_every_process_comes_back_after_kill_9(up: Up) -> None:
     assert up.project.document("verify")["findings"] == []
 
 
-def test_up_killed_and_started_again_goes_on_and_a_taken_port_stops_nothing_else(up: Up) -> None:
+def test_up_killed_and_started_again_goes_on_once_its_ports_are_free(up: Up) -> None:
     """kill -9 of `up` itself: its processes end with it, and the same command runs again on the same ports.
 
-    Meanwhile another program takes the page's port: the page reports which, while server and control loop go on.
+    Meanwhile another program has the page's port: the page and `up` name it and end, and nothing was started.
     """
     project, children, before = up.project, children_of(up.process.pid), labelled(up.project)
     up.process.kill()
     up.process.wait()
     wait_until(lambda: not any(is_alive(child) for child in children), "its processes end")
     with socket.create_server(("127.0.0.1", project.page_port)):
-        error = project.refused("page", expect=2)
-        assert "HF507" in error
-        assert str(project.page_port) in error
-        up.start()
-        project.wait_for_server("parcels")
-        predict_and_label(project)
-        wait_until(lambda: labelled(project) == before + 1, "the control loop joins a label")
+        for command in ("page", "up"):
+            error = project.refused(command, expect=2)
+            assert "HF507" in error
+            assert str(project.page_port) in error
+    up.start()
+    project.wait_for_server("parcels")
+    predict_and_label(project)
+    wait_until(lambda: labelled(project) == before + 1, "the control loop joins a label")
     wait_for_response(project)
     assert project.document("verify")["findings"] == []
 

@@ -120,7 +120,7 @@ def test_a_large_request_has_the_response_of_one_batch(plane: DataPlane, tmp_pat
     assert plane.counters.predictions["delay", "champion"] == 2002
 
 
-def test_a_large_request_is_answered_by_the_plan_that_is_active_at_its_end(
+def test_a_large_request_gets_predictions_of_the_plan_that_is_active_at_its_end(
     plane: DataPlane, tmp_path: Path
 ) -> None:
     """Whatever step the switch falls on, the withdrawn version answers nothing after it."""

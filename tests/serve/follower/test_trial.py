@@ -72,7 +72,7 @@ def test_a_note_that_was_altered_costs_a_trial_and_no_more(tmp_path: Path) -> No
     Trials(tmp_path, cpu_seconds=0).require("v1", sha256_hex(data), data)
 
 
-def test_a_server_goes_on_beside_a_version_that_would_take_all_memory(world: World, serve: Start) -> None:
+def test_a_server_goes_on_while_a_version_that_takes_all_memory_is_tried(world: World, serve: Start) -> None:
     for kind in ("half", "explodes"):
         world.version(kind)
     world.plan("half")

@@ -388,13 +388,13 @@ def test_in_reserve_a_client_from_elsewhere_reaches_the_abort_endpoint_and_no_ve
 
         for _ in range(8):
             connect("192.0.2.1", "/never")
-        asked = [
+        admitted = [
             connect("192.0.2.1", "/v2/models/m/infer"), connect("192.0.2.1", "/v2/models/m/feedback?a"),
             connect("192.0.2.1", "/holdfast/abort"), connect("192.0.2.1", "/metrics"),
             connect("127.0.0.1", "/v2/models/m/infer"), connect("::1", "/v2/models/m/infer"),
         ]  # fmt: skip
         listener.close()
-        return [statuses(peer.written) for peer in asked]
+        return [statuses(peer.written) for peer in admitted]
 
     assert asyncio.run(ask()) == [[503], [503], [200], [200], [200], [200]]
 

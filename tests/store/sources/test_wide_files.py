@@ -61,7 +61,7 @@ def refusal(store: Store, path: Path) -> HoldfastError:
     except HoldfastError as error:
         return error
     assert found.refusal is not None
-    assert len(found.violations) <= 1 + len(CONTRACT.names)
+    assert len(found.violations) <= input_columns.MOST_UNKNOWN + len(CONTRACT.names)
     assert all(len(each.explanation) < 300 for each in found.violations)
     return found.refusal
 

@@ -12,7 +12,7 @@ import polars as pl
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.batch.input_columns import read_timestamps, require_columns
 from holdfast.contract.batch.text_input import TypedBatch
-from holdfast.contract.schema.columns import is_unicode
+from holdfast.field_types import is_unicode
 
 _LARGEST: Final = 1 << 63
 _ReadColumn: TypeAlias = tuple[pl.Series, dict[str, pl.Series]]

@@ -22,11 +22,11 @@ from holdfast.contract.schema.columns import (
     Number,
     Text,
     Timestamp,
-    is_unicode,
 )
 from holdfast.contract.schema.contract import Contract
 from holdfast.contract.schema.missing import Reject
 from holdfast.contract.schema.timestamps import read_timestamp
+from holdfast.field_types import is_unicode
 from holdfast.records import microseconds
 
 ValueCheck: TypeAlias = Callable[[object], str | None]

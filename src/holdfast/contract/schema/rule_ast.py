@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 
-from holdfast.contract.schema.columns import EXACT, is_unicode
+from holdfast.contract.schema.columns import EXACT
 from holdfast.contract.schema.timestamps import EARLIEST, LATEST
 from holdfast.errors import InputError
+from holdfast.field_types import is_unicode
 from holdfast.records import check_column_name, microseconds
 
 Constant: TypeAlias = bool | int | float | str | datetime | timedelta

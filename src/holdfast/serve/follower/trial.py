@@ -105,7 +105,7 @@ class Trials:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return f"version {name}: loading and running it took more than {WALL_SECONDS:g} s", False
+            return f"version {name}: loading and running it ended by its limit of {WALL_SECONDS:g} s", False
         except OSError as error:
             return f"version {name}: no process could be started to try it ({error.strerror})", False
         errors = done.stderr[-_WORDS_OF_ERRORS:].decode("utf-8", "replace").strip()

@@ -16,6 +16,8 @@ from holdfast.records import Corrections
 KNOWN_AT: Final = "_label_known_at_us"
 """The column with the time at which a label became known, microseconds since 1970 UTC. No contract can name it so."""
 
+_FIRST: Final = "_first_label_of_others_us"
+
 
 def known_labels(
     history: pl.DataFrame, *, key: Sequence[str], label: str, until_us: int, corrections: Corrections
@@ -53,3 +55,18 @@ def known_labels(
         # Where the value changed: the last of these places is since when the value is known.
         known = known.filter((pl.col(label) != pl.col(label).shift(1)).over(keys).fill_null(value=True))
     return known.unique(keys, keep="first" if corrections == "first" else "last", maintain_order=True)
+
+
+def before_others(own: pl.DataFrame, others: Sequence[pl.DataFrame], *, key: Sequence[str]) -> pl.DataFrame:
+    """Return the labels that rows brought themselves as the first of their history.
+
+    `own` and each of `others` have the columns `key` and `KNOWN_AT`. A label that was known after another one of its key gets
+    the time right before that one.
+    """
+    if not others:
+        return own
+    first = pl.concat(others).group_by(list(key)).agg(pl.col(KNOWN_AT).min().alias(_FIRST))
+    known_at = pl.min_horizontal(KNOWN_AT, pl.col(_FIRST) - 1).alias(KNOWN_AT)
+    return (
+        own.join(first, on=list(key), how="left", maintain_order="left").with_columns(known_at).drop(_FIRST)
+    )

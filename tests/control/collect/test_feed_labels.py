@@ -38,6 +38,7 @@ from tests.support.late_labels import (
     START,
     WEEKS,
     examples_at,
+    is_repaid,
     load_labels,
     load_week,
     loan_time,
@@ -143,6 +144,37 @@ def test_labels_of_a_feed_are_joined_with_the_predictions_of_their_rows(served: 
         served.store, MODEL.feeds, BatchId("outcomes", "b1"), reason="wrong", actor="ann", now_us=NOW_US
     )
     assert served.round() == {}
+
+
+@pytest.mark.parametrize("declared", [MODEL, model()], ids=["with a label feed", "without"])
+def test_labels_that_come_with_their_rows_label_predictions_once_they_are_due(
+    served: Served, declared: Model
+) -> None:
+    """They train, so they count for quality too, and a back-out of the rows withdraws them."""
+    served.concern = FeedLabels(declared)
+    first = WEEKS * A_WEEK
+    served.predict(first, first + 1)
+    due_us = micros(loan_time(first) + timedelta(days=1))
+    assert served.round(at_us=due_us - 2) == {}
+    load_week(served.store, served.directory, WEEKS, labelled=True)
+    assert served.round(at_us=due_us - 1) == {}, "not due"
+    both = {f"s1-1-{number}": float(is_repaid(number)) for number in (first, first + 1)}
+    assert served.round() == both
+    rows = BatchId("loans", f"week{WEEKS}")
+    execute_backout(served.store, declared.feeds, rows, reason="wrong", actor="ann", now_us=NOW_US)
+    assert served.round(at_us=NOW_US + 1) == {}
+
+
+def test_a_label_of_a_row_is_the_first_of_its_history(served: Served) -> None:
+    first = WEEKS * A_WEEK
+    served.predict(first, first + 1)
+    served.send(first, 1.0 - is_repaid(first))
+    load_week(served.store, served.directory, WEEKS, labelled=True)
+    load_labels(
+        served.store, served.directory, "b1", [(first + 1, not is_repaid(first + 1), loan_time(first))]
+    )
+    corrected = {f"s1-1-{number}": 1.0 - is_repaid(number) for number in (first, first + 1)}
+    assert served.round() == corrected
 
 
 def test_labels_of_a_suspect_batch_label_no_prediction_until_it_is_accepted(tmp_path: Path) -> None:

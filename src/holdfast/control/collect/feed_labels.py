@@ -1,10 +1,11 @@
-"""Bring labels of label feeds to the predictions of their rows, so that quality is computed from the labels that train.
+"""Bring the labels of feeds to the predictions of their rows, so that quality is computed from the labels that train.
 
-Level-triggered: the labels that the ledger should have follow from the label feeds and the collected predictions. So a killed
-loop, a corrected label and a batch of labels that was backed out need no memory of what was done before.
+They come from label feeds, and with the rows themselves. Level-triggered: the labels that the ledger should have follow from
+the feeds and the collected predictions. So a killed loop, a corrected label and a batch of labels that was backed out need no
+memory of what was done before.
 
 A label that a caller sent stays as it was sent, with its time. The outcome of its prediction has the label that counts among
-those of the caller and of the label feeds.
+those of the caller and of the feeds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final, TypeAlias
 
 import polars as pl
@@ -35,7 +37,7 @@ from holdfast.store.serving import label_rules
 from holdfast.store.telemetry import collected_log, key_labels, labels, outcomes
 from holdfast.store.telemetry.collected_log import PREDICTIONS, CollectedFile
 from holdfast.store.telemetry.labels import NewLabel
-from holdfast.tables.labels import KNOWN_AT, known_labels
+from holdfast.tables.labels import KNOWN_AT, before_others, known_labels
 from holdfast.tables.snapshots import LoadKey
 
 _AGAIN_US: Final = 3_600_000_000
@@ -46,7 +48,7 @@ ROWS_PER_ROUND: Final = 50_000
 
 
 Withheld: TypeAlias = dict[str, tuple[LoadKey, ...]]
-"""The loads of each label feed that are held back."""
+"""The loads of each feed with labels that are held back."""
 
 
 def read_history(store: Store, model: Model, feed: Feed, at: int | str) -> pl.DataFrame:
@@ -79,6 +81,29 @@ def _read_feed(
     return found.select(*by, model.label, pl.col(time).dt.epoch("us").alias(KNOWN_AT))
 
 
+def _feeds_of(model: Model) -> tuple[Feed, ...]:
+    """Return the feeds with labels: the label feeds, and that of the examples if its rows have a label and a key."""
+    contract = model.examples.contract
+    has_labels = model.label in contract.names and contract.key
+    return (*model.label_feeds, model.examples) if has_labels else model.label_feeds
+
+
+def _read_own(
+    store: Store, model: Model, version: int, withheld: Sequence[LoadKey], *, now_us: int
+) -> pl.DataFrame:
+    """Return the labels that rows brought themselves and that are due, known since the event of their row."""
+    contract = model.examples.contract
+    time = contract.event_time
+    columns = _key_types(model) | {model.label: pl.Boolean(), time: dtype(contract.column(time))}
+    found = data_files.read_rows(store, version, model.examples.name, columns, excluded=withheld)
+    if not found.width:
+        return pl.DataFrame(schema=_key_types(model) | {model.label: pl.Boolean(), KNOWN_AT: pl.Int64()})
+    event_us = pl.col(time).dt.epoch("us")
+    is_due = event_us + model.label_delay // timedelta(microseconds=1) <= now_us
+    found = found.filter(is_due, pl.col(model.label).is_not_null())
+    return found.select(*contract.key, model.label, event_us.alias(KNOWN_AT))
+
+
 def _key_types(model: Model) -> dict[str, pl.DataType]:
     contract = model.examples.contract
     return {name: dtype(contract.column(name)) for name in contract.key}
@@ -88,8 +113,8 @@ def _key_types(model: Model) -> dict[str, pl.DataType]:
 class FeedLabels:
     """The concern of the control loop that matches labels by key with predictions: when either has changed.
 
-    They come from label feeds, and from callers that sent them by key. Labels of a batch that is held back, because it is
-    suspect or waits for its group, label no prediction (R15).
+    They come from label feeds, with the rows themselves, and from callers that sent them by key. Labels of a batch that is
+    held back, because it is suspect or waits for its group, label no prediction (R15).
     """
 
     model: Model
@@ -102,7 +127,7 @@ class FeedLabels:
 
     def __call__(self, store: Store, _model: str, lease: Lease, *, now_us: int) -> None:
         """Match a part of the predictions, unless nothing can have changed. Raises as `Matching.advance` does."""
-        feeds = self.model.label_feeds
+        feeds = _feeds_of(self.model)
         if self._matching is None:
             with store.ledger.read() as connection:
                 version = batches.current_version(connection)
@@ -117,7 +142,7 @@ class FeedLabels:
             # Set before the work: what fails is tried again later, not in every round.
             self._seen, self._seen_sent, self._matched_at_us = version, sent, now_us
             self._withheld = withheld
-            self._matching = begin_matching(store, self.model, version, withheld)
+            self._matching = begin_matching(store, self.model, version, withheld, now_us=now_us)
         if self._matching.advance(store, lease, rows=self.rows_per_round, now_us=now_us):
             self._matching = None
 
@@ -131,11 +156,15 @@ def declare_corrections(store: Store, model: Model, *, now_us: int) -> None:
             label_rules.declare_corrections(connection, model.name, model.corrections, now_us=now_us)
 
 
-def begin_matching(store: Store, model: Model, version: int, withheld: Withheld) -> Matching:
+def begin_matching(store: Store, model: Model, version: int, withheld: Withheld, *, now_us: int) -> Matching:
     """Return the matching of every collected prediction with the labels of a table version, without `withheld` loads.
 
-    No prediction is read yet.
+    A label that a row brought itself is used once it is due. No prediction is read yet.
     """
+    with store.ledger.read() as connection:
+        files = collected_log.files_of(connection, model.name)
+    if not files:
+        return Matching(model, pl.DataFrame(), pl.DataFrame(), deque(), deque())
     found = {
         feed.name: _read_feed(store, model, feed, version, withheld.get(feed.name, ()))
         for feed in model.label_feeds
@@ -148,22 +177,21 @@ def begin_matching(store: Store, model: Model, version: int, withheld: Withheld)
     with store.ledger.read() as connection:
         after = sent_by_key.loaded_until(connection, sent_by_key.feed_of(model))
         by_key = sent_by_key.read(connection, model, after)
-    history = pl.concat(
-        [
-            by_key,
-            pl.DataFrame(schema=_key_types(model) | {model.label: pl.Boolean(), KNOWN_AT: pl.Int64()}),
-            *(frame for frame in found.values() if PREDICTION_ID not in frame.columns),
-        ]
-    )
+    others = [by_key, *(frame for frame in found.values() if PREDICTION_ID not in frame.columns)]
+    own = []
+    if model.examples in _feeds_of(model):
+        held = withheld.get(model.examples.name, ())
+        read = _read_own(store, model, version, held, now_us=now_us)
+        own = [before_others(read, others, key=model.examples.contract.key)]
+    history = pl.concat([*others, *own])
     with store.ledger.read() as connection:
-        files = collected_log.files_of(connection, model.name)
         located = collected_log.locate(connection, PREDICTIONS, sent[PREDICTION_ID].unique().to_list())
     return Matching(model, sent, history, deque(file for file, _ in located), deque(files))
 
 
 @dataclass(slots=True)
 class Matching:
-    """One matching of label feeds with every collected prediction, a part in each round.
+    """One matching of the feeds with labels with every collected prediction, a part in each round.
 
     A file of predictions that cannot be read is reported once and skipped: its labels stay as they are.
     """
@@ -298,5 +326,5 @@ def _emit(connection: Transaction, model: str, corrected: int, gone: int, now_us
         at_us=now_us,
         kind=outcomes.CORRECTED,
         subject=model,
-        explanation=f"Labels of predictions changed with the label feeds: {corrected} corrected, {gone} withdrawn.",
+        explanation=f"Labels of predictions changed with the feeds: {corrected} corrected, {gone} withdrawn.",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
 
 import polars as pl
 
@@ -11,9 +10,7 @@ from holdfast.control.collect.feed_labels import read_history
 from holdfast.declaration import Model
 from holdfast.store import Store
 from holdfast.tables import Snapshot
-from holdfast.tables.labels import KNOWN_AT, known_labels
-
-_FIRST: Final = "_first_label_of_feeds_us"
+from holdfast.tables.labels import KNOWN_AT, before_others, known_labels
 
 
 def join_labels(store: Store, model: Model, snapshot: Snapshot, rows: pl.DataFrame) -> pl.DataFrame:
@@ -37,15 +34,11 @@ def join_labels(store: Store, model: Model, snapshot: Snapshot, rows: pl.DataFra
 
 
 def _own(model: Model, rows: pl.DataFrame, history: list[pl.DataFrame], until_us: int) -> pl.DataFrame:
-    """Return the labels that rows brought; none is later than `until_us`, because it was there then, due or not."""
+    """Return the labels that rows brought, each the first of its history."""
     key = list(model.examples.contract.key)
     delay_us = model.label_delay // timedelta(microseconds=1)
     due_us = pl.col(model.contract.event_time).dt.epoch("us") + delay_us
-    own = rows.select(*key, model.label, due_us.alias(KNOWN_AT)).drop_nulls(model.label)
-    if not history:
-        return own
-    first = pl.concat(history).group_by(key).agg(pl.col(KNOWN_AT).min().alias(_FIRST))
-    known_at = pl.min_horizontal(KNOWN_AT, pl.lit(until_us), pl.col(_FIRST) - 1)
-    return own.join(first, on=key, how="left", maintain_order="left").select(
-        *key, model.label, known_at.alias(KNOWN_AT)
-    )
+    # None is later than `until_us`: it was there then, due or not.
+    known_at = pl.min_horizontal(due_us, pl.lit(until_us)).alias(KNOWN_AT)
+    own = rows.select(*key, model.label, known_at).drop_nulls(model.label)
+    return before_others(own, history, key=key)

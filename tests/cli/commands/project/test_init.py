@@ -340,3 +340,44 @@ def test_a_column_may_be_named_as_a_person_writes_it(project: Project) -> None:
         "init", "data.csv", "--label", "damage", "--key", "record no", "--event-time", "WHEN"
     )
     assert (made["label"], made["key"], made["event_time"]) == ("damage", ["record_no"], "when")
+
+
+def test_too_little_history_leaves_the_gates_and_the_delay_open(project: Project) -> None:
+    """A margin of 0.295 blocks nothing, and recent labels are the fast ones."""
+    frame = export(when=lambda at: f"{at:%Y-%m-%d %H:%M}", label=("1", "0"), rows=33)
+    written(frame, project.directory / "week.csv", ",")
+    printed = project.run("init", "week.csv", "--label", "Damage?")
+    assert "enough history? the gates hold out about" in " ".join(printed.split())
+    source = (project.directory / "model.py").read_text()
+    assert "worse_than_champion_by" not in source
+    assert "of the 50 that they need" in source
+    assert 'holdout="2d"' in source, "a third of the days at most: the rest trains"
+
+
+@pytest.mark.parametrize("separate", [True, False], ids=["a file of labels", "a column"])
+def test_a_delay_that_recent_rows_cannot_show_is_requested(project: Project, separate: bool) -> None:
+    rows, labels = applications(40, known_after=39)
+    values = dict(line.split(";")[:2] for line in labels[1:])
+    assert len(values) < 20, "few are known yet"
+    own = [f"{rows[0]};Paid?", *(f"{row};{values.get(row.split(';')[0], '')}" for row in rows[1:])]
+    (project.directory / "loans.csv").write_text("\n".join(rows if separate else own) + "\n")
+    (project.directory / "paid.csv").write_text("\n".join(labels) + "\n")
+    words = ("init", "loans.csv", "--label", "Paid?", "--key", "Loan No")
+    made = project.document(*words, *(("--labels", "paid.csv") if separate else ()))
+    assert not made["label_delay_measured"]
+    assert "at least, correct it" in (project.directory / "model.py").read_text()
+
+
+@pytest.mark.parametrize("named", ["weeks", "weeks/*.csv"])
+def test_a_directory_or_a_pattern_is_read_as_a_load_reads_it(project: Project, named: str) -> None:
+    frame = export(when=lambda at: f"{at:%Y-%m-%d %H:%M}", label=("1", "0"))
+    (project.directory / "weeks").mkdir()
+    for week in range(6):
+        written(frame.slice(week * 100, 100), project.directory / "weeks" / f"w{week}.csv", ",")
+    made = project.document("init", named, "--label", "Damage?")
+    project.run(*shlex.split(made["next"][0])[1:])
+    assert project.document("train")["rows_trained"] > 300
+    (project.directory / "model.py").unlink()
+    written(frame, project.directory / "weeks" / "other.csv", ";")
+    assert "files with the separators ',' and ';'" in refusal_of(project, "init", named)["what"]
+    assert refusal_of(project, "init", "none/*.csv")["code"] == "HF201"

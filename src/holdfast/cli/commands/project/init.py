@@ -28,7 +28,7 @@ from holdfast.cli.output import escape
 from holdfast.cli.project import HERE, MODEL_FILE, Run, with_directory
 from holdfast.contract import Boolean, Category, Column, Integer, Label, Number
 from holdfast.contract.profile.infer_contract import suggest_column, to_python
-from holdfast.contract.profile.infer_delay import delay_of_missing, due_labels
+from holdfast.contract.profile.infer_delay import LabelDelay, delay_of_missing, due_labels
 from holdfast.contract.profile.infer_form import FileForm, as_label, csv_line, late_columns, with_words
 from holdfast.contract.schema.missing import Reject
 from holdfast.contract.schema.source_metadata import ColumnFacts
@@ -54,7 +54,10 @@ def init(
     run: Run,
     data: Annotated[
         Path | None,
-        typer.Argument(help="A CSV or Parquet file of yours.", show_default="a small sample is written"),
+        typer.Argument(
+            help="A CSV or Parquet file of yours; or a directory or a pattern of files of one form.",
+            show_default="a small sample is written",
+        ),
     ] = None,
     label: Annotated[
         str | None, typer.Option("--label", help="The column to predict, of two values such as yes and no.")
@@ -154,15 +157,28 @@ def init(
             f"  [yellow]known when a prediction is requested?[/] {escape(f'{column}: {reason}')}; it is loaded, "
             "the model lacks it"
         )
-    if labels is None and delay > 1:
+    if not delay.is_measured:
+        labelled = form.frame[columns.label].count()
         out.print(
-            f"  [yellow]labels that come later?[/] the newest {delay} days lack labels; load theirs as a feed of its own, "
+            f"  [yellow]how long do labels take?[/] {labelled:,} of {counted(form.frame.height, 'row')} have a label, "
+            f"too few to measure it: the rows are at most {counted(delay.days, 'day')} old. Begin with older rows too, or correct "
+            f"delay= in {MODEL_FILE}"
+        )
+    elif labels is None and delay.days > 1:
+        out.print(
+            f"  [yellow]labels that come later?[/] the newest {delay.days} days lack labels; load theirs as a feed of its own, "
             'Feed(..., labels_for="rows"), or name a first file of them with --labels'
         )
     if age_days is not None:
         out.print(
             f"  [yellow]how often does it deliver?[/] the newest event is {counted(age_days, 'day')} old, so interval= is left "
             f"open in {MODEL_FILE}: until you declare it, the feed is never overdue"
+        )
+    held_out = _holdout(form, columns, delay)[1]
+    if held_out < Gates().of_each_class:
+        out.print(
+            f"  [yellow]enough history?[/] the gates hold out about {counted(round(held_out), 'label')} of the rarer class and "
+            f"need {Gates().of_each_class}: until then no version qualifies. Begin with more files: holdfast init DIRECTORY"
         )
     where = [] if project == HERE else ["-p", str(project)]
     commands = [
@@ -185,7 +201,9 @@ def init(
             "data": str(data),
             **found,
             "known_later": late,
-            "label_delay_days": delay,
+            "label_delay_days": delay.days,
+            "label_delay_measured": delay.is_measured,
+            "held_out_labels": round(held_out),
             "stale_days": age_days,
             "next": commands,
         }
@@ -200,10 +218,18 @@ def _known_late(form: FileForm, roles: Columns) -> dict[str, str]:
     return dict(late_columns(frame, label, candidates=[name for name in frame.columns if name not in taken]))
 
 
-def _delay(form: FileForm, roles: Columns) -> tuple[int, str]:
+def _delay(form: FileForm, roles: Columns) -> tuple[LabelDelay, str]:
     """Return after how many days the label is known, and how that is known."""
-    days = delay_of_missing(form.frame[roles.event_time], form.frame[roles.label].is_not_null())
-    return days, "rows of the newest days have no label yet" if days > 1 else ""
+    found = delay_of_missing(form.frame[roles.event_time], form.frame[roles.label].is_not_null())
+    return found, "rows of the newest days have no label yet" if found.days > 1 else ""
+
+
+def _holdout(form: FileForm, roles: Columns, delay: LabelDelay) -> tuple[int, float]:
+    """Return how many days to hold out, and about how many labels of the rarer class they have."""
+    times = form.frame[roles.event_time]
+    due = due_labels(times, as_label(form.frame[roles.label], roles.words), delay.days)
+    days = holdout_days(times, due)
+    return days, rarer_per_day(times, due) * days
 
 
 def _feature(column: Column, values: pl.Series, is_key: bool) -> tuple[str | None, str]:
@@ -239,7 +265,7 @@ def _render(
     roles: Columns,
     zone: str,
     late: dict[str, str],
-    delay: tuple[int, str],
+    delay: tuple[LabelDelay, str],
     labels: LabelFile | None,
     *,
     is_stale: bool,
@@ -290,15 +316,17 @@ def _render(
     times = frame[roles.event_time]
     per_day = _rows_a_day(times)
     is_late = labels is not None or frame[roles.label].null_count() > 0
-    label = Label(roles.label, delay=f"{delay[0]}d", missing="keep" if is_late else "reject")
-    labels_due = due_labels(times, as_label(frame[roles.label], roles.words), delay[0])
-    holdout = holdout_days(times, labels_due)
-    held_out = rarer_per_day(times, labels_due) * holdout
+    label_delay, why = delay
+    if not label_delay.is_measured:
+        why = "at least, correct it: the rows are too recent to measure it"
+    label = Label(roles.label, delay=f"{label_delay.days}d", missing="keep" if is_late else "reject")
+    holdout, held_out = _holdout(form, roles, label_delay)
+    is_enough = held_out >= Gates().of_each_class
     margin = suggest_margin(held_out)
     policy = suggest(units_per_day=per_day, label_delay=label.delay_span)
     facts = {
         "label_line": to_python(label),
-        "label_why": f": {delay[1]}" if delay[1] else "",
+        "label_why": f": {why}" if why else "",
         "label_feed": ""
         if labels is None
         else labels.python(zone, {column: found[column].line for column in roles.key}),
@@ -316,9 +344,12 @@ def _render(
         "source": data.name,
         "holdout_days": holdout,
         "gates": f"Gates(worse_than_champion_by={margin:g})"
-        if margin > Gates().worse_than_champion_by
+        if is_enough and margin > Gates().worse_than_champion_by
         else "",
         "gates_why": f"about {held_out:,.0f} labels of the rarer class are held out; they show no smaller loss",
+        "gates_open": ""
+        if is_enough
+        else f"about {held_out:,.0f} labels of the rarer class are held out, of the {Gates().of_each_class} that they need",
         "missing_words": repr(form.missing_words).replace("'", '"') if len(form.missing_words) > 1 else "",
         "missing_texts": form.missing_texts,
         "csv": csv_line(with_words(form.csv, roles.words)),
@@ -391,7 +422,7 @@ def _named_for(project: Path) -> str:
 
 
 def holdout_days(timestamps: pl.Series, labels: pl.Series) -> int:
-    """Return how many days have enough labels for the gates, of both classes; at least 7, at most a third of the days.
+    """Return how many days have enough labels for the gates, of both classes; 7 or more, at most a third of the days.
 
     `labels` are booleans; null where a row has none, or one that is not due.
 
@@ -406,7 +437,7 @@ def holdout_days(timestamps: pl.Series, labels: pl.Series) -> int:
         gates.labelled_rows / max(rows, 1e-9),
         gates.of_each_class / max(rarer_per_day(timestamps, labels), 1e-9),
     )
-    return max(7, min(math.ceil(needed), int(_days(timestamps) / 3)))
+    return max(1, min(max(7, math.ceil(needed)), int(_days(timestamps) / 3)))
 
 
 def rarer_per_day(timestamps: pl.Series, labels: pl.Series) -> float:

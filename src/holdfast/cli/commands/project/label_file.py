@@ -11,7 +11,7 @@ import polars as pl
 from holdfast.cli.commands.project.roles import choose, read_label_words
 from holdfast.contract import Boolean
 from holdfast.contract.profile.infer_contract import suggest_column, to_python
-from holdfast.contract.profile.infer_delay import delay_between
+from holdfast.contract.profile.infer_delay import LabelDelay, delay_between
 from holdfast.contract.profile.infer_form import FileForm, as_label, csv_line, label_words, with_words
 
 FEED = "labels"
@@ -148,12 +148,12 @@ def _keys(
     return keys
 
 
-def delay(event_times: pl.Series, known_at: pl.Series | None, zone: str) -> tuple[int, str]:
+def delay(event_times: pl.Series, known_at: pl.Series | None, zone: str) -> tuple[LabelDelay, str]:
     """Return after how many days the labels of rows were known, and how that is known."""
     if known_at is None:
-        return 1, ""
-    days = delay_between(in_utc(event_times, zone), known_at)
-    return days, f"99 % were known within {days} days"
+        return LabelDelay(1, is_measured=False), ""
+    found = delay_between(in_utc(event_times, zone), known_at)
+    return found, f"99 % were known within {found.days} days" if found.is_measured else ""
 
 
 def in_utc(values: pl.Series, zone: str) -> pl.Series:

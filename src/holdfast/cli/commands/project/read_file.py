@@ -27,27 +27,55 @@ from holdfast.store.sources.delivery import (
     transcode_command,
 )
 from holdfast.store.sources.memory import Memory, TooLargeError
+from holdfast.store.sources.opener import deliveries
 from holdfast.store.sources.parquet_reader import read_parquet
 
 
 def read_file(path: Path, zone: str, dates: tuple[str, ...], decimal: str) -> tuple[FileForm, list[str]]:
-    """Return the rows of a file with the form of their values, and what the values leave open."""
-    if not path.is_file():
-        raise refusal(f"{path} does not exist", code="HF201")
+    """Return the rows of a file with the form of their values, and what the values leave open.
+
+    A directory or a pattern stands for all of its files, one after the other.
+    """
     memory = Memory(LIMIT_BYTES)
+    files = [Path(each) for each in deliveries(str(path))]
+    kinds = {file.suffix == ".parquet" for file in files}
+    if len(kinds) > 1:
+        raise refusal(f"{path} holds Parquet and other files; one model file declares one form", code="HF201")
+    if kinds == {True}:
+        frames = [_read_one(file, memory)[0] for file in files]
+        try:
+            return from_frame(pl.concat(frames, how="diagonal_relaxed")), []
+        except pl.exceptions.PolarsError as error:
+            raise refusal(f"{path} cannot be read: {first_line(error)}", code="HF201") from error
+    read = [_read_one(file, memory) for file in files]
+    separators = {separator for _, separator in read}
+    if len(separators) > 1:
+        listed = " and ".join(repr(each) for each in sorted(separators))
+        raise refusal(f"{path} holds files with the separators {listed}", code="HF201")
     try:
-        if path.suffix == ".parquet":
-            table, _ = read_parquet(path.read_bytes(), LIMIT_BYTES, memory)
-            return from_frame(frame_of(table)), []
-        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-        separator = infer_separator(text.split(b"\n", 1)[0].decode(errors="replace"))
         form, questions = infer_form(
-            read_csv(text, separator, memory).frame,
-            separator=separator,
+            pl.concat([frame for frame, _ in read], how="diagonal_relaxed"),
+            separator=read[0][1],
             zone=zone,
             dates=dates,
             decimal=decimal,
         )
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise refusal(f"{path} cannot be read: {first_line(error)}", code="HF201") from error
+    return form, list(questions)
+
+
+def _read_one(path: Path, memory: Memory) -> tuple[pl.DataFrame, str]:
+    """Return the rows of one file, those of CSV as texts, and the separator of CSV."""
+    if not path.is_file():
+        raise refusal(f"{path} does not exist", code="HF201")
+    try:
+        if path.suffix == ".parquet":
+            table, _ = read_parquet(path.read_bytes(), LIMIT_BYTES, memory)
+            return frame_of(table), ""
+        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        separator = infer_separator(text.split(b"\n", 1)[0].decode(errors="replace"))
+        return read_csv(text, separator, memory).frame, separator
     except NotUtf8Error as error:
         command = transcode_command(str(path), error.encoding)
         raise refusal(f"{path} {error}", command, code="HF201") from error
@@ -55,7 +83,6 @@ def read_file(path: Path, zone: str, dates: tuple[str, ...], decimal: str) -> tu
         raise refusal(f"{path} is larger than {LIMIT_BYTES:,} bytes when unpacked", code="HF201") from error
     except (pl.exceptions.PolarsError, pa.ArrowException, UnreadableError, OSError, ValueError) as error:
         raise refusal(f"{path} cannot be read: {first_line(error)}", code="HF201") from error
-    return form, list(questions)
 
 
 def from_frame(frame: pl.DataFrame) -> FileForm:

@@ -219,6 +219,10 @@ def test_labels_in_a_file_of_their_own_are_declared_as_they_come(project: Projec
     ]
     for each in made["next"][:2]:
         project.run(*shlex.split(each)[1:])
+    broken = [f"{line.split(';')[0]};perhaps;{line.split(';')[2]}" for line in labels[2:102]]
+    (project.directory / "half.csv").write_text("\n".join([labels[0], "0;ja;01.03.2025", *broken]) + "\n")
+    printed = run(project, "ingest", "labels", "half.csv", "--batch", "half", "--json")
+    assert "invalid_rows" in printed.stdout, "a broken file of labels is reported as one of rows is"
     source = (project.directory / "model.py").read_text()
     assert 'delay="30d"' in source
     assert "labels_per_step=0" in source, "no step waits a month"

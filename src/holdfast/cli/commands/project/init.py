@@ -161,8 +161,8 @@ def init(
         labelled = form.frame[columns.label].count()
         out.print(
             f"  [yellow]how long do labels take?[/] {labelled:,} of {counted(form.frame.height, 'row')} have a label, "
-            f"too few to measure it: the rows are at most {counted(delay.days, 'day')} old. Begin with older rows too, or correct "
-            f"delay= in {MODEL_FILE}"
+            f"too few to measure it: the rows are at most {counted(delay.days, 'day')} old. Begin with older "
+            f"rows too, or correct delay= in {MODEL_FILE}"
         )
     elif labels is None and delay.days > 1:
         out.print(

@@ -74,6 +74,11 @@ class LabelFile:
                 for header, name in self.form.headers.items()
             )
             rest.append(f"    headers={{{named}}},")
+        rest += [
+            "    expects=Expectations(",
+            "        invalid_rows=Limits(warning=0.01, error=0.05),  # the share of a batch that may break the contract",
+            "    ),",
+        ]
         return "\n".join([f"{FEED} = Feed(", f'    "{FEED}",', "    Contract(", *lines, "    ),", *rest, ")"])
 
 

@@ -43,6 +43,9 @@ LEAST_SLICE: Final = 30
 """A slice with fewer rows is not judged by its share of dropped rows: two of ten may be chance."""
 
 KNOWN: Final = "loaded"
+"""Ends the reason of a row whose key is loaded already."""
+REPEATED: Final = "repeated"
+"""Ends the reason of a label that is loaded already with the same values: no fault, as a cumulative export has them."""
 """Part of a reason, after the key: the row is quarantined because its key is loaded already."""
 
 NORMAL: Final = 1.4826
@@ -156,7 +159,7 @@ def _drop(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
     why = ", ".join(
         f"{count:,} {reason}"
         for reason, count in sorted(facts.reasons.items(), key=lambda each: (-each[1], each[0]))[:3]
-        if not reason.endswith(f"|{KNOWN}")
+        if not reason.endswith((f"|{KNOWN}", f"|{REPEATED}"))
     )
     parts = {"": (facts.rows_received, dropped_rows)} | {
         part: counts for part, counts in facts.dropped.items() if counts[0] >= LEAST_SLICE
@@ -328,9 +331,10 @@ def _early(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]
 
 
 def _again(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
-    limits, known, rows = feed.expects.duplicate_keys, facts.rows_known, facts.rows_received
-    if limits is not None and (reached := limits.reached(known, rows)):
-        key = "+".join(feed.contract.key)
+    key = "+".join(feed.contract.key)
+    known = facts.rows_known - facts.reasons.get(f"{key}|{REPEATED}", 0)
+    limits, rows = feed.expects.duplicate_keys, facts.rows_received
+    if limits is not None and known and (reached := limits.reached(known, rows)):
         words = f"{known:,} of {rows:,} rows have a {key} that is loaded already: they are quarantined; what is loaded stays"
         yield Violation("duplicate_keys", key, reached[0], words, known, reached[1])
 

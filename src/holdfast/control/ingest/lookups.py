@@ -14,7 +14,7 @@ import polars as pl
 from holdfast.contract.batch.compiler import BatchVerdict, to_text_rows
 from holdfast.contract.batch.reasons import REASONS
 from holdfast.feeds import Feed
-from holdfast.feeds.admission import KNOWN
+from holdfast.feeds.admission import KNOWN, REPEATED
 from holdfast.feeds.expectations import Reference
 from holdfast.feeds.measurements import DeliveryFacts, digest_of
 from holdfast.records import Level, Violation, duration
@@ -35,10 +35,14 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Which of the rows are loaded already, by their key, and the ids of the batches that have them."""
+    """Which of the rows are loaded already, by their key, and the ids of the batches that have them.
+
+    `repeated` flags those of a label feed that are loaded already with the same values: a label that is sent again is no fault.
+    """
 
     flags: pl.Series
     batches: tuple[str, ...]
+    repeated: pl.Series
 
     @property
     def rows(self) -> int:
@@ -80,19 +84,25 @@ def known_rows(
     if again is None:
         return None
     flags, paths = again
+    repeated = pl.repeat(value=False, n=valid.height, dtype=pl.Boolean(), eager=True)
+    if feed.labels_for is not None:
+        same = loaded_rows.known(store.root, valid.select(feed.contract.names), found)
+        repeated = repeated if same is None else same[0]
     with store.ledger.read() as connection:
-        return Known(flags, tuple(loaded_rows.batches_in(connection, paths)))
+        return Known(flags, tuple(loaded_rows.batches_in(connection, paths)), repeated)
 
 
 def quarantine(feed: Feed, resolved: Resolved, valid: pl.DataFrame, known: Known) -> Resolved:
-    """Return `resolved` with the rows that are `known` in quarantine, for the reason "<key>|loaded"."""
-    reason = f"{'+'.join(feed.contract.key)}|{KNOWN}"
-    again = valid.filter(known.flags).with_columns(pl.Series(REASONS, [[reason]] * known.rows))
+    """Return `resolved` with the `known` rows in quarantine: "<key>|loaded", or "<key>|repeated" with the same label."""
+    key = "+".join(feed.contract.key)
+    reason = pl.when(known.repeated).then(pl.lit(f"{key}|{REPEATED}")).otherwise(pl.lit(f"{key}|{KNOWN}"))
+    again = valid.with_columns(pl.concat_list(reason).alias(REASONS)).filter(known.flags)
+    counts = Counter(again[REASONS].explode().to_list())
     return replace(
         resolved,
         valid=valid.filter(~known.flags),
         quarantined=pl.concat([to_text_rows(resolved.quarantined), to_text_rows(again)], how="diagonal"),
-        reasons={**resolved.reasons, reason: known.rows},
+        reasons={**resolved.reasons, **counts},
     )
 
 

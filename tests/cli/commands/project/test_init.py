@@ -219,16 +219,16 @@ def test_labels_in_a_file_of_their_own_are_declared_as_they_come(project: Projec
     ]
     for each in made["next"][:2]:
         project.run(*shlex.split(each)[1:])
-    broken = [f"{line.split(';')[0]};perhaps;{line.split(';')[2]}" for line in labels[2:102]]
-    (project.directory / "half.csv").write_text("\n".join([labels[0], "0;ja;01.03.2025", *broken]) + "\n")
-    printed = run(project, "ingest", "labels", "half.csv", "--batch", "half", "--json")
-    assert "invalid_rows" in printed.stdout, "a broken file of labels is reported as one of rows is"
     source = (project.directory / "model.py").read_text()
     assert 'delay="30d"' in source
     assert "labels_per_step=0" in source, "no step waits a month"
     trained = project.document("train")
     assert trained["rows_unlabelled"] == 1600 - (len(labels) - 1)
     assert trained["rows_trained"] > 800
+    broken = [f"{line.split(';')[0]};perhaps;{line.split(';')[2]}" for line in labels[2:102]]
+    (project.directory / "half.csv").write_text("\n".join([labels[0], "0;ja;01.03.2025", *broken]) + "\n")
+    printed = run(project, "ingest", "labels", "half.csv", "--batch", "half", "--json")
+    assert "invalid_rows" in printed.stdout, "a broken file of labels is reported as one of rows is"
 
 
 def test_what_a_file_of_labels_leaves_open_is_requested_with_the_rest(project: Project) -> None:
@@ -385,3 +385,22 @@ def test_a_directory_or_a_pattern_is_read_as_a_load_reads_it(project: Project, n
     written(frame, project.directory / "weeks" / "other.csv", ";")
     assert "files with the separators ',' and ';'" in refusal_of(project, "init", named)["what"]
     assert refusal_of(project, "init", "none/*.csv")["code"] == "HF201"
+
+
+def test_a_cumulative_export_of_labels_is_no_fault(project: Project) -> None:
+    """Labels that were sent before are no fault; another value with the same key and time is one."""
+    rows, labels = applications(60, known_after=9)
+    (project.directory / "loans.csv").write_text("\n".join(rows) + "\n")
+    (project.directory / "paid.csv").write_text("\n".join(labels[:100]) + "\n")
+    project.run("init", "loans.csv", "--label", "Paid?", "--key", "Loan No", "--labels", "paid.csv")
+    project.run("ingest", "labels", "paid.csv")
+    (project.directory / "all.csv").write_text("\n".join(labels[:102]) + "\n")
+    printed = project.run("ingest", "labels", "all.csv")
+    assert "2 rows, 99 sent again with the same values" in " ".join(printed.split())
+    assert "quarantine" not in printed
+    number, value, known = labels[1].split(";")
+    other = f"{number};{'nein' if value == 'ja' else 'ja'};{known}"
+    (project.directory / "other.csv").write_text("\n".join([labels[0], other, *labels[50:104]]) + "\n")
+    (loaded,) = project.document("ingest", "labels", "other.csv")["batches"]
+    assert loaded["reasons"] == {"loan_no+known|loaded": 1, "loan_no+known|repeated": 52}
+    assert [each["check"] for each in loaded["violations"]] == ["duplicate_keys"]

@@ -26,6 +26,7 @@ from holdfast.control.ingest.outcome import LoadResult
 from holdfast.control.ingest.validate import DeliverySpec
 from holdfast.errors import HoldfastError, InputError
 from holdfast.feeds import Feed
+from holdfast.feeds.admission import REPEATED
 from holdfast.feeds.postgres_query import BatchQuery
 from holdfast.formatting import counted
 from holdfast.records import Level, Violation
@@ -304,12 +305,17 @@ def _print_loads(out: Output, store: Store, feed: Feed, results: Sequence[LoadRe
 
 
 def _print_load(out: Output, feed: Feed, load: LoadResult, *, is_suspect: bool) -> None:
-    colour = "yellow" if load.rows_quarantined > load.rows_loaded else "green"
+    faults = {why: n for why, n in load.reasons.items() if not why.endswith(f"|{REPEATED}")}
+    repeated = sum(load.reasons.values()) - sum(faults.values())
+    quarantined = load.rows_quarantined - repeated
+    colour = "yellow" if quarantined > load.rows_loaded else "green"
     line = f"[{colour}]ok[/] {load.batch}: {load.rows_loaded:,} rows"
-    if load.rows_quarantined:
-        line += f", [yellow]{load.rows_quarantined:,} in quarantine[/]"
-    if load.reasons:
-        line += ": " + ", ".join(f"{n:,} {escape(why)}" for why, n in sorted(load.reasons.items()))
+    if repeated:
+        line += f", {repeated:,} sent again with the same values"
+    if quarantined:
+        line += f", [yellow]{quarantined:,} in quarantine[/]"
+    if faults:
+        line += ": " + ", ".join(f"{n:,} {escape(why)}" for why, n in sorted(faults.items()))
     out.print(line + (" (was loaded before)" if load.state == "already_loaded" else ""))
     _print_aliases(out, feed, load.aliases)
     _print_violations(out, load.violations)

@@ -116,6 +116,9 @@ def test_from_nothing_to_a_prediction_and_its_label(up: Up) -> None:
     refused = up.project.refused("feedback", prediction, "false", expect=1)
     assert "HF505" in refused
     assert "the earlier one stands" in refused
+    by_key = ("feedback", "--key", "parcel=P-1")
+    assert "no effect" not in up.project.run(*by_key, "yes")
+    assert "no effect: the first label of the key counts" in up.project.run(*by_key, "no")
     wait_until(lambda: labelled(up.project) == 1, "the label is joined")
     wait_for_response(up.project)
     wait_until(lambda: '"promoted"' in up.project.run("status", "--json"), "the version is promoted")

@@ -529,6 +529,8 @@ def test_labels_are_taken_by_the_key_of_the_row_in_bulk(served: Served, world: W
     found = [(each["status"], each.get("error", "")) for each in document["results"]]
     assert [state for state, _ in found] == ["repeated", "accepted", "accepted"] + ["rejected"] * 7
     assert document["results"][0]["key"] == {"flight_id": "UA1"}
+    assert [each for each in document["results"] if "warning" in each] == [document["results"][1]]
+    assert "this one is kept without effect" in document["results"][1]["warning"]
     assert [error for _, error in found[3:]] == [
         "the value of a label by key is true, false, 1 or 0, not 'no'",
         "the value of a label by key is true, false, 1 or 0, not 0.5",
@@ -545,6 +547,8 @@ def test_labels_are_taken_by_the_key_of_the_row_in_bulk(served: Served, world: W
         ('{"flight_id":"UA1"}', 0.0, "airport"),
         ('{"flight_id":"UA2"}', 0.0, "client"),
     ]
+    alone = served.call(path, {"key": {"flight_id": "UA2"}, "value": 1})
+    assert "without effect" in alone[1]["warning"], "one that comes alone too"
 
 
 def test_the_form_of_a_body_is_not_guessed_from_its_text(served: Served) -> None:

@@ -43,6 +43,11 @@ class TakenLabels:
             case Arrival.ACCEPTED | Arrival.CORRECTED:
                 self.newest[subject] = label
                 result["status"] = Arrival.ACCEPTED.value
+                if arrival is Arrival.CORRECTED and self.corrections != "latest":
+                    result["warning"] = (
+                        "the first label of the key counts; this one is kept without effect, because no label feed "
+                        'declares corrections="latest"'
+                    )
             case Arrival.QUARANTINED:
                 assert standing is not None, "it contradicts a label"
                 self._quarantined += 1
@@ -78,7 +83,8 @@ class TakenLabels:
         """Return the body of the response."""
         accepted = len(self.records) - self._quarantined
         if not self.is_list and not self._quarantined:
-            return {"accepted": accepted}
+            warnings = {name: text for name, text in self._results[0].items() if name == "warning"}
+            return {"accepted": accepted, **warnings}
         if not self.is_list:
             return {**{name: self._results[0][name] for name in ("error", "code")}, "reasons": []}
         counts: dict[str, object] = {"accepted": accepted, "rejected": self._rejected}

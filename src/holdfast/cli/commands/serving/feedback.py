@@ -24,7 +24,8 @@ def feedback(
         str, typer.Argument(help="The prediction id of the response; with --key, the label.")
     ],
     value: Annotated[
-        str | None, typer.Argument(help="The label: true, false, or a number from 0 to 1.")
+        str | None,
+        typer.Argument(help="The label: true, false, or a number from 0 to 1; with --key true or false."),
     ] = None,
     key: Annotated[
         list[str] | None,
@@ -36,8 +37,9 @@ def feedback(
 ) -> None:
     """Send the label of one prediction, or of the row with a key, to the server.
 
-    The same label again counts once. Another value from the same source is a correction: of a key always, of a prediction if a
-    label feed declares corrections="latest"; else it is refused. Another value from another source is quarantined.
+    The same label again counts once. Another value from the same source is a correction if a label feed declares
+    corrections="latest". Else the first value counts: another one is refused for a prediction, and kept without effect for a
+    key. Another value from another source is quarantined.
 
     Example: holdfast feedback s1-1-1.5f0c3a9be2714d68 true
     """
@@ -74,7 +76,12 @@ def feedback(
         f"[green]ok[/] {escape(label)} for {escape(named)} is stored; the control loop joins it (holdfast status)"
         + ("" if key else ", or rejects it if it contradicts another label (holdfast events)")
     )
-    run.out.result({**({"key": what["key"]} if key else {"prediction": prediction}), "accepted": True})
+    warning = {"warning": str(document["warning"])} if "warning" in document else {}
+    for text in warning.values():
+        run.out.print(f"  [yellow]no effect[/]: {escape(text)}")
+    run.out.result(
+        {**warning, **({"key": what["key"]} if key else {"prediction": prediction}), "accepted": True}
+    )
 
 
 def _key(run: Run, parts: list[str]) -> dict[str, object]:

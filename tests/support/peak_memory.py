@@ -36,7 +36,7 @@ FEED = Feed(
 
 
 def resident(field: str) -> int:
-    """Return VmRSS or VmHWM of this process, bytes."""
+    """Return VmRSS, VmHWM or VmSize of this process, bytes."""
     found = next(
         line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)
     )

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 from pathlib import Path
 
-from holdfast.cli import crash_reports
+import polars as pl
+import pytest
+
+from holdfast.cli import app, crash_reports
 
 
 def test_a_command_that_is_restarted_for_ever_leaves_the_newest_reports_only(tmp_path: Path) -> None:
@@ -28,3 +33,19 @@ def test_a_report_has_a_bounded_size(tmp_path: Path) -> None:
     assert len(text) <= crash_reports.REPORT_BYTES
     assert "bytes are left out" in text
     assert text.rstrip().endswith("the end")
+
+
+def test_a_panic_of_a_library_is_reported_as_any_other_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def panic(**_options: object) -> int:
+        raise pl.exceptions.PanicException("out of bounds")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["holdfast", "ingest"])
+    monkeypatch.setattr(app, "app", panic)
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == 70
+    assert "HF901 PanicException: out of bounds" in capsys.readouterr().err
+    assert "out of bounds" in next(tmp_path.iterdir()).read_text()

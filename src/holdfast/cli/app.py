@@ -100,7 +100,9 @@ def main() -> None:
         status = output.error(error)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # a panic of Polars is no Exception
         status = output.error(_misused(error) or _defect(error))
     if status == INTERRUPTED:
         sys.stderr.write("interrupted; committed work is kept, the rest was rolled back\n")
@@ -108,7 +110,7 @@ def main() -> None:
     sys.exit(status)
 
 
-def _misused(error: Exception) -> HoldfastError | None:
+def _misused(error: BaseException) -> HoldfastError | None:
     """Return what is wrong with the arguments as HF101; None for another error."""
     # Typer keeps the class of these errors to itself.
     if not isinstance(error, typer.BadParameter.__mro__[1]):
@@ -121,7 +123,7 @@ def _misused(error: Exception) -> HoldfastError | None:
     return InputError("HF101", what, state="nothing was done", next_command=f"{named} --help")
 
 
-def _defect(error: Exception) -> HoldfastError:
+def _defect(error: BaseException) -> HoldfastError:
     """Return an unexpected error as HF901; write its traceback to a file for the developers."""
     from holdfast.cli import crash_reports
 

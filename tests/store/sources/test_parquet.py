@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,10 @@ from hypothesis import strategies as st
 
 from holdfast.contract import Contract, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.batch.compiler import compile_batch
-from holdfast.store.sources import Bundle, File, Kind, parse
+from holdfast.errors import InputError
+from holdfast.store.sources import Bundle, File, Kind, Rows, parse
+from holdfast.store.sources.canonical_order import canonical
+from holdfast.store.sources.delivery import reading
 from holdfast.store.sources.infer_types import look
 from holdfast.store.sources.parser import columns
 from tests.support.profile import examples
@@ -48,6 +52,49 @@ def _read(name: str, values: pa.Array, options: dict[str, Any] | None = None) ->
     typed = parse(_delivery(options, **{name: values}), CONTRACT)
     compile_batch(CONTRACT)(typed)
     return typed.frame[name].to_list(), list(typed.faults)
+
+
+_FAR_TIMES = [
+    *[(pa.timestamp(unit, zone), sign << 62) for unit in ("ms", "us") for zone in ("UTC", None) for sign in (1, -1)],
+    (pa.timestamp("ms", "UTC"), 253_402_300_800_000),  # the first millisecond of the year 10000
+    (pa.timestamp("us"), -62_135_596_800_000_001),  # the last microsecond before the year 1
+    (pa.date32(), (1 << 31) - 1),
+    (pa.date32(), -(1 << 31)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "number"), _FAR_TIMES, ids=str)
+def test_a_time_that_no_datetime_can_be_is_a_fault_of_its_row(kind: pa.DataType, number: int) -> None:
+    whole_number = pa.int32() if pa.types.is_date(kind) else pa.int64()
+    delivery = _delivery(
+        at=pa.array([number, 1 if pa.types.is_date(kind) else None], whole_number).cast(kind)
+    )
+    typed = parse(delivery, CONTRACT)
+    verdict = compile_batch(CONTRACT)(typed)
+    assert verdict.counts["at|range"] >= 1
+    assert typed.faults["at|range"].to_list()[0]
+    unit = "days" if pa.types.is_date(kind) else kind.unit
+    assert typed.original["at"].to_list()[0] == f"{number} {unit} since 1970"
+    assert look(delivery)[0]["at"].to_list()[0] == f"{number} {unit} since 1970"
+    assert list(columns(delivery)) == ["id", "at", "kg", "n", "late"]
+
+
+@pytest.mark.parametrize(
+    "error", [ArithmeticError, pl.exceptions.PanicException], ids=lambda kind: kind.__name__
+)
+def test_what_a_library_raises_at_bytes_is_a_refusal_of_the_file(error: type[BaseException]) -> None:
+    delivery = _delivery(kg=pa.array([1.0]))
+    reported = r"HF201.*is not a readable Parquet file \(it has no form\)"
+    with pytest.raises(InputError, match=reported), reading(delivery, delivery.files[0]):
+        raise error("it has no form")
+
+
+def test_metadata_that_are_no_utf8_are_no_panic() -> None:
+    field = pa.field("kg", pa.float64(), metadata={b"unit": b"\xff"})
+    rows = Rows("query", pa.table([pa.array([1.5])], schema=pa.schema([field])), ())
+    assert look(rows)[0]["kg"].to_list() == [1.5]
+    assert columns(rows) == {"kg": "number"}
+    assert canonical(rows.table)[0].num_rows == 1
 
 
 @pytest.mark.parametrize("year", [1000, 1500, 1900, 2026, 2262, 2263, 2500, 2600, 9998])

@@ -12,6 +12,11 @@ from holdfast.contract.batch.input_columns import convert_column, read_wall_cloc
 from holdfast.contract.batch.text_input import TypedBatch
 from holdfast.contract.schema.source_metadata import NO_FACTS, Facts, column_conversions
 
+_FIRST_DAY: Final = -719_162
+_LAST_DAY: Final = 2_932_896
+"""1 January of the year 1 and 31 December 9999, in days since 1970: the days that a `datetime` can be."""
+_TICKS_A_DAY: Final = {"ms": 86_400_000, "us": 86_400_000_000}
+"""Nanoseconds of 64 bits end in 2262."""
 _NARROW: Final = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
 
 
@@ -22,8 +27,8 @@ def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS)
     Boolean, categorical becomes text, and a column without values takes the column's dtype. A timestamp of any unit and
     zone is displayed in the column's zone (nanoseconds are truncated). A wall clock time, or a date as its midnight, is
     read if the column's `naive` is "local". A single value without a counterpart is the fault of its row: `type`,
-    `not_exact`, `gap`, `fold` or `range`. A column of any other dtype is returned as it is, and `compile_batch` refuses it
-    with HF202: text is not parsed here, and no number is rounded.
+    `not_exact`, `gap`, `fold` or `range`; a time outside the years 1 to 9999 has the fault `range`. A column of any other
+    dtype is returned as it is, and `compile_batch` refuses it with HF202: text is not parsed here, and no number is rounded.
 
     `facts` is the column metadata of the source. Numbers in another unit than the contract's are converted to it; a whole
     number that would not stay whole is the fault `not_exact` of its row.
@@ -54,13 +59,58 @@ def from_frame(contract: Contract, frame: pl.DataFrame, facts: Facts = NO_FACTS)
         if column.name not in there:
             continue
         delivered = frame.get_column(column.name)
-        values, found = _widen(column, delivered)
+        outside = _outside_years(delivered)
+        if outside is None:
+            values, found = _widen(column, delivered)
+        else:
+            values, found = _widen(column, _without(delivered, outside))
+            found = {**found, "range": outside | found.get("range", outside)}
         if column.name in conversions:
             values, found = convert_column(column, conversions[column.name], values, found)
         if values is not delivered:
             widened.append(values.alias(column.name))
         faults |= {f"{column.name}|{rule}": rows for rule, rows in found.items() if rows.any()}
-    return TypedBatch(frame.with_columns(widened) if widened else frame, frame, faults)
+    return TypedBatch(frame.with_columns(widened) if widened else frame, as_delivered(frame), faults)
+
+
+def as_delivered(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return `frame` with text for each column of timestamps or dates of which one is outside the years 1 to 9999.
+
+    No `datetime` can be such a one, and Polars panics when it shows one. The text is the number that was delivered.
+
+    >>> as_delivered(pl.DataFrame({"at": pl.Series([0, 1 << 62]).cast(pl.Datetime("ms"))}))["at"].to_list()
+    ['1970-01-01T00:00:00.000000', '4611686018427387904 ms since 1970']
+    """
+    texts = []
+    for values in frame.get_columns():
+        outside = _outside_years(values)
+        if outside is not None:
+            within = _without(values, outside)
+            unit = "days"
+            if isinstance(values.dtype, pl.Datetime):
+                unit = values.dtype.time_unit
+                within = within.dt.cast_time_unit("us")
+            numbers = values.to_physical().cast(pl.String) + f" {unit} since 1970"
+            texts.append(numbers.zip_with(outside, within.dt.to_string("iso:strict")).alias(values.name))
+    return frame.with_columns(texts) if texts else frame
+
+
+def _outside_years(values: pl.Series) -> pl.Series | None:
+    """Return which timestamps or dates are outside the years 1 to 9999; None if none is."""
+    match values.dtype:
+        case pl.Date():
+            ticks = 1
+        case pl.Datetime(time_unit="ms" | "us" as unit):
+            ticks = _TICKS_A_DAY[unit]
+        case _:
+            return None
+    inside = values.to_physical().is_between(_FIRST_DAY * ticks, (_LAST_DAY + 1) * ticks - 1)
+    outside = (~inside).fill_null(value=False)
+    return outside if outside.any() else None
+
+
+def _without(values: pl.Series, outside: pl.Series) -> pl.Series:
+    return values.to_physical().set(outside, None).cast(values.dtype)
 
 
 def _widen(column: Column, values: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from holdfast.contract import Contract, Integer, Number
 from holdfast.contract.batch.input_columns import list_names
 from holdfast.contract.batch.text_input import TypedBatch, plain_headers
-from holdfast.contract.batch.typed_input import from_frame
+from holdfast.contract.batch.typed_input import as_delivered, from_frame
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.errors import InputError
 
@@ -100,7 +100,7 @@ def typed(contract: Contract, table: pa.Table) -> TypedBatch:
         reason: rows | read.faults[reason] if reason in read.faults else rows
         for reason, rows in faults.items()
     }
-    return replace(read, original=delivered, faults={**read.faults, **faults})
+    return replace(read, original=as_delivered(delivered), faults={**read.faults, **faults})
 
 
 def _numbers(texts: pl.Series, *, whole: bool) -> tuple[pl.Series, pl.Series]:

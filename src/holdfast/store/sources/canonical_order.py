@@ -7,6 +7,7 @@ import polars as pl
 import pyarrow as pa
 
 from holdfast.records import canonical_json
+from holdfast.store.sources.arrow_tables import frame_of
 
 _FORM = 1
 
@@ -22,7 +23,7 @@ def canonical(table: pa.Table) -> tuple[pa.Table, tuple[bytes, ...]]:
     >>> canonical(one)[1] == canonical(two)[1]
     True
     """
-    frame = pl.DataFrame(pl.from_arrow(table))
+    frame = frame_of(table)
     parts = {name: _parts(frame[name]) for name in sorted(frame.columns)}
     keys = pl.DataFrame(
         [

@@ -24,6 +24,16 @@ LIMIT_BYTES: Final = 8 << 30
 DEADLINE_SECONDS: Final = 300.0
 """Deadline for reading a source, unless HOLDFAST_SOURCE_SECONDS sets another."""
 
+READ_ERRORS: Final = (
+    OSError,
+    ValueError,
+    ArithmeticError,
+    pa.ArrowException,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+)
+"""What libraries raise at bytes that they cannot read; a panic of Polars is no `Exception`."""
+
 _PARQUET_MAGIC: Final = b"PAR1"
 _PACKED: Final = frozenset({".gz", ".zst"})
 _UNFINISHED: Final = frozenset(
@@ -137,7 +147,7 @@ def reading(source: Bundle, file: File) -> Iterator[None]:
         raise refused(name, str(error), next_command=transcode_command(file.name, error.encoding)) from error
     except UnreadableError as error:
         raise refused(name, str(error)) from error
-    except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+    except READ_ERRORS as error:
         raise refused(name, f"is not a readable {file.kind} file ({first_line(error)})") from error
 
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from holdfast.contract.batch.csv_format import Csv
 from holdfast.contract.batch.text_input import PLAIN
+from holdfast.contract.batch.typed_input import as_delivered
 from holdfast.contract.profile.infer_form import type_texts
 from holdfast.contract.schema.source_metadata import ColumnFacts
 from holdfast.errors import InputError
@@ -30,7 +31,7 @@ def look(
     `distance [km]`, is a fact. Raises `InputError` HF201 when a file cannot be read, and HF202 when its files differ.
     """
     if isinstance(source, Rows):
-        return pl.DataFrame(pl.from_arrow(source.table)), arrow_tables.facts_of(source.table.schema)
+        return as_delivered(arrow_tables.frame_of(source.table)), arrow_tables.facts_of(source.table.schema)
     memory = source.memory()
     parts = [_file(source, file, missing_words, csv, memory) for file in source.files]
     try:
@@ -48,7 +49,7 @@ def _file(
     with reading(source, file):
         if file.kind is Kind.PARQUET:
             table, _ = read_parquet(file.data, source.limit_bytes, memory)
-            return arrow_tables.frame_of(table), arrow_tables.facts_of(table.schema)
+            return as_delivered(arrow_tables.frame_of(table)), arrow_tables.facts_of(table.schema)
         text = unpacked(file.data, source.limit_bytes, memory)
         if file.kind is Kind.JSON_LINES:
             rows = [row for found in json_lines.read(text, memory) for row in found.rows]

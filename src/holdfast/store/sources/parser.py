@@ -20,6 +20,7 @@ from holdfast.feeds.schema_drift import Kind as ColumnKind
 from holdfast.store.sources import arrow_tables, json_lines
 from holdfast.store.sources.csv_reader import read_csv
 from holdfast.store.sources.delivery import (
+    READ_ERRORS,
     Bundle,
     Kind,
     Rows,
@@ -181,7 +182,7 @@ def columns(
 
 def _delivered_columns(source: Source, csv: Csv) -> dict[str, ColumnKind]:
     if isinstance(source, Rows):
-        return kinds(pl.DataFrame(pl.from_arrow(source.table.slice(0, 0))).schema)
+        return kinds(arrow_tables.frame_of(source.table.slice(0, 0)).schema)
     file = source.files[0]
     memory = source.memory()
     try:
@@ -195,15 +196,7 @@ def _delivered_columns(source: Source, csv: Csv) -> dict[str, ColumnKind]:
         if file.kind is Kind.CSV:
             return dict.fromkeys(read_csv(text, csv.separator, memory).frame.columns, "any")
         return dict.fromkeys(json.loads(bytes(text).split(b"\n", 1)[0]), "any")
-    except (
-        pa.ArrowException,
-        pl.exceptions.PolarsError,
-        UnreadableError,
-        TooLargeError,
-        ValueError,
-        OSError,
-        MemoryError,
-    ):
+    except (*READ_ERRORS, UnreadableError, TooLargeError, MemoryError):
         return {}
 
 

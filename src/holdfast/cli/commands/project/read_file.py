@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 
 from holdfast.contract.batch.csv_format import Csv
+from holdfast.contract.batch.typed_input import as_delivered
 from holdfast.contract.profile.infer_form import (
     FileForm,
     as_flag,
@@ -22,6 +22,7 @@ from holdfast.store.sources.arrow_tables import frame_of
 from holdfast.store.sources.csv_reader import read_csv
 from holdfast.store.sources.delivery import (
     LIMIT_BYTES,
+    READ_ERRORS,
     NotUtf8Error,
     UnreadableError,
     transcode_command,
@@ -72,7 +73,7 @@ def _read_one(path: Path, memory: Memory) -> tuple[pl.DataFrame, str]:
     try:
         if path.suffix == ".parquet":
             table, _ = read_parquet(path.read_bytes(), LIMIT_BYTES, memory)
-            return frame_of(table), ""
+            return as_delivered(frame_of(table)), ""
         text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
         separator = infer_separator(text.split(b"\n", 1)[0].decode(errors="replace"))
         return read_csv(text, separator, memory).frame, separator
@@ -81,7 +82,7 @@ def _read_one(path: Path, memory: Memory) -> tuple[pl.DataFrame, str]:
         raise refusal(f"{path} {error}", command, code="HF201") from error
     except TooLargeError as error:
         raise refusal(f"{path} is larger than {LIMIT_BYTES:,} bytes when unpacked", code="HF201") from error
-    except (pl.exceptions.PolarsError, pa.ArrowException, UnreadableError, OSError, ValueError) as error:
+    except (*READ_ERRORS, UnreadableError) as error:
         raise refusal(f"{path} cannot be read: {first_line(error)}", code="HF201") from error
 
 

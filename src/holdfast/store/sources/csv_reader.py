@@ -104,8 +104,10 @@ def read_csv(
 
 
 def _check_utf8(text: bytes) -> None:
+    ends = pa.py_buffer(np.array([0, len(text)], np.int64))
+    whole = pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(text)])  # without a copy
     try:
-        pa.array([text], pa.large_binary()).cast(pa.large_string())  # without a copy
+        whole.cast(pa.large_string())
     except pa.ArrowException:
         try:
             text.decode()

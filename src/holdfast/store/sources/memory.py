@@ -10,6 +10,9 @@ TIMES_LIMIT: Final = 2
 CELL_BYTES: Final = 110
 """What a value takes from its reading to its file, besides its text: views, typed copies, order, masks."""
 
+JSON_CELL_BYTES: Final = 40
+"""What a value of JSON takes besides: the parts of a file and what they become together are there at once."""
+
 ROW_BYTES: Final = 300
 """What a row takes besides its values: its key, its place in the order, its verdict and the reasons for it."""
 
@@ -59,6 +62,11 @@ class Memory:
     def hold_rows(self, rows: int, columns: int, text_bytes: int) -> None:
         """Count rows that are about to be read, with so many columns and so many bytes of text in all."""
         self.hold(rows * (ROW_BYTES + columns * CELL_BYTES) + TEXT_TIMES * text_bytes)
+
+    def hold_objects(self, rows: int, columns: int) -> None:
+        """Count rows that were read from JSON, with so many columns; their texts are counted apart."""
+        self.hold_rows(rows, columns, 0)
+        self.hold(rows * columns * JSON_CELL_BYTES)
 
     def hold_text(self, size: int) -> None:
         """Count texts that were read, `size` bytes in all. Raises `TooLargeError` when they are too many."""

@@ -101,7 +101,7 @@ def _from_json(
         rows_read += len(rows)
         if len(names) > len(contract.names) + MOST_UNKNOWN:
             break  # enough to refuse the file: the rest is not read
-        memory.hold_rows(len(rows), len(contract.names), 0)
+        memory.hold_objects(len(rows), len(contract.names))
         part = replace(read_objects(contract, rows), lines=found.broken)
         memory.hold_text(_text_bytes(part.original))
         parts.append(part)

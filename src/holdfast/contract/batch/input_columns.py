@@ -64,7 +64,7 @@ def require_columns(
 def list_names(names: Sequence[str]) -> str:
     """Return the first ten of `names`, each of bounded length, and how many more there are.
 
-    >>> list_names(["a", "b"]), list_names([f"n{number}" for number in range(300_000)])[-16:]
+    >>> list_names(["a", "b"]), list_names([f"n{number}" for number in range(300_000)])[-17:]
     ('a, b', ' and 299,990 more')
     """
     listed = ", ".join(
@@ -76,18 +76,23 @@ def list_names(names: Sequence[str]) -> str:
 def renamed_columns(contract: Contract, names: Iterable[str], headers: Mapping[str, str]) -> dict[str, str]:
     """Return the contract's name of each delivered column that `headers` names; the unit of a number's header stays.
 
+    A number's header may state a unit that `headers` does not have, or another one.
+
     Raises `InputError` HF202 if two delivered columns have one name in the contract.
 
     >>> from holdfast.contract import Contract, Number, Timestamp
     >>> trips = Contract(Number("km", unit="km"), Timestamp("at", tz="UTC"), key="at", event_time="at")
     >>> renamed_columns(trips, ["Distance [m]", "at"], {"Distance [m]": "km", "Time": "at"})
     {'Distance [m]': 'km [m]'}
+    >>> renamed_columns(trips, ["Distance [mi]", "at"], {"Distance": "km", "Time": "at"})
+    {'Distance [mi]': 'km [mi]'}
     """
     if not headers:
         return {}
     names = list(names)
     delivered = set(names)
     found = {name: headers[name] for name in names if name in headers and headers[name] != name}
+    found |= _in_another_unit(contract, names, headers, taken=delivered | set(found.values()))
     twice = [f"{name} as {new}" for name, new in found.items() if new in delivered and new not in found]
     if twice:
         raise InputError(
@@ -103,6 +108,25 @@ def renamed_columns(contract: Contract, names: Iterable[str], headers: Mapping[s
         else new
         for name, new in found.items()
     }
+
+
+def _in_another_unit(
+    contract: Contract, names: list[str], headers: Mapping[str, str], *, taken: set[str]
+) -> dict[str, str]:
+    """Return the number's name for each of `names` that is one of `headers` but for its unit; none that is `taken`."""
+    plain: dict[str, set[str]] = {}
+    for header, new in headers.items():
+        if isinstance(contract.column(new), (Number, Integer)):
+            plain.setdefault(_UNIT.sub("", header).rstrip(), set()).add(new)
+    found: dict[str, str] = {}
+    for name in names:
+        if name not in headers and _UNIT.search(name):
+            known = plain.get(_UNIT.sub("", name).rstrip(), set())
+            # Two columns may differ in their unit alone; a third unit is of neither.
+            if len(known) == 1 and not known & taken:
+                found[name] = next(iter(known))
+                taken |= known
+    return found
 
 
 def read_timestamps(

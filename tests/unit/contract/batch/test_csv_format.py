@@ -151,6 +151,17 @@ def test_two_columns_cannot_be_delivered_as_one() -> None:
         renamed_columns(CONTRACT, ["Time", "at"], headers)
 
 
+def test_a_named_header_may_state_another_unit() -> None:
+    """`Weight [g]` is read in grams where the declaration names `Weight`, or `Weight [lb]`."""
+    for header in ("Weight", "Weight [lb]"):
+        headers = {header: "kg", "Time": "at"}
+        assert renamed_columns(CONTRACT, ["Weight [g]", "Time"], headers)["Weight [g]"] == "kg [g]"
+        assert "Time [g]" not in renamed_columns(CONTRACT, ["Weight [g]", "Time [g]"], headers), "no number"
+        assert "Weight [g]" not in renamed_columns(CONTRACT, [header, "Weight [g]"], headers), (
+            "another column"
+        )
+
+
 @given(st.integers(-(10**15), 10**15), st.sampled_from(list(THOUSANDS)), st.sampled_from([".", ","]))
 @examples(200)
 def test_grouped_digits_are_the_number(number: int, thousands: str, decimal: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from holdfast.feeds import Feed
 from holdfast.store import Store
 from holdfast.web import feeds_section
 from holdfast.web.app import build_app
+from holdfast.web.charts import Drawings
 
 NOW_US = 1_700_000_000_000_000
 ORDERS = Feed(
@@ -49,6 +51,23 @@ def test_volume_and_slices_are_read_from_profiles():
     assert loud.unusual == ("b49",)
     assert loud.slices[0].alarm
     assert feeds_section.of_feed("orders", [("b1", None)]).volume == ()
+
+
+def test_the_batches_of_a_slice_chart_are_drawn_in_their_order():
+    draw = np.random.default_rng(1)
+    history = []
+    for number in range(50):
+        north = int(draw.binomial(500, 0.3))
+        words = WordProfile({"north": north, "south": 500 - north}, 0, 0)
+        history.append((f"b{number:02}", Profile(500, {"site": words}, {})))
+    chart = feeds_section.of_feed("orders", history).slices[0]
+    drawn = Drawings().draw(feeds_section.slice_chart(chart, width=900, height=200))
+    places = {
+        batch: float(place)
+        for place, batch in re.findall(r"translate\(([\d.]+),[\d.]+\)[^>]*>(b\d\d)</text>", drawn)
+    }
+    assert len(places) > 5
+    assert sorted(places, key=places.__getitem__) == sorted(places)
 
 
 @pytest.fixture(scope="module")

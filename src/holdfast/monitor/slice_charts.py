@@ -28,7 +28,8 @@ LIMIT: Final = 2.814
 class Point:
     """One batch on a chart: the share of the slice, its EWMA, and the limits of the EWMA, all as shares of the rows.
 
-    Points of the baseline are not tested: their `low` and `high` are the level's.
+    Points of the baseline are not tested: their `low` and `high` are the level's. EWMA and limits are in the deviation
+    of the largest tested batch, so that the EWMA is never farther from the level than the farthest share.
     """
 
     batch: str
@@ -119,17 +120,18 @@ def _points(
     level: ProportionBaseline, batches: Sequence[str], counts: Sequence[int], rows: Sequence[int]
 ) -> list[Point]:
     chart = Ewma(WEIGHT, widen_limit(LIMIT, level.count))
+    # One scale for all: with a batch's own, a small batch would move the whole mean, past every share that was seen.
+    scale = level.residual_deviation(max(rows[level.count - 1 :]))
     before: float | None = None
     drawn = []
     for place, (batch, count, total) in enumerate(zip(batches, counts, rows, strict=True)):
         residual, before = level.standardise(count, total, before)
-        deviation = level.deviation(total)
         if place < level.count:
             drawn.append(Point(batch, count / total, level.share, level.share, level.share, True, False))
             continue
         chart = chart.add(residual)
-        half = chart.bound * deviation
-        smoothed = min(1.0, max(0.0, level.share + chart.value * deviation))
+        half = chart.bound * scale
+        smoothed = min(1.0, max(0.0, level.share + chart.value * scale))
         low, high = max(0.0, level.share - half), min(1.0, level.share + half)
         drawn.append(Point(batch, count / total, smoothed, low, high, False, chart.alarm))
     return drawn

@@ -39,6 +39,14 @@ class ProportionBaseline:
         """Return the standard deviation of the share in a batch of `rows` rows."""
         return self.over * _binomial(self.share, rows)
 
+    def residual_deviation(self, rows: int) -> float:
+        """Return the standard deviation of the part of the share that the batch before does not predict.
+
+        >>> round(ProportionBaseline(0.5, 1.0, 0.6, 20).residual_deviation(100), 6)
+        0.04
+        """
+        return self.deviation(rows) * math.sqrt(1.0 - self.carry**2)
+
     def standardise(self, count: int, rows: int, before: float | None) -> tuple[float, float]:
         """Return the residual and the plain distance of `count` of `rows` from the level, in deviations.
 

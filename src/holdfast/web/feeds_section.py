@@ -158,7 +158,7 @@ def _batches(batches: Sequence[str], width: int) -> Spec:
     return {
         "field": "batch",
         "type": "ordinal",
-        "sort": None,
+        "sort": list(batches),
         "title": "Batch, in the order of its events",
         "axis": {"values": list(batches[::-1][::every]), "labelAngle": 0, "grid": False, "labelLimit": 100},
     }

@@ -43,6 +43,19 @@ def test_batches_that_vary_more_than_their_rows_explain_alarm_rarely():
     assert alarmed <= 60 * 0.4
 
 
+def test_the_mean_of_a_chart_lies_among_its_shares_when_the_newest_batch_is_small():
+    history = batches(59, 1, since=40, to=0.6)
+    words = WordProfile({"north": 15, "south": 10}, 0, 0)
+    north = make_charts("site", [*history, ("b59", Profile(25, {"site": words}, {}))])[1]
+    assert north.value == "north"
+    assert north.alarm
+    assert max(point.smoothed for point in north.points) <= max(point.share for point in north.points)
+    tested = [point for point in north.points if not point.baseline]
+    assert abs(tested[-1].smoothed - tested[-2].smoothed) < 0.05
+    for point in tested:
+        assert point.alarm == (not point.low <= point.smoothed <= point.high)
+
+
 def test_few_batches_and_a_constant_share_make_no_chart():
     assert make_charts("site", batches(12, 2)) == ()
     assert make_charts("elsewhere", batches(40, 2)) == ()

@@ -403,9 +403,8 @@ def soak(count: int, seed: int, files_per_child: int, kept: Path) -> Outcome:
         files = _read_corpus(good)
         number = 0
         while number < count:
-            number = _one_child(
-                number, min(number + files_per_child, count), seed, files, Path(directory), outcome
-            )
+            stop = _end_of_child(number, min(number + files_per_child, count), seed)
+            number = _one_child(number, stop, seed, files, Path(directory), outcome)
     for fault in outcome.faults:
         place = int(fault.split()[0])
         name, data = hostile(seed, place, files)

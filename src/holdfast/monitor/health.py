@@ -258,7 +258,10 @@ def _of_feed(facts: FeedFacts) -> Iterator[Problem]:
     for batch, why in facts.warned.items():
         text = f"the newest batch of {feed}, {batch}, has warnings: {_clause(why)}"
         yield Problem(
-            "feed_warned", f"{feed}/{batch}", text, f"{command}, then holdfast accept {feed} {batch}"
+            "feed_warned",
+            f"{feed}/{batch}",
+            text,
+            f"{command}, then holdfast accept {feed} {batch} --reason WHY",
         )
     if facts.overdue_us is not None:
         text = f"the next batch of {feed} is overdue by {span(facts.overdue_us / 1e6)}"

@@ -172,7 +172,7 @@ def _check_budget(
             "HF405",
             what,
             state="nothing was trained",
-            next_command="holdfast snapshot, which shows what each filter leaves out",
+            next_command="holdfast snapshot create, which shows what each filter leaves out",
         )
 
 

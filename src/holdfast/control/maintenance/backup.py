@@ -215,7 +215,7 @@ def restore(
             "HF306",
             f"the backup cannot be restored to {root}: {error.strerror}",
             state=f"there is nothing at {root}",
-            next_command="holdfast restore to a place that can be written",
+            next_command="holdfast restore BACKUP, to a place that can be written",
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -229,7 +229,7 @@ def _restore_files(directory: Path, draft: Path, found: Backup, progress: Progre
             raise InputError(
                 "HF306",
                 f"backup {found.name} names {entry.path}, outside the store",
-                next_command="holdfast restore with another backup",
+                next_command="holdfast restore BACKUP, with another backup",
             )
         fsync.make_directory(target.parent)
         target.write_bytes(_object(directory, entry.sha256, entry.path))

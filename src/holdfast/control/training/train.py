@@ -200,7 +200,7 @@ def refuse_suspects(store: Store, snapshot: str) -> None:
         state="nothing was trained",
         next_command=f"holdfast accept {found[0].feed} --all --reason WHY"
         if first is None
-        else f"holdfast backout {first.feed} {first.batch}, or holdfast accept in its place, with --reason",
+        else f"holdfast backout {first.feed} {first.batch}, or holdfast accept {first.feed} {first.batch} --reason WHY",
     )
 
 

@@ -253,7 +253,7 @@ def _rows(run: Run, data: str | None, feed: Feed | None) -> tuple[pl.DataFrame, 
             "HF410",
             f"feed {feed.name!r} has no rows yet",
             state="nothing was changed",
-            next_command="holdfast ingest",
+            next_command=f"holdfast ingest {feed.name} <file>",
         )
     # Loaded rows have lost units, semantics and windows; only the contract has them.
     facts = {column.name: ColumnFacts.of(column) for column in feed.contract.columns}

@@ -94,7 +94,7 @@ def _print_state(out: Output, status: standing.FeedStatus) -> None:
         out.print(f"[red]re-registered from files[/] {feed}: {loads}; their violations are unknown")
         out.print(f"  next: holdfast accept {feed} --all --reason WHY")
     for batch in sorted(set(status.suspect) - set(status.reregistered)):
-        out.print(f"  next: holdfast backout {feed} {batch}, or holdfast accept {feed} {batch}")
+        out.print(f"  next: holdfast backout {feed} {batch}, or holdfast accept {feed} {batch} --reason WHY")
 
 
 def _list_batches(run: Run, feed: str | None, limit: int) -> None:

@@ -282,7 +282,7 @@ def _abort(directory: Path, state: LocalState, request: Request, why: str) -> Ab
             "HF303",
             f"{version} has no traffic by the plan that servers stored; they know {', '.join(sorted(known))}",
             state="nothing was changed",
-            next_command="holdfast rollback --version with one of these",
+            next_command="holdfast rollback --version VERSION, with one of these",
         )
     abort = abort_of(state, version, request.reason, request.actor)
     version_info = state.versions.get(abort.version)

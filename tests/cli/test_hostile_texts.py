@@ -197,7 +197,7 @@ def test_the_texts_are_shown(tmp_path: Path) -> None:
     shown = {line: run(project, line).stdout for line in ("events", "status", "feeds rows", "explain 1")}
     assert {line: "\\x1b]0;pwn\\x07" in text for line, text in shown.items()} == dict.fromkeys(shown, True)
     assert "\\x1b]0;pwn" in run(project, "check rows {file}").stdout
-    assert "\\u202e" in run(project, "check rows wide.csv").stderr
+    assert "\\u2029" in run(project, "check rows wide.csv").stderr
 
 
 def test_the_data_of_json_stay_exact(project: Project) -> None:

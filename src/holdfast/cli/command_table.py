@@ -156,7 +156,7 @@ COMMANDS: Final[dict[str, ListedCommand]] = {
     "vacuum": ListedCommand(
         "commands.maintenance.maintenance",
         "The store",
-        "Show which files no kept snapshot needs; delete exactly these with --apply.",
+        "Show which files no kept snapshot needs, and which predictions have expired; delete exactly these with --apply.",
     ),
     "audit": ListedCommand(
         "commands.maintenance.audit", "The store", "Check the hash chain of the event log."

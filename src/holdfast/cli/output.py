@@ -229,6 +229,15 @@ def escape(text: str) -> str:
     return without_markup(visible(text))
 
 
+def escape_lines(text: str) -> str:
+    r"""Return a document of several lines as `escape` returns each of them.
+
+    >>> escape_lines("[a]\nb\t")
+    '\\[a]\nb\\x09'
+    """
+    return "\n".join(map(escape, text.split("\n")))
+
+
 def cell(value: object) -> str:
     """Return one value as text.
 

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from hmac import compare_digest
 from typing import Final
 
-_PURPOSE: Final = b"holdfast probe with rows"
+_PURPOSE: Final = b"the token of a probe with rows"
 _SCHEME: Final = b"bearer"
 
 

@@ -168,11 +168,11 @@ def test_two_loads_under_two_contracts_at_once_are_judged_one_after_the_other(
     """The other load commits between the check and the publication of this one."""
     empty, real, met = Store.open(tmp_path / "empty"), loading.commit, []
 
-    def meet(store: Store, batch: AdmittedBatch, *, now_us: int) -> LoadResult | Retry:
+    def meet(store: Store, batch: AdmittedBatch, *, begun_at_us: int, now_us: int) -> LoadResult | Retry:
         if not met:
             met.append(batch)
             load("meanwhile", feed(V))
-        return real(store, batch, now_us=now_us)
+        return real(store, batch, begun_at_us=begun_at_us, now_us=now_us)
 
     def load(batch: str, changed: Feed) -> None:
         data = tmp_path / f"{batch}.csv"

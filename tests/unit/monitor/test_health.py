@@ -27,6 +27,7 @@ BAD = {
     "feed_refusing": {"feeds": [FeedFacts("weather", refused={"2026-09-04": "no column temp"})]},
     "feed_overdue": {"feeds": [FeedFacts("weather", overdue_us=7_300_000_000)]},
     "rollout_stalled": {"rollout": "needs about 119 d more", "is_rollout_stalled": True},
+    "training_failed": {"failed_training": "the training of delay failed: HF402 no graph"},
     "gate_failed": {"failed_gates": FailedGates("v3", ("baseline",))},
     "rate_changed": {"rollout_id": 7, "changed_rate": "after the promotion of v2 the rate is 0.5"},
     "feed_warned": {"feeds": [FeedFacts("weather", warned={"2026-09-05": "80 % are of one carrier"})]},

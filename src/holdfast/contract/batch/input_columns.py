@@ -23,7 +23,7 @@ MOST_UNKNOWN: Final = 200
 """With more columns than this that the contract has not, a delivery is refused without a look for renamed ones."""
 
 _NAMED: Final = 10
-_LONGEST_NAME: Final = 64
+_LONGEST_NAME: Final = 128
 
 _UNIT: Final = re.compile(r"\[[^\[\]]+\]$")
 

@@ -99,7 +99,7 @@ class ContentDecoder:
         except TooLargeError:
             self._decode_in_thread(exchange, coding, then, limits)
         except ValueError as error:
-            exchange.refuse(400, "HF508", str(error))
+            _refuse_damaged(exchange, error)
         else:
             then(exchange)
 
@@ -117,7 +117,7 @@ class ContentDecoder:
             except TooLargeError as error:
                 exchange.refuse(413, "HF501", str(error))
             except ValueError as error:
-                exchange.refuse(400, "HF508", str(error))
+                _refuse_damaged(exchange, error)
             except Exception as error:
                 self._failed(exchange, error)
             else:
@@ -131,3 +131,7 @@ class ContentDecoder:
     def close(self) -> None:
         """Let no further body wait, and leave the thread to end."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _refuse_damaged(exchange: Exchange, error: ValueError) -> None:
+    exchange.refuse(400, "HF508", str(error))

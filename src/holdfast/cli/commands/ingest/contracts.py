@@ -10,7 +10,7 @@ import polars as pl
 import typer
 
 from holdfast.cli.app import command_group
-from holdfast.cli.output import JUDGED, Output, escape
+from holdfast.cli.output import JUDGED, Output, escape, escape_lines
 from holdfast.cli.project import MODEL_FILE, Project, Run, misused, now_us, with_directory, with_project
 from holdfast.contract import Column, Contract, Timestamp
 from holdfast.contract.evolution.compatibility import Compatibility, Evolution
@@ -211,7 +211,7 @@ def suggest(
     found = suggesting.suggest_contract(
         frame, zone=zone or "UTC", facts=facts, times=times, key=key or (), event_time=event_time, label=label
     )
-    run.out.print(escape(found.python()))
+    run.out.print(escape_lines(found.python()))
     for note in found.notes:
         run.out.print(f"[dim]{escape(note)}[/]")
     for question in found.unknown:

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from holdfast.cli.app import command_group
-from holdfast.cli.output import Output, escape
+from holdfast.cli.output import Output, escape, escape_lines
 from holdfast.cli.project import Project, Reason, Run, now_us, with_directory, with_project
 from holdfast.contract.evolution.declared_fields import FieldChange, compare_declarations, flatten_declaration
 from holdfast.control.ingest import declarations as declared
@@ -83,7 +83,7 @@ def show(
     if source:
         for path, text in row.sources.items():
             run.out.print(f"[bold]{escape(path)}[/]")
-            run.out.print(escape(text))
+            run.out.print(escape_lines(text))
     else:
         run.out.table("Fields", ["field", "value"], sorted(row.fields.items()))
     run.out.result(_as_document(row) | {"fields": row.fields, "sources": row.sources})

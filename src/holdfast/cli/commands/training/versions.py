@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from holdfast.cli.app import command_group
-from holdfast.cli.output import JUDGED, escape
+from holdfast.cli.output import JUDGED, escape, escape_lines
 from holdfast.cli.project import Run, VersionName, with_project
 from holdfast.control.training.environment import differences, installed, requirements
 from holdfast.store.durability import fsync
@@ -48,7 +48,7 @@ def requirements_(
         if not differing:
             run.out.print(f"[green]ok[/] this environment is that of {name}")
     elif out is None:
-        run.out.print(escape(text.rstrip()))
+        run.out.print(escape_lines(text.rstrip()))
     if out is not None:
         fsync.replace(out, text.encode())
         run.out.print(f"[green]ok[/] {escape(str(out))}")

@@ -81,7 +81,7 @@ class Model:
         incident is an event, and in the status. None sets no bound.
     silent_after
         After how long without a request the model counts as not used, such as "2h". None derives it: five minutes, or ten
-        usual pauses where requests are rare.
+        usual pauses where requests are rare; a week before 20 pauses within half an hour or more were measured.
     snapshot_quality
         The least quality, 0 to 1, of a snapshot to train on: the share of rows that came, times the share that was
         valid, times the share in loads that met every expectation. None sets no bound.

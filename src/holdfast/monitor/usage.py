@@ -23,6 +23,12 @@ MOST_REASONS: Final = 3
 """So many reasons of refused requests are named."""
 PAUSES: Final = 10
 """With rare requests, silence begins after so many times the usual pause between two of them."""
+FEWEST_PAUSES: Final = 20
+"""The usual pause is the median of so many at least: a test of a few requests shows no habit."""
+MEASURED_OVER_US: Final = 1_800_000_000
+"""The pauses span so much time at least, microseconds: half an hour."""
+UNMEASURED_US: Final = 604_800_000_000
+"""A model whose usual pause is not known counts as not used after so long without a request, microseconds: a week."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,7 @@ def summarise_usage(
     *,
     since_us: int,
     until_us: int,
-    silent_after_us: int,
+    silent_after_us: int | None,
     last_minute_us: int | None = None,
     served_since_us: int | None = None,
 ) -> Usage:
@@ -131,7 +137,8 @@ def summarise_usage(
     since_us, until_us
         The window, microseconds since 1970, UTC.
     silent_after_us
-        Without a request for longer than this, the verdict is fail.
+        Without a request for longer than this, the verdict is fail. None if it is not known: then it is inconclusive, and
+        fail after `UNMEASURED_US`.
     last_minute_us
         The newest minute with a request, if it may be before those of `rows`; None takes it from `rows`.
     served_since_us
@@ -172,42 +179,53 @@ def _commonest_reasons(rows: Iterable[UsageRow]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_REASONS])
 
 
-def silent_after_us(minutes: Sequence[int]) -> int:
+def silent_after_us(minutes: Sequence[int]) -> int | None:
     """Return after how long without a request a model counts as not used, from its recent minutes with requests.
 
     `minutes` are their starts, microseconds since 1970 UTC, in order. Five minutes with steady traffic; ten times the
     median pause between two such minutes with less, because a model that gets a request every ten minutes is not silent.
+    None with fewer than `FEWEST_PAUSES` pauses, or within less than `MEASURED_OVER_US`: they show nothing usual.
 
-    >>> silent_after_us([0, MINUTE_US, 2 * MINUTE_US]) // MINUTE_US, silent_after_us([]) // MINUTE_US
-    (5, 5)
+    >>> silent_after_us([MINUTE_US * number for number in range(31)]) // MINUTE_US
+    5
+    >>> silent_after_us([0, MINUTE_US, 2 * MINUTE_US]), silent_after_us([])
+    (None, None)
     >>> silent_after_us([9 * MINUTE_US * number for number in range(100)]) // MINUTE_US
     80
     """
     pauses = [after - before - MINUTE_US for before, after in pairwise(minutes)]
-    return max(SILENT_AFTER_US, round(PAUSES * median(pauses)) if pauses else 0)
+    if len(pauses) < FEWEST_PAUSES or minutes[-1] + MINUTE_US - minutes[0] < MEASURED_OVER_US:
+        return None
+    return max(SILENT_AFTER_US, round(PAUSES * median(pauses)))
 
 
 def _check_silence(
     last_minute_us: int | None,
     since_us: int,
     until_us: int,
-    silent_after_us: int,
+    silent_after_us: int | None,
     served_since_us: int | None,
 ) -> tuple[Verdict, str]:
+    bound_us = UNMEASURED_US if silent_after_us is None else silent_after_us
     if last_minute_us is None:
         if served_since_us is None:
             return Verdict.INCONCLUSIVE, "No request has been counted yet."
         waited_us = until_us - served_since_us
         since = f"since the first version began to serve {span(waited_us / 1e6)} ago"
-        verdict = Verdict.FAIL if waited_us > silent_after_us else Verdict.INCONCLUSIVE
+        verdict = Verdict.FAIL if waited_us > bound_us else Verdict.INCONCLUSIVE
         return verdict, f"No request has been counted {since}."
     silent_us = until_us - (last_minute_us + MINUTE_US)
-    if silent_us > silent_after_us:
+    if silent_us > bound_us:
         explanation = (
-            f"No request for {span(silent_us / 1e6)}; more than {span(max(MINUTE_US, silent_after_us) / 1e6)} of silence "
+            f"No request for {span(silent_us / 1e6)}; more than {span(max(MINUTE_US, bound_us) / 1e6)} of silence "
             "is unusual."
         )
         return Verdict.FAIL, explanation
+    if silent_after_us is None and silent_us > SILENT_AFTER_US:
+        return (
+            Verdict.INCONCLUSIVE,
+            f"The last request came {span(silent_us / 1e6)} ago; too few were counted to know the usual pause.",
+        )
     if last_minute_us <= since_us - MINUTE_US:
         return Verdict.PASS, f"The last request came {span(silent_us / 1e6)} ago, no longer than usual."
     return Verdict.PASS, "Requests arrive."

@@ -77,16 +77,38 @@ def test_six_silent_minutes_are_an_event_a_sentence_and_end(world: World) -> Non
     assert look(world, ProblemEvents())[-1] == silent[0], "the next silence is another one"
 
 
+def test_two_requests_of_a_first_test_do_not_make_silence_unusual(world: World) -> None:
+    """A pager was called 13 minutes after the first two requests: no pause had been measured."""
+    reporter = ProblemEvents()
+    count(world, range(-2, 0), requests=1)
+    world.now_us += 13 * MINUTE_US
+    assert look(world, reporter) == []
+    use = status(world.store, MODEL, now_us=world.now_us)["use"]
+    assert use["verdict"] == "inconclusive"
+    assert "too few were counted to know the usual pause" in use["explanation"]
+    world.now_us += 7 * 24 * 60 * MINUTE_US
+    assert look(world, reporter) == [f"found {MODEL}/no_requests"]
+
+
+def test_a_silence_of_days_stays_a_problem(world: World) -> None:
+    """The pauses that it is compared with are those before it, so it cannot outlast them."""
+    count(world, range(-30, 0))
+    world.now_us += 6 * 24 * 60 * MINUTE_US + 23 * 60 * MINUTE_US + 45 * MINUTE_US
+    assert look(world, ProblemEvents()) == [f"found {MODEL}/no_requests"]
+
+
 def test_a_champion_that_was_never_requested_is_a_problem_until_it_is(world: World) -> None:
     """R140: "no request has been counted yet", for ever."""
     reporter = ProblemEvents()
     assert look(world, reporter) == []
-    world.now_us += 6 * MINUTE_US
+    world.now_us += 60 * MINUTE_US
+    assert look(world, reporter) == [], "no pause was measured"
+    world.now_us += 7 * 24 * 60 * MINUTE_US
     silent = [f"found {MODEL}/no_requests"]
     assert look(world, reporter) == silent
     found = status(world.store, MODEL, now_us=world.now_us)
     (text,) = [each["text"] for each in found["health"]["problems"] if each["kind"] == "no_requests"]
-    assert text == "no request has been counted since the first version began to serve 7 min ago"
+    assert text == "no request has been counted since the first version began to serve 7 d ago"
     collector = StatusCollector(MODEL, lambda: StatusReader(world.store, MODEL).read(now_us=world.now_us))
     samples = [each for family in collector.collect() for each in family.samples]
     assert [each.value for each in samples if each.labels.get("kind") == "no_requests"] == [1.0]

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from holdfast.monitor.latency import bucket_of
-from holdfast.monitor.usage import UsageRow, summarise_usage
+from holdfast.monitor.usage import UsageRow, silent_after_us, summarise_usage
 from holdfast.records import Verdict
 
 MINUTE = 60_000_000
@@ -68,6 +68,14 @@ def test_a_model_that_was_never_requested_is_silent_since_it_serves():
     declared = summarise_usage([], **{**window, "silent_after_us": 60 * MINUTE}, served_since_us=0)
     assert declared.verdict is Verdict.INCONCLUSIVE
     assert seen([row(minute=6)]).verdict is Verdict.PASS
+
+
+def test_few_pauses_or_little_time_show_no_usual_pause():
+    steady = [minute * MINUTE for minute in range(30)]
+    assert silent_after_us(steady) == 5 * MINUTE
+    assert silent_after_us(steady[:29]) is None, "within less than half an hour"
+    assert silent_after_us([0, *(minute * MINUTE for minute in range(100, 119))]) is None, "19 pauses"
+    assert silent_after_us([0, *(minute * MINUTE for minute in range(100, 120))]) == 5 * MINUTE
 
 
 def test_the_rate_counts_from_the_first_request():

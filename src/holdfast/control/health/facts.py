@@ -147,17 +147,17 @@ class FactsReader:
     def read_usage(self, connection: Transaction, now_us: int) -> Usage:
         """Return the usage of the last hour."""
         model, since_us = self._model, now_us - USE_WINDOW_US
-        silent_us = self._silent_after_us
-        if silent_us is None:
-            silent_us = silent_after_us(
-                request_counts.minutes_with_requests(connection, model, now_us - PAUSES_OF_US)
-            )
+        last_us, silent_us = request_counts.last_minute_us(connection, model), self._silent_after_us
+        if silent_us is None and last_us is not None:
+            # Back from the last request, not from now: a long silence must not make its own bound unknown.
+            minutes = request_counts.minutes_with_requests(connection, model, last_us - PAUSES_OF_US)
+            silent_us = silent_after_us(minutes)
         return summarise_usage(
             request_counts.since(connection, model, since_us),
             since_us=since_us,
             until_us=now_us,
             silent_after_us=silent_us,
-            last_minute_us=request_counts.last_minute_us(connection, model),
+            last_minute_us=last_us,
             served_since_us=traffic_plans.first_committed_at_us(connection, model),
         )
 

@@ -69,7 +69,7 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
     benchmarks.drift_rates` counts the false suspects of columns whose law never changes.
     """
     recent = [_with_words(contract, each) for each in history[-MOST_BATCHES:]]
-    if len(recent) < FEWEST_BATCHES or profile.rows < FEWEST_ROWS:
+    if why_not_judged(profile.rows, len(recent)):
         return ()
     swaps = list(_find_swaps(contract, profile, recent))
     explained = {name for violation in swaps for name in violation.subject.split("+")}
@@ -96,6 +96,17 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
             found += check_words(name, now, counted, is_slice=name in contract.slices)
     moved = {violation.subject for violation in found if violation.level is Level.ERROR}
     return (*found, *_check_label(contract, profile, recent, moved))
+
+
+def why_not_judged(rows: int, batches: int) -> str:
+    """Return why a batch of `rows` after `batches` earlier ones is not compared with them; "" if it is.
+
+    >>> why_not_judged(1156, 2), why_not_judged(12, 30), why_not_judged(1156, 8)
+    ('2 of 8 batches', '12 of 20 rows', '')
+    """
+    if batches < FEWEST_BATCHES:
+        return f"{batches} of {FEWEST_BATCHES} batches"
+    return f"{rows} of {FEWEST_ROWS} rows" if rows < FEWEST_ROWS else ""
 
 
 def _with_words(contract: Contract, past: Profile) -> Profile:

@@ -42,11 +42,14 @@ class Judgement:
         The change of contract since the feed's newest batch, None without one.
     basis
         The table version at which the history was read, None if the feed expects nothing of it.
+    drift
+        As in `LoadResult`.
     """
 
     violations: tuple[Violation, ...]
     change: ContractChange | None
     basis: int | None
+    drift: str = ""
 
     @property
     def level(self) -> Level | None:
@@ -162,10 +165,13 @@ def judge(
         *(() if change is None else change.violations),
         *admission.judge(feed, facts, history, now_us=now_us),
     ]
+    drift_judged = ""
     if expects.drift:
         profiles = admissions.profiles(connection, feed.name, drift.MOST_BATCHES)
         found += drift.check_profile(feed.contract, delivered.profile, [_profile(each) for each in profiles])
-    return Judgement(tuple(found), change, basis)
+        why = drift.why_not_judged(delivered.profile.rows, len(profiles))
+        drift_judged = f"not judged, {why}" if why else "judged"
+    return Judgement(tuple(found), change, basis, drift_judged)
 
 
 def describe_reasons(facts: DeliveryFacts) -> str:

@@ -107,7 +107,7 @@ def _commit(store: Store, batch: AdmittedBatch, now_us: int, begun_at_us: int | 
         declarations.record_feed(connection, batch.feed, declared, table_version=version, now_us=now_us)
         failpoint("commit.before_commit")
     failpoint("commit.after_commit")
-    return loaded(manifest, staged.facts, version, found)
+    return loaded(manifest, staged.facts, version, found, batch.judgement.drift)
 
 
 def _keep_online_values(connection: Transaction, batch: AdmittedBatch, version: int) -> None:
@@ -184,7 +184,8 @@ def _after_lost_reply(store: Store, batch: AdmittedBatch, error: Exception) -> L
             state="nothing was loaded",
             next_command="the same command again",
         ) from error
-    return loaded(batch.staged.manifest, batch.staged.facts, version, batch.judgement.violations)
+    judged = batch.judgement
+    return loaded(batch.staged.manifest, batch.staged.facts, version, judged.violations, judged.drift)
 
 
 def withdraw_filled(connection: Transaction, feed: Feed, batch: BatchId, now_us: int) -> None:

@@ -24,8 +24,8 @@ from holdfast.store import Store
 class DryRun:
     """The result that a load would have. `refusal` is the error that it would raise, None if it would load.
 
-    `offending` has some values of the most frequent reasons; see `measurements.offending_values`. `aliases` is as in
-    `LoadResult`.
+    `offending` has some values of the most frequent reasons; see `measurements.offending_values`. `aliases` and
+    `drift` are as in `LoadResult`.
     """
 
     rows: int
@@ -35,6 +35,7 @@ class DryRun:
     quarantined: pl.DataFrame = field(default_factory=pl.DataFrame)
     offending: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     aliases: AliasCounts = field(default_factory=dict)
+    drift: str = ""
     already_loaded: bool = False
     refusal: HoldfastError | None = None
 
@@ -81,5 +82,6 @@ def check(store: Store, feed: Feed, spec: DeliverySpec, *, now_us: int) -> DryRu
         quarantined=found.quarantined,
         offending=offending_values(found.quarantined, facts.reasons),
         aliases=facts.aliases,
+        drift=judgement.drift,
         refusal=refusal_error,
     )

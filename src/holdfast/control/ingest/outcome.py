@@ -36,6 +36,9 @@ class LoadResult:
     aliases
         By category and alias, how many of the delivered values were read as the word that the alias stands for; empty for a
         batch that was already loaded.
+    drift
+        "judged" if the batch was compared with the feed's earlier ones, else why not, such as "not judged, 2 of 8 batches";
+        empty if the feed does not expect it, and for a batch that was already loaded.
     """
 
     feed: str
@@ -50,6 +53,7 @@ class LoadResult:
     digest: str
     violations: tuple[Violation, ...] = ()
     aliases: AliasCounts = field(default_factory=dict)
+    drift: str = ""
 
 
 class RetryReason(StrEnum):
@@ -68,7 +72,11 @@ class Retry:
 
 
 def loaded(
-    manifest: Manifest, facts: DeliveryFacts, table_version: int, violations: tuple[Violation, ...]
+    manifest: Manifest,
+    facts: DeliveryFacts,
+    table_version: int,
+    violations: tuple[Violation, ...],
+    drift: str,
 ) -> LoadResult:
     """Return the result of a load that was committed at `table_version`."""
     return LoadResult(
@@ -84,6 +92,7 @@ def loaded(
         digest=manifest.digest,
         violations=violations,
         aliases=facts.aliases,
+        drift=drift,
     )
 
 

@@ -173,6 +173,7 @@ def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | Non
         out.table("The first quarantined rows", columns, rows)
     _print_aliases(out, feed, found.aliases)
     _print_violations(out, found.violations)
+    _print_unjudged(out, found.drift)
     if found.refusal is not None:
         out.print(f"[red]it would be refused[/]: {found.refusal.code} {escape(found.refusal.what)}")
     elif found.level is Level.ERROR:
@@ -185,6 +186,7 @@ def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | Non
         "offending": found.offending,
         "aliases": found.aliases,
         "violations": found.violations,
+        "drift": found.drift,
         "would_be": found.outcome,
     }
 
@@ -207,6 +209,12 @@ def _print_violations(out: Output, violations: Iterable[Violation]) -> None:
         about = f"{each.check} {each.subject}".strip()
         colour = "yellow" if each.level is Level.WARNING else "red"
         out.print(f"  [{colour}]{each.level}[/] [bold]{escape(about)}[/]: {escape(each.explanation)}")
+
+
+def _print_unjudged(out: Output, drift: str) -> None:
+    """Print why the newest delivery was not compared with the earlier ones; nothing if it was."""
+    if drift not in ("", "judged"):
+        out.print(f"  drift: {drift}")
 
 
 def _print_aliases(out: Output, feed: Feed, aliases: AliasCounts) -> None:
@@ -301,6 +309,8 @@ def _print_loads(out: Output, store: Store, feed: Feed, results: Sequence[LoadRe
         excluded = set(violations.suspect_batches(connection, feed.name))
     for result in results:
         _print_load(out, feed, result, is_suspect=result.batch in excluded)
+    if results:
+        _print_unjudged(out, results[-1].drift)
     return [result.batch for result in results if result.batch in excluded]
 
 

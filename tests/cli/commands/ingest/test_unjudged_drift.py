@@ -50,7 +50,7 @@ def write(day: int, rows: int = 24) -> str:
     return name
 
 
-def test_a_batch_without_enough_history_or_rows_says_so(hold) -> None:
+def test_a_batch_without_enough_history_or_rows_is_reported_as_such(hold) -> None:
     days = [write(day) for day in range(1, 10)]
     assert "drift: not judged, 0 of 8 batches" in hold("check", "trips", days[0])
     loads = json.loads(hold("ingest", "trips", *days[:2], "--json"))["batches"]

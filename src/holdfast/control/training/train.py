@@ -56,7 +56,8 @@ class Trained:
     made; `dropped` is the number of the others that each broken rule of the contract rejected. `rows_embargoed` have
     labels that became known during the held-out days. `left_out` is the number of training rows that each filter, the
     sample and each cap of the selection left out. Nothing was trained on them. `warnings` names quotas that were missed;
-    `slices` has the training rows by slice before and after the selection.
+    `slices` has the training rows by slice before and after the selection. `is_new` is False if `version` was registered
+    before: the same rows, declaration and seed give the same version.
     """
 
     version: str
@@ -72,6 +73,7 @@ class Trained:
     left_out: dict[str, int]
     warnings: tuple[str, ...]
     slices: tuple[SliceCount, ...] = ()
+    is_new: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ def _train(
     step(3, STEPS)
     heuristic = _make(recipe, model.heuristic_features, model.heuristic, "heuristic")
     step(4, STEPS)
-    heuristic_row, row = _register(store, recipe, (heuristic, candidate), operation, clock_us)
+    (heuristic_row, row), is_new = _register(store, recipe, (heuristic, candidate), operation, clock_us)
     step(STEPS, STEPS)
     return Trained(
         version=row.version,
@@ -177,6 +179,7 @@ def _train(
         left_out=selected.counts,
         warnings=selected.warnings,
         slices=selected.slices,
+        is_new=is_new,
     )
 
 
@@ -295,7 +298,8 @@ def _register(
     made: Sequence[tuple[bytes, VersionMetadata]],
     operation: Operation,
     clock_us: Callable[[], int],
-) -> list[VersionRow]:
+) -> tuple[list[VersionRow], bool]:
+    """Register what was `made`; return its rows, and True if the last of them is a new version."""
     with blobs.registering(store.root):
         kept = [(blobs.put(store.root, data), len(data), about) for data, about in made]
         with store.ledger.write() as connection:
@@ -311,7 +315,8 @@ def _register(
             )
             now_us = clock_us()
             failed_trainings.record_recovery(connection, recipe.model.name, now_us=now_us)
-            return [
+            is_new = versions.find(connection, kept[-1][0]) is None
+            rows = [
                 versions.register(
                     connection,
                     about,
@@ -322,6 +327,7 @@ def _register(
                 )
                 for digest, size_bytes, about in kept
             ]
+            return rows, is_new
 
 
 def _check_composed(

@@ -56,9 +56,9 @@ def register(
     The same digest again is the same version: its row is returned as it is and nothing is written. `begun_at_us` is when the
     training began, microseconds since 1970 UTC; None if it is not known.
     """
-    known = connection.execute(select(_VERSIONS).where(_VERSIONS.c.digest == digest)).mappings().one_or_none()
+    known = find(connection, digest)
     if known is not None:
-        return VersionRow(**known)
+        return known
     largest = select(func.max(_VERSIONS.c.number)).where(_VERSIONS.c.model == metadata.model)
     number = (connection.execute(largest).scalar_one() or 0) + 1
     row = VersionRow(
@@ -88,6 +88,13 @@ def register(
         ),
     )
     return row
+
+
+def find(connection: Connection, digest: str) -> VersionRow | None:
+    """Return the version whose file has `digest`; None if there is none."""
+    query = select(_VERSIONS).where(_VERSIONS.c.digest == digest)
+    found = connection.execute(query).mappings().one_or_none()
+    return None if found is None else VersionRow(**found)
 
 
 def get(connection: Connection, version: str) -> VersionRow:

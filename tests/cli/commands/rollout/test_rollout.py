@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from holdfast.cli.app import app, load_commands
 from holdfast.errors import HoldfastError, NotFoundError, RefusedError
 from holdfast.rollout import State
+from holdfast.store.backout import backouts, taints
+from holdfast.tables.backout import BackoutPlan
 from tests.support.push_world import Pushes
 
 DECLARED = """
@@ -179,3 +181,26 @@ def test_a_probe_of_an_older_plan_confirms_nothing(history, shell):
     plan = history.world.plan().plan_id
     assert (after["verdict"], after["plan_id"]) == ("inconclusive", plan - 1)
     assert after["explanation"].startswith(f"Plan {plan} is newer than this probe")
+
+
+@pytest.mark.parametrize("is_qualified", [True, False])
+def test_a_tainted_newest_version_is_named_in_no_next_command(history, shell, is_qualified):
+    """After a back-out HF403 named `rollout start` of a tainted version, or to qualify it, which HF406 refuses."""
+    newest = history.version() if is_qualified else history.world.add_version(state="registered")
+    if is_qualified:
+        history.minutes(1)
+        history.world.begin(newest)
+        history.step()
+        history.minutes(1)
+        shell("rollout", "undo", "--no-wait")
+    with pytest.raises(RefusedError, match=rf"HF403.*{newest}"):
+        shell("rollout", "start")
+    with history.world.store.ledger.write() as connection:
+        plan = BackoutPlan("flights", "h1", ())
+        number = backouts.begin(
+            connection, plan, reason="wrong clock", actor="eve", now_us=history.world.tick()
+        )
+        taints.add(connection, "version", [newest], backout=number, now_us=history.world.tick())
+    with pytest.raises(RefusedError, match=r"HF406.*holdfast train") as refused:
+        shell("rollout", "start")
+    assert newest not in refused.value.next_command

@@ -21,6 +21,7 @@ from holdfast.records import Verdict
 from holdfast.rollout import Canary
 from holdfast.rollout.model.metric import SLICES
 from holdfast.rollout.model.state_machine import State
+from holdfast.store.backout import taints
 from holdfast.store.models import versions
 from holdfast.store.rollout import queue, rollouts
 
@@ -212,10 +213,12 @@ def _span(us: int | None) -> str:
 def _newest(run: Run) -> str:
     """Return the newest candidate, if it may be rolled out without being named.
 
-    Raises `RefusedError` HF403 if it did not pass its gates or was rolled back before; then the operator must name one.
+    Raises `RefusedError` HF403 if it did not pass its gates or was rolled back before, and HF406 if it is tainted; then the
+    operator must name one.
     """
     with run.store.ledger.read() as connection:
         newest = versions.newest(connection, run.model.name, role="candidate")
+        taints.refuse(connection, "version", newest.version)
         known = rollouts.of_model(connection, run.model.name)
     if newest.state != "qualified":
         raise RefusedError(

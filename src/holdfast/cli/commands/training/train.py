@@ -54,9 +54,14 @@ def train(
         trained = training.train(
             store, run.model, snapshot, now_us=now_us(), clock_us=now_us, seed=seed, progress=step
         )
-    run.out.print(
-        f"[green]ok[/] version [bold]{trained.version}[/] from snapshot {snapshot}: {trained.rows_trained:,} rows"
-    )
+    if trained.is_new:
+        run.out.print(
+            f"[green]ok[/] version [bold]{trained.version}[/] from snapshot {snapshot}: {trained.rows_trained:,} rows"
+        )
+    else:
+        run.out.print(
+            f"[yellow]no new version[/]: the training rows, declaration and seed are those of [bold]{trained.version}[/]"
+        )
     excluded = {
         "held out for the gates": trained.rows_held_out,
         "with a label that is not due yet": trained.rows_not_due,
@@ -68,7 +73,15 @@ def train(
             run.out.print(f"  {rows:,} {escape(why)}")
     if run.model.selection != ALL_ROWS:
         print_slices(run.out, trained.slices)
-    run.out.print(f"next: holdfast qualify {trained.version}")
+    with store.ledger.read() as connection:
+        state = versions.get(connection, trained.version).state
+    if state == "registered":
+        run.out.print(f"next: holdfast qualify {trained.version}")
+    else:
+        feed = run.model.examples.name
+        run.out.print(
+            f"{trained.version} is {state}; newer rows give another version; next: holdfast ingest {feed} FILE"
+        )
     run.out.result(asdict(trained) | {"snapshot": snapshot})
 
 

@@ -25,7 +25,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -538,6 +539,17 @@ async def run(seeds: Sequence[int], requests: int, directory: Path) -> dict[str,
     }
 
 
+@contextmanager
+def _only_errors_logged() -> Iterator[None]:
+    logger = logging.getLogger("holdfast")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzz, and print the figures."""
     command = Command("benchmarks.fuzz", __doc__)
@@ -546,9 +558,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.size("--growth", 64.0, 256.0, help="the most megabytes that memory may grow")
     command.option("--first-seed", type=int, default=1)
     given = command.parse(arguments)
-    logging.getLogger("holdfast").setLevel(logging.ERROR)
     load_definitions()
-    with tempfile.TemporaryDirectory(prefix="holdfast-fuzz-") as directory:
+    with _only_errors_logged(), tempfile.TemporaryDirectory(prefix="holdfast-fuzz-") as directory:
         seeds = range(given.first_seed, given.first_seed + given.seeds)
         found = asyncio.run(run(seeds, given.requests, Path(directory)))
     bad = ("good_wrong", "good_failed", "server_errors", "silent", "own_defects", "unreadable_logs")

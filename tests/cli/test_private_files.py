@@ -150,3 +150,15 @@ def test_another_user_locks_nothing_in_a_root_that_is_open(directory: Path) -> N
     assert root / "ledger.db-lock" in locks
     assert {as_other_user(lambda path=path: hold(path)) for path in locks} == {"PermissionError"}
     assert run(project, "status").status == 0
+
+
+def test_loads_in_other_processes_make_files_of_the_declared_modes(directory: Path) -> None:
+    """A worker is a process of its own: it has neither the settings nor the umask of the command."""
+    project = Project(directory)
+    settings = {"HOLDFAST_ACCESS": "group", "HOLDFAST_EXECUTOR": "processes"}
+    assert run(project, "init", "--name", "parcels", **settings).status == 0
+    header, *rows = (directory / "parcels.csv").read_text().splitlines()
+    for name, some in (("a.csv", rows[::2]), ("b.csv", rows[1::2])):
+        (directory / name).write_text("\n".join([header, *some]) + "\n")
+    assert run(project, "ingest", "rows", "a.csv", "b.csv", **settings).status == 0
+    assert modes(directory / ".holdfast" / "rows")["files"] == {"0o660"}

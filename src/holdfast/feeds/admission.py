@@ -46,7 +46,6 @@ KNOWN: Final = "loaded"
 """Ends the reason of a row whose key is loaded already."""
 REPEATED: Final = "repeated"
 """Ends the reason of a label that is loaded already with the same values: no fault, as a cumulative export has them."""
-"""Part of a reason, after the key: the row is quarantined because its key is loaded already."""
 
 NORMAL: Final = 1.4826
 """The standard deviation of a normal distribution in median absolute deviations."""

@@ -9,6 +9,8 @@ from typing import Final
 
 TARGET_ROWS: Final = 500_000
 """The maximum number of rows of a merged file."""
+MOST_FILES: Final = 5_000
+"""The maximum number of files that become one: they are in memory together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,13 @@ def plan_merges(
     groups: list[tuple[LogFile, ...]] = []
     for _, run in groupby(sorted(closed, key=_place), key=lambda each: _place(each)[:3]):
         group: list[LogFile] = []
+        rows = 0
         for each in run:
-            if group and sum(file.rows for file in group) + each.rows > target_rows:
+            if group and (rows + each.rows > target_rows or len(group) == MOST_FILES):
                 groups.append(tuple(group))
-                group = []
+                group, rows = [], 0
             group.append(each)
+            rows += each.rows
         groups.append(tuple(group))
     return tuple(group for group in groups if len(group) > 1)
 

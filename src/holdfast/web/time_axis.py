@@ -65,10 +65,9 @@ def choose_ticks(low_us: int, high_us: int, width: int, *, least_us: int = _SECO
         low_us, high_us = low_us - MINUTE_US // 2, high_us + MINUTE_US // 2
     for step_us in _steps(least_us, high_us - low_us):
         form = _format(step_us, low_us, high_us)
-        first_us = -(-low_us // step_us) * step_us
-        ticks = tuple(range(first_us, high_us + 1, step_us))
         if is_apart(step_us, form, low_us, high_us, width):
             break
+    ticks = tuple(range(-(-low_us // step_us) * step_us, high_us + 1, step_us))
     return TimeAxis(low_us, high_us, fitting(ticks, form, low_us, high_us, width), form)
 
 

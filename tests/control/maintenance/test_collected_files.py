@@ -108,6 +108,7 @@ def test_a_damaged_file_and_another_compaction_lose_nothing(
         merged(store)
     (store.root / first.path).write_bytes(whole)
     assert found(store) == before
+    assert on_disk(store) == 18 - 3 - 1 - 1, "the other segments, and the shadows, were merged"
     really = collected_files.merge
 
     def raced(*arguments: Any) -> Any:

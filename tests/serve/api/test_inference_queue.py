@@ -23,6 +23,7 @@ from holdfast.serve.inference.active_plan import ActivePlan
 from holdfast.serve.inference.data_plane import DataPlane, InferenceCall, Outcome
 from holdfast.serve.inference.loaded_model import load
 from holdfast.serve.protocol.oip import RequestError
+from holdfast.store.serving import log_writer
 from holdfast.store.serving.log_directory import segments
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.prediction_log import PredictionRecord, read
@@ -148,6 +149,35 @@ def test_a_large_request_gets_predictions_of_the_plan_that_is_active_at_its_end(
     [(_, path)] = segments(tmp_path)
     logged = [record.version for record in read(path)[0] if isinstance(record, PredictionRecord)]
     assert logged == ["delay"] * (steps - 1) + ["half"]
+
+
+def test_a_large_request_that_began_without_a_log_has_no_id_and_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log begins while the request is under way: its id has no place in it."""
+    with monkeypatch.context() as patched:
+        patched.setattr(log_writer, "record_newest", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        log = LogWriter(tmp_path, "s1", MODEL)
+    plane = DataPlane(MODEL, log, lambda: 1_000_000)
+    plane.active = plan_of("half")
+    work = plane.start_large(call(tensors(rows(1001))))
+    outcome: Outcome | None = None
+    while not log._count:
+        outcome = work.advance()
+    assert outcome is None, "the id is made before the last step"
+    monkeypatch.setattr(log, "_retry_at", 0.0)
+    for _ in range(2):
+        plane.infer([call(tensors([row()]))])
+    while outcome is None:
+        outcome = work.advance()
+    assert isinstance(outcome, tuple)
+    assert outcome[0].prediction is None
+    log.close()
+    [(_, path)] = segments(tmp_path)
+    logged = [record for record in read(path)[0] if isinstance(record, PredictionRecord)]
+    assert logged
+    assert all(record.id.startswith("s1-1-") for record in logged)
+    assert all(len(record.probabilities) == 1 for record in logged)
 
 
 def test_broken_rows_are_named_by_their_place_in_the_request(plane: DataPlane) -> None:

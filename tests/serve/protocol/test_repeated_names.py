@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from holdfast.serve.api.label_items import parse_labels
 from holdfast.serve.protocol.large_body import decode_in_steps
 from holdfast.serve.protocol.oip import RequestError, decode_request, run_to_end
-from holdfast.serve.protocol.repeated_names import count_members, find_repeated_name
+from holdfast.serve.protocol.repeated_names import READ_BYTES, count_members, find_repeated_name
 from tests.support.profile import examples
 
 SPECS = {"town": ("BYTES",)}
@@ -73,3 +73,23 @@ def test_labels_are_checked_too() -> None:
     assert parse_labels(b'{"feedback": [{"id": "s1-1-1", "value": true}]}').is_list
     with pytest.raises(RequestError, match="'value' twice"):
         parse_labels(b'{"feedback": [{"id": "s1-1-1", "value": true, "value": false}]}')
+
+
+@pytest.mark.parametrize("around", ['"id": null', '"parameters": {"unit": "a:b"}', '"more": 1'])
+@pytest.mark.parametrize("word", ["x", ":)", "a {:", '\\":'])
+def test_a_large_request_with_unusual_members_and_words_is_read(around: str, word: str) -> None:
+    rows = 9_999
+    data = json.dumps([word + "y" * 30] * rows)
+    body = f'{{{around}, "inputs": [{{"name": "town", "shape": [{rows}], "datatype": "BYTES", "data": {data}}}]}}'
+    assert len(body) > READ_BYTES
+    assert run_to_end(decode_in_steps(body.encode(), None, SPECS)).rows == rows
+
+
+@pytest.mark.parametrize("twice", ['"id": "a", "id": "b"', '"parameters": {"a": 1, "a": 2}'])
+def test_a_large_request_that_names_a_member_twice_is_refused(twice: str) -> None:
+    data = json.dumps([":" + "y" * 30] * 9_999)
+    body = (
+        f'{{{twice}, "inputs": [{{"name": "town", "shape": [9999], "datatype": "BYTES", "data": {data}}}]}}'
+    )
+    with pytest.raises(RequestError, match="twice"):
+        run_to_end(decode_in_steps(body.encode(), None, SPECS))

@@ -207,3 +207,26 @@ def test_metadata_that_are_no_text_do_no_harm() -> None:
     delivery = Bundle("d.parquet", (File("d.parquet", Kind.PARQUET, file.getvalue()),), alone=True)
     assert columns(delivery)["kg"] == "number"
     assert look(delivery)[0].height == 1
+
+
+@pytest.mark.parametrize("counts", [(0,), (0, 3), (3, 0, 2)])
+def test_row_groups_without_rows_are_read(counts: tuple[int, ...]) -> None:
+    """PyArrow gives their columns the place 0 in the file, where no page is."""
+    days = [
+        pa.table(
+            {
+                "id": pa.array([f"{group}-{number}" for number in range(count)], pa.string()),
+                "at": pa.array([DAY] * count, pa.timestamp("us", "UTC")),
+                "kg": pa.array([1.0] * count, pa.float64()),
+                "n": pa.array([1] * count, pa.int64()),
+                "late": pa.array([True] * count, pa.bool_()),
+            }
+        )
+        for group, count in enumerate(counts)
+    ]
+    file = BytesIO()
+    with pq.ParquetWriter(file, days[0].schema) as writer:
+        for day in days:
+            writer.write_table(day)
+    delivery = Bundle("d.parquet", (File("d.parquet", Kind.PARQUET, file.getvalue()),), alone=True)
+    assert parse(delivery, CONTRACT).frame.height == sum(counts)

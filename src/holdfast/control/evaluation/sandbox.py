@@ -100,7 +100,7 @@ def _run(directory: Path, wall_seconds: float) -> tuple[int | None, str]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
-            env={"PYTHONPATH": os.pathsep.join(search), "LC_ALL": "C.UTF-8"},
+            env={"PYTHONPATH": os.pathsep.join(search), "LC_ALL": "C.UTF-8"} | _libraries(),
             cwd=directory,
             start_new_session=True,
         )
@@ -155,3 +155,9 @@ def _as_text(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"{value!r} cannot be sent to the process that tries a version")
+
+
+def _libraries() -> dict[str, str]:
+    """Return where the loader of this process finds shared libraries, if that is set: without them nothing is imported."""
+    found = os.environ.get("LD_LIBRARY_PATH")
+    return {} if found is None else {"LD_LIBRARY_PATH": found}

@@ -35,6 +35,7 @@ from holdfast.records import BatchId, Progress
 from holdfast.store import Store
 from holdfast.store.db.failed_operations import Operation
 from holdfast.store.db.ledger import Ledger
+from holdfast.store.durability import access
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import staging
 from holdfast.store.files.staging import Stage
@@ -193,6 +194,8 @@ class _Task:
     feed: Feed
     spec: DeliverySpec
     attempt: str
+    has_group: bool
+    """What was declared to `access`: a worker is a process of its own and knows no settings."""
 
 
 def ingest_many(
@@ -231,7 +234,7 @@ def ingest_many(
             held = ExitStack()
             note = note_of(feed, spec.batch, operations[number])
             held.enter_context(staging.staged(store.root, attempt, note=note))
-            ahead.append((_Task(store.root, ledger_url, feed, spec, attempt), held))
+            ahead.append((_Task(store.root, ledger_url, feed, spec, attempt, access.has_group()), held))
             yield ahead[-1][0]
 
     with ExitStack() as ending:
@@ -308,6 +311,7 @@ def _abandon(ahead: deque[tuple[_Task, ExitStack]]) -> None:
 
 def _prepare_task(task: _Task) -> StagedBatch | LoadResult | RefusalError:
     """Prepare a delivery in a worker. A refusal is a result: it counts only when its turn comes to be published."""
+    access.declare(group=task.has_group)
     store = _opened_store(task.root, task.ledger_url)
     try:
         try:

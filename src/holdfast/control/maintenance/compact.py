@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from holdfast.errors import IntegrityError
 from holdfast.feeds import quarantine_table
 from holdfast.records import Progress
 from holdfast.store import Store
@@ -106,7 +107,7 @@ def compact_collected(
     """Merge the collected predictions, and the copies of shadows, of each log segment that has ended.
 
     Each merged file is committed alone. The files that it replaces are deleted `READ_SECONDS` later: a control loop that was
-    about to read one has read it then. Raises `IntegrityError` HF301 for a damaged file; what was merged before it stays.
+    about to read one has read it then. Raises `IntegrityError` HF301 for a damaged file, after all others were merged.
 
     Parameters
     ----------
@@ -123,11 +124,16 @@ def compact_collected(
     plans = {name: plan_merges(found, newest, target_rows=target_rows) for name, found in before.items()}
     to_write, results, replaced = sum(map(len, plans.values())), list[CompactedTable](), list[str]()
     written = 0
+    damaged: IntegrityError | None = None
     try:
         for table in collected_files.KINDS:
             groups = plans[table.name]
             for group in groups:
-                _merge(store, table, group)
+                try:
+                    _merge(store, table, group)
+                except IntegrityError as error:
+                    damaged = damaged or error
+                    continue
                 replaced += [each.path for each in group]
                 written += 1
                 if progress is not None:
@@ -140,6 +146,8 @@ def compact_collected(
         if replaced:
             wait(READ_SECONDS)
             collected_files.delete_files(store.root, replaced)
+    if damaged is not None:
+        raise damaged
     return tuple(results)
 
 

@@ -99,7 +99,7 @@ class Trials:
                 input=data,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env={"PYTHONPATH": os.pathsep.join(search), "LC_ALL": "C.UTF-8"},
+                env={"PYTHONPATH": os.pathsep.join(search), "LC_ALL": "C.UTF-8"} | _libraries(),
                 timeout=WALL_SECONDS,
                 start_new_session=True,
                 check=False,
@@ -121,7 +121,7 @@ class Trials:
         if done.returncode:
             return (
                 f"version {name}: trying it ended with status {done.returncode} ({errors or 'no output'})",
-                True,
+                False,
             )
         return "", True
 
@@ -144,3 +144,9 @@ class Trials:
 
 def _unusable(why: str) -> IntegrityError:
     return IntegrityError("HF301", why, state="the server goes on with its current plan")
+
+
+def _libraries() -> dict[str, str]:
+    """Return where the loader of this process finds shared libraries, if that is set: without them nothing is imported."""
+    found = os.environ.get("LD_LIBRARY_PATH")
+    return {} if found is None else {"LD_LIBRARY_PATH": found}

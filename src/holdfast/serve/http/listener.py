@@ -131,7 +131,9 @@ class Listener:
         )
         if victim is None:
             now = self._loop.time()
-            slow = (each for each in self.connections if each.is_slow(now, SLOW_SECONDS))
+            slow = (
+                each for each in self.connections if not each.is_reserve and each.is_slow(now, SLOW_SECONDS)
+            )
             victim = min(slow, key=lambda each: each.deadline, default=None)
         return self._abort(victim)
 

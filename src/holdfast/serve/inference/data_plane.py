@@ -40,7 +40,7 @@ from holdfast.serve.inference.request_schema import BrokenRows, RequestSchema, R
 from holdfast.serve.inference.shadow import ShadowCopy, ShadowThread
 from holdfast.serve.protocol.large_body import decode_in_steps
 from holdfast.serve.protocol.oip import InferRequest, InferResponse, RequestError, decode_request
-from holdfast.store.serving.log_writer import LogWriter
+from holdfast.store.serving.log_writer import LogWriter, is_place
 from holdfast.store.serving.prediction_log import PredictionRecord, ShadowRecord, frame
 
 _OWN_FAULT: Final = (
@@ -192,6 +192,12 @@ class DataPlane:
         job.seconds = seconds
         frames: list[bytes] = []
         self._add_frame(active, job, self.clock_us(), perf_counter() - call.received, frames)
+        if not job.probe and not is_place(job.id):
+            # It began while there was no log. A segment may have begun since, but the id has no place in it.
+            job.id = ""
+            self.log.drop(len(frames))
+            frames = []
+            self.log.write(frames)  # begins a segment once there is room
         logged = self._write(frames)
         self._last_batch = (active, [job], [call])
         return self._outcome(active, job, logged, perf_counter() - call.received)
@@ -221,7 +227,7 @@ class DataPlane:
         received_rows = [row for part in parts for row in part[3]]
         job = Job(
             0, request, schema, rows, received_rows, event_times, unit, prediction, version, request.probe, rollout, 0.0,
-            call.pinned is not None,
+            call.pinned is not None, gives_id=self.log.gives_ids,
         )  # fmt: skip
         pieces = [
             replace(job, request=part[0], rows=part[1], event_times=part[2], received_rows=part[3])
@@ -294,6 +300,7 @@ class DataPlane:
                 rows, event_times, received_rows = self._check(active, call, schema, request)
             else:  # a probe that leaves the rows to us
                 rows, received_rows, event_times = empty_rows(1), [()], [0]
+            gives_id = self.log.gives_ids
             prediction = "" if request.probe else self.log.next_id(len(rows))
             unit, version, rollout = _draw(active, call, request, prediction)
         except Exception as error:
@@ -301,7 +308,7 @@ class DataPlane:
         seconds = thread_time() - began
         return Job(
             index, request, schema, rows, received_rows, event_times, unit, prediction, version, request.probe, rollout,
-            seconds, call.pinned is not None,
+            seconds, call.pinned is not None, gives_id=gives_id,
         )  # fmt: skip
 
     def _check(
@@ -425,7 +432,7 @@ class DataPlane:
             self.errors.count("count", error)
         if job.probabilities is None:
             return _unavailable("no version could answer")
-        prediction = job.id or None if logged and self.log.gives_ids else None
+        prediction = job.id or None if logged and job.gives_id else None
         plan = active.plan.plan_id if job.probe else None
         response = InferResponse(
             self.model, version, job.request.id, prediction, arm, plan, job.probabilities

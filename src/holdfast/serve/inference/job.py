@@ -38,6 +38,8 @@ class Job:
     champion_failed: str = ""
     served_by: str = ""
     probabilities: Probabilities | None = None
+    gives_id: bool = True
+    """Whether the caller may get the id: decided with its tag, because the key of tags can come in between."""
 
     @property
     def predictions(self) -> list[float]:

@@ -26,6 +26,11 @@ def declare(*, group: bool) -> None:
     os.umask(0o777 & ~_allowed)
 
 
+def has_group() -> bool:
+    """Return True if the group of the root is declared to use what this process makes."""
+    return _allowed == _GROUP
+
+
 def file_mode() -> int:
     """Return the mode of a new file."""
     return _allowed & 0o666

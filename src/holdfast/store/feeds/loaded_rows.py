@@ -168,7 +168,7 @@ def known(root: Path, keys: pl.DataFrame, found: Sequence[FileFacts]) -> tuple[p
         if not mine.is_in(hashes.implode()).any():
             continue
         there = files.read(root, [fact], dict(columns))
-        again = keys.with_row_index("_row").join(there, on=keys.columns, how="semi")["_row"]
+        again = keys.with_row_index("_row").join(there, on=keys.columns, how="semi", nulls_equal=True)["_row"]
         if not again.is_empty():
             flags |= pl.int_range(keys.height, eager=True).is_in(again.implode())
             paths.append(fact.path)

@@ -39,6 +39,15 @@ RETAINED_SEGMENTS: Final = 8
 _IDLE_SECONDS: Final = 1.0
 
 
+def is_place(prediction: str) -> bool:
+    """Return True if a prediction id names a server, a segment and a record in it.
+
+    >>> is_place("s1-7-81.0123456789abcdef"), is_place("81.0123456789abcdef"), is_place("")
+    (True, False, False)
+    """
+    return "-" in prediction
+
+
 class LogWriter:
     """Appends records. `write` and `next_id` belong to one thread; the sync thread is the writer's own.
 
@@ -117,7 +126,10 @@ class LogWriter:
         self.gives_ids = True
 
     def next_id(self, rows: int = 1) -> str:
-        """Return a new prediction id for `rows` rows, 0 if there will be no prediction. No other server or run issues it."""
+        """Return a new prediction id for `rows` rows, 0 if there will be no prediction. No other server or run issues it.
+
+        Without a segment it has no place (`is_place`), so no caller may get it, and no record may have it.
+        """
         self._count += 1
         self._rows.append(rows)
         place = f"{self._prefix}{self._count}"

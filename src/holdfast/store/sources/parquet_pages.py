@@ -24,7 +24,7 @@ _HEADERS: Final = {_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}
 _DICTIONARY_CODED: Final = frozenset({2, 8})
 _SHARED_PREFIXES: Final = 7
 """DELTA_BYTE_ARRAY: a value is a part of the one before it and a rest, so a page of any size holds long values."""
-_DEEPEST: Final = 8
+_DEEPEST: Final = 16
 _CODECS: Final = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 _FOOTER_BYTES: Final = 8
 """The length of the footer and the magic number after it."""
@@ -105,6 +105,8 @@ def measure(data: bytes, chunk: Chunk, rows: int, *, has_words: bool) -> Column:
 
     Raises `UnreadableError` when a header is damaged or the pages hold another number of values than the footer counts.
     """
+    if not rows and not chunk.values:
+        return Column(0, 0, 0)  # it has no page, and the place of its first one means nothing
     values = empty = plain_bytes = coded = largest = dictionary_bytes = longest_word = longest = 0
     dictionary: tuple[int, int, int] | None = None
     for kind, size, packed, start, about in _pages(data, chunk):
@@ -230,6 +232,8 @@ def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
 
 
 def _list(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
+    if depth > _DEEPEST:
+        raise UnreadableError("has a description that is nested too deep")
     head, at = data[at], at + 1
     size = head >> 4
     if size == 15:
@@ -261,7 +265,7 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
                 raise UnreadableError("ends within a description")
             return None, at + size
         case 9 | 10:
-            return _list(data, at, depth)
+            return _list(data, at, depth + 1)
         case 12:
             return _struct(data, at, depth + 1)
         case _:

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-import polars as pl
 from sqlalchemy import Connection, delete, func, insert, select
 
 from holdfast.errors import ConflictError
@@ -53,14 +52,11 @@ def merge(connection: Connection, stage: Stage, table: FileTable, group: Sequenc
     ]
     numbers = None
     if "record_number_min" in row:
-        low, high = connection.execute(
-            select(func.min(row.record_number_min), func.max(row.record_number_max)).where(
-                row.path.in_(paths)
-            )
-        ).one()
-        numbers = (low, high)
+        bounds = select(func.min(row.record_number_min), func.max(row.record_number_max))
+        found = [connection.execute(bounds.where(row.path.in_(some))).one() for some in pieces(paths)]
+        numbers = min(low for low, _ in found), max(high for _, high in found)
     first = group[0]
-    merged = pl.concat(frames).sort("at_us", maintain_order=True)
+    merged = parquet.concat(frames, table.schema).sort("at_us", maintain_order=True)
     return collected_log.write(
         stage, table, merged, model=first.model, server=first.server, segment=first.segment, numbers=numbers
     )

@@ -38,6 +38,22 @@ def test_a_graph_that_never_ends_is_ended_and_not_tried_again_at_once(tmp_path: 
         trials.require("v1", sha256_hex(data), data)
 
 
+def test_a_trial_that_does_not_end_is_not_repeated_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A starved machine is no fault of the file, but plans wait while a trial runs."""
+    data, now = packed("half"), [0.0]
+    trials = Trials(tmp_path, monotonic=lambda: now[0])
+    with monkeypatch.context() as starved:
+        starved.setattr(trial, "WALL_SECONDS", 0.001)
+        with pytest.raises(IntegrityError, match=r"HF301.*limit of 0.001 s"):
+            trials.require("v1", sha256_hex(data), data)
+    with pytest.raises(IntegrityError, match=r"HF301.*limit of 0.001 s"):
+        trials.require("v1", sha256_hex(data), data)
+    now[0] = trial.RETRY_SECONDS
+    trials.require("v1", sha256_hex(data), data)
+
+
 def test_a_graph_that_takes_all_memory_is_refused(tmp_path: Path) -> None:
     data = packed("explodes")
     with pytest.raises(IntegrityError, match=r"HF301.*version v1: it cannot be (run|loaded)"):

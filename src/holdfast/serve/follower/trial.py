@@ -32,6 +32,8 @@ MEMORY_BYTES: Final = 2 << 30
 TIMES_FILE: Final = 4
 REPEATED_SECONDS: Final = 600.0
 """A file that was refused is not tried again for so long."""
+RETRY_SECONDS: Final = 10.0
+"""A trial that did not come to an end is not repeated for so long: each one holds up the plans after it."""
 _TRIED: Final = "tried.json"
 _MOST_TRIED: Final = 50
 _WORDS_OF_ERRORS: Final = 500
@@ -83,8 +85,8 @@ class Trials:
             raise _unusable(why)
         why, is_final = self._try(name, digest, data)
         if why:
-            if is_final:
-                self._refused[key] = why, self._monotonic() + REPEATED_SECONDS
+            seconds = REPEATED_SECONDS if is_final else RETRY_SECONDS
+            self._refused[key] = why, self._monotonic() + seconds
             raise _unusable(why)
         self._keep(key)
 

@@ -67,13 +67,18 @@ def address_of(bound: socket.socket) -> tuple[str, int]:
 
 
 def is_held_by(process: int, bound: socket.socket) -> bool:
-    """Return True if another process has the same socket open; False where the system does not show it."""
+    """Return True if another process has the same socket open, or may have it: a process of another user does not show it."""
     inode = f"socket:[{os.fstat(bound.fileno()).st_ino}]"
-    with suppress(OSError):
-        for link in Path(f"/proc/{process}/fd").iterdir():
-            with suppress(OSError):
-                if str(link.readlink()) == inode:
-                    return True
+    try:
+        links = list(Path(f"/proc/{process}/fd").iterdir())
+    except PermissionError:
+        return True
+    except OSError:  # it has ended, or the system has no /proc
+        return False
+    for link in links:
+        with suppress(OSError):
+            if str(link.readlink()) == inode:
+                return True
     return False
 
 

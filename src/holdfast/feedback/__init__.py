@@ -7,6 +7,7 @@ from holdfast.feedback.arrivals import (
     classify_label,
     compare_labels,
     correction_time_us,
+    counting_label,
 )
 from holdfast.feedback.join import (
     MAXIMUM_WAIT_US,
@@ -43,6 +44,7 @@ __all__ = [
     "classify_label",
     "compare_labels",
     "correction_time_us",
+    "counting_label",
     "full_id",
     "is_ahead",
     "parse_id",

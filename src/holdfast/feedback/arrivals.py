@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -25,6 +26,31 @@ class Arrival(StrEnum):
     CONTRADICTS = "contradicts"  # another value from the same source, and the first one counts
     QUARANTINED = "quarantined"  # another value from another source
     MALFORMED = "malformed"  # no id of ours, or a value that is not between 0 and 1
+
+
+class Standing(StrEnum):
+    """Whose label a prediction or key has already, as its next caller sees it."""
+
+    NONE = "none"
+    SAME_SOURCE = "the same source"
+    OTHER_SOURCE = "another source"
+    LABEL_FEED = "a label feed"
+
+
+ARRIVALS: Final[Mapping[tuple[Standing, Corrections], Arrival]] = {
+    (Standing.NONE, "latest"): Arrival.ACCEPTED,
+    (Standing.NONE, "first"): Arrival.ACCEPTED,
+    (Standing.SAME_SOURCE, "latest"): Arrival.CORRECTED,
+    (Standing.SAME_SOURCE, "first"): Arrival.CONTRADICTS,
+    (Standing.OTHER_SOURCE, "latest"): Arrival.QUARANTINED,
+    (Standing.OTHER_SOURCE, "first"): Arrival.QUARANTINED,
+    (Standing.LABEL_FEED, "latest"): Arrival.ACCEPTED,
+    (Standing.LABEL_FEED, "first"): Arrival.ACCEPTED,
+}
+"""Who may label what has a label: the outcome of a caller's other value, by whose label stands and the declared corrections.
+
+A label feed and a caller never contradict each other: both labels are kept, and `counting_label` goes by their times.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +80,49 @@ def classify_label(
 
 
 def compare_labels(label: KnownLabel, known: KnownLabel | None, corrections: Corrections) -> Arrival:
-    """Return the outcome of a label, given the known one of the same prediction or key."""
-    if known is None:
-        return Arrival.ACCEPTED
-    if known.value == label.value:
+    """Return the outcome of a caller's label.
+
+    `known` is the newest label of a caller for the same prediction or key; if there is none, that of a label feed.
+    """
+    standing = _standing(label, known)
+    if standing in _OF_CALLERS and known is not None and known.value == label.value:
         return Arrival.REPEATED
-    if known.source != label.source:
-        return Arrival.QUARANTINED
-    return Arrival.CORRECTED if corrections == "latest" else Arrival.CONTRADICTS
+    return ARRIVALS[standing, corrections]
+
+
+_OF_CALLERS: Final = (Standing.SAME_SOURCE, Standing.OTHER_SOURCE)
+
+
+def _standing(label: KnownLabel, known: KnownLabel | None) -> Standing:
+    if known is None:
+        return Standing.NONE
+    if known.source == FEED_SOURCE:
+        return Standing.LABEL_FEED
+    return Standing.SAME_SOURCE if known.source == label.source else Standing.OTHER_SOURCE
+
+
+def counting_label(history: Sequence[KnownLabel], corrections: Corrections) -> KnownLabel:
+    """Return which label of one prediction counts: the one known last with "latest", the one known first with "first".
+
+    Parameters
+    ----------
+    history
+        The labels of callers in the order of their corrections, and at most one of label feeds, anywhere among them. Not empty.
+    corrections
+        What the label feeds declare.
+
+    Guarantee: when a label feed's label arrived decides nothing. Of two labels of one time, true is the later one, as in
+    `tables.labels.known_labels`.
+
+    >>> sent, feed = KnownLabel(1.0, "crm", 20), KnownLabel(0.0, FEED_SOURCE, 10)
+    >>> [counting_label([sent, feed], each).source for each in ("latest", "first")]
+    ['crm', 'label feeds']
+    """
+    sent = [each for each in history if each.source != FEED_SOURCE]
+    of_feed = [each for each in history if each.source == FEED_SOURCE]
+    is_latest = corrections == "latest"
+    candidates = [*of_feed, *(sent[-1:] if is_latest else sent[:1])]
+    return (max if is_latest else min)(candidates, key=lambda each: (each.received_at_us, each.value))
 
 
 def correction_time_us(label: KnownLabel, known: KnownLabel) -> int:

@@ -22,7 +22,7 @@ from holdfast.declaration import Model
 from holdfast.errors import IntegrityError
 from holdfast.feedback import Joined
 from holdfast.feeds import Expectations
-from holdfast.records import BatchId
+from holdfast.records import BatchId, Corrections
 from holdfast.store import Store
 from holdfast.store.db import events, leases, schema
 from holdfast.store.db.leases import Lease
@@ -84,9 +84,9 @@ class Served:
         ]  # fmt: skip
         self._log(*records)
 
-    def send(self, number: int, value: float, at_us: int = NOW_US) -> None:
+    def send(self, number: int, value: float, at_us: int = NOW_US, source: str = "client") -> None:
         """Log a label by feedback."""
-        self._log(FeedbackRecord(f"s1-1-{number}/0", value, "client", at_us))
+        self._log(FeedbackRecord(f"s1-1-{number}/0", value, source, at_us))
 
     def send_by_key(self, number: int, value: float, at_us: int = NOW_US) -> None:
         """Log a label that a caller sent by the key of loan `number`."""
@@ -104,6 +104,10 @@ class Served:
         with self.store.ledger.read() as connection:
             rows = connection.execute(select(schema.outcomes.c.prediction_id, schema.outcomes.c.label)).all()
         return dict(sorted((name.removesuffix("/0"), label) for name, label in rows))
+
+    def events(self, kind: str) -> list[str]:
+        with self.store.ledger.read() as connection:
+            return [each.explanation for each in events.newest(connection, kind=kind)]
 
     def collected_files(self) -> list[Path]:
         """Return the files of collected predictions, the oldest first."""
@@ -358,6 +362,68 @@ def test_an_older_label_of_a_feed_does_not_replace_newer_feedback(served: Served
     served.round()
     load_labels(served.store, served.directory, "late", [(LAST, False, END - timedelta(days=1))])
     assert served.round(at_us=NOW_US + 1) == {f"s1-1-{LAST}": 1.0}
+
+
+EARLIER, LATER = -timedelta(hours=1), timedelta(hours=1)
+A_DAY_LATER = NOW_US + 24 * HOUR_US
+
+
+@pytest.mark.parametrize(
+    ("corrections", "wanted"), [("latest", {EARLIER: 1.0, LATER: 0.0}), ("first", {EARLIER: 0.0, LATER: 1.0})]
+)
+def test_whether_a_callers_label_or_the_feeds_comes_first_decides_nothing(
+    served: Served, corrections: Corrections, wanted: dict[timedelta, float]
+) -> None:
+    """A caller sends true, the feed has false; which one counts is decided by when each was known."""
+    declared = model(replace(OUTCOMES, corrections=corrections))
+    declare_corrections(served.store, declared, now_us=NOW_US)
+    served.concern = FeedLabels(declared)
+    known_at = {LAST + place: END + span for place, span in enumerate((EARLIER, LATER, EARLIER, LATER))}
+    feed_first, caller_first = list(known_at)[:2], list(known_at)[2:]
+    served.predict(*known_at)
+
+    def load(name: str, numbers: list[int]) -> None:
+        load_labels(served.store, served.directory, name, [(each, False, known_at[each]) for each in numbers])
+
+    load("before", feed_first)
+    for each in caller_first:
+        served.send(each, 1.0)
+    served.round(at_us=A_DAY_LATER)
+    load("after", caller_first)
+    for each in feed_first:
+        served.send(each, 1.0)
+        served.send(each, 0.5, NOW_US + 1, source="stranger")
+    found = {f"s1-1-{each}": wanted[at - END] for each, at in known_at.items()}
+    at_once = served.round(at_us=A_DAY_LATER + 1)
+    assert at_once == found
+    assert served.round(at_us=A_DAY_LATER + 2 * HOUR_US) == found, "matched anew"
+    with served.store.ledger.read() as connection:
+        kept = quarantined_labels.newest(connection, MODEL.name, limit=9)
+    assert [each.source for each in kept] == ["stranger", "stranger"], (
+        "the first caller owns it, not the feed"
+    )
+
+
+def test_a_callers_label_outlives_the_label_of_the_feed_beside_it(served: Served) -> None:
+    """Its batch is backed out: the caller's label counts, trains, and can be corrected by its source."""
+    served.predict(LAST)
+    declare_corrections(served.store, MODEL, now_us=NOW_US)
+    load_labels(served.store, served.directory, "wrong", [(LAST, False, END + LATER)])
+    assert served.round(at_us=A_DAY_LATER) == {f"s1-1-{LAST}": 0.0}
+    served.send(LAST, 1.0)
+    assert served.round(at_us=A_DAY_LATER + 1) == {f"s1-1-{LAST}": 0.0}
+    served.backout("wrong")
+    assert served.round(at_us=A_DAY_LATER + 2) == {f"s1-1-{LAST}": 1.0}
+    assert {value for _, value, _, _ in sent_labels(served)} == {1.0}
+    seen = len(served.events("labels.corrected"))
+    assert served.round(at_us=A_DAY_LATER + 2 * HOUR_US) == {f"s1-1-{LAST}": 1.0}, "matched anew"
+    assert len(served.events("labels.corrected")) == seen
+    served.send(LAST, 0.0, NOW_US + 2)
+    assert served.round(at_us=A_DAY_LATER + 3 * HOUR_US) == {f"s1-1-{LAST}": 0.0}
+    loaded = load_corrections(served.store, MODEL, now_us=A_DAY_LATER + 4 * HOUR_US)
+    assert loaded is not None
+    assert loaded.rows_loaded == 2
+    assert load_feedback(served.store, MODEL, now_us=A_DAY_LATER + 4 * HOUR_US) is None
 
 
 def test_a_round_reads_a_bounded_part_and_skips_a_damaged_file(

@@ -20,9 +20,11 @@ from holdfast.feedback import (
     PredictionId,
     classify_label,
     correction_time_us,
+    counting_label,
     is_ahead,
     parse_id,
 )
+from holdfast.records import Corrections
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.serving import label_rules
@@ -76,6 +78,8 @@ class CheckedLabels:
 
     accepted: list[NewLabel] = field(default_factory=list)
     ahead: set[str] = field(default_factory=set)
+    beside_feed: list[NewLabel] = field(default_factory=list)
+    """The first labels of callers for predictions that have the label of a label feed."""
     corrected: list[NewLabel] = field(default_factory=list)
     quarantined: list[QuarantinedLabel] = field(default_factory=list)
     rejected: list[tuple[FeedbackRecord, Rejection]] = field(default_factory=list)
@@ -95,7 +99,7 @@ def check_labels(
     feedback
         The labels.
     known
-        The newest label of each prediction in the ledger.
+        The newest label of each prediction in the ledger, of a caller; of label feeds if no caller sent one.
     rules
         The declared corrections, and which ids can have been issued.
     is_uncollected
@@ -109,6 +113,9 @@ def check_labels(
         label = KnownLabel(record.value, record.source[:63], record.at_us)
         before = newest.get(record.prediction)
         match classify_label(record.prediction, label, before, rules.corrections):
+            case Arrival.ACCEPTED if before is not None:
+                newest[record.prediction] = label
+                found.beside_feed.append(_new(record, label, record.at_us))
             case Arrival.ACCEPTED:
                 place = parse_id(record.prediction)
                 assert place is not None, "it was classified"
@@ -198,24 +205,33 @@ def _take_by_id(
             for label in checked.accepted
         },
     )
-    _correct(connection, model, checked.corrected, now_us)
+    _correct(connection, model, [*checked.beside_feed, *checked.corrected], rules.corrections, now_us)
     return checked
 
 
-def _correct(connection: Transaction, model: str, corrected: Sequence[NewLabel], now_us: int) -> None:
-    """Store corrections; outcomes have the newest. One that is not joined yet gets it when it is joined."""
-    labels.add_corrections(connection, corrected)
-    newest = {label.prediction_id: label.value for label in corrected}
-    joined = outcomes.labels_of(connection, newest)
-    outcomes.correct(connection, {prediction: newest[prediction] for prediction in joined})
-    if corrected:
-        events.append(
-            connection,
-            at_us=now_us,
-            kind=outcomes.CORRECTED,
-            subject=model,
-            explanation=f"{len(newest)} labels of predictions were corrected by their senders ({some_of(list(newest))}).",
-        )
+def _correct(
+    connection: Transaction, model: str, later: Sequence[NewLabel], corrections: Corrections, now_us: int
+) -> None:
+    """Store labels that are not the first of their predictions, and give outcomes the label that counts."""
+    if not later:
+        return
+    labels.add_corrections(connection, later)
+    names = list(dict.fromkeys(label.prediction_id for label in later))
+    counts = {
+        prediction: counting_label(history, corrections).value
+        for prediction, history in labels.known_labels(connection, names).items()
+    }
+    joined = outcomes.labels_of(connection, names)
+    outcomes.correct(
+        connection, {name: counts[name] for name, value in joined.items() if counts[name] != value}
+    )
+    events.append(
+        connection,
+        at_us=now_us,
+        kind=outcomes.CORRECTED,
+        subject=model,
+        explanation=f"{len(names)} predictions got a later label from callers ({some_of(names)}).",
+    )
 
 
 def _quarantine(connection: Transaction, model: str, found: Sequence[QuarantinedLabel], now_us: int) -> None:

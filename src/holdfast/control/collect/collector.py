@@ -36,6 +36,7 @@ from holdfast.feedback import (
     Label,
     Settlement,
     Waiting,
+    counting_label,
     settle_labels,
 )
 from holdfast.records import Corrections
@@ -311,7 +312,7 @@ def commit_join(
         settled = settle_labels(
             visible, found, collected_log.frontiers(connection), known_servers, rules, now_us=now_us
         )
-        joined = _with_corrections(connection, settled, rules.corrections)
+        joined = _with_counting_labels(connection, settled, rules.corrections)
         outcomes.add(connection, joined, now_us=now_us)
         of_joined = [each.label.prediction_id for each in joined]
         outcome_slices.add(connection, {each: slices[each] for each in of_joined if each in slices})
@@ -330,17 +331,16 @@ def commit_join(
     return settled
 
 
-def _with_corrections(
+def _with_counting_labels(
     connection: Transaction, settled: Sequence[Settlement], corrections: Corrections
 ) -> list[Joined]:
-    """Return what is joined, each with the label that counts among its first one and its corrections."""
+    """Return what is joined, each with the label that counts among all of its prediction."""
     joined = [each for each in settled if isinstance(each, Joined)]
-    if corrections == "first":
-        return joined
-    newest = labels.newest_labels(connection, [each.label.prediction_id for each in joined])
+    held = labels.known_labels(connection, [each.label.prediction_id for each in joined])
+    counts = {name: counting_label(history, corrections).value for name, history in held.items()}
     return [
-        replace(each, label=replace(each.label, value=newest[each.label.prediction_id].value))
-        if each.label.prediction_id in newest
+        replace(each, label=replace(each.label, value=counts[each.label.prediction_id]))
+        if each.label.prediction_id in counts
         else each
         for each in joined
     ]

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import polars as pl
 
@@ -23,9 +23,10 @@ from holdfast.control.collect import key_labels as sent_by_key
 from holdfast.control.collect import prediction_keys
 from holdfast.control.collect.collector import emit_damaged
 from holdfast.declaration import Model
-from holdfast.feedback import FEED_SOURCE, full_id
+from holdfast.feedback import FEED_SOURCE, KnownLabel, counting_label, full_id
 from holdfast.feeds import Feed
 from holdfast.feeds.feed import PREDICTION_ID
+from holdfast.records import Corrections
 from holdfast.store import Store
 from holdfast.store.catalog import batches
 from holdfast.store.db import events
@@ -37,7 +38,7 @@ from holdfast.store.serving import label_rules
 from holdfast.store.telemetry import collected_log, key_labels, labels, outcomes
 from holdfast.store.telemetry.collected_log import PREDICTIONS, CollectedFile
 from holdfast.store.telemetry.labels import NewLabel
-from holdfast.tables.labels import KNOWN_AT, before_others, known_labels
+from holdfast.tables.labels import KNOWN_AT, before_others
 from holdfast.tables.snapshots import LoadKey
 
 _AGAIN_US: Final = 3_600_000_000
@@ -251,56 +252,88 @@ class Matching:
             assert_epoch(connection, lease.name, lease.epoch)
             changes = self._decide(connection, predictions, matched, now_us)
             labels.add(connection, changes.new, {label.prediction_id: now_us for label in changes.new})
-            labels.set_values(connection, changes.labels)
+            labels.replace_first(connection, [*changes.corrected, *changes.stand_ins])
             outcomes.correct(connection, changes.outcomes)
             outcomes.withdraw(connection, changes.gone)
-            corrected = len(changes.labels.keys() | changes.outcomes.keys())
-            _emit(connection, self.model.name, corrected, len(changes.gone), now_us)
+            corrected = changes.outcomes.keys() | {label.prediction_id for label in changes.corrected}
+            withdrawn = len(changes.gone) + len(changes.stand_ins)
+            _emit(connection, self.model.name, len(corrected), withdrawn, now_us)
 
     def _decide(
         self, connection: Transaction, predictions: list[str], matched: pl.DataFrame, now_us: int
     ) -> Changes:
-        held = labels.histories(connection, predictions)
-        ours = {each.prediction_id: each.value for each in held if each.source == FEED_SOURCE}
-        counts: dict[str, NewLabel] = {}
-        for each in held:
-            is_later = self.model.corrections == "latest" or each.prediction_id not in counts
-            if each.source != FEED_SOURCE and is_later:
-                counts[each.prediction_id] = each
-        sent = [(name, each.value, min(each.received_at_us, now_us)) for name, each in counts.items()]
-        labelled = {each.prediction_id for each in held}
-        known = known_labels(
-            pl.concat([matched, pl.DataFrame(sent, schema=matched.schema, orient="row")]),
-            key=["prediction"],
-            label="value",
-            until_us=now_us,
-            corrections=self.model.corrections,
-        )
-        wanted: dict[str, float] = dict(known.select("prediction", "value").iter_rows())
+        corrections = self.model.corrections
+        of_feeds = {
+            name: KnownLabel(value, FEED_SOURCE, known_at_us)
+            for name, value, known_at_us in _newest_or_first(matched, corrections, now_us).iter_rows()
+        }
+        held = labels.known_labels(connection, predictions)
+        ours = {name: each for name, history in held.items() if (each := history[0]).source == FEED_SOURCE}
+        sent: dict[str, list[KnownLabel]] = {}
+        for name, history in held.items():
+            of_callers = [each for each in history if each.source != FEED_SOURCE]
+            if of_callers:
+                sent[name] = [
+                    replace(each, received_at_us=min(each.received_at_us, now_us)) for each in of_callers
+                ]
+        wanted = {
+            name: counting_label([*sent.get(name, ()), *_one(of_feeds.get(name))], corrections).value
+            for name in of_feeds.keys() | sent.keys()
+        }
         joined = outcomes.labels_of(connection, wanted)
+        gone = ours.keys() - of_feeds.keys() if self.is_complete else set()
         return Changes(
+            [_new(name, label) for name, label in of_feeds.items() if name not in held],
             [
-                NewLabel(name, value, FEED_SOURCE, now_us)
-                for name, value in wanted.items()
-                if name not in labelled
+                _new(name, label)
+                for name, label in of_feeds.items()
+                if name in ours and ours[name].value != label.value
             ],
-            {name: wanted[name] for name, value in ours.items() if wanted.get(name, value) != value},
+            [
+                _new(name, stand_in)
+                for name in sorted(gone & sent.keys())
+                if (stand_in := replace(held[name][1], source=FEED_SOURCE)) != ours[name]
+            ],
             {name: wanted[name] for name, value in joined.items() if wanted[name] != value},
-            sorted(ours.keys() - wanted.keys()) if self.is_complete else [],
+            sorted(gone - sent.keys()),
         )
+
+
+def _newest_or_first(matched: pl.DataFrame, corrections: Corrections, now_us: int) -> pl.DataFrame:
+    """Return the label of each prediction that counts among those of feeds, and when it became known."""
+    known = matched.filter(pl.col(KNOWN_AT) <= now_us, pl.col("value").is_not_null())
+    ordered = known.sort("prediction", KNOWN_AT, "value")
+    keep: Literal["first", "last"] = "first" if corrections == "first" else "last"
+    return ordered.unique("prediction", keep=keep, maintain_order=True).select(
+        "prediction", "value", KNOWN_AT
+    )
+
+
+def _one(label: KnownLabel | None) -> tuple[KnownLabel, ...]:
+    return () if label is None else (label,)
+
+
+def _new(name: str, label: KnownLabel) -> NewLabel:
+    return NewLabel(name, label.value, label.source, label.received_at_us)
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What changes: labels that are new, values of labels from label feeds, labels of outcomes, and withdrawn labels."""
+    """What changes with the labels of feeds."""
 
     new: list[NewLabel]
-    labels: dict[str, float]
+    """Labels of feeds for predictions without a label. They were received when they became known."""
+    corrected: list[NewLabel]
+    """Labels of feeds whose value is another one now."""
+    stand_ins: list[NewLabel]
+    """For labels of feeds withdrawn beside those of callers: they repeat the first of these, and so decide nothing."""
     outcomes: dict[str, float]
+    """Labels of outcomes."""
     gone: list[str]
+    """Predictions without a label now."""
 
     def __bool__(self) -> bool:
-        return bool(self.new or self.labels or self.outcomes or self.gone)
+        return bool(self.new or self.corrected or self.stand_ins or self.outcomes or self.gone)
 
 
 def _take(files: deque[CollectedFile], rows: int) -> list[CollectedFile]:

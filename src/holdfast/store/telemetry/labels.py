@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from holdfast.errors import ConflictError
-from holdfast.feedback import KnownLabel, Label, parse_id
+from holdfast.feedback import FEED_SOURCE, KnownLabel, Label, parse_id
 from holdfast.store.db.schema import label_corrections, labels, outcomes, servers
 from holdfast.store.db.statements import pieces, total
 
@@ -53,10 +53,20 @@ class LabelledPrediction:
 
 
 def newest_labels(connection: Connection, predictions: Iterable[str]) -> dict[str, KnownLabel]:
-    """Return the newest label of those among `predictions` that have one: the last correction, else the first label."""
+    """Return the newest label of those among `predictions` that have one, of a caller; of label feeds if no caller sent one."""
     found: dict[str, KnownLabel] = {}
+    for prediction, history in known_labels(connection, predictions).items():
+        of_callers = [each for each in history if each.source != FEED_SOURCE]
+        found[prediction] = (of_callers or history)[-1]
+    return found
+
+
+def known_labels(connection: Connection, predictions: Iterable[str]) -> dict[str, list[KnownLabel]]:
+    """Return every label of those among `predictions` that have one: the first label, then the others in their order."""
+    found: dict[str, list[KnownLabel]] = {}
     for each in histories(connection, sorted(set(predictions))):
-        found[each.prediction_id] = KnownLabel(each.value, each.source, each.received_at_us)
+        known = KnownLabel(each.value, each.source, each.received_at_us)
+        found.setdefault(each.prediction_id, []).append(known)
     return found
 
 
@@ -172,10 +182,11 @@ def remove(connection: Connection, predictions: Sequence[str], *, waiting: bool 
         connection.execute(delete(labels).where(*which))
 
 
-def set_values(connection: Connection, values: Mapping[str, float]) -> None:
-    """Set the value of each label. Only for labels of label feeds: a label that a caller sent stays as it was sent."""
-    for prediction, value in values.items():
-        connection.execute(update(labels).where(labels.c.prediction_id == prediction).values(value=value))
+def replace_first(connection: Connection, replaced: Sequence[NewLabel]) -> None:
+    """Replace the first label of each prediction. Only for those of label feeds: what a caller sent stays as it was sent."""
+    for label in replaced:
+        of_feeds = (labels.c.prediction_id == label.prediction_id, labels.c.source == FEED_SOURCE)
+        connection.execute(update(labels).where(*of_feeds).values(**asdict(label)))
 
 
 def add_corrections(connection: Connection, corrected: Sequence[NewLabel]) -> None:

@@ -1,509 +1,71 @@
-"""Every order of aborts, restarts, refusals, plans, rollbacks and rollouts of four versions, by breadth-first search.
-
-The server's side is the real one: the abort file, its follower, the handler of the endpoint and the switch. The ledger's side
-is a small model that decides with the rules of the control loop. States that differ only in how far numbers are apart are one.
-"""
+"""No order of operations lets a version serve that was withdrawn (`tests/support/abort_orders.py`)."""
 
 from __future__ import annotations
 
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final
+from collections.abc import Collection, Iterable
+from typing import Any
 
-import msgspec
 import pytest
 
-from holdfast.errors import HoldfastError, RefusedError
 from holdfast.records import TrafficPlan
-from holdfast.rollout import State
-from holdfast.rollout.decision.fallback import Candidate, fallback, heuristic
-from holdfast.rollout.model.abort import Abort, banned, permitted
-from holdfast.rollout.model.state_machine import WITHOUT_TRAFFIC
-from holdfast.rollout.model.withdrawal import Standing, may_serve, standing_of
+from holdfast.rollout.model.abort import Abort, Fit, permitted, pushed_by
 from holdfast.serve.follower import plan_switch
-from holdfast.serve.follower.aborts import AbortFollower, AbortHandler
-from holdfast.serve.follower.local_copy import LocalState
-from holdfast.serve.follower.plan_switch import PlanSwitch
-from holdfast.serve.inference.active_plan import ActivePlan
-from holdfast.store.serving import aborts
-from tests.support.serving_world import CONTRACT
-
-MODELS: Final = ("v3", "v2", "v1")
-HEURISTIC: Final = "h"
-VERSIONS: Final = (*MODELS, HEURISTIC)
-SHARE: Final = 50_000
-ENDED: Final = (State.PROMOTED, State.ROLLED_BACK, State.CANCELLED)
-
-
-# --- the ledger's side ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Rollout:
-    number: int
-    version: str
-    champion: str
-    state: State
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """The newest plan, the rollouts that count (newest first), and what was withdrawn by a plan alone."""
-
-    plan: TrafficPlan
-    rollouts: tuple[Rollout, ...] = ()
-    withdrawn: frozenset[str | int] = frozenset()
-
-    def last(self, version: str) -> Rollout | None:
-        moved = (each for each in self.rollouts if each.version == version)
-        return next((each for each in moved if each.state not in WITHOUT_TRAFFIC), None)
-
-    def standing(self, version: str) -> Standing:
-        last = self.last(version)
-        if last is None:
-            return standing_of(None, is_withdrawn=version in self.withdrawn)
-        return standing_of((last.number, last.state), is_withdrawn=last.number in self.withdrawn)
-
-    @property
-    def running(self) -> Rollout | None:
-        return next((each for each in self.rollouts if each.state not in ENDED), None)
-
-    @property
-    def newest(self) -> int:
-        return max((each.number for each in self.rollouts), default=0)
-
-    def candidates(self) -> list[Candidate]:
-        return [
-            Candidate(
-                each,
-                each == HEURISTIC,
-                "qualified",
-                self.standing(each),
-                is_promoted=(last := self.last(each)) is not None and last.state is State.PROMOTED,
-            )
-            for each in VERSIONS
-        ]
-
-    def clean(self, version: str | None) -> str | None:
-        return version if version is not None and self.standing(version).may_serve else None
-
-    def warm(self) -> str | None:
-        return heuristic(self.candidates(), self.plan.fallback, ())
-
-    def moved(self, rollout: Rollout, state: State) -> Ledger:
-        others = tuple(replace(each, state=state) if each == rollout else each for each in self.rollouts)
-        return replace(self, rollouts=others)
-
-    def planned(self, champion: str, rollout: Rollout | None, **places: Any) -> Ledger:
-        number, pushes = (None, None) if rollout is None else (rollout.number, rollout.version)
-        plan = TrafficPlan(
-            "m",
-            self.plan.plan_id + 1,
-            champion,
-            rollout_id=number,
-            pushes=pushes,
-            **{"fallback": self.warm(), **places},
-        )
-        gone = {name: None for name in ("previous", "fallback") if getattr(plan, name) == champion}
-        return replace(self, plan=replace(plan, **gone))
-
-
-def start(ledger: Ledger, version: str) -> Ledger | None:
-    if ledger.running is not None or ledger.plan.champion == version:
-        return None
-    begun = Rollout(ledger.newest + 1, version, ledger.plan.champion, State.PENDING)
-    return replace(ledger, rollouts=(begun, *ledger.rollouts))
-
-
-def advance(ledger: Ledger) -> Ledger:
-    row = ledger.running
-    if row is None:
-        return ledger
-    if row.state is State.PENDING:
-        moved = ledger.moved(row, State.CANARY)
-        previous = ledger.clean(ledger.plan.previous)
-        previous = None if previous == row.version else previous
-        return moved.planned(row.champion, row, challenger=row.version, share_ppm=SHARE, previous=previous)
-    return ledger.moved(row, State.PROMOTED).planned(row.version, row, previous=ledger.clean(row.champion))
-
-
-def undo(ledger: Ledger, row: Rollout) -> Ledger | None:
-    """Return the ledger after the rollback of `row`; None where it is refused, because no version may take over."""
-    if row.state is State.PENDING:
-        return ledger.moved(row, State.CANCELLED)
-    choice = fallback(ledger.candidates(), row.champion, ledger.plan.fallback, (), (row.version,))
-    if choice.version is None or (choice.is_last_resort and ledger.plan.champion != choice.version):
-        return None
-    moved = ledger.moved(row, State.ROLLED_BACK)
-    previous = moved.clean(ledger.plan.previous) if ledger.plan.champion == choice.version else None
-    return moved.planned(choice.version, row, previous=previous)
-
-
-def carry(ledger: Ledger, abort: Abort) -> Ledger:
-    """Bring one abort into the ledger, as `control.rollout.abort_sync` does."""
-    version = abort.version
-    pushed = (
-        each.number
-        for each in ledger.rollouts
-        if each.version == version and each.state is not State.CANCELLED
-    )
-    if max(pushed, default=0) > abort.rollout_id:
-        return ledger
-    row = ledger.running
-    if row is None and ledger.plan.champion == version:
-        last = ledger.last(version)
-        row = last if last is not None and last.state is State.PROMOTED else None
-    if row is not None and row.version == version:
-        ledger = undo(ledger, row) or ledger
-    plan, row = ledger.plan, ledger.running
-    if version == plan.champion:
-        unfit = () if row is None else (row.version,)
-        to = fallback(ledger.candidates(), None, plan.fallback, {version}, unfit).version
-        if to is None or version == plan.challenger:
-            return ledger
-        if row is not None:
-            ledger = ledger.moved(row, State.CANCELLED if row.state is State.PENDING else State.ROLLED_BACK)
-        ledger = withdraw(ledger, version).planned(to, row)
-    elif version in (plan.previous, plan.fallback):
-        ledger = withdraw(ledger, version)
-        places = {name: ledger.clean(getattr(plan, name)) for name in ("previous", "fallback")}
-        places["fallback"] = places["fallback"] or ledger.warm()
-        ledger = replace(ledger, plan=replace(plan, plan_id=plan.plan_id + 1, **places))
-    return withdraw(ledger, version)
-
-
-def withdraw(ledger: Ledger, version: str) -> Ledger:
-    if not ledger.standing(version).may_serve:
-        return ledger
-    last = ledger.last(version)
-    return replace(ledger, withdrawn=ledger.withdrawn | {version if last is None else last.number})
-
-
-# --- the machine's side -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A server's memory (None: killed), the abort file, the local copy, and what was acknowledged as withdrawn."""
-
-    ledger: Ledger
-    copy: LocalState | None = None
-    file: bytes = b""
-    plan: TrafficPlan | None = None
-    known: tuple[Abort, ...] = ()
-    last_resort: tuple[str, ...] = ()
-    newest_rollout: int = 0
-    active: ActivePlan | None = field(default=None, compare=False)
-    serves: tuple[str, ...] = ()
-    runs: bool = False
-    taken: frozenset[tuple[str, int]] = frozenset()
-
-
-class World:
-    """Carries out one operation on a machine by the real classes, in one directory."""
-
-    def __init__(self, directory: Path, unfit: frozenset[str]) -> None:
-        self._directory = directory
-        self._file = directory / "abort.json"
-        self._loaded: dict[str, Any] = {
-            name: SimpleNamespace(name=name, contract=CONTRACT, words={}, inputs=()) for name in VERSIONS
-        }
-        self._unfit = unfit
-
-    def open(self, machine: Machine) -> tuple[PlanSwitch, AbortHandler, AbortFollower]:
-        if machine.file:
-            self._file.write_bytes(machine.file)
-        else:
-            self._file.unlink(missing_ok=True)
-        plane: Any = SimpleNamespace(active=machine.active, model="m")
-        switch = PlanSwitch(plane, lambda: 0)
-        switch._plane = plane
-        switch.facts = replace(switch.facts, tainted=self._unfit)
-        switch.plan, switch.newest_rollout = machine.plan, machine.newest_rollout
-        switch.loaded = self._loaded if machine.plan else {}
-        switch.aborts = {each.version: each for each in machine.known}
-        switch.last_resort = dict.fromkeys(machine.last_resort, plan_switch.NO_OTHER)
-        return (
-            switch,
-            AbortHandler(plane, switch, self._directory, lambda: 0),
-            AbortFollower(self._directory, switch.apply_aborts),
-        )
-
-    def close(self, machine: Machine, switch: PlanSwitch, **changed: Any) -> Machine:
-        active = switch._plane.active
-        serves = () if active is None else (active.plan.champion, *filter(None, [active.plan.challenger]))
-        return replace(
-            machine,
-            file=self.bytes(),
-            plan=switch.plan,
-            known=tuple(switch.aborts.values()),
-            last_resort=tuple(sorted(switch.last_resort)),
-            newest_rollout=switch.newest_rollout,
-            active=active,
-            serves=serves,
-            **changed,
-        )
-
-    def bytes(self) -> bytes:
-        return self._file.read_bytes() if self._file.exists() else b""
-
-    def abort(self, machine: Machine, version: str) -> Machine | None:
-        if not machine.runs:
-            return None
-        switch, handler, _ = self.open(machine)
-        try:
-            done = handler.abort(version, "bad", "ann")
-        except HoldfastError as error:
-            if isinstance(error, RefusedError):
-                same = self.close(machine, switch)
-                assert same == machine, f"the refusal of {version} changed something"
-            return None
-        assert done["durable"]
-        return self.close(machine, switch, taken=machine.taken | {(version, int(str(done["rollout"])))})
-
-    def command(self, machine: Machine, version: str) -> Machine | None:
-        """`holdfast rollback --version` without the ledger and without waiting for a server."""
-        copy = machine.copy
-        if copy is None or version not in copy.plan.versions():
-            return None
-        switch, _, follower = self.open(machine)
-        given = Abort(
-            version, copy.plan.plan_id, max(copy.rollout_id, copy.plan.rollout_id or 0), "bad", "ann", 0
-        )
-
-        def check(standing: tuple[Abort, ...]) -> None:
-            known = [each for each in standing if each.version not in copy.last_resort]
-            if (
-                permitted(
-                    copy.plan, banned([*known, given], copy.plan), lambda name, _: name not in self._unfit
-                )
-                is None
-            ):
-                raise RefusedError("HF404", "no version is left")
-
-        try:
-            stands, _ = aborts.add(self._directory, given, check=check)
-        except RefusedError:
-            return None
-        if machine.runs:
-            follower.look()
-        is_pending = version in switch.last_resort
-        taken = machine.taken if is_pending else machine.taken | {(version, stands.rollout_id)}
-        return self.close(machine, switch, taken=taken)
-
-    def kill(self, machine: Machine) -> Machine | None:
-        if not machine.runs:
-            return None
-        return replace(
-            machine, plan=None, known=(), last_resort=(), newest_rollout=0, active=None, serves=(), runs=False
-        )
-
-    def start(self, machine: Machine) -> Machine | None:
-        """Start from the copy; the ledger is away."""
-        if machine.runs:
-            return None
-        switch, _, follower = self.open(machine)
-        follower.look()
-        if machine.copy is not None:
-            switch.restore(machine.copy)
-            switch.facts = replace(switch.facts, tainted=self._unfit)
-            switch.apply(machine.copy.plan, self._loaded, {})
-        return self.close(machine, switch, runs=True)
-
-    def follow(self, machine: Machine) -> Machine | None:
-        """Follow the newest plan, keep the copy, and end the aborts that the ledger has recorded."""
-        if not machine.runs:
-            return None
-        switch, _, _ = self.open(machine)
-        ledger = machine.ledger
-        newest, copy = ledger.plan, machine.copy
-        is_followed = switch.plan is not None and switch.plan.plan_id == newest.plan_id
-        if not is_followed and not switch.apply(newest, self._loaded, {}):
-            is_followed = True
-        if is_followed:
-            copy = LocalState(
-                newest, {}, 0, rollout_id=switch.newest_rollout, last_resort=tuple(sorted(switch.last_resort))
-            )
-        ended = []
-        for each in switch.aborts.values():
-            known = ledger.standing(each.version)
-            is_pushed_again = may_serve(pushed=known.pushed, withdrawn=each.rollout_id)
-            if is_pushed_again or (
-                is_followed and each.version not in newest.versions() and not known.may_serve
-            ):
-                ended.append(each)
-        if ended:
-            aborts.remove(self._directory, ended)
-            switch.end_aborts(ended)
-        taken = frozenset(
-            (name, number)
-            for name, number in machine.taken
-            if not may_serve(pushed=ledger.standing(name).pushed, withdrawn=number)
-        )
-        if is_followed:
-            withdrawn = [name for name in VERSIONS if not ledger.standing(name).may_serve]
-            serving = {newest.champion, newest.challenger}
-            taken |= {
-                (name, ledger.standing(name).withdrawn or 0) for name in withdrawn if name not in serving
-            }
-        return self.close(machine, switch, copy=copy, taken=taken)
-
-    def control(self, machine: Machine) -> Machine:
-        """One round of the control loop."""
-        ledger = machine.ledger
-        for each in _listed(machine.file):
-            ledger = carry(ledger, each)
-        return replace(machine, ledger=advance(ledger))
-
-    def undo(self, machine: Machine) -> Machine | None:
-        """`holdfast rollback` by the ledger."""
-        ledger = machine.ledger
-        row = ledger.running or ledger.last(ledger.plan.champion)
-        if row is None or row.state is State.ROLLED_BACK or row.number in ledger.withdrawn:
-            return None
-        after = undo(ledger, row)
-        return None if after is None else replace(machine, ledger=after)
-
-    def roll_out(self, machine: Machine, version: str) -> Machine | None:
-        after = start(machine.ledger, version)
-        return None if after is None else replace(machine, ledger=after)
-
-
-def _listed(file: bytes) -> tuple[Abort, ...]:
-    if not file:
-        return ()
-    return msgspec.convert(msgspec.json.decode(file)["aborts"], tuple[Abort, ...])
-
-
-# --- the search -------------------------------------------------------------------------------------------------------
-
-
-def normal(machine: Machine) -> tuple[Any, ...]:
-    """The machine with its plans and rollouts numbered by rank."""
-    ledger, copy = machine.ledger, machine.copy
-    # Only the newest rollout of a version with and without traffic counts.
-    seen: set[tuple[str, bool]] = set()
-    counting = []
-    for each in ledger.rollouts:
-        which = (each.version, each.state in WITHOUT_TRAFFIC)
-        if which not in seen:
-            seen.add(which)
-            counting.append(each)
-    given = _listed(machine.file)
-    plans = [ledger.plan, machine.plan, None if copy is None else copy.plan]
-    numbers = {
-        machine.newest_rollout, 0 if copy is None else copy.rollout_id,
-        *(each.rollout_id or 0 for each in plans if each is not None),
-        *(each.rollout_id for each in (*given, *machine.known)),
-        *(each.number for each in counting), *(number for _, number in machine.taken),
-    }  # fmt: skip
-    rank = {number: at for at, number in enumerate(sorted(numbers))}
-    plan_ids = sorted(
-        {*(each.plan_id for each in plans if each), *(each.plan_id for each in (*given, *machine.known))}
-    )
-    plan_rank = {number: at for at, number in enumerate(plan_ids)}
-
-    def of_plan(plan: TrafficPlan | None) -> Any:
-        if plan is None:
-            return None
-        places = (plan.champion, plan.challenger, plan.previous, plan.fallback, plan.pushes)
-        return (plan_rank[plan.plan_id], rank[plan.rollout_id or 0], *places)
-
-    def of_aborts(listed: tuple[Abort, ...]) -> Any:
-        return tuple((each.version, plan_rank[each.plan_id], rank[each.rollout_id]) for each in listed)
-
-    return (
-        *map(of_plan, plans), of_aborts(given), of_aborts(machine.known), machine.last_resort, machine.serves, machine.runs,
-        None if copy is None else (rank[copy.rollout_id], copy.last_resort), rank[machine.newest_rollout],
-        tuple((rank[each.number], each.version, each.champion, each.state) for each in counting),
-        frozenset(rank.get(each, each) if isinstance(each, int) else each for each in ledger.withdrawn
-                  if isinstance(each, str) or each in {row.number for row in counting}),
-        frozenset((name, rank[number]) for name, number in machine.taken),
-    )  # fmt: skip
-
-
-def operations(world: World) -> Iterator[tuple[str, Callable[[Machine], Machine | None]]]:
-    for version in VERSIONS:
-        yield f"abort {version}", lambda machine, version=version: world.abort(machine, version)
-    for version in VERSIONS:
-        yield f"command {version}", lambda machine, version=version: world.command(machine, version)
-    for version in MODELS:
-        yield f"roll out {version}", lambda machine, version=version: world.roll_out(machine, version)
-    yield "kill", world.kill
-    yield "start", world.start
-    yield "follow", world.follow
-    yield "control loop", world.control
-    yield "roll back", world.undo
-
-
-def search(world: World, depth: int) -> tuple[int, int]:
-    """Walk every order of operations up to `depth` of them; return the states and the transitions seen."""
-    begin = world.follow(Machine(first(), runs=True))
-    assert begin is not None
-    seen, level, transitions = {normal(begin)}, [(begin, ())], 0
-    for _ in range(depth):
-        following: list[tuple[Machine, Any]] = []
-        for machine, path in level:
-            for name, operate in operations(world):
-                after = operate(machine)
-                if after is None:
-                    continue
-                transitions += 1
-                way = (*path, name)
-                gone = {version for version, _ in after.taken}
-                assert gone.isdisjoint(after.serves), (
-                    f"{sorted(gone)} withdrawn, {after.serves} answer: {way}"
-                )
-                key = normal(after)
-                if key not in seen:
-                    seen.add(key)
-                    following.append((after, way))
-        level = following
-        if not level:
-            break
-    return len(seen), transitions
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """In memory: the search writes the abort file some ten thousand times."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as found:
-        yield Path(found)
-
-
-def first() -> Ledger:
-    """'v2' was promoted over 'v1'; 'h' stands in."""
-    promoted = Rollout(1, "v2", "v1", State.PROMOTED)
-    return Ledger(TrafficPlan("m", 1, "v2", None, 0, "v1", "h", 1, pushes="v2"), (promoted,))
+from holdfast.serve.follower.aborts import AbortFollower
+from tests.support.abort_orders import HEURISTIC, WithdrawnVersionServesError, World, directory, search
 
 
 @pytest.mark.parametrize(
     ("unfit", "depth"), [((), 5), ((HEURISTIC,), 4)], ids=["each fits", "the heuristic does not"]
 )
-def test_no_order_of_operations_lets_a_withdrawn_version_serve(
-    directory: Path, unfit: tuple[str, ...], depth: int
-) -> None:
+def test_no_order_of_operations_lets_a_withdrawn_version_serve(unfit: tuple[str, ...], depth: int) -> None:
     """R118, R122: but by a new rollout; and a refused abort changes nothing.
 
-    `python -m tests.serve.follower.test_abort_orders 30` goes on until no new state is found.
+    `python -m tests.soak.abort_orders` goes on until no new state is found.
     """
-    states, transitions = search(World(directory, frozenset(unfit)), depth)
-    assert states > 300
-    assert transitions > 1000
+    with directory() as found:
+        seen = search(World(found, frozenset(unfit)), depth, twin_every=10)
+    assert seen.states > 300
+    assert seen.transitions > 900
+    assert seen.twins > 30
 
 
-def main() -> None:
-    """Search as deep as the argument, and print what was seen."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as found:
-        for unfit in ((), (HEURISTIC,)):
-            states, transitions = search(World(Path(found), frozenset(unfit)), int(sys.argv[1]))
-            print(f"{states} states, {transitions} transitions, unfit: {unfit}", flush=True)
+def let_any_version_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The champion's place is taken by a version that is aborted itself: the fault B2."""
+
+    def permitted_but_for_the_champion(plan: TrafficPlan, forbidden: Collection[str], fit: Fit) -> Any:
+        return permitted(plan, {plan.champion} & set(forbidden), fit)
+
+    monkeypatch.setattr(plan_switch, "permitted", permitted_but_for_the_champion)
 
 
-if __name__ == "__main__":
-    main()
+def count_the_rollout_itself_as_newer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan of the rollout that an abort knew of pushes the aborted version again."""
+
+    def banned(aborts: Iterable[Abort], plan: TrafficPlan) -> frozenset[str]:
+        return frozenset(
+            each.version
+            for each in aborts
+            if (pushed := pushed_by(plan, each)) is None or pushed < each.rollout_id
+        )
+
+    monkeypatch.setattr(plan_switch, "banned", banned)
+
+
+def start_without_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that starts reads the abort file only when it changes."""
+    look = AbortFollower.look
+
+    def only_while_it_runs(self: Any) -> None:
+        if self._apply.__self__.plan is not None:
+            look(self)
+
+    monkeypatch.setattr(AbortFollower, "look", only_while_it_runs)
+
+
+@pytest.mark.parametrize(
+    "plant", [let_any_version_take_over, count_the_rollout_itself_as_newer, start_without_the_file]
+)
+def test_the_search_finds_a_planted_mistake(plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    with directory() as found, pytest.raises(WithdrawnVersionServesError, match="withdrawn"):
+        search(World(found, frozenset()), 5)

@@ -46,7 +46,7 @@ from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.rollout.model.state_machine import RESTING, TRANSITIONS, State
 from holdfast.serve.api.label_items import MAX_LABELS, SOURCE_CHARACTERS
 from holdfast.serve.api.recent_labels import MAX_LABELS as REMEMBERED_LABELS
-from holdfast.serve.api.source_quota import LABELS_OF_SOURCE
+from holdfast.serve.api.source_quota import MAX_SENDERS, SOURCES_OF_ADDRESS
 from holdfast.serve.inference.metrics import Counters, ServerCollector, ServerFacts
 from holdfast.serve.inference.request_schema import MAX_NAMED_ROWS
 from holdfast.serve.protocol.metadata import input_spec
@@ -162,7 +162,8 @@ def limits() -> str:
         ("characters of `unit`", UNIT_CHARACTERS),
         ("labels of a feedback request", MAX_LABELS),
         ("characters of a label's `source`", SOURCE_CHARACTERS),
-        ("labels of a source within an hour", LABELS_OF_SOURCE),
+        ("sources of an address whose labels are counted alone", SOURCES_OF_ADDRESS),
+        ("sources of all addresses whose labels are counted alone", MAX_SENDERS),
         ("bad rows that a 400 names", MAX_NAMED_ROWS),
         ("known words that a 400 and the metadata name", MOST_WORDS),
         ("characters of a value that a 400 shows", LONGEST_VALUE),

@@ -12,7 +12,9 @@ import pytest
 from sqlalchemy import select
 
 from holdfast.control.collect import collector
+from holdfast.control.rollout import plan_parts
 from holdfast.feedback import IdKey
+from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.db import events, leases, schema
 from holdfast.store.serving import label_rules, servers
 from holdfast.store.serving.prediction_log import PredictionRecord, frame
@@ -214,11 +216,33 @@ def test_a_declared_correction_by_id_is_taken_and_a_stranger_s_is_quarantined(
     assert (status, error["code"]) == (409, "HF505")
     assert "source 'crm' labelled it 0" in error["error"]
     assert loop.round() == {f"{one}/0": 0.0, f"{other}/0": 1.0}
-    assert "3 labels contradict the label of another source" in loop.events("labels.quarantined")[0]
+    assert "2 labels contradict the label of another source" in loop.events("labels.quarantined")[0]
     served.stop()
     again = serve()
     assert again.call(FEEDBACK, {"id": other, "value": False, "source": "crm"})[0] == 202, "known to the copy"
     assert loop.round()[f"{other}/0"] == 0.0
+
+
+def test_a_caller_uses_up_its_own_quota_alone_and_none_by_repeating(serve: Start, loop: Loop) -> None:
+    """B4: a source is what a caller says; its address is not."""
+    plan_parts.push_serving_config(
+        loop.world.store, MODEL, ConnectionLimits(labels_per_hour=2), actor="t", reason="t", now_us=now_us()
+    )
+    served = serve()
+    ids = predict(served, 5)
+    log = loop.world.root / "log"
+
+    def send_from(address: str, name: str, value: object = True) -> int:
+        return served.call(FEEDBACK, {"id": name, "value": value, "source": "crm"}, address=address)[0]
+
+    assert send_from("127.0.0.1", ids[0]) == 202
+    written = sum(each.stat().st_size for each in log.rglob("*.log"))
+    assert {send_from(address, ids[0]) for address in ("127.0.0.1", "127.0.0.2") for _ in range(5)} == {202}
+    assert {send_from("127.0.0.2", ids[0], value=False) for _ in range(5)} == {409}
+    assert sum(each.stat().st_size for each in log.rglob("*.log")) == written, "nothing lasting"
+    assert [send_from("127.0.0.2", each) for each in ids[1:4]] == [202, 202, 429]
+    assert [send_from("127.0.0.1", each) for each in ids[3:]] == [202, 429]
+    assert loop.round() == {f"{each}/0": 1.0 for each in ids[:4]}
 
 
 def test_a_row_that_no_request_can_have_is_refused(serve: Start, loop: Loop) -> None:

@@ -288,9 +288,16 @@ class Served:
         return self.address.removeprefix("http://")
 
     def call(
-        self, path: str, body: object = None, method: str | None = None, headers: dict[str, str] | None = None
+        self,
+        path: str,
+        body: object = None,
+        method: str | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        address: str = "127.0.0.1",
     ) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection(self.where, timeout=60)
+        """Call the server from `address`."""
+        connection = http.client.HTTPConnection(self.where, timeout=60, source_address=(address, 0))
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         connection.request(method or ("GET" if body is None else "POST"), path, data, headers or {})
         response = connection.getresponse()

@@ -20,6 +20,7 @@ _LEAST: Final[Mapping[str, float]] = {
     "connections": 8,
     "pipelined": 1,
     "queue_seconds": 0.01,
+    "labels_per_hour": 1,
 }
 """Lower limits: with less, a server could not be probed, and a rollback not be confirmed."""
 
@@ -46,6 +47,8 @@ class ConnectionLimits:
     """Requests of one connection that wait for their reply at once."""
     queue_seconds: float = 1.0
     """How long a request may be expected to wait for its turn; beyond that new ones get 429."""
+    labels_per_hour: int = 1_000_000
+    """Labels that are stored of one source from one address within an hour of the clock; beyond that they get 429."""
 
     @property
     def id(self) -> str:
@@ -96,7 +99,9 @@ class ConnectionLimits:
         return cls(**{name: _as(kinds[name], value) for name, value in named.items()})  # type: ignore[arg-type]  # checked above
 
 
-_ADDED: Final[Mapping[str, object]] = {"queue_seconds": ConnectionLimits().queue_seconds}
+_ADDED: Final[Mapping[str, object]] = {
+    name: getattr(ConnectionLimits(), name) for name in ("queue_seconds", "labels_per_hour")
+}
 """The limits that the first documents did not have, with their defaults."""
 
 

@@ -14,7 +14,7 @@ import msgspec
 from holdfast.errors import HoldfastError
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.serve.api.inference_queue import InferenceQueue
-from holdfast.serve.api.label_items import LabelItems, parse_labels, read_label, subject_of
+from holdfast.serve.api.label_items import LabelItems, parse_labels, read_label
 from holdfast.serve.api.recent_labels import RecentLabels
 from holdfast.serve.api.source_quota import SourceQuota
 from holdfast.serve.api.taken_labels import TakenLabels
@@ -76,7 +76,7 @@ class Routes:
         self._loop = asyncio.get_running_loop()
         self._queue = InferenceQueue(plane, self._loop, limits, self._respond, self._store_labels)
         self._recent_labels = RecentLabels()
-        self._quota = SourceQuota()
+        self._quota = SourceQuota(lambda: limits().labels_per_hour)
         self._model_path = f"/v2/models/{plane.model}".encode()
         self._ready_body = _encode({"name": plane.model, "ready": True})
         self._infer_path = self._model_path + b"/infer"
@@ -252,40 +252,43 @@ class Routes:
 
     def _feedback(self, exchange: Exchange) -> None:
         try:
-            labels = self._take_labels(parse_labels(bytes(exchange.body)))
+            labels = self._take_labels(parse_labels(bytes(exchange.body)), exchange)
         except HoldfastError as error:
             _refuse(exchange, error)
             return
         records = labels.records
-        if not records:
+        if not labels.needs_disk:
             exchange.send(labels.status, _encode(labels.document))
             return
         log = self._plane.log
-        if not log.write([frame(record) for record in records]):
+        if records and not log.write([frame(record) for record in records]):
             log.drop(len(records))
             exchange.refuse(503, "HF307", "the feedback could not be written; nothing was stored")
             return
-        self._recent_labels.add(labels.newest)
+        self._recent_labels.add(labels.newest, labels.quarantined)
 
         def respond(durable: asyncio.Future[bool]) -> None:
             if not durable.exception() and durable.result():
                 self._plane.counters.labels += len(records)
                 exchange.send(labels.status, _encode(labels.document))
             else:
-                self._recent_labels.remove(labels.newest)
+                self._recent_labels.remove(labels.newest, labels.quarantined)
                 exchange.refuse(503, "HF307", "the disk did not take the feedback; send it again")
 
         asyncio.wrap_future(log.durability(), loop=self._loop).add_done_callback(respond)
 
-    def _take_labels(self, items: LabelItems) -> TakenLabels:
+    def _take_labels(self, items: LabelItems, exchange: Exchange) -> TakenLabels:
         """Return the labels to store, with one result for each item. A label that comes alone raises its error."""
         now_us = self._plane.clock_us()
-        taken = TakenLabels(items.is_list, self._plane.label_rules.corrections)
+        taken = TakenLabels(
+            items.is_list,
+            self._plane.label_rules.corrections,
+            self._recent_labels,
+            lambda source: self._quota.take(exchange.address, source, now_us),
+        )
         for item in items.items:
             try:
-                record = read_label(item, self._plane, now_us)
-                self._quota.take(record.source, now_us)
-                taken.add(item, record, self._recent_labels.find(subject_of(record)))
+                taken.add(item, read_label(item, self._plane, now_us))
             except HoldfastError as error:
                 if not items.is_list:
                     raise

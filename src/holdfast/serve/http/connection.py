@@ -15,6 +15,7 @@ from typing import Final, Protocol, cast
 import httptools
 
 from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.serve.http.client_address import is_local, network_of
 from holdfast.serve.http.exchange import Application, Exchange, Refusal
 from holdfast.serve.http.responses import head
 
@@ -88,6 +89,11 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._header_bytes = self._hosts = 0
         self._owes_continue = False
+
+    @property
+    def address(self) -> str:
+        """Return the client's address, of IPv6 its network of 64 bits; empty if it has none."""
+        return network_of(self._transport.get_extra_info("peername"))
 
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
@@ -400,10 +406,3 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once; unsent bytes are lost."""
         self._transport.abort()
-
-
-def is_local(transport: asyncio.BaseTransport) -> bool:
-    """Return True if the peer of a connection is on this machine."""
-    peer = transport.get_extra_info("peername")
-    address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
-    return address.startswith(("127.", "::ffff:127.")) or address == "::1"

@@ -24,6 +24,11 @@ class Refusal:
 class Transport(Protocol):
     """A connection: sends the responses of its exchanges in order."""
 
+    @property
+    def address(self) -> str:
+        """Return the client's address, of IPv6 its network of 64 bits; empty if it has none."""
+        ...
+
     def reply(self, exchange: Exchange, status: int, body: bytes, content_type: bytes, extra: bytes) -> None:
         """Send the response of `exchange` after those of every earlier request of the connection.
 
@@ -59,6 +64,11 @@ class Exchange:
         self.close = False
         self.received = perf_counter()
         self.reply: bytes | None = None
+
+    @property
+    def address(self) -> str:
+        """Return the address of the client, or of its proxy; of IPv6 the network of 64 bits; empty if it has none."""
+        return self._connection.address
 
     def send(self, status: int, body: bytes, content_type: bytes = JSON, extra: bytes = b"") -> None:
         """Send the response. Its bytes leave after those of every earlier request of the connection.

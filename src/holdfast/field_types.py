@@ -208,4 +208,6 @@ def _named(hint: Any) -> str:
     if hint in _NAMES:
         return _NAMES[hint]
     name = getattr(hint, "__name__", str(hint))
-    return "a duration" if name == "timedelta" else f"a {name}"
+    if name == "timedelta":
+        return "a duration"
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"

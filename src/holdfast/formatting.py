@@ -11,6 +11,9 @@ from holdfast.records import DAY_US, EPOCH, HOUR_US, MINUTE_US
 LONGEST_TEXT: Final = 4_000
 """The most characters of a text that is shown or logged."""
 
+_MOST_DECIMALS: Final = 5
+"""The most decimals of a share in percent."""
+
 _UNSEEN: Final = re.compile(
     "["
     "\x00-\x1f\x7f-\x9f"  # control, among them tab, line feed and U+0085
@@ -47,6 +50,32 @@ def counted(number: int, noun: str) -> str:
     ('1 feed', '12,000 labels')
     """
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def with_article(noun: str) -> str:
+    """Return a noun with its indefinite article, by its first letter.
+
+    >>> with_article("Integer"), with_article("number")
+    ('an Integer', 'a number')
+    """
+    return f"{'an' if noun[:1].lower() in tuple('aeiou') else 'a'} {noun}"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """Return a share in percent with so many decimals, or more: only nothing is 0 % and only all is 100 %.
+
+    >>> percent(0.056), percent(0.99651), percent(0.0004), percent(1.0), percent(0.25, 1)
+    ('6 %', '99.7 %', '0.04 %', '100 %', '25.0 %')
+    >>> percent(1e-9), percent(1 - 1e-9)
+    ('less than 0.00001 %', 'more than 99.99999 %')
+    """
+    if share in (0.0, 1.0):
+        return f"{100 * share:.{digits}f} %"
+    for decimals in range(digits, _MOST_DECIMALS + 1):
+        text = f"{100 * share:.{decimals}f}"
+        if float(text) not in (0.0, 100.0):
+            return f"{text} %"
+    return "less than 0.00001 %" if share < 0.5 else "more than 99.99999 %"
 
 
 def share(share_ppm: int) -> str:

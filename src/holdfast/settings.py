@@ -108,6 +108,14 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
 )
 """Name, default and help of every setting; the reference page is generated from it."""
 
+_OPTION_WORDS: Final = {
+    "ADDRESS": "HOST",
+    "BIND": "HOST",
+    "DATABASE": "LEDGER",
+    "DATA_DIR": "ROOT",
+    "STORE": "ROOT",
+}
+"""What other tools call an option that is a setting here."""
 _OTHER_NAMES: Final = {
     "HOLDFAST_OPENLINEAGE_URL": "OPENLINEAGE_URL",
     "HOLDFAST_OPENLINEAGE_API_KEY": "OPENLINEAGE_API_KEY",
@@ -130,6 +138,21 @@ _PORT: Final = re.compile(r"[0-9]{1,5}")
 _REFERENCE: Final = re.compile(r"\$\{(env|file):([^}]+)\}")
 _WHOLE: Final = re.compile(r"[1-9][0-9]{0,17}")
 _VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9_]*")
+
+
+def setting_of(option: str, command: str = "") -> str | None:
+    """Return the setting that an option would be, if it was one; None if it resembles none.
+
+    `command` is the command that was given the option; it has the setting that begins with its name, if there is one.
+
+    >>> setting_of("--port", "up"), setting_of("--port", "page"), setting_of("--log-level"), setting_of("--colour")
+    ('HOLDFAST_PORT', 'HOLDFAST_PAGE_PORT', 'HOLDFAST_LOG_LEVEL', None)
+    """
+    word = option.lstrip("-").upper().replace("-", "_")
+    word = _OPTION_WORDS.get(word, word)
+    known = {name for name, _, _ in SETTINGS}
+    wanted = (f"HOLDFAST_{command.upper()}_{word}", f"HOLDFAST_{word}")
+    return next((name for name in wanted if name in known), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import polars as pl
@@ -49,3 +50,24 @@ def test_a_panic_of_a_library_is_reported_as_any_other_defect(
     assert ended.value.code == 70
     assert "HF901 PanicException: out of bounds" in capsys.readouterr().err
     assert "out of bounds" in next(tmp_path.iterdir()).read_text()
+
+
+def test_an_error_that_an_interruption_causes_is_no_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in the wait of a lock: it was released, and what ends the wait releases it again."""
+
+    def wait(**_options: object) -> int:
+        lock = threading.Lock()
+        with lock:
+            lock.release()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["holdfast", "demo"])
+    monkeypatch.setattr(app, "app", wait)
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted; committed work is kept, the rest was rolled back\n"
+    assert list(tmp_path.iterdir()) == []

@@ -90,6 +90,7 @@ def test_a_suspect_batch_ends_check_and_ingest_with_1_until_it_is_accepted(proje
     [
         (("nonsense",), "No such command 'nonsense'"),
         (("train", "--nonsense"), "No such option: --nonsense"),
+        (("up", "--port", "9000"), "No such option: --port; it is the setting HOLDFAST_PORT"),
         (("ingest",), "Missing argument 'feed'"),
         (("train", "--seed", "x"), "Invalid value for '--seed'"),
         (("snapshot", "nonsense"), "No such command 'nonsense'"),
@@ -103,9 +104,33 @@ def test_usage_errors_are_errors_as_all_others(tmp_path: Path, words: tuple[str,
             error = json.loads(done.stdout)["error"]
             assert error["code"] == "HF101"
             assert error["what"].lower().startswith(what.lower())
-            assert error["next_command"].endswith("--help")
+            is_setting = "it is the setting" in what
+            assert error["next_command"].endswith("--help") or is_setting
         else:
             assert "HF101" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        ("up --port 9000", "HOLDFAST_PORT"),
+        ("page --port=9000", "HOLDFAST_PAGE_PORT"),
+        ("control --port 9000", "HOLDFAST_CONTROL_PORT"),
+        ("serve --host 0.0.0.0", "HOLDFAST_HOST"),
+        ("serve --bind 0.0.0.0", "HOLDFAST_HOST"),
+        ("rollout start --root /srv/holdfast", "HOLDFAST_ROOT"),
+        ("status --ledger postgresql://db", "HOLDFAST_LEDGER"),
+        ("up --log-level debug", "HOLDFAST_LOG_LEVEL"),
+    ],
+)
+def test_the_error_about_an_option_that_is_a_setting_names_it(
+    tmp_path: Path, words: str, setting: str
+) -> None:
+    done = run_here((*words.split(), "--json"), tmp_path, dict(os.environ))
+    error = json.loads(done.stdout)["error"]
+    assert error["what"].endswith(f"it is the setting {setting}")
+    named = " ".join(word for word in words.split(" --")[0].split())
+    assert error["next_command"] == f"{setting}=VALUE holdfast {named}"
 
 
 def test_an_exception_of_the_users_code_is_no_defect_of_ours(project: Project) -> None:

@@ -14,6 +14,7 @@ import holdfast
 from holdfast.cli.command_table import COMMANDS
 from holdfast.cli.output import DONE, INTERRUPTED, Output, UntilClosed
 from holdfast.errors import HoldfastError, InputError
+from holdfast.settings import setting_of
 
 
 class CommandTable(typer.core.TyperGroup):
@@ -103,11 +104,18 @@ def main() -> None:
     except SystemExit:
         raise
     except BaseException as error:  # a panic of Polars is no Exception
-        status = output.error(_misused(error) or _defect(error))
+        status = INTERRUPTED if _is_interruption(error) else output.error(_misused(error) or _defect(error))
     if status == INTERRUPTED:
         sys.stderr.write("interrupted; committed work is kept, the rest was rolled back\n")
     sys.stdout.flush()
     sys.exit(status)
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Return True if the error came up while an interruption ended the command, such as that of a lock it left in disorder."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _misused(error: BaseException) -> HoldfastError | None:
@@ -120,6 +128,15 @@ def _misused(error: BaseException) -> HoldfastError | None:
     what = error.format_message().strip().rstrip(".")
     # Without any argument Typer has printed the help already, and has nothing to add.
     what = what or f"{named} needs a command"
+    option = getattr(error, "option_name", "")  # of an option that there is not
+    setting = setting_of(option, named.split()[-1]) if option else None
+    if setting is not None:
+        return InputError(
+            "HF101",
+            f"No such option: {option}; it is the setting {setting}",
+            state="nothing was done",
+            next_command=f"{setting}=VALUE {named}",
+        )
     return InputError("HF101", what, state="nothing was done", next_command=f"{named} --help")
 
 

@@ -30,6 +30,7 @@ from holdfast.features.declarations import (
     columns_read,
     feature_name,
 )
+from holdfast.formatting import with_article
 
 
 def problems(features: Sequence[Feature], aggregates: Collection[str], contract: Contract) -> Iterator[str]:
@@ -62,7 +63,7 @@ def _column_problem(
         return (
             None
             if Number in wanted
-            else f"{kind} reads a {_listed(wanted)}; {name} is an aggregate, which is a number"
+            else f"{kind} reads {with_article(_listed(wanted))}; {name} is an aggregate, which is a number"
         )
     if name not in contract.names:
         return f"{feature!r} reads {name!r}: neither in the contract nor an aggregate"
@@ -73,7 +74,7 @@ def _column_problem(
     return (
         None
         if isinstance(column, wanted)
-        else f"{kind} reads a {_listed(wanted)}; {name} is a {type(column).__name__}"
+        else f"{kind} reads {with_article(_listed(wanted))}; {name} is {with_article(type(column).__name__)}"
     )
 
 

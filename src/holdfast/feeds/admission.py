@@ -334,7 +334,7 @@ def _again(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
     known = facts.rows_known - facts.reasons.get(f"{key}|{REPEATED}", 0)
     limits, rows = feed.expects.duplicate_keys, facts.rows_received
     if limits is not None and known and (reached := limits.reached(known, rows)):
-        words = f"{known:,} of {rows:,} rows have a {key} that is loaded already: they are quarantined; what is loaded stays"
+        words = f"{known:,} of {rows:,} rows repeat the {key} of a loaded row: they are quarantined; what is loaded stays"
         yield Violation("duplicate_keys", key, reached[0], words, known, reached[1])
 
 

@@ -40,6 +40,9 @@ from holdfast.records import Level, Violation
 MOST_BATCHES: Final = 28
 """The maximum number of earlier batches: seasons change, and four weeks hold every weekday four times."""
 
+JUDGED: Final = "judged"
+"""States that a batch was, or will be, compared with the earlier ones."""
+
 _FAR_DIFFERENCE: Final = 5.0
 """A label is inverted only if the difference of means moved by so many standard errors."""
 

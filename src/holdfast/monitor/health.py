@@ -218,7 +218,7 @@ def _of_champion(facts: HealthFacts, champion: str) -> Iterator[Problem]:
         yield Problem("control_loop_silent", "", text, "holdfast up")
     elif facts.servers in (Verdict.FAIL, Verdict.ERROR):
         text = _clause(facts.servers_explanation)
-        yield Problem("servers_not_as_declared", "", text, "holdfast status")
+        yield Problem("servers_not_as_declared", "", text, "look at the log of the server, then holdfast up")
     if facts.usage is Verdict.FAIL:
         yield Problem("no_requests", "", _clause(facts.usage_explanation), "look at the callers")
     if facts.failed:
@@ -277,11 +277,11 @@ def _of_versions(facts: HealthFacts) -> Iterator[Problem]:
     if facts.failed_gates is not None and facts.failed_gates.gates:
         version, gates = facts.failed_gates.version, facts.failed_gates.gates
         text = f"the newest version, {version}, failed its gates: {', '.join(gates)}"
-        yield Problem("gate_failed", version, text, "holdfast status")
+        yield Problem("gate_failed", version, text, f"holdfast qualify {version}")
     if facts.changed_rate:
         text = _clause(facts.changed_rate)
         yield Problem(
-            "rate_changed", str(facts.rollout_id), text, "look at the callers, then holdfast status"
+            "rate_changed", str(facts.rollout_id), text, "look at the callers, then holdfast rollout status"
         )
     for kind in facts.expired_drills:
         text = f"the drill {kind} is no longer valid"

@@ -67,7 +67,8 @@ class ErrorKind:
 class VersionUsage:
     """The usage of one version in a window of time. Latencies are in seconds; None where none was measured.
 
-    `p50_seconds` to `p99_seconds` are of the time to the response, `processor_*` of the processor time.
+    `failed`, `refused` and `errors` are as in `Usage`. `p50_seconds` to `p99_seconds` are of the time to the response,
+    `processor_*` of the processor time.
     """
 
     version: str
@@ -75,6 +76,7 @@ class VersionUsage:
     rows: int
     share: float
     failed: int
+    refused: int
     errors: tuple[ErrorKind, ...]
     p50_seconds: float | None
     p95_seconds: float | None
@@ -85,8 +87,8 @@ class VersionUsage:
 
     @property
     def error_rate(self) -> float:
-        """Return the share of this version's requests that ended in an error."""
-        return self.failed / self.requests
+        """Return the share of this version's requests that failed or were refused."""
+        return (self.failed + self.refused) / self.requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class Usage:
     """The usage of a model in the window that ended at `until_us`.
 
     `refused` requests broke the contract or could not be read, by their callers' fault; `failed` are all other errors.
+    No request counts as both. `errors` of a version has both, by kind.
     `reasons` are the rules that the refused ones broke most often, with the number of requests.
     """
 
@@ -250,7 +253,8 @@ def _version_usage(version: str, rows: Sequence[UsageRow], total: int) -> Versio
         requests=requests,
         rows=sum(row.rows for row in rows),
         share=requests / total,
-        failed=kinds.total(),
+        failed=sum(count for kind, count in kinds.items() if kind not in CALLERS_FAULT),
+        refused=sum(count for kind, count in kinds.items() if kind in CALLERS_FAULT),
         errors=tuple(ErrorKind(kind, count) for kind, count in sorted(kinds.items())),
         p50_seconds=quantile_seconds(response, 0.50),
         p95_seconds=quantile_seconds(response, 0.95),

@@ -175,7 +175,8 @@ class AffectedPredictions:
     """Predictions of one version.
 
     `cause` is "version" if the version is tainted, "online" if it is clean but read values of the batch. Then the
-    counts are of all its predictions in that time, and so an upper bound.
+    counts are of all its predictions in that time, and so an upper bound. `first_us` and `last_us` are when the first and
+    the last minute with a prediction began.
     """
 
     model: str
@@ -405,11 +406,21 @@ def _explain_predictions(step: ListPredictions) -> Iterator[str]:
     if not step.predictions:
         yield "no prediction came from a tainted version or from values of the batch"
     for each in step.predictions:
-        span = f"from {timestamp(each.first_us)} to {timestamp(each.last_us)}"
+        span = minutes(each.first_us, each.last_us)
         if each.cause == "version":
             yield f"{each.rows:,} predictions in {each.requests:,} requests came from {each.version}, {span}"
         else:
             yield f"at most {each.rows:,} predictions of {each.version} read values of the batch, {span}"
+
+
+def minutes(first_us: int, last_us: int) -> str:
+    """Return the minutes that began at two times, microseconds since 1970 UTC.
+
+    >>> minutes(0, 0), minutes(0, 120_000_000)
+    ('in the minute of 1970-01-01 00:00Z', 'in the minutes from 1970-01-01 00:00Z to 1970-01-01 00:02Z')
+    """
+    first, last = (f"{timestamp(each)[:16]}Z" for each in (first_us, last_us))
+    return f"in the minute of {first}" if first == last else f"in the minutes from {first} to {last}"
 
 
 def _names(aggregates: Sequence[str]) -> tuple[str, ...]:

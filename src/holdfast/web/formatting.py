@@ -27,9 +27,9 @@ def percent(share: float | None, digits: int = 1) -> str:
     """Return a share in percent; a dash if there is none.
 
     >>> percent(0.05), percent(0.9999, 0), percent(None)
-    ('5.0 %', '100 %', '–')
+    ('5.0 %', '99.99 %', '–')
     """
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
+    return "–" if share is None else formatting.percent(share, digits)
 
 
 def number(value: float | None, digits: int = 3) -> str:

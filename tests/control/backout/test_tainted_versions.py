@@ -268,7 +268,7 @@ def test_responses_and_feedback_are_listed_by_version_and_time(case: Case) -> No
     listed = next(step for step in plan.steps if isinstance(step, ListPredictions)).predictions
     mine = [each for each in listed if each.version == bad]
     assert [(each.cause, each.requests, each.rows) for each in mine] == [("version", 4, 12)]
-    assert (mine[0].first_us, mine[0].last_us) == (first, first + 4 * minute)
+    assert (mine[0].first_us, mine[0].last_us) == (first, first + 3 * minute)
     assert next(each for each in listed if each.version == case.clean).cause == "online"
     assert next(step for step in plan.steps if isinstance(step, ListFeedback)).labels[0].labels == 3
     assert next(step for step in plan.steps if isinstance(step, Retrain)) == Retrain(

@@ -20,12 +20,13 @@ from holdfast.control.ingest.failed_loads import (
 )
 from holdfast.control.ingest.ingest import ingest, ingest_many
 from holdfast.control.ingest.validate import DeliverySpec
-from holdfast.errors import HoldfastError, UnavailableError
+from holdfast.errors import HoldfastError, InputError, UnavailableError
 from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.events import EventRow
 from holdfast.store.db.failed_operations import REPEATED_US
 from holdfast.store.files import staging
+from holdfast.store.sources import AbsentError
 from tests.support import backout_world
 from tests.support.backout_world import ALONE, NOW_US, delivery
 
@@ -86,10 +87,11 @@ def test_a_load_that_fails_again_and_again_is_reported_and_its_end_too(tmp_path:
         else:
             ingest(store, ALONE, "h1", path, now_us=now_us)
 
-    missing = tmp_path / "missing.parquet"
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1")
     for now_us in (NOW_US, NOW_US + 1, NOW_US + REPEATED_US):
         with pytest.raises(HoldfastError, match="HF201"):
-            load(missing, now_us)
+            load(broken, now_us)
     reported = found(store)
     assert [(each.kind, each.subject) for each in reported] == [(FAILED, "alone/h1")] * 2
     assert "HF201" in reported[0].explanation
@@ -98,6 +100,28 @@ def test_a_load_that_fails_again_and_again_is_reported_and_its_end_too(tmp_path:
     backout_world.take_out(store, ALONE, 1)
     load(delivery(tmp_path, ALONE, 1), NOW_US + REPEATED_US + 2)
     assert [each.kind for each in found(store)] == [FAILED, FAILED, RECOVERED]  # ended once
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+@pytest.mark.parametrize("name", ["mistyped.parquet", "no/*.csv"])
+def test_a_source_that_does_not_exist_is_no_load(tmp_path: Path, many: bool, name: str) -> None:
+    """A name was mistyped: a fault of the command, and nothing that an operator is alarmed for."""
+    store = Store.open(tmp_path / "store")
+    source = str(tmp_path / name)
+
+    def load() -> None:
+        if many:
+            spec = DeliverySpec("h1", source, None)
+            list(ingest_many(store, ALONE, [spec], LocalExecutor(), clock_us=lambda: NOW_US))
+        else:
+            ingest(store, ALONE, "h1", source, now_us=NOW_US)
+
+    with pytest.raises(InputError, match=r"HF201.*does not exist") as refused:
+        load()
+    assert isinstance(refused.value, AbsentError)
+    assert found(store) == []
+    with store.ledger.read() as connection:
+        assert events.newest(connection) == []
 
 
 def test_a_delivery_that_is_judged_and_refused_did_not_fail(tmp_path: Path) -> None:

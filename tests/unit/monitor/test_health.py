@@ -50,6 +50,7 @@ def test_each_problem_is_one_sentence_with_what_to_do(kind):
     (problem,) = found.problems
     assert found.sentence == f"needs attention: {problem.text}; next: {problem.next_command}"
     assert problem.next_command
+    assert not problem.next_command.endswith("holdfast status"), "which shows this sentence"
     assert "\n" not in found.sentence
     assert not problem.text.endswith(".")
 

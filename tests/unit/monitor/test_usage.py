@@ -31,10 +31,14 @@ def test_errors_are_split_by_kind_and_version():
     first, second = found.versions
     assert (first.failed, first.error_rate) == (3, 3 / 13)
     assert [(kind.kind, kind.requests) for kind in first.errors] == [("model", 3)]
-    assert (second.failed, second.share) == (7, 7 / 20)
+    assert (second.failed, second.refused, second.share) == (0, 7, 7 / 20)
+    assert second.error_rate == 1.0
+    assert [(kind.kind, kind.requests) for kind in second.errors] == [("contract", 7)]
     assert (found.requests, found.failed, found.refused) == (20, 3, 7), (
         "what callers sent is no failure of ours"
     )
+    for part in ("failed", "refused"):  # one meaning each, of the model and of a version
+        assert sum(getattr(each, part) for each in found.versions) == getattr(found, part)
 
 
 def test_an_hour_without_requests_that_is_usual_is_reported_as_such():

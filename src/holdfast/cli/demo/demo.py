@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from holdfast.cli.app import command
+from holdfast.cli.commands.serving.processes import stop_on_signals
 from holdfast.cli.demo.formatting import held_out_auc, listed, steps_of, wrapped
 from holdfast.cli.demo.sandbox import Sandbox
 from holdfast.cli.output import Output, escape
@@ -77,8 +77,7 @@ def demo(
     out = Output(as_json=as_json)
     if keep_running is None:
         keep_running = sys.stdout.isatty() and not as_json
-    # On SIGTERM its processes end as after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its processes end as after Ctrl-C
     Demo(out, directory).play(keep_running=keep_running)
 
 
@@ -106,10 +105,9 @@ class Demo:
             self._last_table()
             if keep_running:
                 self._out.print(f"\n[bold]Look at it:[/] [cyan]{self._page}[/]   (Ctrl-C ends it)")
-                try:
-                    threading.Event().wait()
-                except KeyboardInterrupt:
-                    self._out.print("ended")
+                # Set, not raised: an exception within the wait itself would leave its lock in disorder.
+                stop_on_signals().wait()
+                self._out.print("ended")
         self._out.print(f"\nThe page is closed; to open it again: [cyan]{escape(self._found['reopen'])}[/]")
         self._out.result(self._found)
 

@@ -33,6 +33,8 @@ def explain(column: Column, rule: str, value: object) -> str:
     '60000.0; it is from 0 to 50000 USD'
     >>> explain(Category("town", values=("bergen", "oslo"), unseen="reject"), "unseen", "Oslo")
     "'Oslo'; the known words are bergen, oslo"
+    >>> explain(Integer("id"), "type", "95959")
+    "'95959'; it is a whole number"
     >>> explain(Integer("price", unit="EUR", high=1_234_567), "range", 1_234_568)
     '1234568; it is at most 1234567 EUR'
     >>> explain(Timestamp("at", tz="UTC"), "zone", "2026-01-31T12:00:00")
@@ -62,6 +64,14 @@ def explain(column: Column, rule: str, value: object) -> str:
             return f"{shown}; it has at most {column.longest:,} characters"
         case Text(), "pattern":
             return f"{shown}; it matches {(column.pattern or '')[:LONGEST_VALUE]}"
+        case Integer(), "type":
+            return f"{shown}; it is a whole number"
+        case Number(), "type":
+            return f"{shown}; it is a number"
+        case ((Text() | Category()), "type"):
+            return f"{shown}; it is text"
+        case Integer(), "not_exact":
+            return f"{shown}; it is from -{EXACT} to {EXACT}"
         case _, ("type" | "not_exact" | "range"):
             return shown
         case _:

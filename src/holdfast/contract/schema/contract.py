@@ -23,6 +23,7 @@ from holdfast.contract.schema.expressions import Rule
 from holdfast.contract.schema.missing import Keep, Reject, as_policy, policy_from_json, policy_json
 from holdfast.contract.schema.rule_types import check_rule
 from holdfast.errors import InputError
+from holdfast.formatting import with_article
 from holdfast.records import canonical_json, sha256_hex
 
 FORMAT: Final = 1
@@ -258,7 +259,9 @@ class Contract:
         column = self.column(name)
         if not isinstance(column, kinds):
             wanted = " or ".join(kind.__name__ for kind in kinds)
-            raise InputError("HF104", f"{name!r} is a {type(column).__name__}; {role} must be {wanted}")
+            raise InputError(
+                "HF104", f"{name!r} is {with_article(type(column).__name__)}; {role} must be {wanted}"
+            )
         if required and not isinstance(column.missing, Reject):
             raise InputError("HF104", f"{name!r} is {role}, so its missing policy must be Reject()")
 

@@ -16,6 +16,7 @@ from holdfast.contract.schema.columns import EXACT
 from holdfast.contract.schema.timestamps import EARLIEST, LATEST
 from holdfast.errors import InputError
 from holdfast.field_types import is_unicode
+from holdfast.formatting import with_article
 from holdfast.records import check_column_name, microseconds
 
 Constant: TypeAlias = bool | int | float | str | datetime | timedelta
@@ -195,7 +196,7 @@ def _literal_from_json(value: Mapping[str, Any]) -> Literal:
         return Literal(kind, plain)
     found = make_literal(plain)
     if found.kind != kind:
-        raise ValueError(f"{plain!r} is not a {kind}")
+        raise ValueError(f"{plain!r} is not {with_article(kind)}")
     return found
 
 

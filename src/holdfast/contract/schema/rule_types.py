@@ -31,6 +31,7 @@ from holdfast.contract.schema.expressions import Rule
 from holdfast.contract.schema.rule_ast import Apply, ColumnRef, Literal, Matches, Node, OneOf, format_node
 from holdfast.contract.schema.timestamps import EARLIEST_US, LATEST_US, read_timestamp
 from holdfast.errors import InputError
+from holdfast.formatting import with_article
 from holdfast.records import duration, microseconds
 
 Columns: TypeAlias = Mapping[str, Column]
@@ -102,7 +103,7 @@ def check_rule(rule: Rule, columns: Columns) -> TypedNode:
     if typed.kind is not ValueType.BOOLEAN:
         raise InputError(
             "HF104",
-            f"rule {rule.name!r}: {format_node(typed.node)} is a {typed.kind}, and a rule is true or false",
+            f"rule {rule.name!r}: {format_node(typed.node)} is {with_article(typed.kind)}, and a rule is true or false",
             state="nothing was declared",
             next_command="compare it with something",
         )
@@ -262,9 +263,9 @@ def _convert_literal(typed: TypedNode, wanted: ValueType) -> TypedNode:
 
 def _require_type(node: Node, part: TypedNode, *kinds: ValueType) -> None:
     if part.kind not in kinds:
-        wanted = " or ".join(kinds)
+        wanted = " or ".join(map(with_article, kinds))
         raise _TypeMismatchError(
-            f"{format_node(node)}: {format_node(part.node)} is a {part.kind}; it must be a {wanted}"
+            f"{format_node(node)}: {format_node(part.node)} is {with_article(part.kind)}; it must be {wanted}"
         )
 
 
@@ -272,7 +273,8 @@ def _require_same_type(node: Node, left: TypedNode, right: TypedNode) -> None:
     if left.kind is not right.kind:
         hint = _DURATION_HINT if ValueType.DURATION in (left.kind, right.kind) else ""
         raise _TypeMismatchError(
-            f"{format_node(node)}: {format_node(left.node)} is a {left.kind} and {format_node(right.node)} a {right.kind}{hint}"
+            f"{format_node(node)}: {format_node(left.node)} is {with_article(left.kind)} and "
+            f"{format_node(right.node)} {with_article(right.kind)}{hint}"
         )
 
 

@@ -17,6 +17,7 @@ from holdfast.control.probing import convergence
 from holdfast.control.rollout import drill_traffic
 from holdfast.declaration import Model
 from holdfast.errors import ConflictError, RefusedError
+from holdfast.formatting import with_article
 from holdfast.records import TrafficPlan, Verdict
 from holdfast.rollout import State
 from holdfast.rollout.model.drills import DrillKind, DrillResult
@@ -226,7 +227,8 @@ def _must_be_proved(connection: Transaction, model: str, target: str) -> None:
     if row.role != "candidate" or row.state != "qualified" or target not in before:
         raise RefusedError(
             "HF404",
-            f"{target} is a {row.state} {row.role} that was never the champion: users are not moved to it for a drill",
+            f"{target} is {with_article(row.state)} {row.role} that was never the champion: users are not moved to it "
+            "for a drill",
             state="no plan was written",
             next_command="holdfast rollout start",
         )

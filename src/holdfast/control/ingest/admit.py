@@ -170,7 +170,7 @@ def judge(
         profiles = admissions.profiles(connection, feed.name, drift.MOST_BATCHES)
         found += drift.check_profile(feed.contract, delivered.profile, [_profile(each) for each in profiles])
         why = drift.why_not_judged(delivered.profile.rows, len(profiles))
-        drift_judged = f"not judged, {why}" if why else "judged"
+        drift_judged = f"not judged, {why}" if why else drift.JUDGED
     return Judgement(tuple(found), change, basis, drift_judged)
 
 

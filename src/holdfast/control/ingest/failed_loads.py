@@ -1,7 +1,7 @@
 """Report loads that were killed or failed, and the load that ends the failures (R2).
 
 A refused delivery is judged and recorded elsewhere. What is reported here was not judged: its process was killed, its
-source could not be read, the disk was full.
+source could not be read, the disk was full. A source that does not exist is a fault of the command, and no load.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from holdfast.store.db import events, failed_operations
 from holdfast.store.db.failed_operations import Operation
 from holdfast.store.db.ledger import LedgerError, Transaction
 from holdfast.store.files import staging
+from holdfast.store.sources import AbsentError
 
 INTERRUPTED: Final = "load.interrupted"
 FAILED: Final = "load.failed"
@@ -76,10 +77,13 @@ class InterruptedLoads:
 def reported(
     store: Store, batch: BatchId, operation: Operation, clock_us: Callable[[], int]
 ) -> Iterator[None]:
-    """Report an error of the block, the load `operation`, that is no judgement of the delivery, and raise it."""
+    """Report an error of the block, the load `operation`, that is no judgement of the delivery, and raise it.
+
+    A source that does not exist is not reported: nothing was delivered.
+    """
     try:
         yield
-    except (RefusalError, RefusedError, ConflictError):
+    except (RefusalError, RefusedError, ConflictError, AbsentError):
         raise
     except Exception as error:
         report_failed(store, batch, error, operation, now_us=clock_us())

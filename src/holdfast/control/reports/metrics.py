@@ -18,6 +18,7 @@ from holdfast.control.loop import Concern
 from holdfast.control.reports.status import Status
 from holdfast.errors import HoldfastError
 from holdfast.feeds.state_machine import State as FeedState
+from holdfast.monitor.drift import JUDGED
 from holdfast.records import PROBLEMS, Verdict
 from holdfast.rollout import State as RolloutState
 from holdfast.store import Store
@@ -189,6 +190,10 @@ def _of_feeds(status: Status, family: _Family) -> Iterable[Metric]:
     yield family(
         "feed_overdue_seconds", "How long the next batch is overdue by what the feed expects; 0 when it is not.", ("feed",),
         [((feed,), status.overdue_us.get(feed, 0) / 1e6) for feed in sorted({*states, *status.overdue_us})],
+    )  # fmt: skip
+    yield family(
+        "feed_drift_judged", "1 when the drift of the next batch is judged; 0 while too few batches are loaded.", ("feed",),
+        [((feed,), judged == JUDGED) for feed, judged in status.drift.items()],
     )  # fmt: skip
     loaded = [each for each in status.feeds if each.newest_load_at_us is not None]
     yield family(

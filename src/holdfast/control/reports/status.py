@@ -12,6 +12,8 @@ from holdfast.control.health.servers import ServerStatus, server_statuses
 from holdfast.control.reports.rollout_status import RolloutStatus, rollout_status
 from holdfast.control.rollout.progress import RolloutProgress, progress
 from holdfast.feeds import Feed
+from holdfast.monitor.chance import FEWEST_BATCHES, FEWEST_ROWS
+from holdfast.monitor.drift import JUDGED, why_not_judged
 from holdfast.monitor.health import FailedGates, Health, judge_health
 from holdfast.monitor.quality import (
     Coverage,
@@ -127,7 +129,9 @@ class Status:
     """The status of one model at `now_us`. `waiting_webhooks` are the webhooks that the running rollout waits for.
 
     `slices` is the quality by slice of the contract and version, over the days of `coverage`.
-    `overdue_us` is how long the next batch of a feed is overdue, for each whose batch is. `failed_gates` are those of the
+    `overdue_us` is how long the next batch of a feed is overdue, for each whose batch is. `drift` has each feed that expects
+    its drift to be judged: "judged" if its next batch will be, else why not, such as "not judged, 2 of 8 batches".
+    `failed_gates` are those of the
     newest candidate, None without one. `objective` is how the champion compares with the declared objective, None without
     an objective or enough labels.
     """
@@ -154,6 +158,7 @@ class Status:
     events: tuple[EventRow, ...]
     health: Health
     overdue_us: dict[str, int]
+    drift: dict[str, str]
     waiting_webhooks: tuple[str, ...] = ()
     failed_gates: FailedGates | None = None
     objective: ObjectiveComparison | None = None
@@ -220,6 +225,7 @@ class StatusReader:
     ) -> None:
         self._store = store
         self._model = model
+        self._feeds = feeds
         self._facts = FactsReader(store, model, feeds, label_delay, objective, recover_within, silent_after)
         self._label_delay_us = label_delay // timedelta(microseconds=1)
         self._computed: tuple[int, int, int] | None = None
@@ -300,6 +306,7 @@ class StatusReader:
                 events=tuple(events.newest(connection, limit=NEWEST_EVENTS)),
                 health=Health(False, "", ()),
                 overdue_us={},
+                drift=_drift(connection, self._feeds),
                 waiting_webhooks=tuple(
                     f"{each.webhook}, called before {each.event}: {each.explanation}"
                     for each in webhooks.open_questions(connection, model)
@@ -319,6 +326,18 @@ class StatusReader:
         trained = outcome_slices.trained_values(connection, self._model)
         self._slices = quality_by_slice(sliced.outcomes, sliced.values, trained)
         self._computed = current
+
+
+def _drift(connection: Transaction, feeds: Sequence[Feed]) -> dict[str, str]:
+    """Return, by feed that expects its drift to be judged, whether that of the next batch of enough rows will be."""
+    found = {
+        feed.name: why_not_judged(
+            FEWEST_ROWS, admissions.count_profiles(connection, feed.name, FEWEST_BATCHES)
+        )
+        for feed in feeds
+        if feed.expects.drift
+    }
+    return {feed: f"not judged, {why}" if why else JUDGED for feed, why in found.items()}
 
 
 def _quality_text(champion: VersionStatus | None) -> str:

@@ -13,6 +13,7 @@ from holdfast.control.evaluation import eligibility
 from holdfast.control.rollout import compatibility, drill_traffic, pushes, webhooks
 from holdfast.control.rollout.traffic import traffic_of
 from holdfast.errors import NotFoundError, RefusedError
+from holdfast.formatting import with_article
 from holdfast.monitor.latency import Histogram, quantile_seconds
 from holdfast.records import DAY_US, EVERYTHING_PPM, Verdict
 from holdfast.rollout import Canary, Event, MetricState, State, begin_step, decide, freeze_levels, next_state
@@ -145,7 +146,7 @@ def refuse_unqualified(connection: Transaction, model: str, version: str) -> Non
         next_command = f"holdfast train; holdfast qualify {version} repeats what its gates found"
     raise RefusedError(
         "HF403",
-        f"{version} is a {row.state} {row.role}; {why}",
+        f"{version} is {with_article(row.state)} {row.role}; {why}",
         state="nothing was written",
         next_command=next_command,
     )

@@ -29,7 +29,7 @@ from holdfast.features import Feature, aggregates_to_json, tensors_from_frame
 from holdfast.features.fitting import fit
 from holdfast.features.graph import check_estimator, compose, feature_graph
 from holdfast.features.precision import refuse_merged
-from holdfast.formatting import first_line
+from holdfast.formatting import first_line, with_article
 from holdfast.records import BatchId, Progress
 from holdfast.store import Store
 from holdfast.store.backout import taints
@@ -263,7 +263,7 @@ def _fit(
     except UserCodeError as error:
         raise _learner_error(learner, f"failed: {error}") from error
     if not isinstance(fitted, onnx.ModelProto):
-        raise _learner_error(learner, f"gave a {type(fitted).__name__} and no onnx.ModelProto")
+        raise _learner_error(learner, f"gave {with_article(type(fitted).__name__)} and no onnx.ModelProto")
     return fitted
 
 

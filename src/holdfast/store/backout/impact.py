@@ -27,7 +27,7 @@ _OUTCOMES: Final = schema.outcomes
 def predictions_of(
     connection: Connection, model: str, version: str, cause: str, *, since_us: int = 0
 ) -> AffectedPredictions | None:
-    """Return the number and time of the predictions of a version; None if there are none.
+    """Return the number and the minutes of the predictions of a version; None if there are none.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def predictions_of(
     requests, predicted, first, last = connection.execute(query).one()
     if not predicted:
         return None
-    return AffectedPredictions(model, version, cause, int(requests), int(predicted), first, last + MINUTE_US)
+    return AffectedPredictions(model, version, cause, int(requests), int(predicted), first, last)
 
 
 def serving_since(connection: Connection, since_us: int) -> list[tuple[str, str]]:

@@ -58,6 +58,7 @@ _SAME: Final = tuple(
 _PROFILES: Final = Prepared(
     _NEWEST.join(_ADMISSIONS, _OF_BATCH).with_only_columns(_ADMISSIONS.c.profile_json)
 )
+_COMPARABLE: Final = Prepared(_NEWEST.join(_ADMISSIONS, _OF_BATCH).with_only_columns(_BATCHES.c.batch))
 
 _FEEDS: Final = schema.feeds
 _FIND_FEED: Final = Prepared(select(_FEEDS).where(_FEEDS.c.feed == bindparam("of_feed")))
@@ -124,6 +125,11 @@ def profiles(connection: Connection, feed: str, most: int) -> list[str]:
     """Return the profiles (canonical JSON) of the newest loaded batches that are not suspect, the oldest first."""
     newest = _PROFILES.rows(connection, {"of_feed": feed, "most": most})
     return [row.profile_json for row in reversed(newest)]
+
+
+def count_profiles(connection: Connection, feed: str, most: int) -> int:
+    """Return how many batches `profiles` would return, without reading them."""
+    return len(_COMPARABLE.rows(connection, {"of_feed": feed, "most": most}))
 
 
 def insert(connection: Connection, batch: BatchId, epoch: int, admission: Admission) -> None:

@@ -151,6 +151,15 @@ def reading(source: Bundle, file: File) -> Iterator[None]:
         raise refused(name, f"is not a readable {file.kind} file ({first_line(error)})") from error
 
 
+class AbsentError(InputError):
+    """There is nothing at the place that a source names: it was mistyped, or has not come yet."""
+
+
+def absent(name: str) -> AbsentError:
+    """Return the error of a source that does not exist: HF201."""
+    return AbsentError("HF201", f"the source {name} does not exist", state="nothing was loaded")
+
+
 def refused(name: str, reason: str, *, next_command: str = "") -> InputError:
     """Return the error of a source that can never be read: HF201."""
     return InputError(

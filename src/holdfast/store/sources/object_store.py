@@ -22,6 +22,7 @@ from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.sources.delivery import (
     Bundle,
     File,
+    absent,
     all_finished,
     as_file,
     changed,
@@ -88,7 +89,7 @@ def names(url: str) -> tuple[str, ...]:
         if is_data(name) and not is_unfinished(name)
     )
     if not wanted:
-        raise refused(shown(url), "does not exist" if pattern else "holds no file of rows")
+        raise absent(shown(url)) if pattern else refused(shown(url), "holds no file of rows")
     return wanted
 
 
@@ -113,7 +114,7 @@ def read(url: str, limit_bytes: int) -> Bundle:
 def _several(store: ObjectStore, key: str, name: str, limit_bytes: int, *, pattern: bool) -> Bundle:
     prefix, found = _found(store, key, pattern=pattern)
     if pattern and not found:
-        raise refused(name, "does not exist")
+        raise absent(name)
     wanted = all_finished(found, name)
     if sum(found[each][0] for each in wanted) > limit_bytes:
         raise too_large(name, limit_bytes)
@@ -251,7 +252,7 @@ def _failed(name: str, error: Exception) -> HoldfastError:
     from obstore import exceptions
 
     if isinstance(error, (exceptions.NotFoundError, FileNotFoundError)) or "NoSuchBucket" in str(error):
-        return refused(name, "does not exist")
+        return absent(name)
     if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
         return refused(name, "may not be read with the credentials of the environment")
     return unanswered(name, f"did not answer ({first_line(error)[:300]})")

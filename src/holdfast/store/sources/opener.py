@@ -28,6 +28,7 @@ from holdfast.store.sources.delivery import (
     File,
     Rows,
     Source,
+    absent,
     all_finished,
     as_file,
     changed,
@@ -242,7 +243,8 @@ def _local_names(path: str) -> tuple[str, ...]:
         str(each) for name, each in sorted(_below(path).items()) if is_data(name) and not is_unfinished(name)
     )
     if not found:
-        raise refused(_shown(path), "does not exist" if glob.has_magic(path) else "holds no file of rows")
+        shown = _shown(path)
+        raise absent(shown) if glob.has_magic(path) else refused(shown, "holds no file of rows")
     return found
 
 
@@ -253,6 +255,8 @@ def _read_local(path: str, limit_bytes: int) -> Bundle:
         file, _ = _read_file(Path(path), Path(path).name, name, limit_bytes)
         return Bundle(name, (file,), alone=True, limit_bytes=limit_bytes)
     found = _below(path)
+    if not found and not Path(path).is_dir():
+        raise absent(name)
     wanted = all_finished(found, name)
     files: list[File] = []
     looked: dict[str, _Looks] = {}
@@ -328,7 +332,7 @@ def _read_file(path: Path, within: str, name: str, limit_bytes: int) -> tuple[Fi
             data = opened.read(before.st_size + 1)
             after = os.fstat(opened.fileno())
     except FileNotFoundError as error:
-        raise refused(name, "does not exist") from error
+        raise absent(name) from error
     except OSError as error:
         raise refused(name, f"cannot be read ({error.strerror})") from error
     if _looks(before) != _looks(after) or len(data) != before.st_size:

@@ -52,4 +52,12 @@ def test_the_table_of_feeds_is_read_in_eighty_columns(
     with pytest.raises(SystemExit):
         app.main()
     assert "size=99" in capsys.readouterr().out, "the value that was refused, next to its reason"
-    assert "violations departures: 1 error; next: holdfast feeds departures" in reported
+    assert "violations departures: 1 error" in reported
+    assert "  next: holdfast feeds departures\n" in reported
+    monkeypatch.setattr("sys.argv", ["holdfast", "feeds", "departures"])
+    with pytest.raises(SystemExit):
+        app.main()
+    of_one = capsys.readouterr().out
+    assert "(loaded) invalid_rows" in of_one, "its violations"
+    assert "next: holdfast feeds" not in of_one, "a command that suggests itself"
+    assert "next: holdfast backout departures d, or holdfast accept departures d --reason WHY" in of_one

@@ -21,7 +21,7 @@ from holdfast.records import BatchId, canonical_json
 from holdfast.store.backout import backout_loads, impact
 from holdfast.store.catalog import lineage as lines
 from holdfast.store.integrations import openlineage as operations_of
-from holdfast.tables.backout import BackoutPlan, Impact, Retrain, explain, total_impact
+from holdfast.tables.backout import BackoutPlan, Impact, Retrain, explain, minutes, total_impact
 from holdfast.tables.data_incident import DataIncident
 from holdfast.tables.lineage import Node, format_tree
 from holdfast.tables.openlineage import run_events
@@ -164,8 +164,8 @@ def _described(found: Impact) -> str:
     )
     if found.predictions_at_most:
         text += f", and at most {counted(found.predictions_at_most, 'prediction')} of clean versions"
-    if found.first_us is not None:
-        text += f", from {timestamp(found.first_us)} to {timestamp(found.last_us)}"
+    if found.first_us is not None and found.last_us is not None:
+        text += f", {minutes(found.first_us, found.last_us)}"
     if found.cost is not None:
         text += f"; cost {found.cost:,.2f}"
     return text

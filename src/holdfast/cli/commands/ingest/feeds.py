@@ -71,6 +71,8 @@ def feeds(
         _print_incomplete(run.out, each)
         if feed is not None:
             _print_violations(run.out, each)
+        elif any(each.counts.values()):
+            run.out.print(f"  next: holdfast feeds {each.feed}")
     run.out.result({"feeds": found})
 
 
@@ -83,7 +85,7 @@ def _print_state(out: Output, status: standing.FeedStatus) -> None:
         out.print(f"[yellow]event time ahead[/] {feed}: {ahead} is later than the load that brought it")
     if any(status.counts.values()):
         totals = ", ".join(f"{count} {level}" for level, count in status.counts.items() if count)
-        out.print(f"[yellow]violations[/] {feed}: {totals}; next: holdfast feeds {feed}")
+        out.print(f"[yellow]violations[/] {feed}: {totals}")
     if status.state not in (None, State.FLOWING):
         since = timestamp(status.changed_at_us)
         out.print(

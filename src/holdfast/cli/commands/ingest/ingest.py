@@ -29,6 +29,7 @@ from holdfast.feeds import Feed
 from holdfast.feeds.admission import REPEATED
 from holdfast.feeds.postgres_query import BatchQuery
 from holdfast.formatting import counted
+from holdfast.monitor.drift import JUDGED as DRIFT_JUDGED
 from holdfast.records import Level, Violation
 from holdfast.settings import Settings
 from holdfast.store import Store
@@ -213,7 +214,7 @@ def _print_violations(out: Output, violations: Iterable[Violation]) -> None:
 
 def _print_unjudged(out: Output, drift: str) -> None:
     """Print why the newest delivery was not compared with the earlier ones; nothing if it was."""
-    if drift not in ("", "judged"):
+    if drift not in ("", DRIFT_JUDGED):
         out.print(f"  drift: {drift}")
 
 

@@ -8,7 +8,8 @@ from holdfast.cli.app import command
 from holdfast.cli.output import Output, escape
 from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.reports.status import status as assemble_status
-from holdfast.formatting import ago, latency, share, timestamp
+from holdfast.formatting import ago, latency, percent, share, timestamp
+from holdfast.monitor.drift import JUDGED
 from holdfast.monitor.health import format_reasons
 
 _STALE_US = 30_000_000
@@ -82,7 +83,8 @@ def _print_use(out: Output, use: dict[str, Any]) -> None:
     """Print how many requests the last hour had, and how soon each version responded."""
     for each in use["versions"]:
         out.print(
-            f"requests of the last hour by {each['version']}: {each['requests']:,}, {each['failed']:,} with an error; "
+            f"requests of the last hour by {each['version']}: {each['requests']:,}, {each['failed']:,} failed, "
+            f"{each['refused']:,} refused; "
             f"response time p50 {latency(each['p50_seconds'])}, p99 {latency(each['p99_seconds'])}; "
             f"processor time p99 {latency(each['processor_p99_seconds'])}"
         )
@@ -114,7 +116,7 @@ def _print_labels(out: Output, document: dict[str, Any]) -> None:
     if coverage["predictions"]:
         out.print(
             f"labelled: {coverage['labelled']:,} of {coverage['predictions']:,} {coverage['population']}, "
-            f"{coverage['share']:.0%}"
+            f"{percent(coverage['share'])}"
         )
     if apart["labelled"]:
         out.print(
@@ -142,6 +144,9 @@ def _tables(out: Output, document: dict[str, Any]) -> None:
         columns = ("feed", "batches", "rows_loaded", "rows_quarantined")
         rows = [[row[name] for name in columns] for row in document["feeds"]]
         out.table("Feeds", ["feed", "batches", "rows", "in quarantine"], rows)
+    for feed, judged in document["drift"].items():
+        if judged != JUDGED:
+            out.print(f"drift of {feed}: {judged}")
     if document["versions"]:
         out.table(
             "Versions",

@@ -129,7 +129,7 @@ def status(run: Run) -> None:
     )
     out.print(f"next: {escape(found.next)}")
     if found.bake_until_us is not None:
-        out.print(f"baking for {_span(found.bake_until_us - now)} more")
+        out.print(f"baking for {hours(max(0, found.bake_until_us - now))} more")
     else:
         steps = ", ".join(
             f"[bold]{share(ppm)}[/]" if step == found.step else share(ppm)
@@ -138,9 +138,8 @@ def status(run: Run) -> None:
         copies = f", copies of {share(found.shadow_ppm)}" if found.shadow_ppm else ""
         out.print(f"share {share(found.share_ppm)}{copies}; steps {steps}")
         if found.enough_us is not None or found.harm_us is not None:
-            out.print(
-                f"enough evidence in {_span(found.enough_us)}; at this rate harm is shown in {_span(found.harm_us)}"
-            )
+            enough, harm = _forecast(found.enough_us), _forecast(found.harm_us)
+            out.print(f"enough evidence {enough}; at this rate harm is shown {harm}")
     _print_metrics(out, found)
     out.result({"progress": found, "queued": document})
 
@@ -201,13 +200,13 @@ def _print_metrics(out: Output, found: RolloutProgress) -> None:
             out.print(f"[{COLOURS[each.verdict]}]{each.metric}[/]: {escape(each.explanation)}")
 
 
-def _span(us: int | None) -> str:
-    """Return a duration in one unit.
+def _forecast(us: int | None) -> str:
+    """Return when something is expected, `us` microseconds from now; None if nothing suggests that it comes.
 
-    >>> _span(None), _span(20_000_000), _span(7_200_000_000)
-    ('unknown', '20.0 s', '2.0 h')
+    >>> _forecast(None), _forecast(20_000_000), _forecast(7_200_000_000)
+    ('at an unknown time', 'in 20.0 s', 'in 2.0 h')
     """
-    return "unknown" if us is None else hours(max(0, us))
+    return "at an unknown time" if us is None else f"in {hours(max(0, us))}"
 
 
 def _newest(run: Run) -> str:

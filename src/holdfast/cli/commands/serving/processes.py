@@ -90,7 +90,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     model, settings = run.model, run.settings
     supervise.end_with(exit_with_parent)
     settings.refuse_unstated_exposure()
-    stopped = _stop_on_signals()
+    stopped = stop_on_signals()
     store = run.acting_store
     for finding in verify.verify(store, quick=True).findings:
         logging.getLogger("holdfast.control").warning(
@@ -197,7 +197,7 @@ def up(run: Run) -> None:
     out, loaded, settings = run.out, run.project, run.settings
     settings.refuse_unstated_exposure()
     _refuse_taken_ports(settings)
-    stopped = _stop_on_signals()
+    stopped = stop_on_signals()
     _check_store(run)
     handover = Handover(loaded, lambda text: out.print(f"[yellow]{escape(text)}[/]"))
     with group_of(loaded, run.declaration, server=handover.first(), shared=True) as group:
@@ -293,7 +293,7 @@ def group_of(
     )
 
 
-def _stop_on_signals() -> threading.Event:
+def stop_on_signals() -> threading.Event:
     """Return an event that SIGTERM and Ctrl-C set."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -33,6 +34,14 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "yes lets HOLDFAST_HOST be every address of the machine: requests are neither encrypted nor restricted to a token.",
     ),
     ("HOLDFAST_PORT", "8080", "Port of the inference server; 0 takes a free one."),
+    (
+        "HOLDFAST_ADVERTISE",
+        "",
+        (
+            "Host at which other machines reach the server, or HOST:PORT; by default that of HOLDFAST_HOST, and if this is "
+            "every address, the address from which the host reaches others."
+        ),
+    ),
     (
         "HOLDFAST_NAMES",
         "",
@@ -135,6 +144,11 @@ _EVERY_ADDRESS: Final = ("", "0.0.0.0", "0", "::", "::0", "0:0:0:0:0:0:0:0")  # 
 _log = logging.getLogger(__name__)
 
 _PORT: Final = re.compile(r"[0-9]{1,5}")
+_HOST_AND_PORT: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]]+)(?::([1-9][0-9]{0,4}))?")
+_HOST_NAME: Final = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?"
+)
+_DIGITS: Final = re.compile(r"[0-9.]+")
 _REFERENCE: Final = re.compile(r"\$\{(env|file):([^}]+)\}")
 _WHOLE: Final = re.compile(r"[1-9][0-9]{0,17}")
 _VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -166,6 +180,7 @@ class Settings:
     page_port: int
     control_port: int = 0
     public: bool = False
+    advertise: tuple[str, int] | None = None
     names: tuple[str, ...] = ()
     source_bytes: int = 8 << 30
     source_seconds: float = 300.0
@@ -201,6 +216,7 @@ class Settings:
             page_port=_port("HOLDFAST_PAGE_PORT", values),
             control_port=_port("HOLDFAST_CONTROL_PORT", values),
             public=_one_of("HOLDFAST_PUBLIC", ("no", "yes"), values) == "yes",
+            advertise=_advertised(values["HOLDFAST_ADVERTISE"].strip()),
             names=tuple(name.strip() for name in values["HOLDFAST_NAMES"].split(",") if name.strip()),
             source_bytes=_count("HOLDFAST_SOURCE_BYTES", values),
             source_seconds=_count("HOLDFAST_SOURCE_SECONDS", values),
@@ -339,6 +355,33 @@ def _count(name: str, values: Mapping[str, str]) -> int:
     if not _WHOLE.fullmatch(text):
         raise InputError("HF103", f"{name} is {text[:20]!r}: it is a whole number over 0")
     return int(text)
+
+
+def _advertised(text: str) -> tuple[str, int] | None:
+    """Return the host and the port of `HOLDFAST_ADVERTISE`, port 0 if it names none; None if it is not set.
+
+    >>> _advertised("web-1.internal"), _advertised("10.0.0.7:80"), _advertised("[2a01::9]:80"), _advertised("2a01::9")
+    (('web-1.internal', 0), ('10.0.0.7', 80), ('2a01::9', 80), ('2a01::9', 0))
+    """
+    if not text:
+        return None
+    found = _HOST_AND_PORT.fullmatch(text)
+    host, port = (text, "0") if found is None else (found[1], found[2] or "0")
+    if host[0] + host[-1] == "[]":
+        host = host[1:-1]
+    try:
+        is_usable = not ip_address(host).is_unspecified
+    except ValueError:
+        # A name of digits and dots alone is an address with a mistake in it.
+        is_usable = _HOST_NAME.fullmatch(host) is not None and not _DIGITS.fullmatch(host)
+    if not is_usable or int(port) > 65535:
+        raise InputError(
+            "HF103",
+            f"HOLDFAST_ADVERTISE is {text[:80]!r}: other machines reach a server at one address or name, and a port",
+            state="nothing was started",
+            next_command="set it to a host or HOST:PORT, such as 10.0.0.7:8080",
+        )
+    return host, int(port)
 
 
 def _port(name: str, values: Mapping[str, str]) -> int:

@@ -22,10 +22,18 @@ from holdfast.feedback.join import (
     settle_labels,
 )
 from holdfast.feedback.label_rules import IdCheck, LabelRules
-from holdfast.feedback.prediction_ids import SECRET_BYTES, IdKey, PredictionId, full_id, parse_id
+from holdfast.feedback.prediction_ids import (
+    LONGEST_ID,
+    SECRET_BYTES,
+    IdKey,
+    PredictionId,
+    full_id,
+    parse_id,
+)
 
 __all__ = [
     "FEED_SOURCE",
+    "LONGEST_ID",
     "MAXIMUM_WAIT_US",
     "SECRET_BYTES",
     "Arrival",

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from hmac import compare_digest
 from typing import Final
 
-LONGEST_ID: Final = 48
+LONGEST_ID: Final = 64
 """The maximum length of a prediction id in characters."""
 MAX_ROW: Final = 9_999
 """The greatest row of a request."""

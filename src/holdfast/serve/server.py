@@ -6,13 +6,16 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from email.utils import formatdate
+from functools import partial
 from typing import Final
+from urllib.parse import urlsplit
 
 import uvloop
 
@@ -23,6 +26,7 @@ from holdfast.serve.api.abort_endpoint import AbortEndpoint
 from holdfast.serve.api.routes import Routes
 from holdfast.serve.follower.plan_follower import POLL_SECONDS, PlanFollower
 from holdfast.serve.http import listening as sockets
+from holdfast.serve.http.advertised import address_of_host, advertised, local_address
 from holdfast.serve.http.descriptors import raise_limit
 from holdfast.serve.http.listener import RESERVE, Listener
 from holdfast.serve.http.request_guard import RequestGuard
@@ -150,7 +154,8 @@ async def _serve(
 
     loop.add_signal_handler(signal.SIGUSR1, hand_over)
     bound = sockets.bind(settings.host, settings.port) if listening is None else sockets.inherit(listening)
-    address = "http://{}:{}".format(*sockets.address_of(bound))
+    listens_at = sockets.address_of(bound)
+    address = advertised(listens_at, settings.advertise, partial(address_of_host, bound.family))
     process = _Process(settings, model, address, limits, poll_seconds, corrections)
     follower, listener, routes = process.follower, process.listener, process.routes
     follower.start_from_copy()
@@ -164,8 +169,8 @@ async def _serve(
         await asyncio.sleep(READY_POLL_SECONDS)
     if not (when_ready and stop.is_set()):  # a server that never was ready leaves all connections to others
         accepting = await loop.create_server(listener.connection, sock=bound, backlog=_BACKLOG)
-        follower.announce()
-        started(address)
+        follower.announce(local_address(listens_at))
+        started("http://{}:{}".format(*listens_at))
         await stop.wait()
         listener.draining = True
         if handed_over.is_set():
@@ -226,18 +231,27 @@ class _Process:
         self._log = LogWriter(claimed.directory, claimed.server, model, gives_ids=False)
         plane = self._plane = DataPlane(model, self._log, now_us)
         plane.shadow = self.shadow = ShadowThread(_shadow_waker(asyncio.get_running_loop(), plane), now_us)
-        self._server = Server(claimed.server, model, address, claimed.directory, now_us())
+        self._runtime = runtimes.here(settings.build)
+        self._runtime_id = self._runtime.id
+        self._server = Server(
+            claimed.server,
+            model,
+            address,
+            claimed.directory,
+            now_us(),
+            boot_id=claimed.boot_id,
+            release=self._runtime.facts["holdfast"],
+            host=socket.gethostname(),
+        )
         self.follower = PlanFollower(
             plane, settings, self._server, now_us, poll_seconds=poll_seconds, corrections=corrections
         )
-        self._runtime = runtimes.here(settings.build)
-        self._runtime_id = self._runtime.id
         self.routes = Routes(
             plane,
             self.status,
             self.scrape,
             self._runtime.facts["holdfast"],
-            RequestGuard([settings.host, *settings.names]),
+            RequestGuard([settings.host, *settings.names, urlsplit(address).hostname or ""]),
             AbortEndpoint(settings.required_token, self.follower.abort_handler.abort),
             lambda: self.listener.limits,
         )
@@ -270,6 +284,10 @@ class _Process:
         return {
             "server": self._server.server,
             "model": self._server.model,
+            "boot_id": self._server.boot_id,
+            "release": self._server.release,
+            "host": self._server.host,
+            "address": self._server.address,
             "ready": self.routes.ready,
             "plan": plan.plan_id if plan else None,
             "rollout": plan.rollout_id if plan else None,

@@ -202,10 +202,11 @@ def test_a_hanging_shadow_ends_its_rollout(world: World, serve: Start) -> None:
     served, loop = started(world, serve, "tenth", POLICY)
     served.stop(signal.SIGKILL)
     champion, challenger = world.names["half"], world.names["tenth"]
+    [path] = (world.root / "log").glob("*/*.log")
+    name = path.parent.name
     hung = ShadowRecord(
-        "s1-1-1", now_us(), b"u", loop.row.rollout_id, challenger, "hung", 10_000_000, None, [], champion, "ok", 90, [0.5]
+        f"{name}-1-1", now_us(), b"u", loop.row.rollout_id, challenger, "hung", 10_000_000, None, [], champion, "ok", 90, [0.5]
     )  # fmt: skip
-    [path] = (world.root / "log" / "s1").glob("*.log")
     with path.open("ab") as file:
         file.write(frame(hung))
 

@@ -149,7 +149,7 @@ def test_a_server_without_a_plan_is_announced_when_it_listens_and_not_before(
     assert follower.first_read.wait(60)
     time.sleep(0.1)
     assert registered(world) == ()
-    follower.announce()
+    follower.announce("http://127.0.0.1:1")
     wait_until(lambda: len(registered(world)) == 1)
     follower.stop()
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from holdfast.feedback import (
+    LONGEST_ID,
     MAXIMUM_WAIT_US,
     Arrival,
     IdCheck,
@@ -273,6 +274,6 @@ def _emit_rejected(
 
 
 def some_of(names: Sequence[str]) -> str:
-    """Return the first of `names` as a list, each of at most 48 characters."""
-    shown = ", ".join(each[:48] for each in names[:_EXAMPLES])
+    """Return the first of `names` as a list, each of at most `LONGEST_ID` characters."""
+    shown = ", ".join(each[:LONGEST_ID] for each in names[:_EXAMPLES])
     return shown if len(names) <= _EXAMPLES else f"{shown}, ..."

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -159,10 +159,13 @@ class PlanFollower:
         self.copy_writer.start()
         self._thread.start()
 
-    def announce(self) -> None:
-        """Register the server in its directory, so that it is found without the ledger, and in the ledger if it is not yet."""
+    def announce(self, local_address: str) -> None:
+        """Register the server in its directory, so that it is found without the ledger, and in the ledger if it is not yet.
+
+        `local_address` is the URL at which this machine reaches it.
+        """
         try:
-            local_servers.announce(self._copy.directory, self._server)
+            local_servers.announce(self._copy.directory, replace(self._server, address=local_address))
         except OSError as error:
             _log.warning("rollback without the ledger will not find this server: %s", error)
         self._listening.set()

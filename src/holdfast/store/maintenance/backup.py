@@ -102,8 +102,8 @@ def log_files(root: Path) -> list[Path]:
     found: list[Path] = []
     for directory in log_directory.all_of(root):
         found += [path for _, path in log_directory.segments(directory)]
-        others = (directory / log_directory.NEWEST, directory / log_directory.OWNER)
-        found += [path for path in others if path.is_file()]
+        kept = (log_directory.NEWEST, log_directory.OWNER, log_directory.IDENTITY)
+        found += [path for name in kept if (path := directory / name).is_file()]
     return found
 
 

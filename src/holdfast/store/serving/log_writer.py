@@ -42,7 +42,7 @@ _IDLE_SECONDS: Final = 1.0
 def is_place(prediction: str) -> bool:
     """Return True if a prediction id names a server, a segment and a record in it.
 
-    >>> is_place("s1-7-81.0123456789abcdef"), is_place("81.0123456789abcdef"), is_place("")
+    >>> is_place("s4k7wq2mzt5ha-7-81.0123456789abcdef"), is_place("81.0123456789abcdef"), is_place("")
     (True, False, False)
     """
     return "-" in prediction

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Row, delete, select
 
 from holdfast.records import Verdict, check_name
 from holdfast.store.db import rows
@@ -19,13 +20,21 @@ from holdfast.store.serving.log_directory import OWNER
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A registered server. `address` is its HTTP base URL."""
+    """A registered server.
+
+    `address` is the URL at which callers reach it, `private_address` that for operators; None if it is the same. `boot_id`
+    is the id of its process, None of an earlier release, as are `release` and `host`.
+    """
 
     server: str
     model: str
     address: str
     log_directory: Path
     started_at_us: int
+    boot_id: str | None = None
+    release: str | None = None
+    host: str | None = None
+    private_address: str | None = None
 
 
 def announce(connection: Connection, server: Server, *, tagged_from_segment: int | None = None) -> None:
@@ -63,9 +72,20 @@ def registered(connection: Connection, model: str | None = None) -> tuple[Server
     query = select(servers).order_by(servers.c.server)
     if model is not None:
         query = query.where(servers.c.model == model)
-    return tuple(
-        Server(row.server, row.model, row.address, Path(row.log_directory), row.started_at_us)
-        for row in connection.execute(query)
+    return tuple(_of_row(row) for row in connection.execute(query))
+
+
+def _of_row(row: Row[Any]) -> Server:
+    return Server(
+        row.server,
+        row.model,
+        row.address,
+        Path(row.log_directory),
+        row.started_at_us,
+        row.boot_id,
+        row.release,
+        row.host,
+        row.private_address,
     )
 
 

@@ -41,7 +41,7 @@ def feedback(
     corrections="latest". Else the first value counts: another one is refused for a prediction, and kept without effect for a
     key. Another value from another source is quarantined.
 
-    Example: holdfast feedback s1-1-1.5f0c3a9be2714d68 true
+    Example: holdfast feedback s4k7wq2mzt5ha-1-1.5f0c3a9be2714d68 true
     """
     address = _address(run)
     if bool(key) == (value is not None):

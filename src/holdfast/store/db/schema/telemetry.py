@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
 )
 
+from holdfast.feedback import LONGEST_ID
 from holdfast.records import Arm, Severity, Verdict
 from holdfast.store.db.schema.events import events
 from holdfast.store.db.schema.metadata import (
@@ -40,6 +41,10 @@ servers = Table(
     optional(
         "tagged_from_segment", Integer, "First log segment whose ids all have a tag; null if none is known."
     ),
+    optional("boot_id", String(16), "Id of the process that last started; null in earlier releases."),
+    optional("release", String(63), "Release that it runs; null in earlier releases."),
+    optional("host", String(255), "Name of the host that it runs on; null in earlier releases."),
+    optional("private_address", String(255), "URL for operators; null if it is `address`."),
     comment="Registered servers: the control loop collects their logs and probes them.",
 )
 
@@ -113,7 +118,7 @@ _WAITS = "joined = 0"
 labels = Table(
     "labels",
     METADATA,
-    key("prediction_id", String(48), "Id from the prediction's response."),
+    key("prediction_id", String(LONGEST_ID), "Id from the prediction's response."),
     required("value", Double, "True value, 0 to 1."),
     required("source", String(63), "Sender of the label."),
     required("received_at_us", BigInteger, "When it was received."),
@@ -145,7 +150,7 @@ quarantined_labels = Table(
     METADATA,
     serial("quarantined_label_id", "Number of the label."),
     required("model", String(63), "Model of the prediction or row."),
-    optional("prediction_id", String(48), "Id of the prediction; null for a label by key."),
+    optional("prediction_id", String(LONGEST_ID), "Id of the prediction; null for a label by key."),
     optional("key_json", Text, "Business key of the row, canonical JSON; null for a label by id."),
     required("value", Double, "Value that it brought, 0 to 1."),
     required("source", String(63), "Sender of the label."),
@@ -205,7 +210,7 @@ outcome_slices = Table(
 withdrawn_outcomes = Table(
     "withdrawn_outcomes",
     METADATA,
-    key("prediction_id", String(48), "Id of the prediction."),
+    key("prediction_id", String(LONGEST_ID), "Id of the prediction."),
     comment="Predictions that had an outcome whose label was withdrawn. The evidence of rollouts counts each once.",
 )
 

@@ -18,7 +18,7 @@ from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.db import events, leases, schema
 from holdfast.store.serving import label_rules, servers
 from holdfast.store.serving.prediction_log import PredictionRecord, frame
-from tests.support.serving_world import MODEL, Served, World
+from tests.support.serving_world import MODEL, Served, World, row
 from tests.support.waiting import wait_until
 
 FEEDBACK = f"/v2/models/{MODEL}/feedback"
@@ -251,3 +251,25 @@ def test_a_row_that_no_request_can_have_is_refused(serve: Start, loop: Loop) -> 
     for server in (served, other):
         assert server.call(FEEDBACK, {"id": f"{real}/10000", "value": 1})[0] == 404
     assert served.call(FEEDBACK, {"id": f"{real}/1", "value": 1})[0] == 404
+
+
+def test_a_label_of_a_request_of_several_rows_names_its_row(serve: Start, loop: Loop) -> None:
+    served = serve()
+    _, response = served.infer([row(flight_id=f"UA{number}") for number in range(3)])
+    assert "prediction_id" in response.get("parameters", {}), response
+    many = str(response["parameters"]["prediction_id"])
+    (one,) = predict(served)
+    status, error = served.call(FEEDBACK, {"id": many, "value": True})
+    assert (status, error["code"]) == (400, "HF511")
+    assert error["error"] == (
+        f"the request had 3 rows, and {many} names none of them: send {many}/0 to {many}/2, each with its label"
+    )
+    status, results = send(served, (many, True), (one, True), (f"{many}/2", False))
+    assert (status, [each["status"] for each in results]) == (207, ["rejected", "accepted", "accepted"])
+    assert results[0]["code"] == "HF511"
+    assert loop.round() == {f"{one}/0": 1.0, f"{many}/2": 0.0}
+
+    other = serve()
+    assert send(other, (many, True), (one, True))[0] == 202, "it cannot know the rows"
+    assert loop.round() == {f"{one}/0": 1.0, f"{many}/2": 0.0}
+    assert "name none of them" in loop.events("labels.quarantined")[0]

@@ -28,7 +28,9 @@ from holdfast.feedback.prediction_ids import (
     IdKey,
     PredictionId,
     full_id,
+    names_row,
     parse_id,
+    rows_reason,
 )
 
 __all__ = [
@@ -55,6 +57,8 @@ __all__ = [
     "counting_label",
     "full_id",
     "is_ahead",
+    "names_row",
     "parse_id",
+    "rows_reason",
     "settle_labels",
 ]

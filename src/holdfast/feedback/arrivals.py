@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from holdfast.feedback.prediction_ids import parse_id
+from holdfast.feedback.prediction_ids import full_id, parse_id
 from holdfast.records import Corrections
 
 FEED_SOURCE: Final = "label feeds"
@@ -74,7 +74,9 @@ def classify_label(
     ... ]
     ['repeated', 'corrected', 'quarantined']
     """
-    if parse_id(prediction) is None or not (math.isfinite(label.value) and 0.0 <= label.value <= 1.0):
+    if parse_id(full_id(prediction)) is None or not (
+        math.isfinite(label.value) and 0.0 <= label.value <= 1.0
+    ):
         return Arrival.MALFORMED
     return compare_labels(label, known, corrections)
 

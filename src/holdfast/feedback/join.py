@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.feedback.label_rules import IdCheck, LabelRules
-from holdfast.feedback.prediction_ids import PredictionId, parse_id
+from holdfast.feedback.prediction_ids import PredictionId, full_id, parse_id
 
 MAXIMUM_WAIT_US: Final = 7 * 86_400_000_000
 """How long a label waits for a log that cannot be read."""
@@ -18,7 +18,10 @@ PATIENCE_US: Final = 10 * 60_000_000
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """The label of one prediction, 0 to 1, and when it was received."""
+    """The label of one prediction, 0 to 1, and when it was received.
+
+    One whose id names no row waits until its request is collected.
+    """
 
     prediction_id: str
     value: float
@@ -130,7 +133,7 @@ def _settle(
     prediction = predictions.get(label.prediction_id)
     if prediction is not None:
         return Joined(label, prediction)
-    place = parse_id(label.prediction_id)
+    place = parse_id(full_id(label.prediction_id))
     if place is None:
         return Impossible(label, "it is not the id of a prediction")
     if rules.check_id(place) is IdCheck.NOT_ISSUED:

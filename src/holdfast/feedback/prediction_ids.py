@@ -61,13 +61,34 @@ def parse_id(text: str) -> PredictionId | None:
     return parsed if str(parsed) == text else None
 
 
+def names_row(text: str) -> bool:
+    """Return True if a prediction id ends with a row. One without is that of a request of one row.
+
+    >>> names_row("web-1-3-17/4"), names_row("web-1-3-17")
+    (True, False)
+    """
+    return "/" in text
+
+
 def full_id(text: str) -> str:
-    """Return a prediction id with its row: without one, the first row is meant.
+    """Return a prediction id with a row: the first one if `text` names none.
 
     >>> full_id("web-1-3-17"), full_id("web-1-3-17/4")
     ('web-1-3-17/0', 'web-1-3-17/4')
     """
-    return text if "/" in text else f"{text}/0"
+    return text if names_row(text) else f"{text}/0"
+
+
+def rows_reason(text: str, rows: int) -> str:
+    """Return why the id `text`, which names no row, labels none of a request of `rows` rows.
+
+    >>> rows_reason("web-1-3-17", 3)
+    'the request had 3 rows, and web-1-3-17 names none of them: send web-1-3-17/0 to web-1-3-17/2, each with its label'
+    """
+    return (
+        f"the request had {rows:,} rows, and {text} names none of them: send {text}/0 to {text}/{rows - 1}, "
+        "each with its label"
+    )
 
 
 class IdKey:

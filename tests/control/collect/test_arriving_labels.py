@@ -39,10 +39,10 @@ def label(name: str, value: float = 1.0, source: str = "crm", at_us: int = NOW) 
     return FeedbackRecord(f"{name}/0", value, source, at_us)
 
 
-def prediction(name: str) -> PredictionRecord:
+def prediction(name: str, rows: int = 1) -> PredictionRecord:
     return PredictionRecord(
         id=name, at_us=NOW, event_time_us=NOW, unit=b"u", arm="champion", version="v1", challenger_failed="",
-        rollout=None, result="ok", latency_us=9, probabilities=[0.25], inputs=[["AA"]],
+        rollout=None, result="ok", latency_us=9, probabilities=[0.25] * rows, inputs=[["AA"]] * rows,
     )  # fmt: skip
 
 
@@ -329,3 +329,68 @@ def test_ids_name_their_places() -> None:
     assert found == PredictionId("web-1", 3, 17, 2, KEY.tag("web-1-3-17"))
     assert found is not None
     assert KEY.has_tagged(found)
+
+
+@pytest.mark.parametrize("is_collected_first", [True, False])
+def test_an_id_without_a_row_labels_the_only_row_and_none_of_several(
+    world: World, is_collected_first: bool
+) -> None:
+    """A server that cannot know the rows of a request stores the id as sent; the log has them."""
+    one, many = tagged("s1-1-1"), tagged("s1-1-2")
+    if is_collected_first:
+        world.log("s1", prediction(one), prediction(many, 3))
+        world.round()
+    world.log("s2", *[FeedbackRecord(name, 1.0, "crm", NOW) for name in (one, many)])
+    world.round()
+    if not is_collected_first:
+        assert world.counts() == (2, 2), "they wait for the log"
+        world.log("s1", prediction(one), prediction(many, 3))
+        world.round()
+    assert world.counts() == (1, 0)
+    with world.store.ledger.read() as connection:
+        names = [f"{name}/{row}" for name in (one, many) for row in range(3)]
+        assert outcomes.labels_of(connection, names) == {f"{one}/0": 1.0}
+        (kept,) = quarantined_labels.newest(connection, MODEL, limit=9)
+    assert (kept.prediction_id, kept.value, kept.source) == (many, 1.0, "crm")
+    assert kept.reason == (
+        f"the request had 3 rows, and {many} names none of them: send {many}/0 to {many}/2, each with its label"
+    )
+    (quarantined,) = world.events("labels.quarantined")
+    assert (
+        f"1 labels have the id of a request of several rows and name none of them ({many[:48]})"
+        in quarantined
+    )
+
+
+@pytest.mark.parametrize(("rows", "rejected"), [(1, 1), (2, 0)])
+def test_a_label_that_names_its_row_outlives_one_that_waited_without(
+    world: World, rows: int, rejected: int
+) -> None:
+    """Neither is a repeated label lost, nor does the older one correct the newer."""
+    name = tagged("s1-1-1")
+    with world.store.ledger.write() as connection:
+        label_rules.declare_corrections(connection, MODEL, "latest", now_us=NOW)
+    world.log("s2", FeedbackRecord(name, 0.0, "crm", NOW), FeedbackRecord(name, 0.5, "crm", NOW + 1))
+    world.log("s2", label(name, 1.0, at_us=NOW + 2))
+    world.round()
+    world.log("s1", prediction(name, rows))
+    world.round()
+    with world.store.ledger.read() as connection:
+        assert outcomes.labels_of(connection, [f"{name}/0"]) == {f"{name}/0": 1.0}
+        assert quarantined_labels.count(connection, MODEL) == (2 if rows == 2 else 0)
+    assert world.counts() == (1, 0)
+    assert len(world.events("labels.rejected")) == rejected
+
+
+def test_a_waiting_label_is_corrected_before_its_request_is_collected(world: World) -> None:
+    name = tagged("s1-1-1")
+    with world.store.ledger.write() as connection:
+        label_rules.declare_corrections(connection, MODEL, "latest", now_us=NOW)
+    world.log("s2", FeedbackRecord(name, 0.0, "crm", NOW), FeedbackRecord(name, 1.0, "crm", NOW + 1))
+    world.round()
+    world.log("s1", prediction(name))
+    world.round()
+    with world.store.ledger.read() as connection:
+        assert outcomes.labels_of(connection, [f"{name}/0"]) == {f"{name}/0": 1.0}
+        assert [each.value for each in labels.histories(connection, [f"{name}/0"])] == [0.0, 1.0]
+    assert world.counts() == (1, 0)

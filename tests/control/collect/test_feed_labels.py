@@ -84,6 +84,15 @@ class Served:
         ]  # fmt: skip
         self._log(*records)
 
+    def log_request(self, name: str, inputs: list[list[object]]) -> None:
+        """Log one request with several rows."""
+        record = PredictionRecord(
+            id=name, at_us=NOW_US, event_time_us=NOW_US, unit=b"u", arm="champion", version=self.version,
+            challenger_failed="", rollout=None, result="ok", latency_us=9, probabilities=[0.5] * len(inputs),
+            inputs=inputs,  # type: ignore[arg-type]
+        )  # fmt: skip
+        self._log(record)
+
     def send(self, number: int, value: float, at_us: int = NOW_US, source: str = "client") -> None:
         """Log a label by feedback."""
         self._log(FeedbackRecord(f"s1-1-{number}/0", value, source, at_us))
@@ -238,6 +247,30 @@ def test_labels_by_feedback_train_like_those_of_the_feed(served: Served, declare
     )  # fmt: skip
     assert load_feedback(served.store, declared, now_us=NOW_US) is None, "a backed-out batch stays out"
     assert served.round()[f"s1-1-{LAST + 2}"] == 1.0
+
+
+def test_an_id_without_a_row_labels_no_row_of_several(served: Served, tmp_path: Path) -> None:
+    """A label feed by prediction id: in quality as in training, and an event names the labels once."""
+    declared = model(BY_PREDICTION)
+    served.concern = FeedLabels(declared)
+    inputs = [[f"l{LAST + row}", 1.0, loan_time(LAST + row).isoformat()] for row in range(2)]
+    served.predict(LAST + 2)
+    served.log_request("s1-1-9000", inputs)
+    unlabelled = examples_at(served.store, declared, END).unlabelled
+    sent = ["s1-1-9000", "s1-1-9000/1", f"s1-1-{LAST + 2}"]
+    frame = pl.DataFrame({"prediction_id": sent, "repaid": [True] * 3, "known_at": [END] * 3})
+    frame.write_parquet(path := tmp_path / "by-id.parquet")
+    loaded = ingest(served.store, BY_PREDICTION, "by-id", str(path), now_us=NOW_US)
+    assert loaded.rows_loaded == 3, loaded
+    for later_us in (HOUR_US, HOUR_US + 1, 3 * HOUR_US):  # the ids are read in a round of their own
+        served.round(at_us=NOW_US + later_us)
+    assert served.round(at_us=NOW_US + 3 * HOUR_US + 1) == {"s1-1-9000/1": 1.0, f"s1-1-{LAST + 2}": 1.0}
+    with served.store.ledger.read() as connection:
+        (found,) = events.newest(connection, kind="labels.unmatched")
+    assert "1 labels of label feeds label nothing" in found.explanation
+    assert "(s1-1-9000)" in found.explanation
+    after = examples_at(served.store, declared, END + timedelta(days=1))
+    assert after.unlabelled == unlabelled - 2
 
 
 def test_a_correction_by_the_feed_counts_for_a_label_by_feedback(served: Served) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from holdfast.control.collect.label_rows import assign_rows, with_rows
 from holdfast.feedback import (
     LONGEST_ID,
     MAXIMUM_WAIT_US,
@@ -22,6 +23,7 @@ from holdfast.feedback import (
     classify_label,
     correction_time_us,
     counting_label,
+    full_id,
     is_ahead,
     parse_id,
 )
@@ -83,6 +85,7 @@ class CheckedLabels:
     """The first labels of callers for predictions that have the label of a label feed."""
     corrected: list[NewLabel] = field(default_factory=list)
     quarantined: list[QuarantinedLabel] = field(default_factory=list)
+    without_row: list[QuarantinedLabel] = field(default_factory=list)
     rejected: list[tuple[FeedbackRecord, Rejection]] = field(default_factory=list)
 
 
@@ -118,7 +121,7 @@ def check_labels(
                 newest[record.prediction] = label
                 found.beside_feed.append(_new(record, label, record.at_us))
             case Arrival.ACCEPTED:
-                place = parse_id(record.prediction)
+                place = parse_id(full_id(record.prediction))
                 assert place is not None, "it was classified"
                 check, ahead = rules.check_id(place), is_uncollected(place)
                 if check is IdCheck.NOT_ISSUED:
@@ -165,23 +168,31 @@ def take(
     model: str,
     feedback: Sequence[FeedbackRecord],
     key_feedback: Sequence[KeyFeedbackRecord],
+    rows: Mapping[str, int],
     *,
     now_us: int,
 ) -> int:
     """Take labels by id and by key into the ledger, in the caller's transaction; return how many were not accepted.
 
-    Their part of the log must be registered before, so that a label finds a prediction of the same part.
+    Their part of the log must be registered before, so that a label finds a prediction of the same part. `rows` are the rows
+    of each collected request that a label names without a row. Such a label of another request waits for its log.
     """
-    checked = _take_by_id(connection, model, feedback, now_us) if feedback else CheckedLabels()
+    checked = _take_by_id(connection, model, feedback, rows, now_us) if feedback else CheckedLabels()
     by_key = [KeyLabel(each.key, each.value, each.source[:63], each.at_us) for each in key_feedback]
     quarantined = [*checked.quarantined, *key_labels.add(connection, model, by_key, reason_of)]
-    _quarantine(connection, model, quarantined, now_us)
+    _quarantine(connection, model, quarantined, "contradict the label of another source", now_us)
+    why = "have the id of a request of several rows and name none of them"
+    _quarantine(connection, model, checked.without_row, why, now_us)
     _emit_rejected(connection, model, checked.rejected, now_us)
-    return len(checked.rejected) + len(quarantined)
+    return len(checked.rejected) + len(quarantined) + len(checked.without_row)
 
 
 def _take_by_id(
-    connection: Transaction, model: str, feedback: Sequence[FeedbackRecord], now_us: int
+    connection: Transaction,
+    model: str,
+    feedback: Sequence[FeedbackRecord],
+    rows: Mapping[str, int],
+    now_us: int,
 ) -> CheckedLabels:
     frontiers = collected_log.frontiers(connection)
 
@@ -193,9 +204,12 @@ def _take_by_id(
         most = MAX_WAITING if source is None else MAX_WAITING_OF_SOURCE
         return most - labels.count_waiting(connection, now_us=now_us, at_most=most, source=source)
 
-    known = labels.newest_labels(connection, [record.prediction for record in feedback])
+    known = labels.newest_labels(connection, [record.prediction for record in with_rows(feedback, rows)])
+    found = assign_rows(feedback, rows, known)
     rules = label_rules.read(connection, model)
-    checked = check_labels(feedback, known, rules, is_uncollected, WaitingRoom(of_source))
+    checked = check_labels(found.named, known, rules, is_uncollected, WaitingRoom(of_source))
+    checked.without_row.extend(found.without_row)
+    checked.rejected.extend((record, Rejection.CONTRADICTS) for record in found.overtaken)
     labels.add(
         connection,
         checked.accepted,
@@ -235,7 +249,9 @@ def _correct(
     )
 
 
-def _quarantine(connection: Transaction, model: str, found: Sequence[QuarantinedLabel], now_us: int) -> None:
+def _quarantine(
+    connection: Transaction, model: str, found: Sequence[QuarantinedLabel], why: str, now_us: int
+) -> None:
     if not found:
         return
     kept = quarantined_labels.add(connection, model, found)
@@ -246,7 +262,7 @@ def _quarantine(connection: Transaction, model: str, found: Sequence[Quarantined
         at_us=now_us,
         kind="labels.quarantined",
         subject=model,
-        explanation=f"{len(found)} labels contradict the label of another source ({some_of(names)}); "
+        explanation=f"{len(found)} labels {why} ({some_of(names)}); "
         f"they came from {some_of(sources)}. They label nothing; {kept} are kept in quarantine.",
     )
 

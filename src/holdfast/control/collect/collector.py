@@ -7,7 +7,7 @@ labels move together or not at all, so a killed collector begins again where not
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from holdfast.control.collect.evidence_fold import (
     fold_shadow_windows,
     fold_window,
 )
+from holdfast.control.collect.label_rows import count_rows
 from holdfast.control.collect.log_summary import (
     LogContext,
     LogSummary,
@@ -37,6 +38,8 @@ from holdfast.feedback import (
     Settlement,
     Waiting,
     counting_label,
+    full_id,
+    names_row,
     settle_labels,
 )
 from holdfast.records import Corrections
@@ -47,6 +50,7 @@ from holdfast.store.db.ledger import Transaction
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files.staging import staged
 from holdfast.store.serving import label_rules, log_directory, prediction_log, servers
+from holdfast.store.serving.prediction_log import FeedbackRecord
 from holdfast.store.serving.servers import Server
 from holdfast.store.telemetry import collected_log, labels, outcome_slices, outcomes, request_counts
 from holdfast.store.telemetry.collected_log import (
@@ -230,6 +234,9 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
         HF304 when another loop has the lease or has collected the part; then nothing is written.
     """
     summary = stretch.summary
+    rows, _ = count_rows(
+        store, [each.prediction for each in summary.feedback], summary.rows["prediction"].to_list()
+    )
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
         frontier = collected_log.frontiers(connection).get(stretch.position.server)
@@ -246,7 +253,7 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
         for window in summary.windows:
             fold_window(connection, window, now_us)
         rejected = arriving_labels.take(
-            connection, stretch.model, summary.feedback, summary.key_feedback, now_us=now_us
+            connection, stretch.model, summary.feedback, summary.key_feedback, rows, now_us=now_us
         )
         collected_log.count_rejected(connection, stretch.position, rejected)
         _wake_labels(connection, stretch, frontier, now_us)
@@ -274,7 +281,8 @@ def commit_join(
 ) -> tuple[Settlement, ...]:
     """Join waiting labels with their predictions, and commit outcomes, quality evidence and the labels' states.
 
-    A label whose prediction may be in a damaged file is not settled: it waits until the file is back.
+    A label whose prediction may be in a damaged file is not settled: it waits until the file is back. One that names no row
+    is taken again once its request is collected: with the only row, or into the quarantine.
 
     Parameters
     ----------
@@ -295,19 +303,30 @@ def commit_join(
         HF304 when another loop has the lease or has joined a label; then nothing is written.
     """
     with store.ledger.read() as connection:
-        located = collected_log.locate(connection, PREDICTIONS, [label.prediction_id for label in waiting])
+        located = collected_log.locate(
+            connection,
+            PREDICTIONS,
+            [label.prediction_id for label in waiting if names_row(label.prediction_id)],
+        )
+    rows, damaged_requests = count_rows(store, [label.prediction_id for label in waiting])
     found, damaged = collected_log.read_predictions(store.root, located)
     with store.ledger.read() as connection:
         located = collected_log.locate(connection, SHADOWS, found)
     pairs, damaged_shadows = collected_log.read_shadow_pairs(store.root, located)
-    emit_damaged(store, (*damaged, *damaged_shadows), now_us)
-    hidden = {prediction for each in damaged for prediction in each.sought} - found.keys()
-    visible = [label for label in waiting if label.prediction_id not in hidden]
+    emit_damaged(store, (*damaged, *damaged_requests, *damaged_shadows), now_us)
+    sought = {prediction for each in (*damaged, *damaged_requests) for prediction in each.sought}
+    hidden = {
+        label.prediction_id
+        for label in waiting
+        if full_id(label.prediction_id) in sought and label.prediction_id not in found.keys() | rows.keys()
+    }
+    visible = [label for label in waiting if label.prediction_id not in hidden | rows.keys()]
     with store.ledger.read() as connection:
         known_servers = frozenset(server.server for server in servers.registered(connection))
     slices = slices_of(store, found.values())
     with store.ledger.write() as connection:
         assert_epoch(connection, lease.name, lease.epoch)
+        _take_again(connection, model, rows, now_us)
         rules = label_rules.read(connection, model)
         settled = settle_labels(
             visible, found, collected_log.frontiers(connection), known_servers, rules, now_us=now_us
@@ -329,6 +348,17 @@ def commit_join(
         labels.look_again(connection, later | dict.fromkeys(hidden, now_us + DAMAGED_RETRY_US))
         failpoint("join.before_commit")
     return settled
+
+
+def _take_again(connection: Transaction, model: str, rows: Mapping[str, int], now_us: int) -> None:
+    """Take the labels again that named no row and whose request is collected now. `rows` are the rows of each request."""
+    names = sorted(rows)
+    waited = [
+        FeedbackRecord(each.prediction_id, each.value, each.source, each.received_at_us)
+        for each in labels.histories(connection, names)
+    ]
+    labels.remove(connection, names, waiting=True)
+    arriving_labels.take(connection, model, waited, (), rows, now_us=now_us)
 
 
 def _with_counting_labels(

@@ -21,9 +21,10 @@ import polars as pl
 from holdfast.contract.batch.compiler import dtype
 from holdfast.control.collect import key_labels as sent_by_key
 from holdfast.control.collect import prediction_keys
+from holdfast.control.collect.arriving_labels import some_of
 from holdfast.control.collect.collector import emit_damaged
 from holdfast.declaration import Model
-from holdfast.feedback import FEED_SOURCE, KnownLabel, counting_label, full_id
+from holdfast.feedback import FEED_SOURCE, KnownLabel, counting_label, full_id, names_row
 from holdfast.feeds import Feed
 from holdfast.feeds.feed import PREDICTION_ID
 from holdfast.records import Corrections
@@ -172,9 +173,6 @@ def begin_matching(store: Store, model: Model, version: int, withheld: Withheld,
     }
     empty = pl.DataFrame(schema={PREDICTION_ID: pl.String(), model.label: pl.Boolean(), KNOWN_AT: pl.Int64()})
     sent = pl.concat([empty, *(frame for frame in found.values() if PREDICTION_ID in frame.columns)])
-    sent = sent.with_columns(
-        pl.Series(PREDICTION_ID, [full_id(name) for name in sent[PREDICTION_ID]], pl.String())
-    )
     with store.ledger.read() as connection:
         after = sent_by_key.loaded_until(connection, sent_by_key.feed_of(model))
         by_key = sent_by_key.read(connection, model, after)
@@ -186,7 +184,8 @@ def begin_matching(store: Store, model: Model, version: int, withheld: Withheld,
         own = [before_others(read, others, key=model.examples.contract.key)]
     history = pl.concat([*others, *own])
     with store.ledger.read() as connection:
-        located = collected_log.locate(connection, PREDICTIONS, sent[PREDICTION_ID].unique().to_list())
+        names = [full_id(name) for name in sent[PREDICTION_ID].unique()]
+        located = collected_log.locate(connection, PREDICTIONS, names)
     return Matching(model, sent, history, deque(file for file, _ in located), deque(files))
 
 
@@ -199,7 +198,7 @@ class Matching:
 
     model: Model
     sent: pl.DataFrame
-    """Labels by the id of their prediction."""
+    """Labels by the id of their prediction, with its row or without."""
     history: pl.DataFrame
     """Labels by the key of their row; those of `sent` are added when their predictions were read."""
     labelled: deque[CollectedFile]
@@ -218,7 +217,10 @@ class Matching:
         if some:
             found, is_complete = self._read(store, some, now_us)
             keys = prediction_keys.key_rows(store, self.model.examples.contract, found)
-            named = self.sent.join(keys, left_on=PREDICTION_ID, right_on="prediction", how="inner")
+            names = self.sent[PREDICTION_ID].unique().sort().to_list()
+            ids = prediction_keys.predictions_of(names, found["prediction"])
+            named = self.sent.join(ids.join(keys, on="prediction"), on=PREDICTION_ID, how="inner")
+            self._report_without_row(store, names, found["prediction"], now_us)
             self.history = pl.concat([self.history, named.select(self.history.columns)])
             self.is_complete = self.is_complete and is_complete
             _drop(self.labelled, len(some))
@@ -227,6 +229,21 @@ class Matching:
             self._label(store, lease, found, now_us)
             _drop(self.files, len(some))
         return not self.labelled and not self.files
+
+    def _report_without_row(self, store: Store, names: list[str], found: pl.Series, now_us: int) -> None:
+        """Report the labels, once, that name no row of a request of several rows: they label nothing."""
+        known = set(found)
+        several = [
+            name for name in names if not names_row(name) and prediction_keys.second_row(name) in known
+        ]
+        if not several:
+            return
+        why = "they have the id of a request of several rows and name none of them: add / and the row"
+        what = f"{len(several)} labels of label feeds label nothing, because {why} ({some_of(several)})."
+        with store.ledger.write() as connection:
+            kind, subject = "labels.unmatched", "labels"
+            if not events.is_reported(connection, subject=subject, kind=kind, explanation=what):
+                events.append(connection, at_us=now_us, kind=kind, subject=subject, explanation=what)
 
     def _read(self, store: Store, files: list[CollectedFile], now_us: int) -> tuple[pl.DataFrame, bool]:
         """Return the predictions of `files` whose version can be read, and whether those are all."""

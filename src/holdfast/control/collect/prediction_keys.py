@@ -14,7 +14,7 @@ from holdfast.contract.batch.compiler import dtype
 from holdfast.contract.schema.timestamps import read_timestamp
 from holdfast.control.collect.log_summary import contract_of
 from holdfast.errors import IntegrityError, NotFoundError
-from holdfast.feedback import full_id
+from holdfast.feedback import full_id, names_row
 from holdfast.feeds.feed import PREDICTION_ID
 from holdfast.store import Store
 from holdfast.store.telemetry import collected_log
@@ -24,12 +24,13 @@ from holdfast.store.telemetry.collected_log import PREDICTIONS
 def keys_of(store: Store, contract: Contract, predictions: pl.Series) -> pl.DataFrame:
     """Return `prediction_id` and the key columns of `contract` for those of `predictions` that were collected.
 
-    A prediction id without a row number is that of the first row. Raises `IntegrityError` HF301 if a file that may hold one
-    of them, or the file of a version, is damaged: fewer keys would be fewer labels without a sign.
+    A prediction id without a row is that of a request of one row, and of no other. Raises `IntegrityError` HF301 if a file
+    that may hold one of them, or the file of a version, is damaged: fewer keys would be fewer labels without a sign.
     """
-    named = {name: full_id(name) for name in predictions.unique().sort()}
+    names = predictions.unique().sort().to_list()
+    sought = {full_id(name) for name in names} | {second_row(name) for name in names if not names_row(name)}
     with store.ledger.read() as connection:
-        located = collected_log.locate(connection, PREDICTIONS, list(dict.fromkeys(named.values())))
+        located = collected_log.locate(connection, PREDICTIONS, sorted(sought))
     found, damaged = collected_log.read_inputs(store.root, located)
     if damaged:
         raise IntegrityError(
@@ -39,11 +40,30 @@ def keys_of(store: Store, contract: Contract, predictions: pl.Series) -> pl.Data
             next_command="holdfast verify",
         )
     keys = key_rows(store, contract, found)
-    ids = pl.DataFrame({PREDICTION_ID: list(named), "prediction": list(named.values())}, schema=_IDS)
+    ids = predictions_of(names, found["prediction"])
     return ids.join(keys, on="prediction", how="inner").drop("prediction")
 
 
 _IDS: Final = {PREDICTION_ID: pl.String(), "prediction": pl.String()}
+
+
+def second_row(name: str) -> str:
+    """Return the second row of a request by its id without a row: it exists if the request had several."""
+    return f"{name}/1"
+
+
+def predictions_of(names: Sequence[str], found: pl.Series) -> pl.DataFrame:
+    """Return `prediction_id`, one of `names`, and `prediction`, the id with its row among `found`.
+
+    A name without a row is left out if its request had several, so all rows of its request must be in `found`.
+    """
+    known = set(found)
+    rows = [
+        (name, full_id(name))
+        for name in names
+        if full_id(name) in known and (names_row(name) or second_row(name) not in known)
+    ]
+    return pl.DataFrame(rows, schema=_IDS, orient="row")
 
 
 def key_rows(store: Store, contract: Contract, found: pl.DataFrame) -> pl.DataFrame:

@@ -8,7 +8,15 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.errors import NotFoundError, UnavailableError
-from holdfast.feedback import FEED_SOURCE, IdCheck, PredictionId, full_id, parse_id
+from holdfast.feedback import (
+    FEED_SOURCE,
+    IdCheck,
+    PredictionId,
+    full_id,
+    names_row,
+    parse_id,
+    rows_reason,
+)
 from holdfast.records import canonical_json
 from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.serve.protocol.large_body import TooManyValuesError, count_structure
@@ -112,20 +120,30 @@ def read_label(item: object, plane: DataPlane, now_us: int) -> LabelRecord:
 
 
 def _by_id(text: str, label: _Label, plane: DataPlane, now_us: int) -> FeedbackRecord:
-    name = full_id(text)
-    place = parse_id(name)
+    place = parse_id(full_id(text))
     if place is None:
         raise RequestError(
             "HF511", "an id is the prediction_id of a response; '/' and a row number may follow"
         )
     if not _can_be_issued(place, plane):
-        raise NotFoundError("HF505", f"{name} was never issued")
+        raise NotFoundError("HF505", f"{full_id(text)} was never issued")
+    name = text if names_row(text) else _with_row(text, place, plane)
     value = label.value
     if not isinstance(value, bool | int | float) or not 0 <= value <= 1:
         raise RequestError(
             "HF511", f"{name}: a value is true, false or a number from 0 to 1, not {_show(value)}"
         )
     return FeedbackRecord(name, float(value), label.source, now_us)
+
+
+def _with_row(text: str, place: PredictionId, plane: DataPlane) -> str:
+    """Return the id with its row; unchanged if the rows of its request are not known here: the control loop counts them."""
+    rows = plane.log.count_rows(place.segment, place.number) if place.server == plane.log.server else None
+    if rows is None:
+        return text
+    if rows > 1:
+        raise RequestError("HF511", rows_reason(text, rows))
+    return full_id(text)
 
 
 def _can_be_issued(place: PredictionId, plane: DataPlane) -> bool:

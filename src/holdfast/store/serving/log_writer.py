@@ -145,6 +145,11 @@ class LogWriter:
             return 1 <= segment < self._segment and number >= 1
         return 1 <= number <= len(rows) and 0 <= row < rows[number - 1]
 
+    def count_rows(self, segment: int, number: int) -> int | None:
+        """Return how many rows record `number` of `segment` has; None if it is of an earlier run or of many segments ago."""
+        rows = self._rows_of.get(segment)
+        return rows[number - 1] if rows is not None and 1 <= number <= len(rows) else None
+
     def write(self, frames: Iterable[bytes]) -> bool:
         """Hand `frames` to the kernel in one piece. Return False if they were dropped: none of their ids may be issued.
 

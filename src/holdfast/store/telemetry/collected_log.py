@@ -10,7 +10,7 @@ A killed collector leaves an orphan, which means nothing and is deleted later.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -330,6 +330,28 @@ def read_predictions(root: Path, located: Located) -> tuple[dict[str, Prediction
         for prediction, *rest in frame.iter_rows()
     }
     return found, damaged
+
+
+def count_rows(
+    root: Path, located: Located, requests: Collection[str]
+) -> tuple[dict[str, int], tuple[Damaged, ...]]:
+    """Return the predicted rows of each of `requests`, ids without a row, and the files that cannot be read.
+
+    A request that is in no located file is left out. One file has all rows of a request.
+    """
+    counts: dict[str, int] = {}
+    damaged = []
+    wanted = pl.Series("request", sorted(requests), dtype=pl.String).implode()
+    request = pl.col("prediction").str.replace(r"/[0-9]+$", "").alias("request")
+    for file, sought in located:
+        try:
+            frame = parquet.read(root / file.path, ["prediction"])
+        except IntegrityError as error:
+            damaged.append(Damaged(file.path, frozenset(sought), str(error)))
+        else:
+            found = frame.unique().group_by(request).len().filter(pl.col("request").is_in(wanted))
+            counts.update(found.iter_rows())
+    return counts, tuple(damaged)
 
 
 def read_inputs(root: Path, located: Located) -> tuple[pl.DataFrame, tuple[Damaged, ...]]:

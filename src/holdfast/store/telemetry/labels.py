@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from holdfast.errors import ConflictError
-from holdfast.feedback import FEED_SOURCE, KnownLabel, Label, parse_id
+from holdfast.feedback import FEED_SOURCE, KnownLabel, Label, full_id, parse_id
 from holdfast.store.db.schema import label_corrections, labels, outcomes, servers
 from holdfast.store.db.statements import pieces, total
 
@@ -85,7 +85,7 @@ def add(connection: Connection, accepted: Sequence[NewLabel], look_at_us: Mappin
     """Insert first labels, in the caller's transaction. Each waits to be decided at its time of `look_at_us`."""
     rows = []
     for label in accepted:
-        place = parse_id(label.prediction_id)
+        place = parse_id(full_id(label.prediction_id))
         assert place is not None, "the id of an accepted label is one"
         rows.append(
             asdict(label)

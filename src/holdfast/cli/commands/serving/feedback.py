@@ -21,7 +21,10 @@ from holdfast.store.serving import servers
 def feedback(
     run: Run,
     prediction: Annotated[
-        str, typer.Argument(help="The prediction id of the response; with --key, the label.")
+        str,
+        typer.Argument(
+            help="The prediction id of the response, with /n for row n of a request of several rows; with --key, the label."
+        ),
     ],
     value: Annotated[
         str | None,

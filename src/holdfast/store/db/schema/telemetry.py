@@ -73,7 +73,7 @@ log_positions = Table(
     required("collected_bytes", BigInteger, "Read position in the segment."),
     required("predictions", BigInteger, "Prediction requests collected from it."),
     required("feedback", BigInteger, "Labels collected from it."),
-    required("rejected_labels", BigInteger, "Labels that contradict another or name an unknown prediction."),
+    required("rejected_labels", BigInteger, "Labels that were rejected or quarantined."),
     comment="Read position in each segment of each server's prediction log.",
 )
 
@@ -157,7 +157,7 @@ quarantined_labels = Table(
     required("received_at_us", BigInteger, "When it was received."),
     required("reason", Text, "Why it is quarantined, with the label that stands."),
     Index("ix_quarantined_labels_model_source", "model", "source"),
-    comment="Labels that contradict the label of another source. They label nothing.",
+    comment="Labels that contradict the label of another source or name no row of several. They label nothing.",
 )
 
 label_policies = Table(

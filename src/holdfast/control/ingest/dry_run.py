@@ -37,6 +37,7 @@ class DryRun:
     aliases: AliasCounts = field(default_factory=dict)
     drift: str = ""
     already_loaded: bool = False
+    nothing_new: bool = False
     refusal: HoldfastError | None = None
 
     @property
@@ -45,12 +46,14 @@ class DryRun:
         return worst(self.violations)
 
     @property
-    def outcome(self) -> Literal["refused", "already_loaded", "suspect", "loaded"]:
+    def outcome(self) -> Literal["refused", "already_loaded", "nothing_new", "suspect", "loaded"]:
         """What the load would be."""
         if self.refusal is not None:
             return "refused"
         if self.already_loaded:
             return "already_loaded"
+        if self.nothing_new:
+            return "nothing_new"
         return "suspect" if self.level is Level.ERROR else "loaded"
 
 
@@ -64,6 +67,8 @@ def check(store: Store, feed: Feed, spec: DeliverySpec, *, now_us: int) -> DryRu
         found = validate(store, feed, read(feed, spec))
     except RefusalError as refusal:
         return DryRun(0, 0, {}, refusal.violations, refusal=refusal.error)
+    if isinstance(found, LoadResult) and found.state == "nothing_new":
+        return DryRun(found.rows_received, found.rows_received, {}, (), nothing_new=True)
     if isinstance(found, LoadResult):
         return DryRun(found.rows_received, found.rows_loaded, {}, (), already_loaded=True)
     facts = found.facts

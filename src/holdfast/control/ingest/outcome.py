@@ -28,7 +28,8 @@ class LoadResult:
     Parameters
     ----------
     state
-        "loaded", or "already_loaded" when the same content was there before and nothing was written.
+        "loaded"; "already_loaded" when the same content was there before and nothing was written; "nothing_new" when each row of
+        a label feed was loaded before with the same values, and nothing was written: then the epoch is 0.
     reasons
         Number of quarantined rows by reason; empty for a batch that was already loaded.
     violations
@@ -44,7 +45,7 @@ class LoadResult:
     feed: str
     batch: str
     epoch: int
-    state: Literal["loaded", "already_loaded"]
+    state: Literal["loaded", "already_loaded", "nothing_new"]
     rows_received: int
     rows_loaded: int
     rows_quarantined: int
@@ -109,6 +110,22 @@ def already_loaded(batch: BatchId, load: Load) -> LoadResult:
         reasons={},
         table_version=load.table_version,
         digest=load.digest,
+    )
+
+
+def nothing_new(batch: BatchId, digest: str, reasons: dict[str, int], table_version: int) -> LoadResult:
+    """Return the result for a delivery of labels that are all loaded with the same values; `reasons` counts them."""
+    return LoadResult(
+        feed=batch.feed,
+        batch=batch.batch,
+        epoch=0,
+        state="nothing_new",
+        rows_received=sum(reasons.values()),
+        rows_loaded=0,
+        rows_quarantined=0,
+        reasons=reasons,
+        table_version=table_version,
+        digest=digest,
     )
 
 

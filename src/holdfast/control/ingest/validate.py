@@ -15,9 +15,10 @@ from holdfast.contract.batch.compiler import BatchCheck, BatchVerdict, compile_b
 from holdfast.contract.profile.profile import Profile, profile_batch
 from holdfast.control.ingest import contract_changes, lookups
 from holdfast.control.ingest.lookups import Known
-from holdfast.control.ingest.outcome import LoadResult, RefusalError, already_loaded
+from holdfast.control.ingest.outcome import LoadResult, RefusalError, already_loaded, nothing_new
 from holdfast.errors import InputError, RefusedError
 from holdfast.feeds import AlreadyLoaded, Feed, Manifest, batch_id, content_digest
+from holdfast.feeds.admission import REPEATED
 from holdfast.feeds.measurements import DeliveryFacts, measure
 from holdfast.feeds.schema_drift import RENAMED, changed_columns
 from holdfast.records import BatchId, Level, Violation
@@ -65,7 +66,7 @@ class ValidatedBatch:
 
 
 def validate(store: Store, feed: Feed, delivery: Delivery) -> ValidatedBatch | LoadResult:
-    """Check every row of `delivery`; return the load if the same content is loaded already.
+    """Check every row of `delivery`; return the load if the same content is loaded already, or labels that are all known.
 
     Raises `RefusalError` when the delivery cannot be a batch of `feed`, whatever its rows are, `InputError` HF201
     when it cannot be read, and `ConflictError` HF203 when the id is loaded with other content or the content with
@@ -99,6 +100,9 @@ def validate(store: Store, feed: Feed, delivery: Delivery) -> ValidatedBatch | L
     )
     duplicates = lookups.known_rows(store, feed, valid, basis)
     if duplicates is not None:
+        if duplicates.repeated.all() and resolved.quarantined.is_empty():
+            reasons = {f"{'+'.join(feed.contract.key)}|{REPEATED}": valid.height}
+            return nothing_new(delivery.batch, delivery.digest, reasons, basis)
         if duplicates.rows == valid.height:
             raise _repetition(delivery.batch, feed, duplicates)
         resolved = lookups.quarantine(feed, resolved, valid, duplicates)

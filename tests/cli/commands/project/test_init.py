@@ -404,3 +404,23 @@ def test_a_cumulative_export_of_labels_is_no_fault(project: Project) -> None:
     (loaded,) = project.document("ingest", "labels", "other.csv")["batches"]
     assert loaded["reasons"] == {"loan_no+known|loaded": 1, "loan_no+known|repeated": 52}
     assert [each["check"] for each in loaded["violations"]] == ["duplicate_keys"]
+
+
+def test_an_export_of_labels_with_nothing_new_changes_nothing(project: Project) -> None:
+    rows, labels = applications(60, known_after=9)
+    (project.directory / "loans.csv").write_text("\n".join(rows) + "\n")
+    (project.directory / "paid.csv").write_text("\n".join(labels[:100]) + "\n")
+    project.run("init", "loans.csv", "--label", "Paid?", "--key", "Loan No", "--labels", "paid.csv")
+    project.run("ingest", "labels", "paid.csv")
+    (project.directory / "again.csv").write_text("\n".join([labels[0], *labels[99:0:-1]]) + "\n")
+    assert project.document("check", "labels", "again.csv")["would_be"] == "nothing_new"
+    assert "nothing new, 99 known with the same values" in " ".join(
+        project.run("ingest", "labels", "again.csv").split()
+    )
+    done = project.document("ingest", "labels", "again.csv")
+    assert (done["batches"][0]["state"], done["suspect"]) == ("nothing_new", [])
+    (feed,) = project.document("feeds", "labels")["feeds"]
+    assert (feed["totals"]["batches"], feed["open"]) == (1, [])
+    broken = [*labels[:100], labels[1].replace("ja", "?").replace("nein", "?")]
+    (project.directory / "broken.csv").write_text("\n".join(broken) + "\n")
+    assert refusal_of(project, "ingest", "labels", "broken.csv")["code"] == "HF207", "its bad row is not lost"

@@ -162,6 +162,8 @@ def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | Non
     )
     if found.already_loaded:
         out.print("this content is loaded already; loading it again changes nothing")
+    if found.nothing_new:
+        out.print("nothing new: every row is loaded already with the same values; loading it changes nothing")
     if found.reasons:
         reasons = [
             (reason, count, ", ".join(found.offending.get(reason, ())))
@@ -316,6 +318,11 @@ def _print_loads(out: Output, store: Store, feed: Feed, results: Sequence[LoadRe
 
 
 def _print_load(out: Output, feed: Feed, load: LoadResult, *, is_suspect: bool) -> None:
+    if load.state == "nothing_new":
+        out.print(
+            f"[green]ok[/] {load.batch}: nothing new, {load.rows_received:,} known with the same values"
+        )
+        return
     faults = {why: n for why, n in load.reasons.items() if not why.endswith(f"|{REPEATED}")}
     repeated = sum(load.reasons.values()) - sum(faults.values())
     quarantined = load.rows_quarantined - repeated

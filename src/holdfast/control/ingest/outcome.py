@@ -28,8 +28,8 @@ class LoadResult:
     Parameters
     ----------
     state
-        "loaded"; "already_loaded" when the same content was there before and nothing was written; "nothing_new" when each row of
-        a label feed was loaded before with the same values, and nothing was written: then the epoch is 0.
+        "loaded"; "already_loaded" when the same content was there before and nothing was written; "nothing_new" when each row
+        of a label feed was loaded before with the same values, and nothing was written: then the epoch is 0.
     reasons
         Number of quarantined rows by reason; empty for a batch that was already loaded.
     violations

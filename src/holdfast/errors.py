@@ -74,7 +74,7 @@ CODES: Final[dict[str, str]] = {
     "HF504": "The server is overloaded or shutting down.",
     "HF505": "A prediction id is unknown, or its label contradicts an earlier one.",
     "HF506": "A server cannot be reached, or did not become ready in time.",
-    "HF507": "A server cannot start: its address is taken or cannot be used.",
+    "HF507": "A server cannot start: its address is taken or cannot be used, or `holdfast up` already runs for the store.",
     "HF508": "The body of an inference request cannot be decoded.",
     "HF509": "The server does not serve this host, path, method or content coding.",
     "HF510": "A rollback over HTTP is disabled, or a request lacks the token that it needs.",

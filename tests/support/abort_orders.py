@@ -208,9 +208,15 @@ class Machine:
     last_resort: tuple[str, ...] = ()
     newest_rollout: int = 0
     active: ActivePlan | None = field(default=None, compare=False)
-    serves: tuple[str, ...] = ()
+    serves: tuple[str | None, ...] = ()
+    """What may answer: champion, challenger, previous champion, fallback."""
     runs: bool = False
     taken: frozenset[tuple[str, int]] = frozenset()
+
+
+NO_LEDGER: Final = Ledger(TrafficPlan("m", 0, ""))
+MOST_KNOWN: Final = 500_000
+"""Results that are kept; then all are forgotten."""
 
 
 class World:
@@ -223,6 +229,39 @@ class World:
             name: SimpleNamespace(name=name, contract=CONTRACT, words={}, inputs=()) for name in VERSIONS
         }
         self._unfit = unfit
+        self._known: dict[Any, tuple[Machine, tuple[str, int] | None] | None] = {}
+
+    def without_ledger(
+        self,
+        machine: Machine,
+        name: str,
+        version: str,
+        operate: Callable[[Machine, str], tuple[Machine, tuple[str, int] | None] | None],
+    ) -> Machine | None:
+        """Carry out an operation that asks no ledger, or take its result from a machine that differs in the ledger alone."""
+        server = replace(machine, ledger=NO_LEDGER, taken=frozenset())
+        copy, active = machine.copy, machine.active
+        plans = (
+            machine.plan,
+            None if copy is None else copy.plan,
+            None if active is None else active.plan,
+        )
+        key = (
+            name, version, machine.file, machine.known, machine.last_resort, machine.newest_rollout, machine.runs, plans,
+            tuple(each and each.pushes for each in plans),  # no part of a plan's equality
+            None if copy is None else (copy.rollout_id, copy.last_resort),
+        )  # fmt: skip
+        if key not in self._known:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = operate(server, version)
+        found = self._known[key]
+        if found is None:
+            return None
+        after, taken = found
+        return replace(
+            after, ledger=machine.ledger, taken=machine.taken if taken is None else machine.taken | {taken}
+        )
 
     def open(self, machine: Machine) -> tuple[PlanSwitch, AbortHandler, AbortFollower]:
         if machine.file:
@@ -245,7 +284,9 @@ class World:
 
     def close(self, machine: Machine, switch: PlanSwitch, **changed: Any) -> Machine:
         active = switch._plane.active
-        serves = () if active is None else (active.plan.champion, *filter(None, [active.plan.challenger]))
+        # With those that answer when a version fails on a request.
+        plan = None if active is None else active.plan
+        serves = () if plan is None else (plan.champion, plan.challenger, plan.previous, plan.fallback)
         return replace(
             machine,
             file=self.bytes(),
@@ -262,8 +303,10 @@ class World:
         return self._file.read_bytes() if self._file.exists() else b""
 
     def abort(self, machine: Machine, version: str) -> Machine | None:
-        if not machine.runs:
-            return None
+        """`POST /holdfast/abort`."""
+        return self.without_ledger(machine, "abort", version, self._abort) if machine.runs else None
+
+    def _abort(self, machine: Machine, version: str) -> tuple[Machine, tuple[str, int] | None] | None:
         switch, handler, _ = self.open(machine)
         try:
             done = handler.abort(version, "bad", "ann")
@@ -273,10 +316,13 @@ class World:
                 assert same == machine, f"the refusal of {version} changed something"
             return None
         assert done["durable"]
-        return self.close(machine, switch, taken=machine.taken | {(version, int(str(done["rollout"])))})
+        return self.close(machine, switch), (version, int(str(done["rollout"])))
 
     def command(self, machine: Machine, version: str) -> Machine | None:
         """`holdfast rollback --version` without the ledger and without waiting for a server."""
+        return self.without_ledger(machine, "command", version, self._command)
+
+    def _command(self, machine: Machine, version: str) -> tuple[Machine, tuple[str, int] | None] | None:
         copy = machine.copy
         if copy is None or version not in copy.plan.versions():
             return None
@@ -301,9 +347,8 @@ class World:
             return None
         if machine.runs:
             follower.look()
-        is_pending = version in switch.last_resort
-        taken = machine.taken if is_pending else machine.taken | {(version, stands.rollout_id)}
-        return self.close(machine, switch, taken=taken)
+        taken = None if version in switch.last_resort else (version, stands.rollout_id)
+        return self.close(machine, switch), taken
 
     def kill(self, machine: Machine) -> Machine | None:
         if not machine.runs:
@@ -402,7 +447,12 @@ def normal(machine: Machine) -> tuple[Any, ...]:
     given = _listed(machine.file)
     plans = [ledger.plan, machine.plan, None if copy is None else copy.plan]
     plan_numbers = {each.plan_id for each in plans if each is not None}
-    newest_known = machine.newest_rollout, 0 if copy is None else copy.rollout_id
+    # The newest rollout that a server knows, or will know when it follows the newest plan.
+    newest_known = (
+        machine.newest_rollout,
+        0 if copy is None else copy.rollout_id,
+        *(each.rollout_id or 0 for each in plans if each is not None),
+    )
     taken = {
         version: max(each for name, each in machine.taken if name == version) for version, _ in machine.taken
     }
@@ -410,10 +460,9 @@ def normal(machine: Machine) -> tuple[Any, ...]:
     def of_version(version: str) -> Any:
         last = ledger.last(version)
         running = ledger.running
-        pushed = [each.rollout_id or 0 for each in plans if each is not None and each.pushes == version]
         stand = [[each for each in listed if each.version == version] for listed in (given, machine.known)]
         numbers = [
-            *newest_known, *pushed, *(each.rollout_id for listed in stand for each in listed),
+            *newest_known, *(each.rollout_id for listed in stand for each in listed),
             -1 if last is None else last.number, taken.get(version, -1),
             running.number if running is not None and running.version == version else -1,
         ]  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from holdfast.cli.processes.handover import bound
+from holdfast.cli.commands.serving.processes import bound
 from holdfast.cli.processes.supervisor import Group
 from tests.support.processes import ROOT
 from tests.support.serving_world import MODEL, row, tensors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -116,20 +115,3 @@ class Handover:
         if error != self._last_error:
             self._last_error = error
             self._notify(error)
-
-
-def bound(host: str, port: int) -> socket.socket | None:
-    """Return a socket for servers to share; None while the address is taken, which the server then reports."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, where = found[0]
-        made = socket.socket(family, kind, protocol)
-    except OSError:
-        return None
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(where)
-    except OSError:
-        made.close()
-        return None
-    return made

@@ -30,6 +30,7 @@ _DROP_SYN: Final = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06
 
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket that is bound to the address. Port 0 takes a free one. Raises `InputError` HF507 if it is taken."""
+    bound: socket.socket | None = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, where = found[0]
@@ -37,6 +38,8 @@ def bind(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(where)
     except OSError as error:
+        if bound is not None:
+            bound.close()
         raise InputError(
             "HF507",
             f"cannot listen on {host}:{port}: {error.strerror or error}",

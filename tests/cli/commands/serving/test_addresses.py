@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from holdfast.cli.processes import up_lock
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.serving import servers
@@ -77,3 +81,33 @@ def test_the_page_is_served_under_the_names_of_the_server(
     settings = replace(Settings.read(tmp_path), names=("models.example.org",), page_port=0)
     page.serve_page(Store.open(tmp_path), "parcels", settings, started=lambda _url: None)
     assert given["allowed_hosts"] == ("models.example.org",)
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from holdfast.cli.processes import up_lock
+with up_lock.hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_up_ends_before_the_first_listens(project: Project) -> None:
+    root = project.directory / ".holdfast"
+    command = [sys.executable, "-c", HOLDS, str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=project.environment) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"held\n"
+        error = project.refused("up", expect=1)
+        first.kill()
+    assert f"HF507 holdfast up already runs for {root} (process {first.pid})" in error.replace("\n", " ")
+    with up_lock.hold(root):
+        assert (root / "up.lock").read_text() == str(os.getpid()), "the kernel ended the lock"
+    assert root.stat().st_mode & 0o777 == 0o700
+
+
+def test_up_starts_where_no_lock_can_be_taken(tmp_path: Path) -> None:
+    (tmp_path / "up.lock").mkdir()
+    with up_lock.hold(tmp_path), up_lock.hold(tmp_path):
+        pass

@@ -192,12 +192,21 @@ def up(run: Run) -> None:
 
     Example: holdfast up
     """
+    from holdfast.cli.processes import up_lock
+
+    settings = run.settings
+    settings.refuse_unstated_exposure()
+    with up_lock.hold(settings.root):
+        _refuse_taken_ports(settings)
+        _run_group(run, stop_on_signals())
+    run.out.print("stopped")
+
+
+def _run_group(run: Run, stopped: threading.Event) -> None:
+    """Run server, control loop and page until `stopped`."""
     from holdfast.cli.processes.handover import Handover
 
     out, loaded, settings = run.out, run.project, run.settings
-    settings.refuse_unstated_exposure()
-    _refuse_taken_ports(settings)
-    stopped = stop_on_signals()
     _check_store(run)
     handover = Handover(loaded, lambda text: out.print(f"[yellow]{escape(text)}[/]"))
     with group_of(loaded, run.declaration, server=handover.first(), shared=True) as group:
@@ -217,13 +226,20 @@ def up(run: Run) -> None:
                 if reported.get(ended.name) != ended:
                     reported[ended.name] = ended
                     out.print(f"[yellow]{escape(ended.describe())}[/]; it is restarted")
-    out.print("stopped")
+
+
+def bound(host: str, port: int) -> socket.socket | None:
+    """Return a socket for servers to share; None while the address is taken, which the server then reports."""
+    from holdfast.serve.http import listening
+
+    try:
+        return listening.bind(host, port)
+    except InputError:
+        return None
 
 
 def _refuse_taken_ports(settings: Settings) -> None:
     """Raise `InputError` HF507 if another process has a port: restarting would not help, and callers reach that process."""
-    from holdfast.cli.processes.handover import bound  # here: `serve` needs nothing of the control layer
-
     ports = (("server", "HOLDFAST_PORT", settings.port), ("page", "HOLDFAST_PAGE_PORT", settings.page_port))
     for name, setting, port in ports:
         free = bound(settings.host, port) if port else None
@@ -278,7 +294,7 @@ def group_of(
         Whether the group owns the socket that the server listens on. Then a new server process, after a crash or a
         handover, takes over without a refused connection.
     """
-    from holdfast.cli.processes.handover import SERVER, bound
+    from holdfast.cli.processes.handover import SERVER
 
     settings = loaded.settings
     file = [] if declaration is None else ["--file", str(declaration)]

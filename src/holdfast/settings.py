@@ -108,6 +108,11 @@ SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "Your own name for what runs here, such as that of an image; part of the runtime.",
     ),
     (
+        "HOLDFAST_COMPACTION",
+        "yes",
+        "yes lets the control loop merge the files of collected predictions; no leaves that to `holdfast compact`.",
+    ),
+    (
         "HOLDFAST_ACCESS",
         "owner",
         "Users that may use the files of the root: owner (modes 0700, 0600), or group (2770, 0660), also the root's group.",
@@ -196,6 +201,7 @@ class Settings:
     log_format: str = "text"
     log_level: str = "info"
     access: str = "owner"
+    compaction: bool = True
 
     @classmethod
     def read(cls, project: Path, environment: Mapping[str, str] | None = None) -> Settings:
@@ -232,6 +238,7 @@ class Settings:
             log_format=_one_of("HOLDFAST_LOG_FORMAT", LOG_FORMATS, values),
             log_level=_one_of("HOLDFAST_LOG_LEVEL", LOG_LEVELS, values),
             access=_one_of("HOLDFAST_ACCESS", ACCESSES, values),
+            compaction=_one_of("HOLDFAST_COMPACTION", ("yes", "no"), values) == "yes",
         )
 
     def refuse_unstated_exposure(self) -> None:

@@ -224,7 +224,7 @@ def test_a_declared_correction_by_id_is_taken_and_a_stranger_s_is_quarantined(
 
 
 def test_a_caller_uses_up_its_own_quota_alone_and_none_by_repeating(serve: Start, loop: Loop) -> None:
-    """B4: a source is what a caller says; its address is not."""
+    """B4: a caller chooses its source, and not its address."""
     plan_parts.push_serving_config(
         loop.world.store, MODEL, ConnectionLimits(labels_per_hour=2), actor="t", reason="t", now_us=now_us()
     )

@@ -47,7 +47,7 @@ ARRIVALS: Final[Mapping[tuple[Standing, Corrections], Arrival]] = {
     (Standing.LABEL_FEED, "latest"): Arrival.ACCEPTED,
     (Standing.LABEL_FEED, "first"): Arrival.ACCEPTED,
 }
-"""Who may label what has a label: the outcome of a caller's other value, by whose label stands and the declared corrections.
+"""The outcome of a caller's other value for what has a label, by whose label stands and the declared corrections.
 
 A label feed and a caller never contradict each other: both labels are kept, and `counting_label` goes by their times.
 """

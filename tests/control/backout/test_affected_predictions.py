@@ -6,17 +6,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from holdfast.control.backout.affected_predictions import COLUMNS, write_affected
 from holdfast.control.backout.backout import execute_backout
+from holdfast.control.maintenance import vacuum
+from holdfast.errors import ConflictError
 from holdfast.records import BatchId
 from holdfast.store import Store
 from holdfast.store.backout import backouts
 from holdfast.store.files import staging
-from holdfast.store.telemetry import collected_log
+from holdfast.store.telemetry import collected_log, replaced_files
 from holdfast.store.telemetry.collected_log import PREDICTIONS, Position
 from holdfast.tables.backout import AffectedPredictions, BackoutPlan, ListPredictions, total_impact
 from tests.support import backout_world, serving_world
@@ -110,6 +113,41 @@ def test_a_damaged_file_is_named_and_the_others_are_written(tmp_path: Path) -> N
     steps = (ListPredictions((affected("version", "bad"),)),)
     written = write_affected(store, BackoutPlan("alone", "h1", steps), tmp_path / "affected.csv")
     assert (written.rows, written.damaged) == (1, (str(broken.relative_to(store.root)),))
+
+
+def test_files_that_are_replaced_while_it_reads_are_read_and_expired_ones_stop_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No prediction is missing without a word: the control loop merges files at any time."""
+    store = Store.open(tmp_path / "store")
+    for segment in (1, 2):
+        path = collect(store, segment, [(f"s1-{segment}-1/0", FIRST_US, "bad")])
+    steps = (ListPredictions((affected("version", "bad"),)),)
+    plan, file = BackoutPlan("alone", "h1", steps), tmp_path / "affected.csv"
+    really = collected_log.read_file
+
+    def meanwhile(*arguments: Any) -> Any:
+        frame = really(*arguments)
+        if path.exists():
+            replaced_files.set_aside(store.root, [str(path.relative_to(store.root))], now_us=LAST_US)
+        return frame
+
+    monkeypatch.setattr(collected_log, "read_file", meanwhile)
+    assert write_affected(store, plan, file).rows == 2
+    before = file.read_bytes()
+
+    def expired(*arguments: Any) -> Any:
+        frame = really(*arguments)
+        vacuum.expire(store, vacuum.plan_expiry(store, now_us=10**17) | {"replaced": []}, now_us=10**17)
+        for each in store.root.glob("replaced/*"):
+            each.unlink()
+        return frame
+
+    monkeypatch.setattr(collected_log, "read_file", expired)
+    with pytest.raises(ConflictError, match=r"HF304.*was deleted by another process"):
+        write_affected(store, plan, file)
+    assert file.read_bytes() == before
+    assert list(tmp_path.glob("*.part")) == []
 
 
 @pytest.mark.parametrize("stated", ["with the request", "afterwards"])

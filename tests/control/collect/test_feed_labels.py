@@ -437,7 +437,7 @@ def test_whether_a_callers_label_or_the_feeds_comes_first_decides_nothing(
     )
 
 
-def test_a_callers_label_outlives_the_label_of_the_feed_beside_it(served: Served) -> None:
+def test_a_callers_label_outlives_that_of_the_feed(served: Served) -> None:
     """Its batch is backed out: the caller's label counts, trains, and can be corrected by its source."""
     served.predict(LAST)
     declare_corrections(served.store, MODEL, now_us=NOW_US)

@@ -45,7 +45,7 @@ def test_another_value_is_refused_and_the_first_one_stands() -> None:
 
 
 def test_a_label_that_repeats_one_in_the_log_costs_nothing_lasting() -> None:
-    """It is neither stored nor counted in the quota, whoever sends it; nor is a quarantined one that comes again."""
+    """It is neither stored nor counted in the quota, from any source; nor is a quarantined one that comes again."""
     charged: list[str] = []
     taken = request("latest", label(1, 1.0), charge=charged.append)
     for _ in range(3):

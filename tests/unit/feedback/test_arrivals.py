@@ -1,4 +1,4 @@
-"""Who may correct whom: one table, and no order of arrival of feeds and callers decides which label counts."""
+"""One table of corrections, and no order of arrival of feeds and callers decides which label counts."""
 
 from __future__ import annotations
 

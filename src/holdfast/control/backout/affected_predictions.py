@@ -11,8 +11,10 @@ import polars as pl
 
 from holdfast.contract import Contract
 from holdfast.control.collect.prediction_keys import key_rows, of_readable_versions
+from holdfast.errors import ConflictError
 from holdfast.store import Store
 from holdfast.store.durability import fsync
+from holdfast.store.files import staging
 from holdfast.store.telemetry import collected_log
 from holdfast.tables.backout import AffectedPredictions, BackoutPlan, ListPredictions
 
@@ -45,29 +47,45 @@ def write_affected(
         versions that do not receive the key, have no key.
 
     One collected file is in memory at a time. Predictions that no server has handed over yet are not among them.
+    Raises `ConflictError` HF304 if a file was deleted, because it expired, while the others were read; nothing is written.
     """
     part = file.with_name(f"{file.name}.part")
     keys = () if contract is None else contract.key
     rows, damaged = 0, list[str]()
-    with part.open("wb") as written:
-        written.write((",".join([*COLUMNS, *keys]) + "\n").encode())
-        for name, affected in _by_model(plan):
-            with store.ledger.read() as connection:
-                files = collected_log.files_of(connection, name)
-            for each in files:
-                if not _may_hold(each, affected):
-                    continue
-                frame = collected_log.read_file(store.root, each, _READ)
-                if isinstance(frame, collected_log.Damaged):
-                    damaged.append(each.path)
-                    continue
-                found = _listed(frame, name, affected)
-                found = _with_keys(store, found, contract if name == model else None, keys)
-                found.write_csv(written, include_header=False)
-                rows += found.height
-    part.replace(file)
+    try:
+        with part.open("wb") as written:
+            written.write((",".join([*COLUMNS, *keys]) + "\n").encode())
+            for name, affected in _by_model(plan):
+                with store.ledger.read() as connection:
+                    files = collected_log.files_of(connection, name)
+                for each in files:
+                    if not _may_hold(each, affected):
+                        continue
+                    frame = collected_log.read_file(store.root, each, _READ)
+                    if isinstance(frame, collected_log.Damaged):
+                        _raise_if_gone(store, each.path)
+                        damaged.append(each.path)
+                        continue
+                    found = _listed(frame, name, affected)
+                    found = _with_keys(store, found, contract if name == model else None, keys)
+                    found.write_csv(written, include_header=False)
+                    rows += found.height
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
     fsync.sync(file)
     return WrittenPredictions(rows, tuple(damaged))
+
+
+def _raise_if_gone(store: Store, path: str) -> None:
+    with store.ledger.read() as connection:
+        if not staging.named_in_ledger(connection, [path]):
+            raise ConflictError(
+                "HF304",
+                f"{path} was deleted by another process while the predictions were read",
+                state="no list of predictions was written",
+                next_command="the same command again",
+            )
 
 
 def _by_model(plan: BackoutPlan) -> Iterator[tuple[str, list[AffectedPredictions]]]:

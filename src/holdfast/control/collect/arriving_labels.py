@@ -81,7 +81,7 @@ class CheckedLabels:
 
     accepted: list[NewLabel] = field(default_factory=list)
     ahead: set[str] = field(default_factory=set)
-    beside_feed: list[NewLabel] = field(default_factory=list)
+    next_to_feed: list[NewLabel] = field(default_factory=list)
     """The first labels of callers for predictions that have the label of a label feed."""
     corrected: list[NewLabel] = field(default_factory=list)
     quarantined: list[QuarantinedLabel] = field(default_factory=list)
@@ -119,7 +119,7 @@ def check_labels(
         match classify_label(record.prediction, label, before, rules.corrections):
             case Arrival.ACCEPTED if before is not None:
                 newest[record.prediction] = label
-                found.beside_feed.append(_new(record, label, record.at_us))
+                found.next_to_feed.append(_new(record, label, record.at_us))
             case Arrival.ACCEPTED:
                 place = parse_id(full_id(record.prediction))
                 assert place is not None, "it was classified"
@@ -220,7 +220,7 @@ def _take_by_id(
             for label in checked.accepted
         },
     )
-    _correct(connection, model, [*checked.beside_feed, *checked.corrected], rules.corrections, now_us)
+    _correct(connection, model, [*checked.next_to_feed, *checked.corrected], rules.corrections, now_us)
     return checked
 
 

@@ -343,7 +343,7 @@ class Changes:
     corrected: list[NewLabel]
     """Labels of feeds whose value is another one now."""
     stand_ins: list[NewLabel]
-    """For labels of feeds withdrawn beside those of callers: they repeat the first of these, and so decide nothing."""
+    """For labels of feeds withdrawn next to those of callers: they repeat the first of these, and so decide nothing."""
     outcomes: dict[str, float]
     """Labels of outcomes."""
     gone: list[str]

@@ -18,6 +18,7 @@ from holdfast.store.durability import fsync
 from holdfast.store.maintenance import backup as backups
 from holdfast.store.maintenance.backup import Backup, Entry
 from holdfast.store.maintenance.derived_checks import sha256_of
+from holdfast.store.telemetry import replaced_files
 
 _MOST_ATTEMPTS: Final = 5
 
@@ -125,7 +126,7 @@ def _take(
         version, rows = backups.table_version_and_rows(connection)
     copied = []
     for done, entry in enumerate(entries, start=1):
-        if backups.keep(store.root / entry.path, directory, entry.sha256):
+        if _keep_file(store.root, directory, entry):
             copied.append(entry)
         if progress is not None:
             progress(done, len(entries))
@@ -147,6 +148,15 @@ def _take(
     )
     backups.write(directory, made)
     return made, copied
+
+
+def _keep_file(root: Path, directory: Path, entry: Entry) -> bool:
+    """Keep one file, from where it is now: a compaction may have replaced it since the ledger was read."""
+    named, replaced = replaced_files.places_of(root, entry.path)
+    try:
+        return backups.keep(named, directory, entry.sha256)
+    except backups.VanishedError:
+        return backups.keep(replaced, directory, entry.sha256)
 
 
 def restore(

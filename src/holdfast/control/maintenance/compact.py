@@ -6,25 +6,16 @@ names; the next load, compaction or `holdfast verify` removes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from holdfast.errors import IntegrityError
 from holdfast.feeds import quarantine_table
 from holdfast.records import Progress
 from holdfast.store import Store
 from holdfast.store.catalog import compaction
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import staging
-from holdfast.store.telemetry import collected_files
-from holdfast.store.telemetry.collected_log import FileTable
-from holdfast.tables.collected_files import TARGET_ROWS as COLLECTED_ROWS
-from holdfast.tables.collected_files import LogFile, plan_merges
 from holdfast.tables.compaction import TARGET_ROWS, Groups, plan_compaction
-
-READ_SECONDS: Final = 5.0
-"""How long replaced files of predictions stay for readers that had their names before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,68 +86,3 @@ def _table(store: Store, table: str, groups: Groups, now_us: int) -> tuple[int, 
         stage.discard([each.facts for each in written if each not in taken])
     merged = sum(len({part.path for part in each.parts}) - 1 for each in taken)
     return merged, sum(each.facts.rows for each in taken)
-
-
-def compact_collected(
-    store: Store,
-    *,
-    wait: Callable[[float], object],
-    target_rows: int = COLLECTED_ROWS,
-    progress: Progress | None = None,
-) -> tuple[CompactedTable, ...]:
-    """Merge the collected predictions, and the copies of shadows, of each log segment that has ended.
-
-    Each merged file is committed alone. The files that it replaces are deleted `READ_SECONDS` later: a control loop that was
-    about to read one has read it then. Raises `IntegrityError` HF301 for a damaged file, after all others were merged.
-
-    Parameters
-    ----------
-    wait
-        Sleeps for a number of seconds.
-    target_rows
-        Maximum number of rows in a new file.
-    progress
-        Called with (files written, files to write).
-    """
-    with store.ledger.read() as connection:
-        newest = collected_files.newest_segments(connection)
-        before = {table.name: collected_files.all_of(connection, table) for table in collected_files.KINDS}
-    plans = {name: plan_merges(found, newest, target_rows=target_rows) for name, found in before.items()}
-    to_write, results, replaced = sum(map(len, plans.values())), list[CompactedTable](), list[str]()
-    written = 0
-    damaged: IntegrityError | None = None
-    try:
-        for table in collected_files.KINDS:
-            groups = plans[table.name]
-            for group in groups:
-                try:
-                    _merge(store, table, group)
-                except IntegrityError as error:
-                    damaged = damaged or error
-                    continue
-                replaced += [each.path for each in group]
-                written += 1
-                if progress is not None:
-                    progress(written, to_write)
-            count = len(before[table.name])
-            merged = sum(len(group) - 1 for group in groups)
-            rows = sum(each.rows for group in groups for each in group)
-            results.append(CompactedTable(table.name, count, count - merged, rows))
-    finally:
-        if replaced:
-            wait(READ_SECONDS)
-            collected_files.delete_files(store.root, replaced)
-    if damaged is not None:
-        raise damaged
-    return tuple(results)
-
-
-def _merge(store: Store, table: FileTable, group: Sequence[LogFile]) -> None:
-    with staging.staged(store.root) as stage:
-        with store.ledger.read() as connection:
-            merged = collected_files.merge(connection, stage, table, group)
-        stage.sync()
-        failpoint("compact.written")
-        with store.ledger.write() as connection:
-            collected_files.replace(connection, table, group, merged)
-        failpoint("compact.after_commit")

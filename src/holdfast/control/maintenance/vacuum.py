@@ -8,7 +8,7 @@ from typing import Final
 from holdfast.store import Store
 from holdfast.store.catalog import retention
 from holdfast.store.durability.failpoints import failpoint
-from holdfast.store.telemetry import collected_files
+from holdfast.store.telemetry import collected_files, replaced_files
 from holdfast.tables.retention import VacuumPlan
 
 KEEP: Final = timedelta(days=30)
@@ -16,6 +16,9 @@ KEEP: Final = timedelta(days=30)
 
 KEEP_PREDICTIONS: Final = timedelta(days=400)
 """How long collected predictions stay: labels that come later cannot be joined with them."""
+
+KEEP_REPLACED: Final = timedelta(days=1)
+"""How long files of predictions stay that a compaction replaced: a back-out that lists predictions may read them so long."""
 
 NEWEST: Final = 10
 """Number of newest snapshots that stay at any age."""
@@ -57,13 +60,24 @@ def vacuum(
 
 
 def plan_expiry(store: Store, *, now_us: int, keep: timedelta = KEEP_PREDICTIONS) -> dict[str, list[str]]:
-    """Return the files of collected predictions and shadow copies that are wholly older than `keep`, by kind."""
+    """Return the files of collected predictions and shadow copies that are wholly older than `keep`, by kind.
+
+    `replaced` has those that a compaction replaced more than `KEEP_REPLACED` ago.
+    """
     before_us = now_us - _us(keep)
     with store.ledger.read() as connection:
-        return {
+        found = {
             table.name: collected_files.expired(connection, table, before_us)
             for table in collected_files.KINDS
         }
+    replaced = replaced_files.older_than(store.root, now_us - _us(KEEP_REPLACED))
+    return found | {replaced_files.REPLACED_DIRECTORY: replaced}
+
+
+def delete_replaced(store: Store, *, now_us: int) -> None:
+    """Delete the files of predictions that a compaction replaced more than `KEEP_REPLACED` ago."""
+    old = replaced_files.older_than(store.root, now_us - _us(KEEP_REPLACED))
+    collected_files.delete_files(store.root, old)
 
 
 def expire(store: Store, shown: dict[str, list[str]], *, now_us: int) -> None:

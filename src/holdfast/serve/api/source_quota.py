@@ -1,7 +1,7 @@
 """The quota of labels of each sender: what one sends does not keep this server from the labels of others.
 
-A source is a name that its sender chooses. So a sender is an address with a source: who names the source of another uses up
-none of its quota, unless both call from one address, such as that of a proxy.
+A source is a name that its sender chooses. So a sender is an address with a source: a caller that names the source of another
+uses up none of its quota, unless both call from one address, such as that of a proxy.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +18,7 @@ from holdfast.store.db import schema, sqlite_handles
 from holdfast.store.db.statements import same_load
 from holdfast.store.files import parquet
 from holdfast.store.maintenance.derived_checks import sha256_of
+from holdfast.store.telemetry import replaced_files
 
 _BATCHES: Final = schema.batches
 _FILES: Final = schema.files
@@ -87,17 +90,36 @@ def _load_of(row: Row[Any]) -> dict[str, Any]:
 
 def check_file_quickly(root: Path, expected: Expected) -> list[str]:
     """Check the name and size of one file; as `check_file`."""
-    try:
-        size = (root / expected.path).stat().st_size
-    except OSError:
-        return ["is missing"]
-    return [] if size == expected.bytes else [f"has {size} bytes, {expected.bytes} were acknowledged"]
+    return _check(root, expected, _check_size)
 
 
 def check_file(root: Path, expected: Expected) -> list[str]:
-    """Return what is wrong with one file; empty if it is exactly what was acknowledged."""
-    path = root / expected.path
-    wrong = check_file_quickly(root, expected)
+    """Return what is wrong with one file; empty if it is exactly what was acknowledged.
+
+    A file of predictions that a compaction replaced since the ledger was read is checked where it is now.
+    """
+    return _check(root, expected, _check_content)
+
+
+def _check(root: Path, expected: Expected, look: Callable[[Path, Expected], list[str]]) -> list[str]:
+    for path in replaced_files.places_of(root, expected.path):
+        with suppress(FileNotFoundError):
+            return look(path, expected)
+    return ["is missing"]
+
+
+def _check_size(path: Path, expected: Expected) -> list[str]:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return [f"cannot be looked at: {error.strerror or error}"]
+    return [] if size == expected.bytes else [f"has {size} bytes, {expected.bytes} were acknowledged"]
+
+
+def _check_content(path: Path, expected: Expected) -> list[str]:
+    wrong = _check_size(path, expected)
     if wrong:
         return wrong
     if sha256_of(path) != expected.sha256:
@@ -105,6 +127,8 @@ def check_file(root: Path, expected: Expected) -> list[str]:
     try:
         footer = parquet.manifest(path)
     except IntegrityError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise error.__cause__ from None
         return [error.what]
     wrong = [
         f"{name} is {footer.get(name)!r} in its footer, {value!r} in the ledger"

@@ -1,7 +1,7 @@
 """Merge and expire collected files: the ledger names the new files in the transaction that drops the old ones.
 
-The old files are deleted after the commit. A process that dies in between leaves files that no row names, which
-`holdfast verify --repair` removes.
+After the commit replaced files are set aside (`replaced_files`), and expired ones deleted. A process that dies in between
+leaves files that no row names, which `holdfast verify --repair` removes.
 """
 
 from __future__ import annotations
@@ -40,21 +40,30 @@ def newest_segments(connection: Connection) -> dict[str, int]:
     return {row.server: row.segment for row in connection.execute(query)}
 
 
-def merge(connection: Connection, stage: Stage, table: FileTable, group: Sequence[LogFile]) -> CollectedFile:
+def record_numbers(
+    connection: Connection, table: FileTable, group: Sequence[LogFile]
+) -> tuple[int, int] | None:
+    """Return the smallest and the largest record number of `group`; None for files that have none, or are all gone."""
+    row = table.rows.c
+    if "record_number_min" not in row:
+        return None
+    bounds = select(func.min(row.record_number_min), func.max(row.record_number_max))
+    paths = [each.path for each in group]
+    found = [connection.execute(bounds.where(row.path.in_(some))).one() for some in pieces(paths)]
+    known = [(low, high) for low, high in found if low is not None]
+    return (min(low for low, _ in known), max(high for _, high in known)) if known else None
+
+
+def merge(
+    stage: Stage, table: FileTable, group: Sequence[LogFile], numbers: tuple[int, int] | None
+) -> CollectedFile:
     """Write the rows of `group`, which are of one segment, as one file on `stage`; in the order in which they were served.
 
-    Raises `IntegrityError` HF301 for a damaged file.
+    `numbers` are their `record_numbers`. Raises `IntegrityError` HF301 for a damaged file; its path is in the text.
     """
-    paths = [each.path for each in group]
-    row = table.rows.c
     frames = [
-        parquet.read(stage.root / path, list(table.schema)).select(list(table.schema)) for path in paths
+        parquet.read(stage.root / each.path, list(table.schema)).select(list(table.schema)) for each in group
     ]
-    numbers = None
-    if "record_number_min" in row:
-        bounds = select(func.min(row.record_number_min), func.max(row.record_number_max))
-        found = [connection.execute(bounds.where(row.path.in_(some))).one() for some in pieces(paths)]
-        numbers = min(low for low, _ in found), max(high for _, high in found)
     first = group[0]
     merged = parquet.concat(frames, table.schema).sort("at_us", maintain_order=True)
     return collected_log.write(
@@ -106,6 +115,20 @@ def _drop(connection: Transaction, table: FileTable, paths: Sequence[str]) -> No
     for some in pieces(list(paths)):
         dropped += connection.execute(delete(table.rows).where(table.rows.c.path.in_(some))).rowcount
     if dropped != len(paths):
-        raise ConflictError(
-            "HF304", "another process compacted or expired collected files", state="nothing was written"
-        )
+        raise _dropped()
+
+
+def raise_if_dropped(connection: Connection, table: FileTable, group: Sequence[LogFile]) -> None:
+    """Raise `ConflictError` HF304 if the ledger names one of `group` no more."""
+    named = 0
+    for some in pieces([each.path for each in group]):
+        query = select(func.count()).select_from(table.rows).where(table.rows.c.path.in_(some))
+        named += connection.execute(query).scalar_one()
+    if named != len(group):
+        raise _dropped()
+
+
+def _dropped() -> ConflictError:
+    return ConflictError(
+        "HF304", "another process compacted or expired collected files", state="nothing was written"
+    )

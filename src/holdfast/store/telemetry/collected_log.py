@@ -24,8 +24,8 @@ from holdfast.records import Arm
 from holdfast.store.db import schema
 from holdfast.store.db.schema import log_positions
 from holdfast.store.db.statements import inserting, total
-from holdfast.store.files import parquet
 from holdfast.store.files.staging import Stage
+from holdfast.store.telemetry import replaced_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,7 +371,7 @@ def files_of(connection: Connection, model: str) -> tuple[CollectedFile, ...]:
 def read_file_inputs(root: Path, file: CollectedFile) -> tuple[pl.DataFrame, Damaged | None]:
     """Return the predictions of a file with their version and inputs; without a row if it cannot be read, and why."""
     try:
-        return parquet.read(root / file.path, _INPUT_COLUMNS).select(_INPUT_COLUMNS), None
+        return replaced_files.read(root, file.path, _INPUT_COLUMNS).select(_INPUT_COLUMNS), None
     except IntegrityError as error:
         empty = pl.DataFrame(schema={name: pl.String() for name in _INPUT_COLUMNS})
         return empty, Damaged(file.path, frozenset(), str(error))
@@ -380,7 +380,7 @@ def read_file_inputs(root: Path, file: CollectedFile) -> tuple[pl.DataFrame, Dam
 def read_file(root: Path, file: CollectedFile, columns: Sequence[str]) -> pl.DataFrame | Damaged:
     """Return the named columns of a file; why it cannot be read if it is damaged."""
     try:
-        return parquet.read(root / file.path, columns).select(columns)
+        return replaced_files.read(root, file.path, columns).select(columns)
     except IntegrityError as error:
         return Damaged(file.path, frozenset(), str(error))
 
@@ -412,7 +412,7 @@ def newest_of_champion(
     )
     for path in connection.execute(query).scalars().all():
         try:
-            frame = parquet.read(root / path, columns)
+            frame = replaced_files.read(root, path, columns)
         except IntegrityError as error:
             yield Damaged(path, frozenset(), str(error))
         else:
@@ -443,7 +443,7 @@ def _read(
     for file, sought in located:
         wanted = pl.Series("prediction", sought, dtype=pl.String).implode()
         try:
-            frame = parquet.read(root / file.path, columns).filter(pl.col("prediction").is_in(wanted))
+            frame = replaced_files.read(root, file.path, columns).filter(pl.col("prediction").is_in(wanted))
         except IntegrityError as error:
             damaged.append(Damaged(file.path, frozenset(sought), str(error)))
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +17,7 @@ from holdfast.control.maintenance import rebuild_ledger as ledger_rebuild
 from holdfast.control.maintenance import repair as repairing
 from holdfast.control.maintenance import vacuum as retention
 from holdfast.control.maintenance import verify as verifying
+from holdfast.control.maintenance.compact_collected import compact_collected
 from holdfast.formatting import counted, timestamp
 from holdfast.records import duration
 from holdfast.settings import Settings
@@ -171,7 +171,7 @@ def compact(
 ) -> None:
     """Merge small files. Every row keeps its batch, and reads at every version stay the same.
 
-    Without a feed, also the collected predictions of each log segment that has ended.
+    Without a feed, also the collected predictions, as the control loop does unless HOLDFAST_COMPACTION is no.
 
     Example: holdfast compact flights
     """
@@ -179,7 +179,7 @@ def compact(
     with run.out.progress("compacting") as step:
         results = compacting.compact(run.store, feeds, now_us=now_us(), progress=step)
         if feeds is None:
-            results += compacting.compact_collected(run.store, wait=time.sleep, progress=step)
+            results += compact_collected(run.store, now_us=now_us(), progress=step)
     for table in results:
         files = f"{counted(table.files_before, 'file')}, now {table.files_after:,}"
         rows = f"{table.rows_rewritten:,} rows rewritten" if table.rows_rewritten else "nothing to do"

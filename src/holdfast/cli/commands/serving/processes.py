@@ -41,6 +41,7 @@ WhenReady = Annotated[
 ]
 
 _SHOWN_FINDINGS = 5
+_LAST_MERGE_SECONDS = 3.0
 HOOK_PAUSE_SECONDS = 0.2
 
 
@@ -78,6 +79,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     from holdfast.control.health.problem_events import ProblemEvents
     from holdfast.control.integrations import cdevents, exporter, openlineage
     from holdfast.control.maintenance import verify
+    from holdfast.control.maintenance.compact_collected import CompactCollected
     from holdfast.control.probing.golden import GoldenQueries
     from holdfast.control.reports.metrics import LoopCounters, StatusCollector
     from holdfast.control.reports.status import StatusReader
@@ -124,6 +126,9 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     concerns["reporting problems"] = ProblemEvents(*declared)
     if model.drills is not None:
         concerns["drilling what is due"] = runner.Scheduled(workspace_of(run), model.drills)
+    compaction = CompactCollected(now_us)
+    if settings.compaction:
+        concerns["merging collected files"] = compaction
     counters = LoopCounters()
     reader = StatusReader(store, model.name, *declared)
     _expose(settings, StatusCollector(model.name, lambda: reader.read(now_us=now_us()), counters))
@@ -136,6 +141,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
         wait=stopped.wait,
         doing=counters.count(concerns),
     )
+    compaction.finish(_LAST_MERGE_SECONDS)
 
 
 def _expose(settings: Settings, collector: Collector) -> None:

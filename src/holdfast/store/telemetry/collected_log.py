@@ -345,7 +345,7 @@ def count_rows(
     request = pl.col("prediction").str.replace(r"/[0-9]+$", "").alias("request")
     for file, sought in located:
         try:
-            frame = parquet.read(root / file.path, ["prediction"])
+            frame = replaced_files.read(root, file.path, ["prediction"])
         except IntegrityError as error:
             damaged.append(Damaged(file.path, frozenset(sought), str(error)))
         else:

@@ -11,9 +11,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from holdfast.control.collect.log_summary import Window
 from holdfast.records import Arm
-from holdfast.rollout import State
+from holdfast.rollout import RequestOutcome, State
+from holdfast.rollout.evidence.windows import RequestGroup
 from tests.simulation.ledger_view import Evidence, Rollout, Seen, requested_by
 from tests.simulation.simulated_servers import Logged
 
@@ -31,10 +31,10 @@ class Count:
     of_step: set[bytes] = field(default_factory=set)
     """The challenger's units that were collected since the step began."""
 
-    def fold(self, window: Window, bound_us: float | None) -> None:
+    def fold(self, window: Sequence[RequestOutcome], bound_us: float | None, *, of_step: bool) -> None:
         """Each unit of a window once, by what is worst of it; those that were bad before not at all."""
         worst: dict[tuple[Arm, bytes], bool] = defaultdict(bool)
-        for request in window.requests:
+        for request in window:
             if request.unit not in self.bad:
                 is_bad = request.failed if bound_us is None else request.latency_us > bound_us
                 worst[request.arm, request.unit] |= is_bad
@@ -44,7 +44,7 @@ class Count:
             self.counts[first + 1] += is_bad
             if is_bad:
                 self.bad.add(unit)
-            if arm is Arm.CHALLENGER:
+            if arm is Arm.CHALLENGER and of_step:
                 self.of_step.add(unit)
 
 
@@ -55,22 +55,25 @@ class Reckoning:
     require: Callable[[bool, str], None]
     logs: dict[str, Sequence[Logged]] = field(default_factory=dict)
     """What each server really logged."""
-    handed: dict[tuple[str, str], tuple[int, tuple[Window, ...]]] = field(default_factory=dict)
-    """By actor and server from which record on it hands over windows, and in which order."""
+    handed: dict[tuple[str, str], tuple[int, tuple[RequestGroup, ...]]] = field(default_factory=dict)
+    """By actor and server from which record on it hands over requests, and in which order."""
     has_usage: bool = False
     """Whether usage is handed over as well."""
     _counts: dict[tuple[int, str], Count] = field(default_factory=dict)
     _usage: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _open: dict[tuple[int, int, int], list[RequestOutcome]] = field(default_factory=dict)
+    """By rollout, minute and share what was collected and is no evidence yet."""
 
     def committed(self, name: str, before: Seen, after: Seen) -> None:
         """`name` has committed what leads from `before` to `after`."""
         for server in before.collected.keys() | after.collected.keys():
             self._collected(name, server, before, after)
+        self._closed_by_time(before, after)
         for number, row in after.rollouts.items():
             was = before.rollouts.get(number)
             if was is not None and was != row:
                 self._moved(number, was, row)
-        if after.evidence != before.evidence or after.collected != before.collected:
+        if after.fenced != before.fenced:
             self._compared(before, after)
 
     def ended(self, database: sqlite3.Connection) -> None:
@@ -90,16 +93,51 @@ class Reckoning:
         self.require(has - had == requests, f"{requests} requests of {server} were collected as {has - had}")
         if not records:
             return
-        windows = [window for record in records for window in record.windows]
+        groups = [group for record in records for group in record.groups]
         first, ordered = self.handed.get((name, server), (-1, ()))
-        if first == begin and {id(each) for each in ordered} == {id(each) for each in windows}:
-            windows = list(ordered)
-        for window in windows:
-            for (number, _), row in before.evidence.items():
-                if number == window.rollout_id and _goes_on(before, number):
-                    self._of(row).fold(window, row.latency_bound_us)
+        if first == begin and {id(each) for each in ordered} == {id(each) for each in groups}:
+            groups = list(ordered)
+        for group in groups:
+            if _goes_on(before, group.rollout_id):
+                self._arrived(group, before)
         for each in (row for record in records for row in record.usage):
             self._usage[each.version, each.result] += each.requests
+
+    def _arrived(self, group: RequestGroup, before: Seen) -> None:
+        """Request by request: a window closes with its last unit."""
+        key = group.rollout_id, group.minute_start_us, group.share_ppm
+        most = requested_by(before.rollouts[group.rollout_id].policy).window_units
+        for request in group.requests:
+            window = self._open.setdefault(key, [])
+            window.append(request)
+            if len({each.unit for each in window}) == most:
+                self._fold(key, before)
+
+    def _closed_by_time(self, before: Seen, after: Seen) -> None:
+        """What is in no window any more is evidence, unless its rollout has ended; every other is as it must be."""
+        closed = sorted(self._open.keys() - after.windows.keys())
+        # Time closes windows after a round, never while a log is collected.
+        self.require(
+            not closed or after.collected == before.collected, f"{closed} were closed before their time"
+        )
+        for key in closed:
+            if _goes_on(before, key[0]):
+                self._fold(key, before)
+            else:
+                del self._open[key]
+        expected = {key: len({each.unit for each in window}) for key, window in self._open.items()}
+        self.require(
+            after.windows == expected,
+            f"the open windows are {after.windows}; what was collected makes {expected}",
+        )
+
+    def _fold(self, key: tuple[int, int, int], before: Seen) -> None:
+        window = self._open.pop(key)
+        rollout = before.rollouts[key[0]]
+        of_step = key[2] == _share_of_step(rollout)
+        for (number, _), row in before.evidence.items():
+            if number == key[0]:
+                self._of(row).fold(window, row.latency_bound_us, of_step=of_step)
 
     def _of(self, row: Evidence) -> Count:
         # Nothing is labelled here, so a metric that is not of requests stays as it began.
@@ -164,6 +202,12 @@ class Reckoning:
             self.require(
                 reported == really, f"{key} counts {reported} units in this step; there were {really}"
             )
+
+
+def _share_of_step(rollout: Rollout) -> int:
+    if rollout.state in (State.VERIFYING, State.PROMOTED):
+        return 1_000_000
+    return requested_by(rollout.policy).shares_ppm[rollout.step]
 
 
 def _goes_on(seen: Seen, number: int) -> bool:

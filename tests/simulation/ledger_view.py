@@ -54,6 +54,11 @@ class Requested:
     observed: bool
 
     @property
+    def window_units(self) -> int:
+        """How many units close a window."""
+        return max(20, min(200, self.units_per_step))
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """What every unit of the simulation is evidence of."""
         return ("errors", "latency") if self.latency_requests else ("errors",)
@@ -85,11 +90,13 @@ class Seen:
     """By server how many records were collected, and how many requests they were reported to hold."""
     observed: frozenset[int]
     """Promotions whose watch is not over."""
+    windows: dict[tuple[int, int, int], int]
+    """By rollout, minute and share how many units an open window has."""
 
     @property
     def fenced(self) -> tuple[Any, ...]:
         """What only the holder of the lease may write, besides rollouts."""
-        return self.evidence, self.collected, self.probes
+        return self.evidence, self.windows, self.collected, self.probes
 
 
 def look(database: sqlite3.Connection) -> Seen:
@@ -118,4 +125,10 @@ def look(database: sqlite3.Connection) -> Seen:
         evidence={(row[0], row[1]): Evidence(*row) for row in evidence},
         collected={server: (records, requests) for server, records, requests in segments},
         observed=frozenset(number for (number,) in observed),
+        windows={
+            (number, minute, share): units
+            for number, minute, share, units in ask(
+                "SELECT rollout_id, minute_start_us, share_ppm, units FROM evidence_windows"
+            )
+        },
     )

@@ -13,10 +13,11 @@ from unittest.mock import patch
 import greenlet
 from sqlalchemy import update
 
-from holdfast.control.collect import collector
+from holdfast.control.collect import collector, evidence_fold
 from holdfast.control.rollout import reconcile
 from holdfast.rollout import MetricState, State
 from holdfast.rollout.decision.decisions import ProbeSeen
+from holdfast.rollout.evidence.windows import Gathered
 from holdfast.store.db import leases, schema
 from holdfast.store.rollout import evidence, rollouts, traffic_plans
 from holdfast.store.serving import servers
@@ -138,13 +139,65 @@ def untold() -> Iterator[None]:
 @contextmanager
 def every_second() -> Iterator[None]:
     """Of what is collected every second window is lost."""
-    really, windows = collector.fold_window, count()
+    really, windows = evidence_fold.fold_requests, count()
 
-    def fold(*given: Any) -> None:
-        if next(windows) % 2:
-            really(*given)
+    def fold(states: Any, *given: Any, **named: Any) -> Any:
+        return really(states, *given, **named) if next(windows) % 2 else states
 
-    with patch.object(collector, "fold_window", fold):
+    with patch.object(evidence_fold, "fold_requests", fold):
+        yield
+
+
+@contextmanager
+def pooled() -> Iterator[None]:
+    """Requests under all shares meet in one window of their minute."""
+    with _gathering(lambda groups: [replace(each, share_ppm=0) for each in groups]):
+        yield
+
+
+@contextmanager
+def twice_in_a_window() -> Iterator[None]:
+    """What one round found of one server is a window, so that a unit counts once for each server."""
+    really = evidence_fold.gather
+
+    def at_once(opened: Any, groups: Any, **named: Any) -> Any:
+        found = really(opened, groups, **named)
+        return Gathered((), (*found.closed, *(each.window for each in found.opened)))
+
+    with patch.object(evidence_fold, "gather", at_once):
+        yield
+
+
+@contextmanager
+def late_is_lost() -> Iterator[None]:
+    """What is collected after the window of its minute has closed is dropped."""
+    really = evidence_fold.gather
+    closed: set[tuple[int, int, int]] = set()
+
+    def gather(opened: Any, groups: Any, **named: Any) -> Any:
+        groups = list(groups)
+        places = {(each.rollout_id, each.minute_start_us, each.share_ppm) for each in groups}
+        in_time = [
+            each for each in groups if (each.rollout_id, each.minute_start_us, each.share_ppm) not in closed
+        ]
+        found = really(opened, in_time, **named)
+        still = {(each.window.minute_start_us, each.window.share_ppm) for each in found.opened}
+        closed.update(place for place in places if place[1:] not in still)
+        return found
+
+    with patch.object(evidence_fold, "gather", gather):
+        yield
+
+
+@contextmanager
+def windows_of_old_shares_count() -> Iterator[None]:
+    """What was answered under the share of the step before counts towards the next."""
+    really = evidence_fold.fold_requests
+
+    def fold(*given: Any, of_step: bool) -> Any:
+        return really(*given, of_step=True)
+
+    with patch.object(evidence_fold, "fold_requests", fold):
         yield
 
 
@@ -227,6 +280,10 @@ PLANTED: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "counted_twice": counted_twice,
     "untold": untold,
     "every_second": every_second,
+    "pooled": pooled,
+    "twice_in_a_window": twice_in_a_window,
+    "late_is_lost": late_is_lost,
+    "windows_of_old_shares_count": windows_of_old_shares_count,
     "left_out": left_out,
     "anew": anew,
     "half_forgotten": half_forgotten,
@@ -256,8 +313,11 @@ def _deciding(change: Callable[[Any, Any], Any]) -> Iterator[None]:
 @contextmanager
 def _after_a_take_over(change: Callable[[MetricState], MetricState]) -> Iterator[None]:
     """The first fold under a lease that was taken from another begins with evidence that was changed."""
-    really_kept, really_read = collector.commit_stretch, evidence.canary_of_running
+    really_kept, really_read, really_folded = (
+        collector.commit_stretch, evidence.canary_of_running, evidence_fold.fold_requests,
+    )  # fmt: skip
     epochs: dict[Any, int] = {}
+    read: dict[Any, int] = {}
     last: dict[int, int] = {}
 
     def keep(store: Any, lease: Any, *given: Any, **named: Any) -> None:
@@ -265,16 +325,34 @@ def _after_a_take_over(change: Callable[[MetricState], MetricState]) -> Iterator
         really_kept(store, lease, *given, **named)
 
     def of_running(connection: Any, number: int) -> tuple[MetricState, ...]:
-        states = really_read(connection, number)
-        epoch = epochs.get(greenlet.getcurrent(), 0)
-        before = last.get(number, epoch)
-        last[number] = epoch
-        return tuple(change(each) for each in states) if 0 < before < epoch else states
+        read[greenlet.getcurrent()] = number
+        return really_read(connection, number)
+
+    def fold(states: Any, *given: Any, **named: Any) -> Any:
+        me = greenlet.getcurrent()
+        epoch = epochs.get(me, 0)
+        before = last.get(read[me], epoch)
+        last[read[me]] = epoch
+        changed = tuple(change(each) for each in states) if 0 < before < epoch else states
+        return really_folded(changed, *given, **named)
 
     with (
         patch.object(collector, "commit_stretch", keep),
         patch.object(evidence, "canary_of_running", of_running),
+        patch.object(evidence_fold, "fold_requests", fold),
     ):
+        yield
+
+
+@contextmanager
+def _gathering(change: Callable[[Any], Any]) -> Iterator[None]:
+    """What is collected is changed before it is gathered."""
+    really = evidence_fold.gather
+
+    def gather(opened: Any, groups: Any, **named: Any) -> Any:
+        return really(opened, change(groups), **named)
+
+    with patch.object(evidence_fold, "gather", gather):
         yield
 
 

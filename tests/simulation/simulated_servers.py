@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 
-from holdfast.control.collect.log_summary import Window
 from holdfast.monitor.latency import bucket_of
 from holdfast.monitor.usage import UsageRow
 from holdfast.records import EVERYTHING_PPM, Arm, TrafficPlan
 from holdfast.rollout import RequestOutcome
+from holdfast.rollout.evidence.windows import RequestGroup
 
 FAST_US, SLOW_US = 900.0, 90_000.0
 UNITS = 1000
@@ -32,7 +32,7 @@ class Logged:
     """One record of a log: what was answered in a time."""
 
     requests: int
-    windows: tuple[Window, ...]
+    groups: tuple[RequestGroup, ...]
     usage: tuple[UsageRow, ...]
 
 
@@ -91,13 +91,13 @@ class SimulatedServer:
             latency_us = SLOW_US if slow else FAST_US
             responded.append(RequestOutcome(unit.to_bytes(8, "big"), arm, failed, latency_us))
             counts[version, arm, "exception" if failed else "ok"].append(latency_us)
-        windows = (
+        groups = (
             ()
             if plan.rollout_id is None or plan.challenger is None
-            else (Window(plan.rollout_id, minute_start_us, tuple(responded)),)
+            else (RequestGroup(plan.rollout_id, minute_start_us, plan.share_ppm, tuple(responded)),)
         )
         usage = tuple(_usage(key, latencies, minute_start_us) for key, latencies in sorted(counts.items()))
-        self.log.append(Logged(len(responded), windows, usage))
+        self.log.append(Logged(len(responded), groups, usage))
         return sorted({version for version, _, _ in counts})
 
 

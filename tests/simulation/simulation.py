@@ -271,9 +271,9 @@ class Run:
             found = server.log[known.collected_bytes : known.collected_bytes + most]
             if not found:
                 continue
-            windows = [window for record in found for window in record.windows]
-            self.chance.shuffle(windows)
-            self.history.reckoning.handed[actor.name, server.name] = known.collected_bytes, tuple(windows)
+            groups = [group for record in found for group in record.groups]
+            self.chance.shuffle(groups)
+            self.history.reckoning.handed[actor.name, server.name] = known.collected_bytes, tuple(groups)
             summary = replace(
                 summarise(()),
                 predictions=sum(record.requests for record in found),
@@ -281,12 +281,13 @@ class Run:
                 usage=tuple(row for record in found for row in record.usage)
                 if self.policy.latency_quantile
                 else (),
-                windows=tuple(windows),
+                requests=tuple(groups),
             )
             stretch = Stretch(model, known, known.collected_bytes + len(found), summary)
             collector.commit_stretch(store, lease, stretch, now_us=now_us)
             if self.chance.random() < 0.3:
                 collector.commit_stretch(store, lease, stretch, now_us=now_us)
+        collector.close_windows(store, model, lease, now_us=now_us)
 
     def _disruption(self, actor: Actor) -> None:
         match self.chance.choice(

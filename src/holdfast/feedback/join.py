@@ -32,7 +32,8 @@ class Label:
 class Prediction:
     """One collected prediction of a row: `event_time_us` is its event time, `at_us` the time of the prediction.
 
-    Both are microseconds since 1970 UTC. `inputs` is the row as received, as JSON; empty if it was not read.
+    Both are microseconds since 1970 UTC. `inputs` is the row as received, as JSON; empty if it was not read. `share_ppm` is
+    the challenger's share when it was made, parts per million; None if its record states none.
     """
 
     prediction_id: str
@@ -45,6 +46,7 @@ class Prediction:
     event_time_us: int
     at_us: int
     inputs: str = ""
+    share_ppm: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

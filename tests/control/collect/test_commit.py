@@ -2,17 +2,18 @@
 
 import pytest
 from msgspec import structs
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 from holdfast.control.collect import collector
 from holdfast.control.collect.log_summary import summarise
 from holdfast.errors import ConflictError
 from holdfast.monitor.latency import merge
 from holdfast.records import TrafficPlan
-from holdfast.rollout import Canary, begin, freeze_levels
+from holdfast.rollout import Canary, freeze_levels
+from holdfast.rollout.evidence.windows import LINGER_US
 from holdfast.store import Store
 from holdfast.store.db import events, leases, schema
-from holdfast.store.rollout import evidence, rollouts, traffic_plans
+from holdfast.store.rollout import evidence, traffic_plans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
@@ -20,10 +21,13 @@ from holdfast.store.telemetry import collected_log, labels, outcomes, request_co
 from holdfast.store.telemetry.collected_log import PREDICTIONS
 from tests.support import queries
 from tests.support.queries import read
+from tests.support.running_canary import running_canary
 
 MODEL = "m"
 NOW = 1_700_000_000_000_000
 MINUTE = 60_000_000
+LATER = NOW + MINUTE + LINGER_US
+"""When the windows of the minute of `NOW` have closed."""
 
 
 @pytest.fixture
@@ -295,48 +299,9 @@ def test_of_two_collectors_one_is_refused_and_nothing_counts_twice(store, logs, 
     assert requests(store) == 2
 
 
-def running_rollout(store):
-    with store.ledger.write() as connection:
-        connection.execute(insert(schema.table_versions).values(committed_at_us=NOW, reason="test"))
-        connection.execute(
-            insert(schema.snapshots).values(
-                snapshot="s", table_version=1, contract_hash="c", created_at_us=NOW
-            )
-        )
-        for number in (1, 2):
-            connection.execute(
-                insert(schema.versions).values(
-                    version=f"v{number}",
-                    model=MODEL,
-                    number=number,
-                    digest=str(number),
-                    bytes=1,
-                    snapshot="s",
-                    contract_hash="c",
-                    features_hash="f",
-                    learner="l",
-                    role="candidate",
-                    state="qualified",
-                    created_at_us=NOW,
-                )
-            )
-        number = rollouts.insert_pending(
-            connection,
-            model=MODEL,
-            challenger="v2",
-            champion="v1",
-            policy=Canary().to_json(),
-            reason="r",
-            actor="a",
-            now_us=NOW,
-        )
-        evidence.begin(connection, number, begin(Canary(), 0.005), now_us=NOW)
-    return number
-
-
 def test_units_not_requests_are_evidence_and_a_failed_challenger_is_its_own(store, logs, lease):
     """Five failures of one session are one failure; the champion that answered for it is not judged by it."""
-    number = running_rollout(store)
+    number = running_canary(store)
     log(
         logs,
         *[prediction(n, rollout=number, unit="alice", failed="timeout") for n in range(1, 6)],
@@ -345,6 +310,10 @@ def test_units_not_requests_are_evidence_and_a_failed_challenger_is_its_own(stor
         prediction(19),
     )
     round_(store, lease)
+    assert read(store, evidence.of_rollout, number)[0].champion_units == 0, (
+        "the window of this minute is open"
+    )
+    round_(store, lease, LATER)
     states = {state.metric: state for state in read(store, evidence.of_rollout, number)}
     errors, latency = states["errors"], states["latency"]
     assert (
@@ -358,24 +327,26 @@ def test_units_not_requests_are_evidence_and_a_failed_challenger_is_its_own(stor
 
 def test_what_a_server_logs_when_the_challenger_has_everything_is_evidence(store, logs, lease):
     """R117: at 100 % every request is the challenger's, and the champion only stands in for its failures."""
-    number = running_rollout(store)
+    number = running_canary(store)
     log(logs, *[prediction(n, rollout=number) for n in range(1, 401)])
     log(logs, *[prediction(n, rollout=number, arm="challenger") for n in range(401, 441)])
     round_(store, lease)
+    round_(store, lease, LATER)
     with store.ledger.write() as connection:
         states = freeze_levels(evidence.canary_of_running(connection, number), Canary())
         evidence.put(connection, number, states, now_us=NOW)
     log(
         logs, *[prediction(n, segment=2, rollout=number, failed="exception") for n in range(1, 41)], segment=2
     )
-    round_(store, lease)
+    round_(store, lease, LATER)
+    round_(store, lease, LATER + MINUTE)
     errors = next(state for state in read(store, evidence.of_rollout, number) if state.metric == "errors")
     assert (errors.challenger_units, errors.challenger_total, errors.champion_units) == (80, 40.0, 400)
     assert errors.is_harmful
 
 
 def test_quality_evidence_counts_each_unit_once(store, logs, lease):
-    number = running_rollout(store)
+    number = running_canary(store)
     log(
         logs,
         prediction(1, rows=4, rollout=number, arm="challenger"),
@@ -393,7 +364,7 @@ def test_quality_evidence_counts_each_unit_once(store, logs, lease):
 
 def test_labels_that_come_together_are_compared_within_an_hour_and_a_share(store, logs, lease):
     """Two versions that are alike, a share that grew, a second day that was harder, all labels in one night."""
-    day, number = 86_400_000_000, running_rollout(store)
+    day, number = 86_400_000_000, running_canary(store)
     with store.ledger.write() as connection:
         for at_us, share_ppm in ((NOW, 10_000), (NOW + day, 500_000)):
             traffic_plans.append(

@@ -11,12 +11,14 @@ from holdfast.store import Store
 from holdfast.store.db import leases
 from holdfast.store.durability.failpoints import COLLECT_POINTS
 from holdfast.store.maintenance import orphans
+from holdfast.store.rollout import evidence, evidence_windows
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, ShadowRecord, frame
 from holdfast.store.serving.servers import Server
 from holdfast.store.telemetry import collected_log, labels, outcomes, request_counts
 from holdfast.store.telemetry.collected_log import PREDICTIONS, SHADOWS
 from tests.support import forking, queries
+from tests.support.running_canary import running_canary
 
 pytestmark = [pytest.mark.crash, pytest.mark.process]
 
@@ -42,6 +44,7 @@ with store.ledger.write() as connection:
 failpoints.armed = failpoints.kill_at(point) if point else None
 print("ready", flush=True)
 collector.collect(store, "m", lease, now_us=now)
+collector.close_windows(store, "m", lease, now_us=now + 120_000_000)
 collector.join(store, "m", lease, now_us=now)
 """
 
@@ -58,7 +61,8 @@ def collected(store, table):
 
 
 def fill(store, tmp_path, requests, per_segment):
-    """A log of `requests` requests with a label for each, over several segments."""
+    """A log of `requests` requests of a canary, with a label for each, over several segments; return the rollout."""
+    rollout = running_canary(store)
     directory = tmp_path / "log" / "s1"
     directory.mkdir(parents=True)
     with store.ledger.write() as connection:
@@ -71,21 +75,23 @@ def fill(store, tmp_path, requests, per_segment):
                     id=name,
                     at_us=NOW + number,
                     event_time_us=NOW,
-                    unit=b"u%d" % number,
+                    unit=name.encode(),
                     arm="champion",
                     version="v1",
                     challenger_failed="",
-                    rollout=None,
+                    rollout=rollout,
                     result="ok",
                     latency_us=900,
                     probabilities=[0.3],
                     inputs=[["AA", "JFK", 1089.0, "2013-03-01T10:00:00Z"]],
+                    share_ppm=10_000,
                 )
                 label = FeedbackRecord(f"{name}/0", float(number % 2), "t", NOW)
                 copied = ShadowRecord(
                     name, NOW + number, responded.unit, 1, "v2", "ok", 90, 80, [0.4], "v1", "ok", 900, [0.3]
                 )
                 file.write(frame(responded) + frame(label) + frame(copied))
+    return rollout
 
 
 def start_collector(store, point, holder):
@@ -103,11 +109,15 @@ def finish(store):
             )
     while collector.collect(store, "m", lease, now_us=NOW):
         pass  # a round collects a bounded part; the loop comes again
+    collector.close_windows(store, "m", lease, now_us=NOW + 120_000_000)
     collector.join(store, "m", lease, now_us=NOW)
 
 
-def everything_once(store, requests):
+def everything_once(store, rollout, requests):
     with store.ledger.read() as connection:
+        errors, latency, _ = evidence.of_rollout(connection, rollout)
+        assert (errors.champion_units, latency.champion_units) == (requests, requests)
+        assert evidence_windows.of_rollout(connection, rollout) == ()
         assert collected_log.totals(connection).predictions == requests
         assert sum(row.requests for row in request_counts.since(connection, "m", 0)) == requests
     assert sum(file.rows for file in collected(store, PREDICTIONS)) == requests
@@ -123,16 +133,16 @@ def everything_once(store, requests):
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_collector_that_is_killed_at_a_point_leaves_nothing_half(store, tmp_path, point):
-    fill(store, tmp_path, requests=300, per_segment=100)
+    rollout = fill(store, tmp_path, requests=300, per_segment=100)
     child = start_collector(store, point, "first")
     child.communicate(timeout=600)
     assert child.returncode == -signal.SIGKILL
     finish(store)
-    everything_once(store, 300)
+    everything_once(store, rollout, 300)
 
 
 def test_a_collector_that_is_killed_at_any_time_leaves_nothing_half(store, tmp_path):
-    fill(store, tmp_path, requests=12_000, per_segment=1_500)
+    rollout = fill(store, tmp_path, requests=12_000, per_segment=1_500)
     timestamps = random.Random(7)
     for attempt in range(3):
         child = start_collector(store, "", f"holder-{attempt}")
@@ -141,4 +151,4 @@ def test_a_collector_that_is_killed_at_any_time_leaves_nothing_half(store, tmp_p
         child.kill()
         child.communicate(timeout=600)
     finish(store)
-    everything_once(store, 12_000)
+    everything_once(store, rollout, 12_000)

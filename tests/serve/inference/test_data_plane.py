@@ -188,8 +188,8 @@ def test_a_bad_value_of_a_new_column_is_the_callers_and_not_a_failure_of_the_cha
     assert requested(plane, row(dist=500.0)) == "HF502"
     assert requested(plane, row(dist=500.0), pinned="old") == "old"
     assert not plane.counters.challenger_failures
-    windows = summarise(logged(tmp_path), LogContext()).windows
-    assert [each.failed for window in windows for each in window.requests] == [False]
+    groups = summarise(logged(tmp_path), LogContext()).requests
+    assert [each.failed for group in groups for each in group.requests] == [False]
 
 
 def test_a_unit_that_is_not_loaded_yet_is_the_fate_of_its_request_alone(
@@ -246,7 +246,7 @@ def test_a_request_that_names_a_version_is_never_held_against_the_champion(
         ("new", "champion", "ok"),
     ]
     observed = summarise(records, LogContext(baking=Baking(3, "new", 0)))
-    assert [[each.failed for each in window.requests] for window in observed.windows] == [[False]]
+    assert [[each.failed for each in group.requests] for group in observed.requests] == [[False]]
 
 
 def test_the_log_holds_rows_in_the_order_of_the_contract_that_predicted(

@@ -15,11 +15,12 @@ from typing import Final
 from holdfast.control.collect import arriving_labels
 from holdfast.control.collect.arriving_labels import some_of
 from holdfast.control.collect.evidence_fold import (
+    fold_due_windows,
     fold_joined_pairs,
     fold_late_pairs,
     fold_quality,
     fold_shadow_windows,
-    fold_window,
+    gather_requests,
 )
 from holdfast.control.collect.label_rows import count_rows
 from holdfast.control.collect.log_summary import (
@@ -49,6 +50,7 @@ from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files.staging import staged
+from holdfast.store.rollout import evidence_windows
 from holdfast.store.serving import label_rules, log_directory, prediction_log, servers
 from holdfast.store.serving.prediction_log import FeedbackRecord
 from holdfast.store.serving.servers import Server
@@ -105,7 +107,35 @@ def collect(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     context = read_context(store, model)
     with store.ledger.read() as connection:
         found = servers.registered(connection, model)
-    return sum(_collect_server(store, server, context, lease, now_us) for server in found)
+    records = sum(_collect_server(store, server, context, lease, now_us) for server in found)
+    close_windows(store, model, lease, now_us=now_us)
+    return records
+
+
+def close_windows(store: Store, model: str, lease: Lease, *, now_us: int) -> None:
+    """Fold the open windows of `model` whose time has come: after the logs of all servers were collected in a round.
+
+    Parameters
+    ----------
+    store, model
+        The store, and the name of the model.
+    lease
+        The lease of the control loop.
+    now_us
+        The current time, microseconds since 1970 UTC.
+
+    Raises
+    ------
+    ConflictError
+        HF304 if another loop has the lease; it goes on with the windows.
+    """
+    with store.ledger.read() as connection:
+        if not evidence_windows.due(connection, model, now_us):
+            return
+    with store.ledger.write() as connection:
+        assert_epoch(connection, lease.name, lease.epoch)
+        fold_due_windows(connection, model, now_us)
+        failpoint("windows.before_commit")
 
 
 def join(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
@@ -250,8 +280,7 @@ def commit_stretch(store: Store, lease: Lease, stretch: Stretch, *, now_us: int)
         if stretch.file is not None:
             collected_log.register(connection, PREDICTIONS, stretch.file)
         request_counts.add(connection, stretch.model, summary.usage)
-        for window in summary.windows:
-            fold_window(connection, window, now_us)
+        gather_requests(connection, summary.requests, now_us)
         rejected = arriving_labels.take(
             connection, stretch.model, summary.feedback, summary.key_feedback, rows, now_us=now_us
         )

@@ -1,33 +1,85 @@
-"""Fold collected windows, scores and shadow pairs into the evidence of the rollouts that are under way."""
+"""Fold collected requests, scores and shadow pairs into the evidence of the rollouts that are under way."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from holdfast.control.collect.log_summary import PairWindow, Window
+from holdfast.control.collect.log_summary import PairWindow
 from holdfast.feedback import Joined
-from holdfast.records import MINUTE_US, Arm
-from holdfast.rollout import MetricState, fold_requests, fold_scores, score
+from holdfast.records import EVERYTHING_PPM, MINUTE_US, Arm
+from holdfast.rollout import Canary, MetricState, State, fold_requests, fold_scores, score
 from holdfast.rollout.evidence.records import record_point
 from holdfast.rollout.evidence.shadow import HUNG, LabelledPair, fold_labelled, fold_pairs
 from holdfast.rollout.evidence.strata import STRATUM_US, LabelledPrediction, Stratum, stratified
+from holdfast.rollout.evidence.windows import (
+    UNKNOWN_SHARE,
+    Gathered,
+    OpenWindow,
+    RequestGroup,
+    close_due,
+    gather,
+    window_units,
+)
 from holdfast.rollout.model.metric import QUALITY
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.rollout import evidence, rollouts, traffic_plans
+from holdfast.store.rollout import evidence, evidence_windows, rollouts, traffic_plans
+from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.telemetry import outcomes
 from holdfast.store.telemetry.collected_log import ShadowPair
 
 
-def fold_window(connection: Transaction, window: Window, now_us: int) -> None:
-    """Fold the requests of one window into its rollout's errors and latency."""
-    before = evidence.canary_of_running(connection, window.rollout_id)
-    if before:
-        folded = fold_requests(before, window.requests, window.minute_start_us)
-        evidence.put(
-            connection, window.rollout_id, [record_point(state, now_us) for state in folded], now_us=now_us
-        )
+def gather_requests(connection: Transaction, groups: Sequence[RequestGroup], now_us: int) -> None:
+    """Add collected requests to the open windows of their rollouts, and fold the windows that are full."""
+    by_rollout: dict[int, list[RequestGroup]] = defaultdict(list)
+    for each in groups:
+        by_rollout[each.rollout_id].append(each)
+    for rollout, found in sorted(by_rollout.items()):
+        states = evidence.canary_of_running(connection, rollout)
+        if states:
+            most_units = window_units(_policy_of(connection, rollout))
+            before = evidence_windows.of_rollout(connection, rollout)
+            gathered = gather(before, found, most_units=most_units, now_us=now_us)
+            _fold_closed(connection, rollout, states, before, gathered, now_us)
+
+
+def fold_due_windows(connection: Transaction, model: str, now_us: int) -> None:
+    """Close the windows of `model` whose time has come, and fold them; those of a rollout that has ended are dropped."""
+    for rollout in evidence_windows.due(connection, model, now_us):
+        states = evidence.canary_of_running(connection, rollout)
+        before = evidence_windows.of_rollout(connection, rollout)
+        _fold_closed(connection, rollout, states, before, close_due(before, now_us), now_us)
+
+
+def _fold_closed(
+    connection: Transaction,
+    rollout: int,
+    states: Sequence[MetricState],
+    before: Sequence[OpenWindow],
+    gathered: Gathered,
+    now_us: int,
+) -> None:
+    """Write the windows of a rollout, and its evidence `states` with those that were closed."""
+    evidence_windows.put(connection, rollout, before, gathered.opened)
+    if not states or not gathered.closed:
+        return
+    shares_ppm = {_share_of_step(rollouts.get(connection, rollout)), UNKNOWN_SHARE}
+    for window in gathered.closed:
+        of_step = window.share_ppm in shares_ppm
+        states = fold_requests(states, window.requests, window.minute_start_us, of_step=of_step)
+    evidence.put(connection, rollout, [record_point(state, now_us) for state in states], now_us=now_us)
+
+
+def _policy_of(connection: Transaction, rollout: int) -> Canary:
+    return Canary.from_json(rollouts.get(connection, rollout).policy_json)
+
+
+def _share_of_step(row: RolloutRow) -> int:
+    """Return the challenger's share in the present step; what is verified or promoted has all traffic."""
+    if row.state in (State.VERIFYING, State.PROMOTED):
+        return EVERYTHING_PPM
+    return Canary.from_json(row.policy_json).shares_ppm[row.step]
 
 
 def fold_quality(connection: Transaction, joined: Sequence[Joined], now_us: int) -> None:
@@ -150,8 +202,11 @@ def _after_strata(state: MetricState, strata: Sequence[Stratum], now_us: int) ->
 
 def _strata(connection: Transaction, joined: Sequence[Joined]) -> tuple[Stratum, ...]:
     """Return the scores of one model's predictions, grouped so that only comparable ones meet."""
-    first_us = min(each.prediction.at_us for each in joined)
-    changes_us = traffic_plans.changes(connection, joined[0].prediction.model, first_us - STRATUM_US)
+    without_share = [each.prediction for each in joined if each.prediction.share_ppm is None]
+    changes_us: list[int] = []
+    if without_share:
+        first_us = min(each.at_us for each in without_share)
+        changes_us = traffic_plans.changes(connection, without_share[0].model, first_us - STRATUM_US)
     predictions = (
         LabelledPrediction(
             each.prediction.prediction_id,
@@ -159,6 +214,7 @@ def _strata(connection: Transaction, joined: Sequence[Joined]) -> tuple[Stratum,
             Arm(each.prediction.arm),
             each.prediction.unit,
             score(each.prediction.probability, each.label.value),
+            each.prediction.share_ppm,
         )
         for each in joined
     )

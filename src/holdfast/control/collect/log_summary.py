@@ -19,9 +19,10 @@ from holdfast.contract import Contract
 from holdfast.errors import InputError, IntegrityError, NotFoundError
 from holdfast.monitor.latency import bucket_of
 from holdfast.monitor.usage import UsageRow
-from holdfast.records import MINUTE_US, Arm
+from holdfast.records import EVERYTHING_PPM, MINUTE_US, Arm
 from holdfast.rollout import Canary, RequestOutcome
 from holdfast.rollout.evidence.shadow import OK, ComparedRow, Pair
+from holdfast.rollout.evidence.windows import UNKNOWN_SHARE, RequestGroup
 from holdfast.store import Store
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
@@ -191,15 +192,6 @@ _to_json: Final = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Requests of one rollout within one minute: one window of its sequential tests."""
-
-    rollout_id: int
-    minute_start_us: int
-    requests: tuple[RequestOutcome, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class PairWindow:
     """Pairs of one rollout within one minute."""
 
@@ -217,7 +209,8 @@ class LogSummary:
 
     predictions: int
     usage: tuple[UsageRow, ...]
-    windows: tuple[Window, ...]
+    requests: tuple[RequestGroup, ...]
+    """Requests of rollouts, and of the promotion that is baking, by minute and share."""
     rows: pl.DataFrame
     """Predicted rows, in the schema of `PREDICTIONS`."""
     numbers: dict[int, tuple[int, int]]
@@ -234,10 +227,7 @@ class LogSummary:
 
 
 def summarise(records: Iterable[Record], context: LogContext = NO_CONTEXT) -> LogSummary:
-    """Summarise one part of a log for the rollouts that `context` names.
-
-    A window is at most a minute: within a window the tests assume that neither shares nor the world change.
-    """
+    """Summarise one part of a log for the rollouts that `context` names."""
     predictions: list[PredictionRecord] = []
     feedback: list[FeedbackRecord] = []
     key_feedback: list[KeyFeedbackRecord] = []
@@ -257,7 +247,7 @@ def summarise(records: Iterable[Record], context: LogContext = NO_CONTEXT) -> Lo
     return LogSummary(
         predictions=len(predictions),
         usage=_usage(predictions),
-        windows=(*_windows(predictions, context.slicer), *_baking_windows(predictions, context)),
+        requests=(*_of_rollouts(predictions, context.slicer), *_of_promotion(predictions, context)),
         rows=_rows(predictions),
         numbers=_numbers(predictions),
         feedback=tuple(feedback),
@@ -309,19 +299,17 @@ def _usage(predictions: Sequence[PredictionRecord]) -> tuple[UsageRow, ...]:
     )
 
 
-def _windows(predictions: Sequence[PredictionRecord], slicer: Slicer) -> tuple[Window, ...]:
-    requests: dict[tuple[int, int], list[RequestOutcome]] = defaultdict(list)
+def _of_rollouts(predictions: Sequence[PredictionRecord], slicer: Slicer) -> tuple[RequestGroup, ...]:
+    requests: dict[tuple[int, int, int], list[RequestOutcome]] = defaultdict(list)
     for record in predictions:
         if record.rollout is not None:
-            requests[record.rollout, _minute(record)].append(_request_outcome(record, slicer))
-    return tuple(
-        Window(rollout, minute_start_us, tuple(found))
-        for (rollout, minute_start_us), found in sorted(requests.items())
-    )
+            share_ppm = UNKNOWN_SHARE if record.share_ppm is None else record.share_ppm
+            requests[record.rollout, _minute(record), share_ppm].append(_request_outcome(record, slicer))
+    return tuple(RequestGroup(*key, tuple(found)) for key, found in sorted(requests.items()))
 
 
-def _baking_windows(predictions: Sequence[PredictionRecord], context: LogContext) -> tuple[Window, ...]:
-    """Return the windows of the promotion that is baking: its champion is the rollout's challenger, alone.
+def _of_promotion(predictions: Sequence[PredictionRecord], context: LogContext) -> tuple[RequestGroup, ...]:
+    """Return the requests of the promotion that is baking: its champion is the rollout's challenger, alone.
 
     After promotion the plan no longer names the rollout. A request is matched by the version that served it or, if that
     failed, by the version it was routed to.
@@ -336,7 +324,7 @@ def _baking_windows(predictions: Sequence[PredictionRecord], context: LogContext
             outcome = _request_outcome(record, context.slicer)
             requests[_minute(record)].append(replace(outcome, arm=Arm.CHALLENGER))
     return tuple(
-        Window(baking.rollout_id, minute_start_us, tuple(found))
+        RequestGroup(baking.rollout_id, minute_start_us, EVERYTHING_PPM, tuple(found))
         for minute_start_us, found in sorted(requests.items())
     )
 
@@ -374,6 +362,7 @@ def _rows(predictions: Sequence[PredictionRecord]) -> pl.DataFrame:
             record.latency_us,
             probability,
             _to_json(inputs).decode(),
+            record.share_ppm,
         )
         for record in predictions
         for row, (probability, inputs) in enumerate(zip(record.probabilities, record.inputs, strict=False))

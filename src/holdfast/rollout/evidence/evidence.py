@@ -152,9 +152,16 @@ def fold_scores(
 
 
 def fold_requests(
-    states: Sequence[MetricState], window: Iterable[RequestOutcome], minute_start_us: int = 0
+    states: Sequence[MetricState],
+    window: Iterable[RequestOutcome],
+    minute_start_us: int = 0,
+    *,
+    of_step: bool = True,
 ) -> tuple[MetricState, ...]:
     """Return all metrics after one window of requests in the minute that begins at `minute_start_us`; "quality" is unchanged.
+
+    With `of_step` False its requests were answered under the share of an earlier step: they are evidence, and count nothing
+    towards what this step must show.
 
     A unit counts once per window and is bad when any of its requests was. A unit that was bad in an earlier window is no
     longer at risk and counts no more, in either arm: a session that fails at every click is one failure, not many. This is
@@ -173,12 +180,27 @@ def fold_requests(
     for state in states:
         match state.evidence:
             case UnitEvidence() as evidence:
-                after.append(_fold_units(state, evidence, requests, minute_start_us))
+                folded = _fold_units(state, evidence, requests, minute_start_us)
             case SliceEvidence() as evidence:
-                after.append(_fold_slices(state, evidence, requests, minute_start_us))
+                folded = _fold_slices(state, evidence, requests, minute_start_us)
             case _:
-                after.append(state)
+                folded = state
+        after.append(folded if of_step else _with_step_of(state, folded))
     return tuple(after)
+
+
+def _with_step_of(before: MetricState, after: MetricState) -> MetricState:
+    """Return `after` with what `before` had counted towards the step."""
+    match before.evidence, after.evidence:
+        case UnitEvidence(seen=seen), UnitEvidence() as evidence:
+            return dataclasses.replace(
+                after, step_units=before.step_units, evidence=replace(evidence, seen=seen)
+            )
+        case SliceEvidence(seen=seen, columns_seen=columns), SliceEvidence() as evidence:
+            evidence = replace(evidence, seen=seen, columns_seen=columns)
+            return dataclasses.replace(after, step_units=before.step_units, evidence=evidence)
+        case _:
+            return after
 
 
 def begin_step(states: Sequence[MetricState]) -> tuple[MetricState, ...]:
@@ -341,8 +363,8 @@ def _fold_units(
     after = replace(
         evidence,
         seen=seen,
-        requests=evidence.requests + len(ours),
-        failed=evidence.failed + sum(request.failed for request in ours),
+        requests=evidence.requests + sum(request.requests for request in ours),
+        failed=evidence.failed + sum(request.requests for request in ours if request.failed),
         bad_units=(*evidence.bad_units, *newly_bad)[-REMEMBERED_UNITS:],
     )
     counts = Counts(len(challenger), sum(challenger.values()), len(champion), sum(champion.values()))

@@ -259,6 +259,8 @@ class RequestOutcome:
         Processor time of the request in microseconds.
     slices
         The slices of its rows, such as "carrier=AA"; empty for a failed request, whose rows are not logged.
+    requests
+        How many requests of the unit were alike in all this; `latency_us` is then that of the slowest.
     """
 
     unit: bytes
@@ -266,6 +268,7 @@ class RequestOutcome:
     failed: bool
     latency_us: float
     slices: tuple[str, ...] = ()
+    requests: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ STRATUM_US: Final = HOUR_US
 class LabelledPrediction:
     """A predicted row whose label has arrived.
 
-    `at_us` is the time of its prediction, microseconds since 1970 UTC, and `score` its quality, 0 to 1.
+    `at_us` is the time of its prediction, microseconds since 1970 UTC, and `score` its quality, 0 to 1. `share_ppm` is the
+    challenger's share when it was made, parts per million, as its record states; None if it states none.
     """
 
     prediction: str
@@ -32,13 +33,15 @@ class LabelledPrediction:
     arm: Arm
     unit: bytes
     score: float
+    share_ppm: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stratum:
-    """The scores of both arms' units in one period, each in order of the unit's first prediction.
+    """The scores of both arms' units in one hour under one share, each in order of the unit's first prediction.
 
-    `since_us` is when the period began; no two strata of a model begin at once.
+    `since_us` names the stratum: the start of its hour in microseconds since 1970 UTC plus its share in parts per million.
+    Names rise with time, because a share is less than a second. Where records state no share, it is when the period began.
     """
 
     since_us: int
@@ -46,31 +49,43 @@ class Stratum:
     champion: tuple[float, ...]
 
 
-def stratified(predictions: Iterable[LabelledPrediction], changes_us: Sequence[int]) -> tuple[Stratum, ...]:
+def stratified(
+    predictions: Iterable[LabelledPrediction], changes_us: Sequence[int] = ()
+) -> tuple[Stratum, ...]:
     """Return `predictions` by stratum, the oldest first. In each, those of one unit count as one, their mean.
 
     Parameters
     ----------
     changes_us
         When the model's traffic plans were committed, rising; those before the hour of the first prediction may be missing.
+        Only for predictions whose records state no share.
 
-    Guarantee: no stratum has predictions from before and after one of `changes_us`, or of two hours. Assumption: servers
-    follow a plan at once; the few predictions between its commit and that count to the new share.
+    Guarantee: no stratum has predictions under two shares, or of two hours: some servers follow a plan later than others, so
+    the share is the one that the record states. Predictions without one are separated by `changes_us`, assuming that all
+    servers followed at once.
 
+    >>> served = [LabelledPrediction(str(at), at, Arm.CHAMPION, bytes([at]), 0.5, 10_000 * (at % 2)) for at in range(5)]
+    >>> [(each.since_us, len(each.champion)) for each in stratified(served)]
+    [(0, 3), (10000, 2)]
     >>> served = [LabelledPrediction(str(at), at * STRATUM_US // 4, Arm.CHAMPION, bytes([at]), 0.5) for at in range(6)]
     >>> [(each.since_us, len(each.champion)) for each in stratified(served, [STRATUM_US // 2])]
     [(0, 2), (1800000000, 2), (3600000000, 2)]
     """
     found: dict[int, _Units] = defaultdict(_Units)
     for each in sorted(predictions, key=lambda one: (one.at_us, one.prediction)):
-        changed = bisect_right(changes_us, each.at_us)
-        hour_us = each.at_us - each.at_us % STRATUM_US
-        since_us = max(hour_us, changes_us[changed - 1]) if changed else hour_us
-        found[since_us].of[each.arm, each.unit].append(each.score)
+        found[_stratum_of(each, changes_us)].of[each.arm, each.unit].append(each.score)
     return tuple(
         Stratum(since_us, units.scores(Arm.CHALLENGER), units.scores(Arm.CHAMPION))
         for since_us, units in sorted(found.items())
     )
+
+
+def _stratum_of(prediction: LabelledPrediction, changes_us: Sequence[int]) -> int:
+    hour_us = prediction.at_us - prediction.at_us % STRATUM_US
+    if prediction.share_ppm is not None:
+        return hour_us + prediction.share_ppm
+    changed = bisect_right(changes_us, prediction.at_us)
+    return max(hour_us, changes_us[changed - 1]) if changed else hour_us
 
 
 @dataclass(slots=True)

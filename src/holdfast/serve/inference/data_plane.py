@@ -416,6 +416,7 @@ class DataPlane:
             job.predictions,
             received if job.served_by else [],  # type: ignore[arg-type]  # tuples are written as lists are
             int(seconds * 1e6),
+            share_ppm=None if job.rollout is None else active.plan.share_ppm,
         )
         try:
             return frame(record)

@@ -34,6 +34,7 @@ COLLECT_POINTS: Final[tuple[str, ...]] = (
     "collect.written",  # the file of predictions is durable; the ledger has no row of it
     "collect.before_commit",  # everything is in the transaction
     "collect.after_commit",  # committed, and the next stretch was not begun
+    "windows.before_commit",  # windows that are due are folded in the transaction
     "join.before_commit",  # outcomes and evidence are in the transaction
 )
 """Every point on the way of what servers logged, in order."""

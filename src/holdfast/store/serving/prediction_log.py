@@ -31,7 +31,8 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, tag="P", gc
     `latency_us` is the processor time of the request itself: reading, checking, and its rows' share of the batch's
     time in the model. `inputs` are the rows as received, in the order of the contract's request columns. `response_us` is the
     time from the last byte of the request to its response, None in logs of before; `reasons` are the rules that a rejected
-    request broke, "<column>|<rule>" of the contract.
+    request broke, "<column>|<rule>" of the contract. `share_ppm` is the challenger's share of the plan by which the server
+    drew the arm, parts per million; None without a rollout, and in logs of before.
     """
 
     id: str
@@ -48,6 +49,7 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, tag="P", gc
     inputs: list[list[Scalar]]
     response_us: int | None = None
     reasons: list[str] = []  # msgspec gives each record its own
+    share_ppm: int | None = None
 
 
 class FeedbackRecord(msgspec.Struct, frozen=True, array_like=True, tag="F", gc=False):
@@ -96,7 +98,14 @@ Record = PredictionRecord | FeedbackRecord | KeyFeedbackRecord | ShadowRecord
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODE: Final = msgspec.msgpack.Decoder(Record).decode
 # How an encoded record begins: an array of as many elements as the struct has fields and the tag.
-_BEGINNINGS: Final = (b"\x9d\xa1P", b"\x9f\xa1P", b"\x95\xa1F", b"\x95\xa1K", b"\x9e\xa1S")
+_BEGINNINGS: Final = (
+    b"\x9d\xa1P",
+    b"\x9f\xa1P",
+    b"\xdc\x00\x10\xa1P",
+    b"\x95\xa1F",
+    b"\x95\xa1K",
+    b"\x9e\xa1S",
+)
 
 
 def frame(record: Record) -> bytes:

@@ -176,10 +176,14 @@ PREDICTIONS: Final = FileTable(
             "latency_us": pl.Int64,
             "probability": pl.Float64,
             "inputs": pl.String,
+            "share_ppm": pl.Int64,
         }
     ),
 )
-"""One row for each predicted row. `prediction` is the id with its row; `inputs` is the row as received, as JSON."""
+"""One row for each predicted row. `prediction` is the id with its row; `inputs` is the row as received, as JSON.
+
+Files of earlier releases lack `share_ppm`, which is read as null.
+"""
 
 SHADOWS: Final = FileTable(
     "shadows",
@@ -208,7 +212,7 @@ _LATER_SEGMENTS: Final = 2
 """A request that ended after its segment was closed is logged in one of the next."""
 _PREDICTION_COLUMNS: Final = (
     "prediction", "version", "arm", "rollout", "unit", "probability", "event_time_us", "at_us",
-    "inputs",
+    "inputs", "share_ppm",
 )  # fmt: skip
 _INPUT_COLUMNS: Final = ("prediction", "version", "inputs")
 _PAIR_COLUMNS: Final = ("prediction", "unit", "rollout", "probability", "champion_probability")

@@ -167,6 +167,23 @@ rollout_evidence = Table(
     comment="Evidence of each rollout by metric. Units are those served, not the configured share.",
 )
 
+evidence_windows = Table(
+    "evidence_windows",
+    METADATA,
+    key("rollout_id", rollouts.c.rollout_id, "Rollout of the requests."),
+    key("minute_start_us", BigInteger, "Minute in which servers answered them, by their clocks."),
+    key(
+        "share_ppm",
+        Integer,
+        "Challenger's share under which they were answered; -1 if their records state none.",
+    ),
+    required("opened_at_us", BigInteger, "When the control loop opened the window."),
+    required("closes_at_us", BigInteger, "When it is closed, with however few units it has."),
+    required("units", Integer, "Different units that it has."),
+    required("requests_json", Text, "Requests that are no evidence yet, JSON; units are hashes."),
+    comment="Open windows of the tests of each rollout: what was collected and is not folded into its evidence yet.",
+)
+
 traffic_plans = Table(
     "traffic_plans",
     METADATA,

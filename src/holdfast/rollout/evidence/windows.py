@@ -7,8 +7,8 @@ collected later makes a window of its own. So the evidence hardly depends on how
 a window of n units keeps 1 - 1/n of the information of a larger one, and windows of one unit keep nothing.
 
 Why the tests keep their guarantee. Within a window each unit was given to the challenger with the same chance, its share.
-Which window a request is in follows from times, shares and numbers of units, never from whether a request failed or how long
-it took. So, given the units of each arm in each window and the total of bad ones, the bad units of the challenger are
+Which window a request is in follows from times, shares and numbers of units, never from whether a request failed or its
+latency. So, given the units of each arm in each window and the total of bad ones, the bad units of the challenger are
 hypergeometric under the null hypothesis (`holdfast.stats.HypergeometricTest`), whatever the other windows hold. Windows are
 folded one after the other, so the e-values multiply to a martingale, also when windows of different servers or minutes are
 open side by side: the size of a window and when it is folded are known without its outcomes. Even when the time of a

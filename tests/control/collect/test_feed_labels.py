@@ -72,11 +72,11 @@ class Served:
         self.lease = lease
         self.concern = FeedLabels(MODEL)
 
-    def predict(self, *numbers: int) -> None:
-        """Log a prediction for each of these loans of the last week: prediction `s1-1-N` is of loan N."""
+    def predict(self, *numbers: int, first: int = 0) -> None:
+        """Log a prediction for each of these loans: prediction `s1-1-N` is of loan N less `first`."""
         records = [
             PredictionRecord(
-                id=f"s1-1-{number}", at_us=NOW_US + number, event_time_us=NOW_US, unit=b"u", arm="champion",
+                id=f"s1-1-{number + first}", at_us=NOW_US + number, event_time_us=NOW_US, unit=b"u", arm="champion",
                 version=self.version, challenger_failed="", rollout=None, result="ok", latency_us=9, probabilities=[0.5],
                 inputs=[[f"l{number}", 1.0, loan_time(number).isoformat()]],
             )
@@ -475,13 +475,15 @@ def test_a_round_reads_a_bounded_part_and_skips_a_damaged_file(
         return whole(root, file)
 
     monkeypatch.setattr(collected_log, "read_file_inputs", counted)
-    served.concern.rows_per_round = 1
+    served.concern.rows_per_round = served.concern.predictions_at_once = 1
     known = START + timedelta(weeks=WEEKS)
     load_labels(served.store, served.directory, "b1", [(LAST + each, True, known) for each in range(3)])
-    assert served.round(at_us=NOW_US + 1) == {f"s1-1-{LAST}": 1.0}
+    assert served.round(at_us=NOW_US + 1) == {}
     assert read == files[:1], "the next round reads on"
-    for at_us in range(NOW_US + 2, NOW_US + 6):
+    for at_us in range(NOW_US + 2, NOW_US + 20):
+        before = len(read)
         found = served.round(at_us=at_us)
+        assert len(read) <= before + 1
     assert found == {f"s1-1-{LAST}": 1.0, f"s1-1-{LAST + 2}": 1.0}
     assert read == files, "each file once"
     with served.store.ledger.read() as connection:

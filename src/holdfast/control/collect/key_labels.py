@@ -41,15 +41,24 @@ def loaded_until(connection: Transaction, feed: Feed | None) -> int:
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
-def read(connection: Transaction, model: Model, after: int) -> pl.DataFrame:
+def read(
+    connection: Transaction,
+    model: Model,
+    after: int,
+    until: int | None = None,
+    *,
+    since_us: int | None = None,
+) -> pl.DataFrame:
     """Return the labels after number `after`: the key of the row, the label, and `KNOWN_AT`.
+
+    Only those up to number `until`, and those that were received after `since_us`, microseconds UTC; None for all.
 
     A label whose key has other columns than the contract of the rows is left out.
     """
     contract = model.examples.contract
     rows = [
         (*key, found.value == 1.0, found.received_at_us)
-        for found in key_labels.since(connection, model.name, after)
+        for found in key_labels.since(connection, model.name, after, until=until, since_us=since_us)
         if (key := _key_of(contract, found.key_json)) is not None
     ]
     schema = {name: dtype(contract.column(name)) for name in contract.key}

@@ -28,9 +28,8 @@ def keys_of(store: Store, contract: Contract, predictions: pl.Series) -> pl.Data
     that may hold one of them, or the file of a version, is damaged: fewer keys would be fewer labels without a sign.
     """
     names = predictions.unique().sort().to_list()
-    sought = {full_id(name) for name in names} | {second_row(name) for name in names if not names_row(name)}
     with store.ledger.read() as connection:
-        located = collected_log.locate(connection, PREDICTIONS, sorted(sought))
+        located = collected_log.locate(connection, PREDICTIONS, sought_for(names))
     found, damaged = collected_log.read_inputs(store.root, located)
     if damaged:
         raise IntegrityError(
@@ -45,6 +44,12 @@ def keys_of(store: Store, contract: Contract, predictions: pl.Series) -> pl.Data
 
 
 _IDS: Final = {PREDICTION_ID: pl.String(), "prediction": pl.String()}
+
+
+def sought_for(names: Sequence[str]) -> list[str]:
+    """Return the ids with rows that show which predictions `names` are: see `predictions_of`."""
+    rows = {full_id(name) for name in names} | {second_row(name) for name in names if not names_row(name)}
+    return sorted(rows)
 
 
 def second_row(name: str) -> str:

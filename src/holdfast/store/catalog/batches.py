@@ -13,7 +13,7 @@ from holdfast.feeds import AlreadyLoaded, Load, Manifest, Publish, decide
 from holdfast.records import BatchId
 from holdfast.store.catalog import online_features
 from holdfast.store.db import schema
-from holdfast.store.db.statements import LIVE, PUBLISHED, Prepared, total
+from holdfast.store.db.statements import LIVE, PUBLISHED, Prepared, load_columns, total
 from holdfast.store.files.file_facts import FileFacts
 from holdfast.tables.snapshots import LoadKey
 
@@ -90,6 +90,12 @@ def ids(connection: Connection, feed: str, prefix: str) -> list[str]:
     """Return the ids of `feed` that begin with `prefix`, those of backed-out loads among them."""
     query = select(_BATCHES.c.batch).where(_BATCHES.c.feed == feed, _BATCHES.c.batch.startswith(prefix))
     return list(connection.execute(query.distinct()).scalars())
+
+
+def live_loads(connection: Connection, feed: str) -> list[LoadKey]:
+    """Return every current load of `feed`."""
+    query = select(*load_columns(_BATCHES)).where(_BATCHES.c.feed == feed, LIVE)
+    return [(of, batch, epoch) for of, batch, epoch in connection.execute(query)]
 
 
 def rows_since(connection: Connection, feed: str, version: int) -> bool:

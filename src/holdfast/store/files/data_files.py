@@ -6,7 +6,7 @@ transaction publishes it: `staging` writes files, `batches` publishes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from holdfast.store.files.file_facts import (
     RowsOfLoad,
     at_paths,
     entries,
+    entries_of_loads,
     incomplete_loads,
     loads_of_rows,
     mark_vacuumed,
@@ -36,8 +37,9 @@ from holdfast.store.files.parquet import concat
 from holdfast.tables.snapshots import LoadKey
 
 __all__ = [
-    "ROWS_DIRECTORY", "Columns", "FileFacts", "RowsOfLoad", "at_paths", "entries", "incomplete_loads", "loads_of_rows",
-    "mark_vacuumed", "raise_if_vacuumed", "read", "read_rows", "snapshot_entries", "vacuumed_snapshots",
+    "ROWS_DIRECTORY", "Columns", "FileFacts", "RowsOfLoad", "at_paths", "entries", "entries_of_loads", "incomplete_loads",
+    "loads_of_rows", "mark_vacuumed", "raise_if_vacuumed", "read", "read_in_parts", "read_rows", "snapshot_entries",
+    "vacuumed_snapshots",
 ]  # fmt: skip
 
 Columns: TypeAlias = Sequence[str] | Mapping[str, pl.DataType]
@@ -86,6 +88,24 @@ def read(
     if not frames:
         return pl.DataFrame()
     return concat(frames, columns if isinstance(columns, Mapping) else {})
+
+
+def read_in_parts(
+    root: Path, files: Iterable[FileFacts], columns: Mapping[str, pl.DataType], *, rows: int
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of `files` in their order as `read` does, at most `rows` at a time.
+
+    Raises `IntegrityError` HF301 and `InputError` HF212 as `read` does, at the file that has the fault.
+    """
+    for fact in files:
+        found = 0
+        for frame in parquet.read_in_parts(
+            root / fact.path, list(columns), rows=rows, sha256=fact.sha256, row_groups=fact.row_groups
+        ):
+            found += frame.height
+            yield concat([frame], columns)
+        if found != fact.rows:
+            raise IntegrityError("HF301", f"file {fact.path} has {found} rows, the ledger has {fact.rows}")
 
 
 def _with_load(frame: pl.DataFrame, loads: Sequence[RowsOfLoad]) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -144,6 +144,36 @@ def _without(
             groups = tuple(group for group, _ in there)
             kept.append(replace(fact, rows=sum(rows for _, rows in there), row_groups=groups))
     return kept
+
+
+def entries_of_loads(
+    connection: Connection, table: str, version: int, loads: Iterable[LoadKey]
+) -> list[FileFacts]:
+    """Return the files of `table` at table version `version` with rows of `loads`, each with their row groups alone."""
+    held: dict[str, list[tuple[int, int]]] = {}
+    for load in loads:
+        query = (
+            select(_PARTS_TABLE.c.path, _PARTS_TABLE.c.row_group, _PARTS_TABLE.c.rows)
+            .join(_FILES, _FILES.c.path == _PARTS_TABLE.c.path)
+            .where(
+                of_load(_PARTS_TABLE, load),
+                _FILES.c.table_name == table,
+                at_version(_FILES, version),
+                at_version(_PARTS_TABLE, version),
+            )
+        )
+        for path, row_group, rows in connection.execute(query):
+            held.setdefault(path, []).append((row_group, rows))
+    return [
+        fact
+        if sum(rows for _, rows in held[fact.path]) == fact.rows
+        else replace(
+            fact,
+            rows=sum(rows for _, rows in held[fact.path]),
+            row_groups=tuple(sorted(group for group, _ in held[fact.path])),
+        )
+        for fact in at_paths(connection, sorted(held))
+    ]
 
 
 def at_paths(connection: Connection, paths: Sequence[str]) -> list[FileFacts]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -168,6 +168,38 @@ def read(
     except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise damaged(path, error) from error
     except pl.exceptions.PanicException as error:  # no Exception; Polars panics at text that is no UTF-8
+        raise damaged(path, ValueError(str(error))) from error
+
+
+def read_in_parts(
+    path: Path,
+    columns: Sequence[str],
+    *,
+    rows: int,
+    sha256: str | None = None,
+    row_groups: Sequence[int] | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of one file as `read` does, at most `rows` at a time: a large file is never in memory as a whole.
+
+    The digest is verified before the first rows, the checksum of a page when it is read.
+    """
+    try:
+        with path.open("rb") as file:
+            if sha256 is not None and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise damaged(path, ValueError("its SHA-256 is not the one that was acknowledged"))
+            source = pq.ParquetFile(file, page_checksum_verification=True)
+            has = source.schema_arrow.names
+            named = [name for name in columns if name in has]
+            groups = list(range(source.num_row_groups)) if row_groups is None else list(row_groups)
+            for batch in source.iter_batches(rows, groups, named, use_threads=False):
+                table = pa.Table.from_batches([batch])
+                for name in columns:
+                    if name not in has:
+                        table = table.append_column(name, pa.nulls(table.num_rows))
+                yield pl.DataFrame(pl.from_arrow(table)).select(columns)
+    except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise damaged(path, error) from error
+    except pl.exceptions.PanicException as error:  # as in `read`
         raise damaged(path, ValueError(str(error))) from error
 
 

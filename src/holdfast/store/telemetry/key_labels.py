@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 from sqlalchemy import Connection, func, insert, select
 
@@ -67,19 +67,27 @@ def _newest_of(connection: Connection, model: str, digest: str) -> KnownLabel | 
     return None if found is None else KnownLabel(*found)
 
 
-def since(connection: Connection, model: str, key_label_id: int) -> list[KeyLabel]:
-    """Return the labels of `model` after the one with that number, in order."""
-    columns = (
-        key_labels.c.key_json,
-        key_labels.c.value,
-        key_labels.c.source,
-        key_labels.c.received_at_us,
-    )
+def since(
+    connection: Connection,
+    model: str,
+    key_label_id: int,
+    *,
+    until: int | None = None,
+    since_us: int | None = None,
+) -> list[KeyLabel]:
+    """Return the labels of `model` after the one with that number, in order.
+
+    Only those up to number `until`, and those that were received after `since_us`, microseconds UTC; None for all.
+    """
     query = (
-        select(*columns)
+        select(*(key_labels.c[field.name] for field in fields(KeyLabel)))
         .where(key_labels.c.model == model, key_labels.c.key_label_id > key_label_id)
         .order_by(key_labels.c.key_label_id)
     )
+    if until is not None:
+        query = query.where(key_labels.c.key_label_id <= until)
+    if since_us is not None:
+        query = query.where(key_labels.c.received_at_us > since_us)
     return [KeyLabel(*row) for row in connection.execute(query)]
 
 

@@ -81,6 +81,15 @@ def histories(connection: Connection, predictions: Sequence[str]) -> list[NewLab
     return found
 
 
+def labelled(connection: Connection, predictions: Sequence[str]) -> set[str]:
+    """Return those among `predictions` that have a label, joined or not."""
+    found: set[str] = set()
+    for part in pieces(predictions):
+        query = select(labels.c.prediction_id).where(labels.c.prediction_id.in_(part))
+        found.update(connection.execute(query).scalars())
+    return found
+
+
 def add(connection: Connection, accepted: Sequence[NewLabel], look_at_us: Mapping[str, int]) -> None:
     """Insert first labels, in the caller's transaction. Each waits to be decided at its time of `look_at_us`."""
     rows = []
@@ -193,6 +202,12 @@ def add_corrections(connection: Connection, corrected: Sequence[NewLabel]) -> No
     """Insert corrections, in the caller's transaction. Each is received later than what it corrects."""
     if corrected:
         connection.execute(insert(label_corrections), [asdict(label) for label in corrected])
+
+
+def newest_correction(connection: Connection) -> int:
+    """Return the number of the newest correction of every model; 0 if there is none."""
+    newest = func.coalesce(func.max(label_corrections.c.label_correction_id), 0)
+    return int(connection.execute(select(newest)).scalar_one())
 
 
 def corrections_since(connection: Connection, model: str, number: int) -> list[LabelledPrediction]:

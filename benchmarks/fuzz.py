@@ -1,13 +1,16 @@
 """Requests that know the grammar of every input, in the same batches as those of a good client, which is the oracle.
 
-The server's own connection, routes and data plane run in this process, without a socket. Every round gives them a batch: some
-drawn requests, each on a connection of its own, and two of a good client on a connection that it keeps. Drawn are tensors of
+The server's own connection, routes and data plane run in this process. Every round gives them a batch: some drawn requests,
+each on a connection of its own, and two of a good client on a connection that it keeps; most of them without a socket, which
+is fast. A share of the rounds (`--sockets`) goes through sockets, the good client's too. Drawn are tensors of
 every datatype in JSON and in binary, shapes, units by their grammar, timestamps, parameters, outputs, large bodies, feedback by
 id and by key, paths, methods, encodings, and any of these with flipped bytes. The champion has a challenger of another contract
 that raises on some rows, so that fallbacks run too.
 
 `good_wrong` are responses of the good client that differ from those before the first drawn request, `good_failed` those without
 status 200. A status of 500 or more for a drawn request is a defect as well, and so is a log that the control loop cannot read.
+`rss_growth_mb` is what the resident memory grew by after the first `warm_up_requests`: a tenth of all, at least 50,000 if these
+are less than half. By then the bounded caches are full (recent labels, units, the allocator's arenas).
 
 Run: python -m benchmarks.fuzz --seeds 20 --requests 100000
 """
@@ -55,6 +58,7 @@ BATCH: Final = 12
 PATIENCE_SECONDS: Final = 120.0
 GOOD_IN_BATCH: Final = 2
 CHECK_ROUNDS: Final = 500
+WARM_UP_REQUESTS: Final = 50_000
 
 INTEGERS: Final = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
 DATATYPES: Final = (*INTEGERS, "FP16", "FP32", "FP64", "BOOL", "BYTES", "", "JSON")
@@ -371,6 +375,7 @@ class Found:
     """What the clients saw."""
 
     requests: int = 0
+    on_sockets: int = 0
     good: int = 0
     good_wrong: int = 0
     good_failed: int = 0
@@ -398,6 +403,8 @@ class Ground:
         self.listener = Listener(
             self.routes, limits, lambda: b"Thu, 01 Jan 1970 00:00:00 GMT", self.routes.refusal
         )
+        self.server: asyncio.Server | None = None
+        self.socket_client: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.good = Peer()
         self.client = self.listener.connection()
         self.client.connection_made(self.good)
@@ -423,15 +430,69 @@ class Ground:
         self.found.worst_ms = max(self.found.worst_ms, 1000 * (time.perf_counter() - began))
         for wire, peer, connection in peers:
             self.found.requests += 1
-            status = int(peer.received[9:12] or 0)
-            self.found.statuses[status] += 1
+            self.count(wire, peer.received)
             self.found.silent += (
                 not peer.received and b"\r\n\r\n" in wire and not connection.busy and not peer.has_ended
             )
-            if status >= 500 and status != 505:  # 505 is what another version of HTTP gets
-                self.found.server_errors += 1
-                self.found.examples.append(wire)
             connection.connection_lost(None)
+
+    async def listen(self) -> None:
+        """Listen on a free port, and connect the good client."""
+        loop = asyncio.get_running_loop()
+        self.server = await loop.create_server(self.listener.connection, "127.0.0.1", 0)
+        self.socket_client = await asyncio.open_connection(*self.server.sockets[0].getsockname())
+
+    async def round_on_sockets(self, drawn: Sequence[bytes]) -> None:
+        """As `round`, through sockets: all at once, each drawn request followed by the end of the stream."""
+        began = time.perf_counter()
+        received, _ = await asyncio.gather(asyncio.gather(*map(self.exchange, drawn)), self.ask_on_socket())
+        self.found.worst_ms = max(self.found.worst_ms, 1000 * (time.perf_counter() - began))
+        for wire, response in zip(drawn, received, strict=True):
+            self.found.requests += 1
+            self.found.on_sockets += 1
+            self.count(wire, response)
+
+    async def exchange(self, wire: bytes) -> bytes:
+        """Send `wire` on a connection of its own, and return what the server wrote before it closed."""
+        assert self.server is not None
+        reader, writer = await asyncio.open_connection(*self.server.sockets[0].getsockname())
+        received = b""
+        try:
+            writer.write(wire)
+            writer.write_eof()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while part := await reader.read(65536):
+                    received += part
+        except ConnectionError:  # reset: a refused request whose rest was not read
+            pass
+        finally:
+            writer.close()
+        return received
+
+    async def ask_on_socket(self) -> None:
+        """Send one request of the good client through its socket, and judge the response."""
+        assert self.socket_client is not None
+        reader, writer = self.socket_client
+        self.number += 1
+        self.found.good += 1
+        writer.write(self.good_request())
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+                body = await reader.readexactly(length)
+        except (OSError, EOFError, TimeoutError):
+            self.found.good_failed += 1
+            return
+        self.judge_one(self.number, head[9:] + body)
+
+    def count(self, wire: bytes, response: bytes) -> None:
+        """Count a drawn request by its status."""
+        status = int(response[9:12] or 0)
+        self.found.statuses[status] += 1
+        if status >= 500 and status != 505:  # 505 is what another version of HTTP gets
+            self.found.server_errors += 1
+            self.found.examples.append(wire)
 
     asked = 0
 
@@ -439,9 +500,13 @@ class Ground:
         """Send one request of the good client."""
         self.number += 1
         self.asked += 1
+        self.client.data_received(self.good_request())
+
+    def good_request(self) -> bytes:
+        """The good client's newest request."""
         body = json.dumps({**tensors([row()]), "id": f"g{self.number}"}).encode()
         head = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        self.client.data_received(head + body)
+        return head + body
 
     def judge(self) -> None:
         """Compare the good client's responses with what each version predicts for its row."""
@@ -449,15 +514,19 @@ class Ground:
         parts = self.good.received.split(b"HTTP/1.1 ")[1:]
         for number, part in enumerate(parts, first):
             self.found.good += 1
-            if not part.startswith(b"200"):
-                self.found.good_failed += 1
-                continue
-            response = json.loads(part.partition(b"\r\n\r\n")[2])
-            [probability] = response["outputs"][0]["data"]
-            expected = PROBABILITIES[response["model_version"]]
-            self.found.good_wrong += response["id"] != f"g{number}" or abs(probability - expected) > 1e-6
+            self.judge_one(number, part)
         self.found.good_failed += self.asked - len(parts)
         self.good.received, self.asked = b"", 0
+
+    def judge_one(self, number: int, part: bytes) -> None:
+        """Judge the response to request number `number`, from its status on."""
+        if not part.startswith(b"200"):
+            self.found.good_failed += 1
+            return
+        response = json.loads(part.partition(b"\r\n\r\n")[2])
+        [probability] = response["outputs"][0]["data"]
+        expected = PROBABILITIES[response["model_version"]]
+        self.found.good_wrong += response["id"] != f"g{number}" or abs(probability - expected) > 1e-6
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Run the loop until `holds`, or give up."""
@@ -486,6 +555,9 @@ class Ground:
 
     def close(self) -> None:
         """Stop."""
+        if self.server is not None and self.socket_client is not None:
+            self.socket_client[1].close()
+            self.server.close()
         self.listener.close()
         self.routes.close()
         self.log.close()
@@ -497,16 +569,20 @@ def resident_mb() -> float:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-async def run(seeds: Sequence[int], requests: int, directory: Path) -> dict[str, Any]:
-    """Every seed on one server; memory is compared with that after the first tenth."""
+async def run(seeds: Sequence[int], requests: int, sockets: float, directory: Path) -> dict[str, Any]:
+    """Every seed on one server; memory is compared with that after the warm-up."""
     ground = Ground(directory)
+    await ground.listen()
     rounds = max(1, requests // BATCH)
-    warm_rounds, warm_mb = max(1, len(seeds) * rounds // 10), 0.0
+    all_rounds = len(seeds) * rounds
+    warm_rounds = max(1, all_rounds // 10, min(WARM_UP_REQUESTS // BATCH, all_rounds // 2))
+    warm_mb = 0.0
     done = 0
     for seed in seeds:
         drawn = Drawn(seed)
         for _ in range(rounds):
-            await ground.round([drawn.request() for _ in range(BATCH)])
+            batch = [drawn.request() for _ in range(BATCH)]
+            await (ground.round_on_sockets if drawn.chance() < sockets else ground.round)(batch)
             done += 1
             if done % CHECK_ROUNDS == 0:
                 ground.read_log()
@@ -533,6 +609,8 @@ async def run(seeds: Sequence[int], requests: int, directory: Path) -> dict[str,
         "own_defects": sum(errors.values()),
         "unreadable_logs": found.unreadable,
         "rss_growth_mb": round(growth, 1),
+        "warm_up_requests": warm_rounds * BATCH,
+        "requests_on_sockets": found.on_sockets,
         "worst_batch_ms": round(found.worst_ms, 1),
         "seeds": len(seeds),
         "statuses": {str(status): {"requests": number} for status, number in sorted(found.statuses.items())},
@@ -556,12 +634,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.size("--seeds", 20, 1, help="seeds, one after the other")
     command.size("--requests", 100_000, 600, help="drawn requests a seed")
     command.size("--growth", 64.0, 256.0, help="the most megabytes that memory may grow")
+    command.size("--sockets", 0.1, 0.3, help="share of the rounds that go through sockets")
     command.option("--first-seed", type=int, default=1)
     given = command.parse(arguments)
     load_definitions()
     with _only_errors_logged(), tempfile.TemporaryDirectory(prefix="holdfast-fuzz-") as directory:
         seeds = range(given.first_seed, given.first_seed + given.seeds)
-        found = asyncio.run(run(seeds, given.requests, Path(directory)))
+        found = asyncio.run(run(seeds, given.requests, given.sockets, Path(directory)))
     bad = ("good_wrong", "good_failed", "server_errors", "silent", "own_defects", "unreadable_logs")
     return command.finish(
         found, passed=not any(found[name] for name in bad) and found["rss_growth_mb"] <= given.growth

@@ -29,6 +29,8 @@ _UNIT: Final = re.compile(rf"(?:1/)?{_WORD}{_POWER}(?:[ */]{_WORD}{_POWER}){{0,5
 """The texts that are passed to Pint. Pint evaluates its input, and a sender's text may be 9**9**9."""
 
 _LONGEST: Final = 48
+_MOST_PARSED: Final = 2048
+"""Pint keeps for ever what it has parsed, some 2 kB a unit, and a sender can write units without end."""
 
 Measured = TypeVar("Measured", float, "NDArray[np.float64]")
 
@@ -67,14 +69,21 @@ def find_conversion(source: str, target: str) -> Conversion | None:
     if source == target:
         return SAME
     try:
-        one, other = _parse_unit(source), _parse_unit(target)
-        if one is None or other is None or _root_units(one) != _root_units(other):
-            return None
-        return _linear_conversion(one, other)
+        try:
+            return _convert(source, target)
+        except KeyError:  # another thread let Pint forget a unit meanwhile
+            return _convert(source, target)
     except (
         Exception
     ):  # a sender wrote the unit, and Pint's arithmetic on it may raise anything: such units do not convert
         return None
+
+
+def _convert(source: str, target: str) -> Conversion | None:
+    one, other = _parse_unit(source), _parse_unit(target)
+    if one is None or other is None or _root_units(one) != _root_units(other):
+        return None
+    return _linear_conversion(one, other)
 
 
 def is_same_unit(one: str, other: str) -> bool:
@@ -92,6 +101,31 @@ def load_definitions() -> pint.UnitRegistry[Any]:
     import pint  # here, because of that
 
     return pint.UnitRegistry(non_int_type=Fraction)
+
+
+@functools.cache
+def _own_entries() -> tuple[dict[str, dict[Any, Any]], dict[str, Any]]:
+    """Return the entries of Pint's caches, and its units, before it has parsed any."""
+    registry: Any = load_definitions()
+    return {name: dict(each) for name, each in vars(registry._cache).items()}, dict(registry._units)
+
+
+def _count_parsed() -> int:
+    """Return how many entries Pint keeps of the units that it has parsed."""
+    registry: Any = load_definitions()
+    caches, units = _own_entries()
+    kept = sum(len(each) for each in vars(registry._cache).values()) + len(registry._units.maps[0])
+    return kept - sum(map(len, caches.values())) - len(units)
+
+
+def _forget_parsed() -> None:
+    """Let Pint begin again. It has no public way; another thread that parses keeps the caches that it has, or parses again."""
+    registry: Any = load_definitions()
+    caches, units = _own_entries()
+    fresh = type(registry._cache)()
+    vars(fresh).update({name: dict(each) for name, each in caches.items()})
+    registry._cache = fresh
+    registry._units.maps[0] = dict(units)
 
 
 def is_loaded() -> bool:
@@ -131,6 +165,8 @@ def _parse_unit(unit: str) -> Any:
         return load_definitions().Unit("dimensionless")
     if len(unit) > _LONGEST or not _UNIT.fullmatch(unit):
         return None
+    if _count_parsed() > _MOST_PARSED:
+        _forget_parsed()
     return load_definitions().parse_units(unit.replace("%", "percent").removeprefix("1/")) ** (
         -1 if unit.startswith("1/") else 1
     )

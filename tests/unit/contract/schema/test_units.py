@@ -8,6 +8,7 @@ import random
 import pytest
 
 from holdfast.contract import ColumnFacts, Contract, Number, Timestamp
+from holdfast.contract.schema import units
 from holdfast.contract.schema.source_metadata import column_conversions
 from holdfast.contract.schema.units import SAME, find_conversion, is_same_unit
 from holdfast.errors import InputError
@@ -67,3 +68,21 @@ def unit(drawn: random.Random) -> str:
     return drawn.choice(["", "", "1/"]) + "".join(
         word + (drawn.choice(" */") if place < len(words) - 1 else "") for place, word in enumerate(words)
     )
+
+
+def test_what_pint_keeps_of_parsed_units_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender can write units without end; Pint kept each for ever, some 2 kB of it."""
+    monkeypatch.setattr(units, "_MOST_PARSED", 100)
+    sizes = []
+    for number in range(600):
+        first, second, third = number % 9 + 1, number // 9 % 9 + 1, number // 81 + 1
+        assert units.find_conversion(f"km^{first} h^-{second} J^{third}", "mi") is None
+        sizes.append(units._count_parsed())
+    assert max(sizes) <= 120, "a unit adds some entries"
+    assert min(sizes[300:]) < 50, "it was forgotten"
+    for prefix in ("kilo", "mega", "giga", "tera", "milli", "micro", "nano", "pico"):
+        for unit in ("meter", "gram", "second", "joule", "watt", "volt", "newton", "pascal", "liter", "byte"):
+            assert units.find_conversion(prefix + unit, unit) is not None
+            assert units._count_parsed() <= 120
+    units.find_conversion.cache_clear()
+    assert units.find_conversion("mi", "km") == units.Conversion(25146.0, 0.0, 15625.0)

@@ -3,7 +3,7 @@
 The server's side is the real one: the abort file, its follower, the handler of the endpoint and the switch. The ledger's side
 is a small model that decides with the rules of the control loop.
 
-Two machines are one state if nothing tells them apart from then on (`normal`). There are finitely many states, so the search
+Two machines are one state if they behave alike from then on (`normal`). There are finitely many states, so the search
 ends when its frontier is empty. That `normal` keeps enough is checked, not assumed: of machines that reach a known state in
 another way, a sample is expanded too, and must have the same successors (`Found.twins`).
 """
@@ -438,7 +438,7 @@ def _listed(file: bytes) -> tuple[Abort, ...]:
 
 
 def normal(machine: Machine) -> tuple[Any, ...]:
-    """Return all of a machine that its future depends on; equal for two machines that nothing tells apart from then on.
+    """Return all of a machine that its future depends on; equal for two machines that behave alike from then on.
 
     Numbers of plans and rollouts become their ranks, and only among those that are ever compared: the numbers of one version,
     with those that a new abort of it would get. Rollouts that ended are dropped but the last of each version that had traffic.
@@ -447,22 +447,29 @@ def normal(machine: Machine) -> tuple[Any, ...]:
     given = _listed(machine.file)
     plans = [ledger.plan, machine.plan, None if copy is None else copy.plan]
     plan_numbers = {each.plan_id for each in plans if each is not None}
-    # The newest rollout that a server knows, or will know when it follows the newest plan.
-    newest_known = (
-        machine.newest_rollout,
-        0 if copy is None else copy.rollout_id,
-        *(each.rollout_id or 0 for each in plans if each is not None),
-    )
+    running = ledger.running
+    # The newest rollout that the server and the copy know, or will know after the newest plan or a rollback of a rollout.
+    copied = 0 if copy is None else copy.rollout_id
+    known = machine.newest_rollout if machine.runs else copied, copied
+    ahead = [
+        ledger.plan.rollout_id or 0,
+        0 if running is None else running.number,
+        *(
+            each.number if (each := ledger.last(version)) is not None and each.state is State.PROMOTED else 0
+            for version in MODELS
+        ),
+    ]
+    newest_known = [*known, *(max(number, each) for number in ahead for each in known)]
     taken = {
         version: max(each for name, each in machine.taken if name == version) for version, _ in machine.taken
     }
 
     def of_version(version: str) -> Any:
         last = ledger.last(version)
-        running = ledger.running
         stand = [[each for each in listed if each.version == version] for listed in (given, machine.known)]
+        pushed = [each.rollout_id or 0 for each in plans if each is not None and each.pushes == version]
         numbers = [
-            *newest_known, *(each.rollout_id for listed in stand for each in listed),
+            *newest_known, *pushed, *(each.rollout_id for listed in stand for each in listed),
             -1 if last is None else last.number, taken.get(version, -1),
             running.number if running is not None and running.version == version else -1,
         ]  # fmt: skip
@@ -486,7 +493,6 @@ def normal(machine: Machine) -> tuple[Any, ...]:
         places = (plan.champion, plan.challenger, plan.previous, plan.fallback, plan.pushes)
         return (plan_rank[plan.plan_id], *places)
 
-    running = ledger.running
     return (
         *map(of_plan, plans), *map(of_version, VERSIONS), tuple(each.version for each in given),
         tuple(each.version for each in machine.known), machine.last_resort, machine.serves, machine.runs,

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import blake2b
-from hmac import compare_digest
 from typing import Final
 
 _PURPOSE: Final = b"the token of a probe with rows"
-_SCHEME: Final = b"bearer"
 
 
 @lru_cache(maxsize=4)
@@ -22,15 +20,3 @@ def probe_token(secret: bytes) -> str:
     (64, '')
     """
     return blake2b(_PURPOSE, key=secret, digest_size=32).hexdigest() if secret else ""
-
-
-def is_probe_token(authorization: bytes, secret: bytes) -> bool:
-    """Return True if a header `Authorization` bears the token of `secret`, compared in constant time; never without a secret.
-
-    >>> secret = b"s" * 32
-    >>> is_probe_token(b"Bearer " + probe_token(secret).encode(), secret), is_probe_token(b"Bearer ", b"")
-    (True, False)
-    """
-    scheme, _, token = authorization.partition(b" ")
-    expected = probe_token(secret).encode()
-    return bool(expected) and scheme.lower() == _SCHEME and compare_digest(token.strip(), expected)

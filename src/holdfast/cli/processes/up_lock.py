@@ -1,6 +1,6 @@
 """The lock of `holdfast up`: one group of processes for a store's root, which has the logs of only one.
 
-The ports cannot tell two that start at once: neither process listens yet. The kernel ends the lock with its process, however
+Ports cannot distinguish two that start at once: neither process listens yet. The kernel ends the lock with its process, however
 that ends.
 """
 
@@ -62,10 +62,10 @@ def _open(root: Path) -> int | None:
 
 
 def _held(process: str, root: Path) -> ConflictError:
-    who = f"process {process}" if process.isdigit() else "another process"
+    holder = f"process {process}" if process.isdigit() else "another process"
     return ConflictError(
         "HF507",
-        f"holdfast up already runs for {root} ({who})",
+        f"holdfast up already runs for {root} ({holder})",
         state="nothing was started",
         next_command=f"kill {process}, then holdfast up" if process.isdigit() else "holdfast status",
     )

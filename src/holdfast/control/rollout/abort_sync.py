@@ -46,12 +46,12 @@ def carry(store: Store, model: str, lease: Lease, *, now_us: int) -> list[Abort]
     done: list[Abort] = []
     for abort in standing.values():
         with store.ledger.read() as connection:
-            is_over = _is_over(connection, store, model, abort)
-            steps = [] if is_over else _steps(connection, store, model, abort)
+            is_settled = _is_settled(connection, store, model, abort)
+            steps = [] if is_settled else _steps(connection, store, model, abort)
         try:
             if steps == [KeepLastResort(model, abort.version)]:
                 _report_pending(store, lease, model, abort, "no other version may serve", now_us)
-            elif not is_over:
+            elif not is_settled:
                 with store.ledger.write() as connection:
                     assert_epoch(connection, lease.name, lease.epoch)
                     if commit(connection, store, model, abort, now_us=now_us):
@@ -69,7 +69,7 @@ def commit(connection: Transaction, store: Store, model: str, abort: Abort, *, n
     Its rollout is rolled back to the version before it; if that must not serve either, the fallback version does. Return
     False if the ledger has nothing to do.
     """
-    if _is_over(connection, store, model, abort):
+    if _is_settled(connection, store, model, abort):
         return False
     reason, actor = f"requested by {abort.actor} without the ledger: {abort.reason}", abort.actor
     drill_traffic.settle(connection, model, now_us)
@@ -117,8 +117,8 @@ def _steps(connection: Transaction, store: Store, model: str, abort: Abort) -> l
     return failover.plan_failover(connection, store, model, {abort.version})
 
 
-def _is_over(connection: Transaction, store: Store, model: str, abort: Abort) -> bool:
-    """Return True if a newer rollout pushes the version, or the ledger has taken it back, or cannot do so now."""
+def _is_settled(connection: Transaction, store: Store, model: str, abort: Abort) -> bool:
+    """Return True if the ledger has nothing to do: a newer rollout pushes the version, it is withdrawn, or it must stay."""
     if rollouts.is_pushed_after(connection, model, abort.version, abort.rollout_id):
         return True  # whatever is rolled out since
     if _steps(connection, store, model, abort):

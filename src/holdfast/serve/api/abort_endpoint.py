@@ -6,7 +6,6 @@ Off while no token is set. The token is compared in constant time, before the bo
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ import msgspec
 from holdfast.errors import HoldfastError
 from holdfast.serve.http.exchange import Exchange
 from holdfast.serve.http.responses import status_of
+from holdfast.serve.protocol.bearer_token import bears_token
 from holdfast.serve.protocol.repeated_names import find_repeated_name
 
 REASON_CHARACTERS: Final = 500
@@ -55,7 +55,7 @@ class AbortEndpoint:
         if not self._token:
             exchange.refuse(403, "HF510", "rollbacks over HTTP are off: HOLDFAST_ABORT_TOKEN is not set")
             return
-        if not self._is_known(exchange.headers.get(b"authorization", b"")):
+        if not bears_token(exchange.headers.get(b"authorization", b""), self._token):
             challenge = b"www-authenticate: Bearer\r\n"
             exchange.refuse(401, "HF510", "a rollback needs the token of this server", extra=challenge)
             return
@@ -70,10 +70,6 @@ class AbortEndpoint:
         reason, actor = body.reason[:REASON_CHARACTERS], body.actor[:ACTOR_CHARACTERS]
         aborted = self._loop.run_in_executor(None, self._abort, body.version, reason, actor)
         aborted.add_done_callback(partial(_respond, exchange))
-
-    def _is_known(self, authorization: bytes) -> bool:
-        scheme, _, token = authorization.partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
 
 
 def _respond(exchange: Exchange, aborted: asyncio.Future[dict[str, object]]) -> None:

@@ -125,6 +125,7 @@ class AbortHandler:
         self._directory = directory
         self._clock_us = clock_us
         self._one_at_a_time = threading.Lock()
+        self._end_error = ""
 
     def abort(self, version: str | None, reason: str, actor: str) -> dict[str, object]:
         """Take traffic from `version`, by default from the version that is being rolled out.
@@ -136,7 +137,8 @@ class AbortHandler:
         Raises
         ------
         UnavailableError
-            HF503 when no version is loaded.
+            HF503 when no version is loaded; HF307 when no other version can serve since a new plan, and the disk does not take
+            that back.
         NotFoundError
             HF303 for a version without traffic here.
         RefusedError
@@ -172,7 +174,8 @@ class AbortHandler:
         if why := switch.last_resort.get(version):
             # A plan that came meanwhile leaves no other version.
             if is_new:
-                aborts.remove(self._directory, [abort])
+                if durable:
+                    self._take_back(abort, why)
                 switch.apply_aborts(each for each in switch.aborts.values() if each != abort)
             raise RefusedError("HF404", f"{version} cannot be aborted: {why}")
         active = self._plane.active
@@ -183,10 +186,22 @@ class AbortHandler:
             "durable": durable,
         }
 
+    def _take_back(self, abort: Abort, why: str) -> None:
+        """Remove `abort` from the file. Raises `UnavailableError` HF307 if the disk does not take it: then it stands."""
+        try:
+            aborts.remove(self._directory, [abort])
+        except OSError as error:
+            raise UnavailableError(
+                "HF307",
+                f"{abort.version} cannot be aborted now: {why}; the abort file cannot be written: {error.strerror}",
+                state="the abort stands: it is carried out as soon as another version can serve",
+            ) from error
+
     def end_settled(self, store: Store, newest: TrafficPlan) -> None:
         """End the aborts of versions that were pushed again, and those that the ledger has recorded.
 
-        The latter only when this server serves `newest`, the ledger's newest plan, and it does not name the version.
+        The latter only when this server serves `newest`, the ledger's newest plan, and it does not name the version. Until the
+        disk takes their end, they stand.
         """
         switch = self._switch
         if not switch.aborts:
@@ -201,9 +216,17 @@ class AbortHandler:
             is_in_plan = abort.version in newest.versions()
             if is_pushed_again or (is_followed and not is_in_plan and not known.may_serve):
                 ended.append(abort)
-        if ended:
+        if not ended:
+            return
+        try:
             aborts.remove(self._directory, ended)
-            switch.end_aborts(ended)
+        except OSError as error:
+            if str(error) != self._end_error:
+                _log.warning("aborts that are settled stand until the abort file can be written: %s", error)
+            self._end_error = str(error)
+            return
+        self._end_error = ""
+        switch.end_aborts(ended)
 
     def _target(self, plan: TrafficPlan) -> str:
         """Return the version that an abort without a name is about."""

@@ -45,8 +45,8 @@ class Connections(Protocol):
         """Count a connection; return False if there is no room for it."""
         ...
 
-    def may_ask(self, connection: Connection, path: bytes) -> bool:
-        """Return True if a connection in reserve may ask for `path`."""
+    def admits(self, connection: Connection, path: bytes) -> bool:
+        """Return True if a connection in reserve may request `path`."""
         ...
 
     def begun(self, connection: Connection) -> None:
@@ -252,7 +252,7 @@ class Connection(asyncio.Protocol):
             self._refuse(400, "HF501", "a request has a Content-Length or a Transfer-Encoding, not both")
         elif length is not None and int(length) > limits.body_bytes:
             self._refuse(413, "HF501", f"a body is at most {limits.body_bytes} bytes")
-        elif self.is_reserve and not self._listener.may_ask(self, self._path):
+        elif self.is_reserve and not self._listener.admits(self, self._path):
             self._refuse(503, "HF504", f"this server takes {limits.connections} connections at once", _RETRY)
         elif length is not None and (refusal := self._listener.refusal(self._path, int(length))) is not None:
             self._refuse(429, "HF504", refusal.what, refusal.headers)

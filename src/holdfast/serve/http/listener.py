@@ -85,8 +85,8 @@ class Listener:
         self._unused[connection] = None
         return True
 
-    def may_ask(self, connection: Connection, path: bytes) -> bool:
-        """Return True if a connection in reserve may ask for `path`, or the server has room again."""
+    def admits(self, connection: Connection, path: bytes) -> bool:
+        """Return True if a connection in reserve may request `path`, or the server has room again."""
         if len(self.connections) - len(self._reserve) < self.limits.connections:
             self._reserve.pop(connection, None)
             connection.is_reserve = False

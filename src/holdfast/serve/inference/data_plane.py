@@ -19,7 +19,7 @@ import msgspec
 from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
 from holdfast.features import OnlineTable
 from holdfast.feedback import LabelRules
-from holdfast.feedback.probe_token import is_probe_token
+from holdfast.feedback.probe_token import probe_token
 from holdfast.records import DAY_US, Arm, TrafficPlan
 from holdfast.rollout.model.assignment import arm_of
 from holdfast.serve.inference.active_plan import ActivePlan
@@ -38,6 +38,7 @@ from holdfast.serve.inference.metrics import Counters
 from holdfast.serve.inference.request_errors import RequestErrors
 from holdfast.serve.inference.request_schema import BrokenRows, RequestSchema, Row
 from holdfast.serve.inference.shadow import ShadowCopy, ShadowThread
+from holdfast.serve.protocol.bearer_token import bears_token
 from holdfast.serve.protocol.large_body import decode_in_steps
 from holdfast.serve.protocol.oip import InferRequest, InferResponse, RequestError, decode_request
 from holdfast.store.serving.log_writer import LogWriter, is_place
@@ -221,14 +222,9 @@ class DataPlane:
         if not request.rows:  # a probe that leaves the rows to us
             parts.append((request, empty_rows(1), [0], [()]))
         rows = [row for part in parts for row in part[1]]
-        prediction = "" if request.probe else self.log.next_id(len(rows))
-        unit, version, rollout = _draw(active, call, request, prediction)
         event_times = [at for part in parts for at in part[2]]
         received_rows = [row for part in parts for row in part[3]]
-        job = Job(
-            0, request, schema, rows, received_rows, event_times, unit, prediction, version, request.probe, rollout, 0.0,
-            call.pinned is not None, gives_id=self.log.gives_ids,
-        )  # fmt: skip
+        job = self._job(active, 0, call, request, schema, (rows, event_times, received_rows))
         pieces = [
             replace(job, request=part[0], rows=part[1], event_times=part[2], received_rows=part[3])
             for part in parts
@@ -282,7 +278,9 @@ class DataPlane:
 
     def _refuse_foreign_probe(self, request: InferRequest, call: InferenceCall) -> None:
         """Raise `RequestError` HF510 for a probe with rows of a caller: its predictions would be in no log."""
-        if request.probe and request.rows and not is_probe_token(call.authorization, self.label_rules.secret):
+        if not (request.probe and request.rows):
+            return
+        if not bears_token(call.authorization, probe_token(self.label_rules.secret).encode()):
             raise RequestError(
                 "HF510",
                 "a probe with rows is not logged, so only the control loop may send one; without inputs every caller may",
@@ -300,15 +298,29 @@ class DataPlane:
                 rows, event_times, received_rows = self._check(active, call, schema, request)
             else:  # a probe that leaves the rows to us
                 rows, received_rows, event_times = empty_rows(1), [()], [0]
-            gives_id = self.log.gives_ids
-            prediction = "" if request.probe else self.log.next_id(len(rows))
-            unit, version, rollout = _draw(active, call, request, prediction)
+            job = self._job(active, index, call, request, schema, (rows, event_times, received_rows))
         except Exception as error:
             return self._refuse(active, call, error, frames)
-        seconds = thread_time() - began
+        job.seconds = thread_time() - began
+        return job
+
+    def _job(
+        self,
+        active: ActivePlan,
+        index: int,
+        call: InferenceCall,
+        request: InferRequest,
+        schema: RequestSchema,
+        checked: tuple[list[Row], list[int], list[tuple[Any, ...]]],
+    ) -> Job:
+        """Return a checked request as a job with its id and its arm. `checked` is as `_check` returns it."""
+        rows, event_times, received_rows = checked
+        gives_id = self.log.gives_ids
+        prediction = "" if request.probe else self.log.next_id(len(rows))
+        unit, version, rollout = _draw(active, call, request, prediction)
         return Job(
-            index, request, schema, rows, received_rows, event_times, unit, prediction, version, request.probe, rollout,
-            seconds, call.pinned is not None, gives_id=gives_id,
+            index, request, schema, rows, received_rows, event_times, unit, prediction, version, request.probe, rollout, 0.0,
+            call.pinned is not None, gives_id=gives_id,
         )  # fmt: skip
 
     def _check(

@@ -30,8 +30,9 @@ from holdfast.store import Store
 from holdfast.store.db import events, schema
 from holdfast.store.db.schema import METADATA
 from holdfast.store.feeds import admissions
-from holdfast.store.telemetry import problems
+from holdfast.store.telemetry import problems, quarantined_labels
 from holdfast.store.telemetry.problems import NewProblem
+from holdfast.store.telemetry.quarantined_labels import QuarantinedLabel
 from tests.golden.write import GOLDEN
 from tests.support.project import Finished, Project, run_here
 
@@ -84,6 +85,11 @@ READS: Final[dict[str, tuple[str, ...]]] = {
         "ingest {hostile} x",
     ),
     "init": ("init {file} --name other",),
+    "labels": (
+        "labels quarantined",
+        "labels quarantined --source {hostile}",
+        "labels drop --source {hostile}",
+    ),
     "lineage": ("lineage rows/hostile", "lineage {version} --upstream", "lineage {hostile}"),
     "policy": ("policy",),
     "qualify": ("qualify {hostile}",),
@@ -150,6 +156,8 @@ def _fill(store: Store) -> None:
         admissions.refuse(connection, BatchId("rows", "hostile"), found, contract_hash="c", now_us=now_us)
         broken = NewProblem("parcels", "feed_refusing", "rows/hostile", Severity.ERROR, "why", "next")
         problems.find(connection, broken, now_us=now_us)
+        held = QuarantinedLabel(None, f'{{"parcel":"{HOSTILE}"}}', 1.0, HOSTILE, now_us, "why")
+        quarantined_labels.add(connection, "parcels", [held])
     with store.ledger.write() as connection:
         for table in METADATA.sorted_tables:
             for column in table.c:
@@ -194,7 +202,10 @@ def test_what_a_command_prints_is_visible_and_begins_no_line(project: Project, l
 def test_the_texts_are_shown(tmp_path: Path) -> None:
     """What is not there at all cannot begin a line: the other tests prove nothing without this one."""
     project = _make(tmp_path)
-    shown = {line: run(project, line).stdout for line in ("events", "status", "feeds rows", "explain 1")}
+    shown = {
+        line: run(project, line).stdout
+        for line in ("events", "status", "feeds rows", "explain 1", "labels quarantined")
+    }
     assert {line: "\\x1b]0;pwn\\x07" in text for line, text in shown.items()} == dict.fromkeys(shown, True)
     assert "\\x1b]0;pwn" in run(project, "check rows {file}").stdout
     assert "\\u2029" in run(project, "check rows wide.csv").stderr

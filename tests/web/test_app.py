@@ -11,7 +11,8 @@ from holdfast.control.reports.status import StatusReader, status
 from holdfast.monitor.traffic_record import LabelShare, TrafficComparison, TrafficSlice
 from holdfast.records import canonical_json
 from holdfast.stats import Interval
-from holdfast.store.telemetry import traffic_comparison
+from holdfast.store.telemetry import quarantined_labels, traffic_comparison
+from holdfast.store.telemetry.quarantined_labels import QuarantinedLabel
 from holdfast.web import rollout_section
 from holdfast.web.app import SECURITY_HEADERS, build_app
 from holdfast.web.charts import Drawings
@@ -213,3 +214,17 @@ def test_the_tile_of_a_champion_without_labels_has_the_version_before(tmp_path):
     predict(world.store, 40, world.now_us, world.now_us, version=champion, labelled=False)
     text = Client(build_app(world.store, "m", clock_us=lambda: world.now_us)).get("/").text
     assert re.search(rf"0 of its 1 predictions are labelled; {before} had 0\.\d{{3}} of 40 labels", text)
+
+
+def test_quarantined_labels_are_on_the_page_and_escaped(store, history):
+    """B4: the first sign of a mislabelling caller is that its labels are in quarantine."""
+    assert 'id="quarantined-labels"' not in client_of(store, history).get("/").text
+    held = [
+        QuarantinedLabel(f"s1-1-{number}/0", None, 1.0, "<b>crm</b>", 1, "of 'bank'") for number in range(12)
+    ]
+    with store.ledger.write() as connection:
+        quarantined_labels.add(connection, "flight-delay", held)
+    text = client_of(store, history).get("/").text
+    assert "12 quarantined" in text
+    assert text.count("&lt;b&gt;crm&lt;/b&gt;") == 10
+    assert "<b>crm" not in text

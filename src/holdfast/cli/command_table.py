@@ -181,4 +181,7 @@ COMMANDS: Final[dict[str, ListedCommand]] = {
         "Running",
         "Send the label of one prediction, or of the row with a key, to the server.",
     ),
+    "labels": ListedCommand(
+        "commands.serving.labels", "Running", "Labels in quarantine: list and drop them."
+    ),
 }

@@ -210,10 +210,11 @@ def _label_tile(status: Status) -> Tile:
         return Tile("Labelled predictions", "–", "no prediction yet")
     waiting = f"; {labels.waiting:,} labels wait for their predictions" if labels.waiting else ""
     refused = f"; {labels.rejected_labels:,} labels rejected" if labels.rejected_labels else ""
+    held = f"; {labels.quarantined:,} quarantined" if labels.quarantined else ""
     return Tile(
         "Labelled predictions",
         web_formatting.percent(coverage.share, 0),
-        f"{coverage.labelled:,} of {coverage.predictions:,} {coverage.population}{waiting}{refused}",
+        f"{coverage.labelled:,} of {coverage.predictions:,} {coverage.population}{waiting}{refused}{held}",
     )
 
 

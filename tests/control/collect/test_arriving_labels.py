@@ -209,7 +209,9 @@ def test_the_quarantine_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(quarantined_labels, "MOST_OF_SOURCE", 2)
     monkeypatch.setattr(quarantined_labels, "MOST_OF_MODEL", 3)
     name = tagged("s1-1-1")
-    world.log("s1", label(name), *[label(name, 0.0, source) for source in "aaabbb"])
+    world.log(
+        "s1", label(name), *[label(name, value, source) for source in "ab" for value in (0.0, 0.25, 0.5)]
+    )
     world.round()
     with world.store.ledger.read() as connection:
         assert [each.source for each in quarantined_labels.newest(connection, MODEL, limit=9)] == [

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from holdfast.control.collect.label_rows import assign_rows, with_rows
+from holdfast.errors import NotFoundError
 from holdfast.feedback import (
     LONGEST_ID,
     MAXIMUM_WAIT_US,
@@ -28,6 +29,7 @@ from holdfast.feedback import (
     parse_id,
 )
 from holdfast.records import Corrections
+from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.serving import label_rules
@@ -254,7 +256,9 @@ def _quarantine(
 ) -> None:
     if not found:
         return
-    kept = quarantined_labels.add(connection, model, found)
+    new, kept = quarantined_labels.add(connection, model, found)
+    if not new:
+        return
     names = [each.prediction_id or each.key_json or "" for each in found]
     sources = sorted({each.source for each in found})
     events.append(
@@ -262,9 +266,39 @@ def _quarantine(
         at_us=now_us,
         kind="labels.quarantined",
         subject=model,
-        explanation=f"{len(found)} labels {why} ({some_of(names)}); "
-        f"they came from {some_of(sources)}. They label nothing; {kept} are kept in quarantine.",
+        explanation=f"{new} labels {why} ({some_of(names)}); "
+        f"they came from {some_of(sources)}. They label nothing; {kept} are kept in quarantine "
+        "(holdfast labels quarantined).",
     )
+
+
+def drop_quarantined(
+    store: Store, model: str, *, numbers: Sequence[int], source: str | None, actor: str, now_us: int
+) -> int:
+    """Drop labels from the quarantine, by their numbers or all of `source`, with an event; return how many.
+
+    Raises `NotFoundError` HF410 if one of them is not there; then nothing is dropped.
+    """
+    with store.ledger.write() as connection:
+        dropped = quarantined_labels.drop(connection, model, numbers=numbers, source=source)
+        if dropped < max(1, len(set(numbers))):
+            named = "one of these numbers" if source is None else f"source {source!r}"
+            raise NotFoundError(
+                "HF410",
+                f"the quarantine of {model} has no label of {named}",
+                state="nothing was dropped",
+                next_command="holdfast labels quarantined",
+            )
+        which = f"numbers {some_of([str(each) for each in numbers])}" if numbers else f"source {source!r}"
+        events.append(
+            connection,
+            at_us=now_us,
+            kind="labels.dropped",
+            subject=model,
+            actor=actor,
+            explanation=f"{dropped} labels were dropped from the quarantine ({which}).",
+        )
+    return dropped
 
 
 def _emit_rejected(

@@ -154,6 +154,10 @@ def _of_quality(status: Status, family: _Family) -> Iterable[Metric]:
         [((), status.distant_events.labelled)],
     )  # fmt: skip
     yield family(
+        "labels_quarantined", "Labels in quarantine (holdfast labels quarantined).", (),
+        [((), status.labels.quarantined)],
+    )  # fmt: skip
+    yield family(
         "labels_rejected_total", "Labels that contradict another or name no prediction.", (),
         [((), status.labels.rejected_labels)],
     )  # fmt: skip

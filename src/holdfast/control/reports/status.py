@@ -54,9 +54,11 @@ from holdfast.store.telemetry import (
     labels,
     outcome_slices,
     outcomes,
+    quarantined_labels,
     request_counts,
     traffic_comparison,
 )
+from holdfast.store.telemetry.quarantined_labels import QuarantinedLabel
 from holdfast.tables.data_incident import DataIncident
 
 QUALITY_DAYS: Final = 60
@@ -71,6 +73,7 @@ __all__ = ["RolloutProgress", "RolloutStatus", "Status", "StatusReader", "status
 
 NEWEST_EVENTS: Final = 30
 NEWEST_VIOLATIONS: Final = 30
+NEWEST_QUARANTINED: Final = 10
 NEWEST_ROLLOUTS: Final = 8
 
 
@@ -117,11 +120,12 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class LabelStatus:
-    """Counts of labels of the model: received, waiting for their predictions, and rejected by its servers' logs."""
+    """Counts of labels of the model: received, waiting for their predictions, rejected or quarantined so far, in quarantine."""
 
     taken: int
     waiting: int
     rejected_labels: int
+    quarantined: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,7 @@ class Status:
     failed_gates: FailedGates | None = None
     objective: ObjectiveComparison | None = None
     data_incidents: tuple[DataIncident, ...] = ()
+    quarantined_labels: tuple[QuarantinedLabel, ...] = ()
 
     @property
     def last_resort(self) -> VersionStatus | None:
@@ -297,6 +302,10 @@ class StatusReader:
                 labels=LabelStatus(
                     *labels.count(connection, model),
                     collected_log.totals(connection, model).rejected_labels,
+                    quarantined_labels.count(connection, model),
+                ),
+                quarantined_labels=tuple(
+                    quarantined_labels.newest(connection, model, limit=NEWEST_QUARANTINED)
                 ),
                 feeds=batches.totals(connection),
                 feed_states=tuple(admissions.feed_rows(connection)),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
 
 from holdfast.store.db import rows
 from holdfast.store.db.schema import quarantined_labels
+from holdfast.store.db.statements import pieces
 
 MOST_OF_SOURCE: Final = 1_000
 """How many labels of one source and model are kept in quarantine; later ones are counted in the event alone."""
@@ -27,42 +28,84 @@ class QuarantinedLabel:
     source: str
     received_at_us: int
     reason: str
+    quarantined_label_id: int = 0
+    """Its number; 0 before it is inserted."""
 
 
-def add(connection: Connection, model: str, found: Sequence[QuarantinedLabel]) -> int:
-    """Insert labels, in the caller's transaction, as far as the bounds allow; return how many were inserted."""
-    if not found:
-        return 0
-    columns = quarantined_labels.c
-    room = MOST_OF_MODEL - _count(connection, columns.model == model)
-    left: dict[str, int] = {}
-    kept: list[QuarantinedLabel] = []
+def add(connection: Connection, model: str, found: Sequence[QuarantinedLabel]) -> tuple[int, int]:
+    """Insert labels, in the caller's transaction, as far as the bounds allow.
+
+    One that repeats a label in quarantine is passed over. Returns how many are new, and how many of them were inserted.
+    """
+    new: list[QuarantinedLabel] = []
+    known: dict[str, set[_Content]] = {}
     for label in found:
-        if label.source not in left:
-            of_source = _count(connection, columns.model == model, columns.source == label.source)
-            left[label.source] = MOST_OF_SOURCE - of_source
+        if label.source not in known:
+            known[label.source] = _of_source(connection, model, label.source)
+        if _content(label) not in known[label.source]:
+            known[label.source].add(_content(label))
+            new.append(label)
+    room = MOST_OF_MODEL - count(connection, model) if new else 0
+    left = {source: MOST_OF_SOURCE - count(connection, model, source=source) for source in known}
+    kept: list[QuarantinedLabel] = []
+    for label in new:
         if left[label.source] > 0 and len(kept) < room:
             left[label.source] -= 1
             kept.append(label)
     if kept:
-        connection.execute(insert(quarantined_labels), [asdict(label) | {"model": model} for label in kept])
-    return len(kept)
+        values = [{name: getattr(label, name) for name in _STATED} | {"model": model} for label in kept]
+        connection.execute(insert(quarantined_labels), values)
+    return len(new), len(kept)
 
 
-def newest(connection: Connection, model: str, *, limit: int) -> list[QuarantinedLabel]:
-    """Return the newest labels of `model` in quarantine, the newest first."""
+_STATED: Final = ("prediction_id", "key_json", "value", "source", "received_at_us", "reason")
+_Content: TypeAlias = tuple[str | None, str | None, float]
+
+
+def _content(label: QuarantinedLabel) -> _Content:
+    return label.prediction_id, label.key_json, label.value
+
+
+def _of_source(connection: Connection, model: str, source: str) -> set[_Content]:
+    """Return what a source has in quarantine; `MOST_OF_SOURCE` bounds it."""
     columns = quarantined_labels.c
-    query = select(quarantined_labels).where(columns.model == model)
+    query = select(columns.prediction_id, columns.key_json, columns.value)
+    found = connection.execute(query.where(columns.model == model, columns.source == source))
+    return {(row.prediction_id, row.key_json, row.value) for row in found}
+
+
+def newest(
+    connection: Connection, model: str, *, limit: int, before: int | None = None, source: str | None = None
+) -> list[QuarantinedLabel]:
+    """Return the newest labels of `model` (of `source`) in quarantine, the newest first; before number `before`."""
+    columns = quarantined_labels.c
+    query = select(quarantined_labels).where(*_which(model, source))
+    if before is not None:
+        query = query.where(columns.quarantined_label_id < before)
     return rows.read(
         connection, query.order_by(columns.quarantined_label_id.desc()).limit(limit), QuarantinedLabel
     )
 
 
-def count(connection: Connection, model: str) -> int:
-    """Return how many labels of `model` are in quarantine."""
-    return _count(connection, quarantined_labels.c.model == model)
-
-
-def _count(connection: Connection, *which: object) -> int:
-    query = select(func.count()).select_from(quarantined_labels).where(*which)  # type: ignore[arg-type]
+def count(connection: Connection, model: str, *, source: str | None = None) -> int:
+    """Return how many labels of `model` (of `source`) are in quarantine."""
+    query = select(func.count()).select_from(quarantined_labels).where(*_which(model, source))
     return int(connection.execute(query).scalar_one())
+
+
+def drop(
+    connection: Connection, model: str, *, numbers: Sequence[int] = (), source: str | None = None
+) -> int:
+    """Delete labels of `model` from the quarantine, by their numbers or all of `source`; return how many there were."""
+    if source is not None:
+        return connection.execute(delete(quarantined_labels).where(*_which(model, source))).rowcount
+    dropped = 0
+    for part in pieces(sorted(set(numbers))):
+        named = quarantined_labels.c.quarantined_label_id.in_(part)
+        dropped += connection.execute(delete(quarantined_labels).where(*_which(model, None), named)).rowcount
+    return dropped
+
+
+def _which(model: str, source: str | None) -> list[ColumnElement[bool]]:
+    columns = quarantined_labels.c
+    return [columns.model == model, *([] if source is None else [columns.source == source])]

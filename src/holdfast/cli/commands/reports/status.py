@@ -8,7 +8,7 @@ from holdfast.cli.app import command
 from holdfast.cli.output import Output, escape
 from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.reports.status import status as assemble_status
-from holdfast.formatting import ago, latency, percent, share, timestamp
+from holdfast.formatting import ago, counted, latency, percent, share, timestamp
 from holdfast.monitor.drift import JUDGED
 from holdfast.monitor.health import format_reasons
 
@@ -117,6 +117,10 @@ def _print_labels(out: Output, document: dict[str, Any]) -> None:
         out.print(
             f"labelled: {coverage['labelled']:,} of {coverage['predictions']:,} {coverage['population']}, "
             f"{percent(coverage['share'])}"
+        )
+    if document["labels"]["quarantined"]:
+        out.print(
+            f"[yellow]{counted(document['labels']['quarantined'], 'quarantined label')}[/]; next: holdfast labels quarantined"
         )
     if apart["labelled"]:
         out.print(

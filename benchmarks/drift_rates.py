@@ -34,6 +34,9 @@ from holdfast.records import Level
 STATED: Final = 0.001
 """The stated rate of false suspects: per compared batch of one column."""
 
+STATED_WARNINGS: Final = 0.01
+"""The stated rate of shifts that are a warning without a cause: per compared batch of one numeric column."""
+
 SIZES: Final = {"20 to 40": (20, 40), "39 to 168": (39, 168), "300 to 600": (300, 600), "2,000": (2000, 2000)}
 """Rows of a batch, drawn anew for each batch. Feed number n has the sizes of place n modulo 4."""
 
@@ -105,6 +108,9 @@ KINDS: Final[dict[str, tuple[Column, Draw]]] = {
     ),
 }
 """Kinds of columns: the declaration, and how a batch is drawn, by generator, rows, and the level of the batch."""
+
+NUMBERS: Final = 1 + sum(isinstance(column, (Number, Integer)) for column, _ in KINDS.values())
+"""The numeric columns, with the number that correlates with the label."""
 
 OTHERS: Final = 2
 """Two more columns: the event time, by a pattern of the day, and a number that correlates with the label."""
@@ -179,13 +185,36 @@ def batch(draw: np.random.Generator, rows: int, number: int) -> pl.DataFrame:
     return frame.select(pl.col(name).cast(kind) for name, kind in dtypes(CONTRACT).items())
 
 
-def suspects(profile: Profile, past: list[Profile]) -> list[tuple[str, str, str]]:
-    """Column, check and words of what would make the feed suspect."""
-    return [
-        (found.subject.split("=")[0], found.check, found.explanation)
-        for found in check_profile(CONTRACT, profile, past)
-        if found.level is not Level.WARNING
+SHIFTS: Final = (
+    _fault("times 0.9", "wide_bounds", pl.col("wide_bounds") * 0.9, "shift"),
+    _fault("times 0.75", "wide_bounds", pl.col("wide_bounds") * 0.75, "shift"),
+    _fault("times 0.3", "wide_bounds", pl.col("wide_bounds") * 0.3, "shift"),
+    _fault("times 0.75", "long_tail", pl.col("long_tail") * 0.75, "shift"),
+    _fault("times 0.5", "long_tail", pl.col("long_tail") * 0.5, "shift"),
+    _fault("times 0.6", "normal", pl.col("normal") * 0.6, "shift"),
+)
+"""Shifts without a unit that explains them: most are a warning, because they can be real."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A violation: its level, column, check and words."""
+
+    level: Level
+    subject: str
+    check: str
+    words: str
+
+
+def findings(profile: Profile, past: list[Profile]) -> tuple[list[Finding], list[Finding]]:
+    """What would make the feed suspect, and what would be a warning about other columns."""
+    found = [
+        Finding(each.level, each.subject.split("=")[0], each.check, each.explanation)
+        for each in check_profile(CONTRACT, profile, past)
     ]
+    suspect = [each for each in found if each.level is not Level.WARNING]
+    subjects = {each.subject for each in suspect}
+    return suspect, [each for each in found if each.subject not in subjects]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +223,8 @@ class Counts:
 
     compared: Counter[str]
     false: Counter[tuple[str, str]]
-    runs: Counter[str]
+    warned: Counter[tuple[str, str, str]]
+    """By rows of a batch, column and check."""
     found: Counter[tuple[str, str]]
     planted: Counter[tuple[str, str]]
 
@@ -211,19 +241,23 @@ def simulate(seeds: int, batches: int, seed: int, *, verbose: bool) -> Counts:
             profile = profile_batch(CONTRACT, rows)
             if place >= FEWEST_BATCHES:
                 counts.compared[size] += 1
-                found = suspects(profile, past)
-                for subject in {subject for subject, _, _ in found}:
+                suspect, warnings = findings(profile, past)
+                for subject in {each.subject for each in suspect}:
                     counts.false[size, subject] += 1
+                for subject, check in {(each.subject, each.check) for each in warnings}:
+                    counts.warned[size, subject, check] += 1
                 if verbose:
-                    for subject, check, words in found:
-                        print(f"{size} rows, feed {number}, batch {place}: {check} {subject}: {words}")
+                    for each in (*suspect, *warnings):
+                        print(
+                            f"{size} rows, feed {number}, batch {place}: {each.level} {each.check} {each.subject}: {each.words}"
+                        )
             if place == batches - 1:
-                for fault in FAULTS:
+                for fault in (*FAULTS, *SHIFTS):
                     broken = profile_batch(CONTRACT, rows.with_columns(**{fault.column: fault.broken}))
                     counts.planted[size, fault.name] += 1
-                    counts.found[size, fault.name] += any(
-                        subject == fault.column for subject, _, _ in suspects(broken, past)
-                    )
+                    suspect, warnings = findings(broken, past)
+                    counted = suspect if fault in FAULTS else [*suspect, *warnings]
+                    counts.found[size, fault.name] += any(each.subject == fault.column for each in counted)
             past.append(profile)
     return counts
 
@@ -254,19 +288,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for (_, subject), count in counts.false.items():
         worst[subject] += count
     print(f"\nby column: {dict(worst.most_common())}\n")
+    numbers = {size: compared * NUMBERS for size, compared in counts.compared.items()}
+    warned = {
+        size: sum(count for (of, _, check), count in counts.warned.items() if (of, check) == (size, "shift"))
+        for size in counts.compared
+    }
+    warned_of = Counter[str]()
+    for (_, subject, check), count in counts.warned.items():
+        warned_of[f"{check} {subject}"] += count
+    listed = ", ".join(f"{size} rows {warned[size] / compared:.2%}" for size, compared in numbers.items())
+    print(f"false warnings of a shift per numeric column and batch: {listed}")
+    print(f"all warnings: {dict(warned_of.most_common())}\n")
     print("| planted fault | " + " | ".join(counts.compared) + " |")
     print("| --- |" + " --- |" * len(counts.compared))
-    for fault in FAULTS:
+    for fault in (*FAULTS, *SHIFTS):
         shares = [counts.found[size, fault.name] / counts.planted[size, fault.name] for size in columns]
         print(f"| {fault.name} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
     rate = sum(false.values()) / sum(columns.values())
-    found = statistics.mean(counts.found[key] / counts.planted[key] for key in counts.planted)
+    found = statistics.mean(
+        counts.found[size, fault.name] / counts.planted[size, fault.name]
+        for size in columns
+        for fault in FAULTS
+    )
+    warning_rate = sum(warned.values()) / sum(numbers.values())
     figures = {
         "seed": asked.seed,
         "compared": sum(columns.values()),
         "false_suspects": sum(false.values()),
         "rate": rate,
         "stated": STATED,
+        "compared_numbers": sum(numbers.values()),
+        "false_warnings": sum(warned.values()),
+        "warning_rate": warning_rate,
+        "warnings_stated": STATED_WARNINGS,
+        "warned_by_column": dict(warned_of.most_common()),
         "found": round(found, 4),
         "seconds": round(time.perf_counter() - began, 1),
         "by_rows_of_a_batch": {
@@ -283,10 +338,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 size: round(counts.found[size, fault.name] / counts.planted[size, fault.name], 3)
                 for size in columns
             }
-            for fault in FAULTS
+            for fault in (*FAULTS, *SHIFTS)
         },
     }
-    return command.finish(figures, passed=rate <= STATED)
+    return command.finish(figures, passed=rate <= STATED and warning_rate <= STATED_WARNINGS)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,11 @@ from holdfast.records import Level, Violation
 _GROSS: Final = 1.0
 """A shift of less than one spread is no error without an explanation, however constant the column was before."""
 
+_NOTABLE: Final = 0.15
+"""A shift of less than this many spreads is not even a warning: it changes too little."""
+
 _UNEXPLAINED: Final = 2.0
-"""A shift without an explanation is reported from this many times the farthest past one.
+"""A shift without an explanation is a warning from this many times the farthest past one, without the farthest of all.
 
 On the real days of a year, storms and seasons reach 1.3 times as far a few times in each month, and twice as far a
 few times in the year.
@@ -114,6 +117,8 @@ class Reference:
     width: float
     usual: float
     farthest: float
+    farthest_but_one: float
+    """The farthest distance of the other batches: what is usual although one batch jumped and was accepted."""
 
     def distance(self, quantiles: Sequence[float]) -> float:
         """Return the mean distance of `quantiles` from the usual ones, in units of the spread."""
@@ -130,9 +135,9 @@ def make_reference(past: Sequence[NumberProfile]) -> Reference | None:
     spread = max(width / 1.35, 0.25 * deviation)
     if spread <= 0.0:
         return None
-    bare = Reference(usual, spread, width, 0.0, 0.0)
+    bare = Reference(usual, spread, width, 0.0, 0.0, 0.0)
     distances = sorted(bare.distance(quantiles) for quantiles in each)
-    return Reference(usual, spread, width, median(distances), distances[-1])
+    return Reference(usual, spread, width, median(distances), distances[-1], distances[-2:][0])
 
 
 def check_numbers(
@@ -300,30 +305,85 @@ def _check_zeros(name: str, now: NumberProfile, past: Sequence[NumberProfile]) -
 def _check_shift(
     name: str, unit: str, now: NumberProfile, past: Sequence[NumberProfile], known: Reference
 ) -> list[Violation]:
+    if _is_monotonic(past):
+        return []
     found = now.compared_quantiles
     distance = known.distance(found)
     bound = max(0.5, 1.3 * known.farthest)
-    if distance < bound or _is_monotonic(past) or not is_beyond_chance(now, past):
+    if distance >= bound and is_beyond_chance(now, past):
+        conversion = _find_misreading(unit, found, distance, known)
+        if conversion is not None:
+            gross = distance > 1.6 * known.farthest or _gap(now, past) > 0.0
+        else:
+            gross = distance > max(_GROSS, 5.0 * known.farthest) or _gap(now, past) > now.high - now.low
+            bound = max(_GROSS, _UNEXPLAINED * known.farthest)
+        if gross or conversion is not None:
+            level = Level.ERROR if gross else Level.WARNING
+            message = _describe_shift(name, unit, found, known, len(past), conversion)
+            return [Violation("shift", name, level, message, distance, bound)]
+    return (
+        _check_unexplained(name, unit, now, past, known.farthest_but_one)
+        or _check_unexplained(name, unit, now, past[-FEWEST_BATCHES:])
+        or _check_unseen(name, unit, now, past)
+    )
+
+
+def _check_unexplained(
+    name: str, unit: str, now: NumberProfile, past: Sequence[NumberProfile], farthest: float | None = None
+) -> list[Violation]:
+    """Check for a shift that may be real: beyond chance, and twice as far as any of the `past`, or as `farthest`."""
+    known = make_reference(past)
+    if known is None or not is_beyond_chance(now, past):
         return []
-    conversion = _find_misreading(unit, found, distance, known)
-    low, high = known.quantiles[2], found[2]
-    message = f"{name}: median {low:,.4g} -> {high:,.4g}{_suffix(unit)}"
-    if low > 0.0 < high:
-        message += f", ratio {high / low:.3g}"
-    if conversion is None:
-        message += (
-            f"; the middle half lay in {known.quantiles[1]:,.4g} to {known.quantiles[3]:,.4g} and lies in "
-            f"{found[1]:,.4g} to {found[3]:,.4g}"
-        )
-        gross = distance > max(_GROSS, 5.0 * known.farthest) or _gap(now, past) > now.high - now.low
-        bound = max(_GROSS, _UNEXPLAINED * known.farthest)
-        if not gross and distance < bound:
-            return []
+    distance = known.distance(now.compared_quantiles)
+    bound = max(_NOTABLE, _UNEXPLAINED * (known.farthest if farthest is None else farthest))
+    if distance < bound:
+        return []
+    message = _describe_shift(name, unit, now.compared_quantiles, known, len(past))
+    return [Violation("shift", name, Level.WARNING, message, distance, bound)]
+
+
+def _describe_shift(
+    name: str,
+    unit: str,
+    found: Sequence[float],
+    known: Reference,
+    batches: int,
+    conversion: Misreading | None = None,
+) -> str:
+    low, high, distance = known.quantiles[2], found[2], known.distance(found)
+    ratio = f", ratio {high / low:.3g}" if low > 0.0 < high else ""
+    explanation = (
+        f"; the middle half lay in {known.quantiles[1]:,.4g} to {known.quantiles[3]:,.4g} and lies in "
+        f"{found[1]:,.4g} to {found[3]:,.4g}"
+        if conversion is None
+        else f": {conversion.explanation}?"
+    )
+    others = f", {known.farthest_but_one:.2g} but for one" if distance < _UNEXPLAINED * known.farthest else ""
+    return (
+        f"{name}: median {low:,.4g} -> {high:,.4g}{_suffix(unit)}{ratio}{explanation} "
+        f"({distance:.2g} spreads from the usual, at most {known.farthest:.2g} in {batches} batches before{others})"
+    )
+
+
+def _check_unseen(name: str, unit: str, now: NumberProfile, past: Sequence[NumberProfile]) -> list[Violation]:
+    """Check for a quantile below the lowest or above the highest value of every earlier batch."""
+    whole = add(past)
+    share = QUANTILES[0]
+    if is_absence_chance(share, whole.count):
+        return []
+    low, *_, high = now.compared_quantiles
+    if whole.low - low > whole.resolution(whole.low):
+        found, word, most, end = low, "lowest", whole.low, "at most"
+    elif high - whole.high > whole.resolution(whole.high):
+        found, word, most, end = high, "highest", whole.high, "at least"
     else:
-        message += f": {conversion.explanation}?"
-        gross = distance > 1.6 * known.farthest or _gap(now, past) > 0.0
-    message = f"{message} ({distance:.2g} spreads from the usual, at most {known.farthest:.2g} in {len(past)} batches before)"
-    return [Violation("shift", name, Level.ERROR if gross else Level.WARNING, message, distance, bound)]
+        return []
+    message = (
+        f"{name}: {share:.0%} of its values are {end} {found:,.4g}{_suffix(unit)}, and the {word} of {whole.count:,} values in "
+        f"{len(past)} batches before was {most:,.4g}"
+    )
+    return [Violation("shift", name, Level.WARNING, message, found, most)]
 
 
 def is_beyond_chance(now: NumberProfile, past: Sequence[NumberProfile]) -> bool:

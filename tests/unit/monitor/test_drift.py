@@ -17,7 +17,7 @@ from holdfast.contract.profile.column_profile import NumberProfile, WordProfile
 from holdfast.contract.profile.profile import Profile, profile_batch
 from holdfast.monitor.chance import FEWEST_BATCHES
 from holdfast.monitor.drift import check_profile
-from holdfast.records import Level
+from holdfast.records import Level, Violation
 from tests.soak import drift as drift_soak
 
 ORDERS = Contract(
@@ -367,3 +367,57 @@ def test_a_word_that_is_merely_no_longer_counted_by_name_is_not_reported_as_miss
 def test_a_jump_of_a_known_word_is_a_mixture() -> None:
     past = [ports(day, 5_000) for day in range(20)]
     assert words_reported(ports(50, 5_000, more={"A30": 0.3}), past) == [("mix", "warning")]
+
+
+# --- shifts that can be real: a warning ------------------------------------------------------------------------------
+
+VALUES = Contract(Integer("id"), Integer("value"), Timestamp("at", tz="UTC"), key="id", event_time="at")
+
+
+def values(day: int, factor: float = 1.0, rows: int = 500) -> Profile:
+    """A day of values from 10,000 on, with a long tail, as those of cars."""
+    drawn = 10_000 + np.random.default_rng(day).gamma(2.0, 10_000, rows)
+    frame = pl.DataFrame(
+        {
+            "id": np.arange(rows) + day * rows,
+            "value": np.round(factor * drawn),
+            "at": [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=day, minutes=n) for n in range(rows)],
+        }
+    )
+    return profile_batch(VALUES, frame.cast(dtypes(VALUES)))
+
+
+def shifts(now: Profile, past: list[Profile]) -> list[Violation]:
+    return [each for each in check_profile(VALUES, now, past) if each.subject == "value"]
+
+
+ORDINARY = [values(day) for day in range(20)]
+JUMPED = [*ORDINARY[:14], values(14, 1.9), *ORDINARY[14:]]
+RAISED = [*ORDINARY[:10], *(values(day, 1.9) for day in range(10, 20))]
+
+
+@pytest.mark.parametrize("past", [ORDINARY, JUMPED, RAISED], ids=["ordinary", "one jump", "at another level"])
+@pytest.mark.parametrize("factor", [0.75, 0.6, 0.5, 0.4, 0.3, 1.6])
+def test_a_shift_that_can_be_real_is_a_warning_also_after_an_accepted_jump(
+    past: list[Profile], factor: float
+) -> None:
+    usual = 1.9 if past is RAISED else 1.0
+    found = shifts(values(30, usual * factor), past)
+    assert [each.check for each in found] == ["shift"]
+    if past is not ORDINARY:
+        assert found[0].level is Level.WARNING
+    assert shifts(values(31, usual), past) == []
+
+
+def test_values_outside_everything_seen_are_a_warning() -> None:
+    """Of a batch at its ordinary place: its lowest rows alone are in another unit."""
+    past = [
+        values(day, 1.0 + 0.4 * (day % 3)) for day in range(20)
+    ]  # so far apart that no quantile is unusual
+    rows = np.where(np.arange(500) % 10 == 0, 50, 10_000 + np.random.default_rng(3).gamma(2.0, 10_000, 500))
+    at = [datetime(2026, 2, 1, tzinfo=UTC) + timedelta(minutes=n) for n in range(500)]
+    frame = pl.DataFrame({"id": np.arange(500), "value": np.round(rows), "at": at}).cast(dtypes(VALUES))
+    (found,) = shifts(profile_batch(VALUES, frame), past)
+    assert (found.check, found.level) == ("shift", Level.WARNING)
+    assert "5% of its values are at most" in found.explanation
+    assert "the lowest of 10,000 values in 20 batches before was" in found.explanation

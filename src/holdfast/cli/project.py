@@ -106,9 +106,9 @@ class Project:
                 load_key_feedback,
             )  # it loads Polars
 
-            load_feedback(store, self.model, now_us=now_us())
-            load_corrections(store, self.model, now_us=now_us())
-            load_key_feedback(store, self.model, now_us=now_us())
+            load_feedback(store, self.model, now_us=now_us(), clock_us=now_us)
+            load_corrections(store, self.model, now_us=now_us(), clock_us=now_us)
+            load_key_feedback(store, self.model, now_us=now_us(), clock_us=now_us)
         begun_at_us = now_us()
         with store.ledger.write() as connection:
             return snapshots.create(

@@ -8,7 +8,7 @@ from holdfast.control.backout import backout
 from holdfast.control.collect import collector
 from holdfast.control.drills import live
 from holdfast.control.ingest import online_features
-from holdfast.control.ingest.failed_loads import InterruptedLoads
+from holdfast.control.interrupted_operations import InterruptedOperations
 from holdfast.control.loop import Concern
 from holdfast.control.probing.probe import probe
 from holdfast.control.reports import traffic_comparison
@@ -24,7 +24,7 @@ def concerns() -> dict[str, Concern]:
     return {
         "collecting the logs": collector.collect,
         "joining labels": collector.join,
-        "reporting killed loads": InterruptedLoads(),
+        "reporting killed loads and trainings": InterruptedOperations(),
         "carrying back-outs on": _carry_back_outs_on,
         "keeping online values in step": _KeepOnlineValues(),
         "bringing aborts into the ledger": abort_sync.carry,

@@ -26,6 +26,7 @@ from holdfast.records import BatchId, Corrections
 from holdfast.store import Store
 from holdfast.store.db import events, leases, schema
 from holdfast.store.db.leases import Lease
+from holdfast.store.integrations import openlineage
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, KeyFeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
@@ -545,8 +546,12 @@ def test_labels_by_key_train_as_a_batch_of_the_label_feed_and_can_be_backed_out(
     served.send_by_key(LAST, 1.0)
     served.send_by_key(LAST + 1, 0.0)
     served.round()
-    loaded = load_key_feedback(served.store, MODEL, now_us=NOW_US + 1)
+    loaded = load_key_feedback(served.store, MODEL, now_us=NOW_US + 1, clock_us=lambda: NOW_US + 5)
     assert loaded is not None
+    with served.store.ledger.read() as connection:
+        (made,) = events.newest(connection, subject=f"outcomes/{loaded.batch}", kind="batch.published")
+        (fact,) = openlineage.of_event(connection, made)
+    assert (fact.begun_us, fact.at_us) == (NOW_US + 1, NOW_US + 5), "when it really began"
     assert (loaded.batch, loaded.rows_loaded) == ("feedback-keys-2", 2)
     assert load_key_feedback(served.store, MODEL, now_us=NOW_US + 1) is None
     assert served.round(at_us=NOW_US + 1) == {f"s1-1-{LAST}": 1.0}

@@ -14,12 +14,14 @@ from holdfast.control.daemon import concerns
 from holdfast.control.executors.executor import LocalExecutor
 from holdfast.control.ingest.failed_loads import (
     FAILED,
-    INTERRUPTED,
     RECOVERED,
-    report_interrupted,
 )
 from holdfast.control.ingest.ingest import ingest, ingest_many
 from holdfast.control.ingest.validate import DeliverySpec
+from holdfast.control.interrupted_operations import LOAD_INTERRUPTED as INTERRUPTED
+from holdfast.control.interrupted_operations import report_interrupted
+from holdfast.control.maintenance.compact import compact
+from holdfast.control.maintenance.verify import verify
 from holdfast.errors import HoldfastError, InputError, UnavailableError
 from holdfast.store import Store
 from holdfast.store.db import events
@@ -64,8 +66,11 @@ def test_a_killed_load_is_an_event_once_and_the_load_that_follows_ends_it(tmp_pa
     killed = subprocess.run([sys.executable, "-c", KILLED, str(root), str(path)], check=False, env=os.environ)
     assert killed.returncode == -signal.SIGKILL
     assert found(store) == []
+    # What removes its files first forgets no note.
+    compact(store, now_us=NOW_US)
+    verify(store)
     # No load follows: the control loop finds it.
-    concerns()["reporting killed loads"](store, "m", None, now_us=NOW_US)
+    concerns()["reporting killed loads and trainings"](store, "m", None, now_us=NOW_US)
     (event,) = found(store)
     assert (event.kind, event.subject) == (INTERRUPTED, "alone/h1")
     report_interrupted(store, now_us=NOW_US)
@@ -148,7 +153,12 @@ def test_a_note_of_something_else_is_no_load(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     markers = store.root / staging.ATTEMPTS_DIRECTORY
     markers.mkdir(parents=True, exist_ok=True)
-    for name, note in (("a", "{"), ("b", '{"feed": "../x", "batch": "h1", "begun_at_us": 1}'), ("c", "[1]")):
+    for name, note in (
+        ("a", "{"),
+        ("b", '{"feed": "../x", "batch": "h1", "begun_at_us": 1}'),
+        ("c", "[1]"),
+        ("d", '{"model": "../x", "begun_at_us": 1}'),
+    ):
         (markers / name).write_text(note)
     report_interrupted(store, now_us=NOW_US)
     assert found(store) == []

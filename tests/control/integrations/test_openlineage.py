@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from holdfast.control.executors.executor import LocalExecutor
-from holdfast.control.ingest.failed_loads import note_of, report_interrupted
+from holdfast.control.ingest.failed_loads import note_of
 from holdfast.control.ingest.ingest import ingest_many
 from holdfast.control.ingest.validate import DeliverySpec
 from holdfast.control.integrations import exporter, openlineage
+from holdfast.control.interrupted_operations import report_interrupted
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store
@@ -142,8 +143,10 @@ def test_loads_start_when_they_began_and_failed_ones_name_their_source(
     none.write_text("id,origin,delay,at,left\nx,,,yesterday,\n")
     with pytest.raises(HoldfastError, match="HF204"):
         load("h2", none)
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1")
     with pytest.raises(HoldfastError, match="HF201"):
-        load("h3", tmp_path / "gone.csv")
+        load("h3", broken)
     marker = store.root / ATTEMPTS_DIRECTORY / "dead"
     marker.write_text(note_of(backout_world.ALONE, "h4", Operation(NOW_US - 1_000_000, "killed.csv")))
     report_interrupted(store, now_us=clock_us())
@@ -155,7 +158,7 @@ def test_loads_start_when_they_began_and_failed_ones_name_their_source(
     assert ended == [
         (True, "COMPLETE", ["alone-1-0.parquet"]),
         (True, "FAIL", ["none.csv"]),
-        (True, "FAIL", ["gone.csv"]),
+        (True, "FAIL", ["broken.parquet"]),
         (True, "ABORT", ["killed.csv"]),
     ]
     spent = [

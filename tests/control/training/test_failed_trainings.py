@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -12,8 +15,11 @@ from typing import Any
 
 import pytest
 
+from holdfast.control.daemon import concerns
 from holdfast.control.health.facts import FactsReader
-from holdfast.control.training.failed_trainings import FAILED, RECOVERED
+from holdfast.control.interrupted_operations import TRAINING_FAILED as FAILED
+from holdfast.control.interrupted_operations import report_interrupted, training_note
+from holdfast.control.training.failed_trainings import RECOVERED
 from holdfast.control.training.train import train
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError, NotFoundError
@@ -22,7 +28,8 @@ from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 from holdfast.store.db import events
 from holdfast.store.db.events import EventRow
-from holdfast.store.db.failed_operations import REPEATED_US
+from holdfast.store.db.failed_operations import REPEATED_US, Operation
+from holdfast.store.files import staging
 from holdfast.store.integrations import openlineage
 from holdfast.store.models import versions
 from holdfast.tables.openlineage import run_events
@@ -136,3 +143,74 @@ def test_a_snapshot_that_does_not_exist_was_no_training(store: Store) -> None:
     with pytest.raises(NotFoundError, match="HF303"):
         train(store, declared(LogisticRegression()), "s9-00000000", now_us=NOW_US)
     assert reported(store) == []
+
+
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from holdfast.control.training.train import train
+from holdfast.store import Store
+from holdfast.train import LogisticRegression
+from tests.support import late_labels
+
+class Killed(LogisticRegression):
+    def fit(self, *_arguments, **_options):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+model = replace(late_labels.model(), learner=Killed())
+train(Store.open(Path(sys.argv[1])), model, sys.argv[2], now_us=int(sys.argv[3]))
+"""
+
+
+@pytest.mark.process
+@pytest.mark.crash
+@pytest.mark.sqlite
+def test_a_killed_training_is_reported_once_by_the_loop_or_the_next_command(store: Store) -> None:
+    name = snapshot_of(store)
+
+    def kill(begun_at_us: int) -> None:
+        command = [sys.executable, "-c", KILLED, str(store.root), name, str(begun_at_us)]
+        assert subprocess.run(command, check=False, env=os.environ).returncode == -signal.SIGKILL
+
+    kill(NOW_US + 1_000_000)
+    assert reported(store) == []
+    concern = concerns()["reporting killed loads and trainings"]
+    concern(store, "loan", None, now_us=NOW_US + 3_000_000)
+    (event,) = reported(store)
+    assert (event.kind, event.subject, event.at_us) == (FAILED, "loan", NOW_US + 3_000_000)
+    assert f"training on snapshot {name} ended without a result" in event.explanation
+    assert problems(store) == [event.explanation]
+    failed = runs(store, event)
+    assert times(failed) == [("START", "01.000000"), ("FAIL", "03.000000")]
+    assert "ended without a result" in failed[1]["run"]["facets"]["errorMessage"]["message"]
+    report_interrupted(store, now_us=NOW_US + 4_000_000)
+    assert reported(store) == [event]
+    assert staging.files_in(store.root / staging.ATTEMPTS_DIRECTORY) == []
+
+    kill(NOW_US + 5_000_000)
+    train(store, declared(LogisticRegression()), name, now_us=NOW_US + 6_000_000)
+    assert [each.kind for each in reported(store)] == [FAILED, FAILED, RECOVERED]
+    assert problems(store) == []
+
+
+def test_a_training_that_is_under_way_or_ended_before_its_process_was_not_killed(store: Store) -> None:
+    name = snapshot_of(store)
+
+    class Watched(LogisticRegression):
+        """A learner during which another process looks."""
+
+        def fit(self, *arguments: Any, **options: Any) -> Any:
+            report_interrupted(store, now_us=NOW_US)
+            return super().fit(*arguments, **options)
+
+    train(store, declared(Watched()), name, now_us=NOW_US)
+    with pytest.raises(KeyboardInterrupt):
+        train(store, declared(Interrupted()), name, now_us=NOW_US + 1)
+    before = reported(store)
+    for begun_at_us in (NOW_US, NOW_US + 1):
+        note = training_note("loan", Operation(begun_at_us, name))
+        (store.root / staging.ATTEMPTS_DIRECTORY / f"{begun_at_us:032}").write_text(note)
+    report_interrupted(store, now_us=NOW_US + 2)
+    assert reported(store) == before
+    assert staging.files_in(store.root / staging.ATTEMPTS_DIRECTORY) == []

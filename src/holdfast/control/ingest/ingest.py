@@ -24,10 +24,11 @@ from holdfast.control.executors.executor import Executor
 from holdfast.control.ingest import online_features
 from holdfast.control.ingest.admit import AdmittedBatch, admit
 from holdfast.control.ingest.commit import commit
-from holdfast.control.ingest.failed_loads import note_of, report_interrupted, reported
+from holdfast.control.ingest.failed_loads import note_of, reported
 from holdfast.control.ingest.outcome import LoadResult, RefusalError, Retry, RetryReason, recorded
 from holdfast.control.ingest.stage import StagedBatch, stage
 from holdfast.control.ingest.validate import DeliverySpec, ValidatedBatch, read, validate
+from holdfast.control.interrupted_operations import report_interrupted
 from holdfast.errors import ConflictError, InputError, RefusedError, UnavailableError
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import Feed

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from holdfast.control.interrupted_operations import TRAINING_FAILED, training_note
 from holdfast.errors import HoldfastError
 from holdfast.formatting import counted, first_line, timestamp
 from holdfast.store import Store
@@ -14,22 +15,27 @@ from holdfast.store.db import events, failed_operations
 from holdfast.store.db.events import EventRow
 from holdfast.store.db.failed_operations import Operation
 from holdfast.store.db.ledger import LedgerError, Transaction
+from holdfast.store.files import staging
 
-FAILED: Final = "training.failed"
 RECOVERED: Final = "training.recovered"
-"""The kinds of the events, whose subject is the model."""
+"""The kind of the event that ends failures; its subject is the model."""
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def reported(store: Store, model: str, operation: Operation, clock_us: Callable[[], int]) -> Iterator[None]:
-    """Report an error or an interrupt of the block, the training `operation` of `model`, and raise it."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        _report(store, model, error, operation, now_us=clock_us())
-        raise
+    """Report an error or an interrupt of the block, the training `operation` of `model`, and raise it.
+
+    While the block runs, a note holds a file lock. If the process is killed, the lock ends and the note stays: the next
+    command that loads or trains, or the control loop, reports it. Raises `UnavailableError` HF307 if no note can be written.
+    """
+    with staging.noted(store.root, training_note(model, operation)):
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            _report(store, model, error, operation, now_us=clock_us())
+            raise
 
 
 def _report(store: Store, model: str, error: BaseException, operation: Operation, *, now_us: int) -> None:
@@ -44,7 +50,7 @@ def _report(store: Store, model: str, error: BaseException, operation: Operation
             failed_operations.append(
                 connection,
                 at_us=now_us,
-                kind=FAILED,
+                kind=TRAINING_FAILED,
                 subject=model,
                 explanation=explanation,
                 operation=operation,
@@ -55,7 +61,7 @@ def _report(store: Store, model: str, error: BaseException, operation: Operation
 
 def record_recovery(connection: Transaction, model: str, *, now_us: int) -> None:
     """Append an event that `model` is trained after failures, in the transaction that registers the version."""
-    failures = failed_operations.unended(connection, model, (FAILED,), RECOVERED)
+    failures = failed_operations.unended(connection, model, (TRAINING_FAILED,), RECOVERED)
     if failures:
         since = timestamp(failures[0].at_us)
         explanation = f"it is trained after {counted(len(failures), 'reported failure')} since {since}"
@@ -64,5 +70,5 @@ def record_recovery(connection: Transaction, model: str, *, now_us: int) -> None
 
 def last_failure(connection: Transaction, model: str) -> EventRow | None:
     """Return the newest failure of a training of `model` that no later training has ended; None without one."""
-    failures = failed_operations.unended(connection, model, (FAILED,), RECOVERED)
+    failures = failed_operations.unended(connection, model, (TRAINING_FAILED,), RECOVERED)
     return failures[-1] if failures else None

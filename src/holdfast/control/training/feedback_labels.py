@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -29,11 +30,14 @@ CORRECTIONS_PREFIX: Final = "feedback-corrections-"
 """How the id of a batch of corrections begins; the number of its last correction follows."""
 
 
-def load_feedback(store: Store, model: Model, *, now_us: int) -> LoadResult | None:
+def load_feedback(
+    store: Store, model: Model, *, now_us: int, clock_us: Callable[[], int] | None = None
+) -> LoadResult | None:
     """Load what feedback brought since the last such batch; None if that is nothing, or the model has no feed for it.
 
     The feed is the first label feed with no other column than key, label and event time. A label became known when it was
-    received. A batch that was backed out is not loaded again. Raises as `ingest` and `prediction_keys.keys_of` do.
+    received. A batch that was backed out is not loaded again. `clock_us` is as for `ingest`.
+    Raises as `ingest` and `prediction_keys.keys_of` do.
     """
     feed = _feed_of(model)
     if feed is None:
@@ -41,10 +45,12 @@ def load_feedback(store: Store, model: Model, *, now_us: int) -> LoadResult | No
     with store.ledger.read() as connection:
         after = _loaded_until(connection, feed, PREFIX)
         found = labels.first_since(connection, model.name, after, without=FEED_SOURCE)
-    return _load(store, model, feed, PREFIX, found, now_us)
+    return _load(store, model, feed, PREFIX, found, now_us, clock_us)
 
 
-def load_corrections(store: Store, model: Model, *, now_us: int) -> LoadResult | None:
+def load_corrections(
+    store: Store, model: Model, *, now_us: int, clock_us: Callable[[], int] | None = None
+) -> LoadResult | None:
     """Load the corrections by prediction id since the last such batch, as `load_feedback` does with the labels."""
     feed = _feed_of(model)
     if feed is None:
@@ -52,7 +58,7 @@ def load_corrections(store: Store, model: Model, *, now_us: int) -> LoadResult |
     with store.ledger.read() as connection:
         after = _loaded_until(connection, feed, CORRECTIONS_PREFIX)
         found = labels.corrections_since(connection, model.name, after)
-    return _load(store, model, feed, CORRECTIONS_PREFIX, found, now_us)
+    return _load(store, model, feed, CORRECTIONS_PREFIX, found, now_us, clock_us)
 
 
 def _feed_of(model: Model) -> Feed | None:
@@ -65,7 +71,13 @@ def _loaded_until(connection: Transaction, feed: Feed, prefix: str) -> int:
 
 
 def _load(
-    store: Store, model: Model, feed: Feed, prefix: str, found: list[LabelledPrediction], now_us: int
+    store: Store,
+    model: Model,
+    feed: Feed,
+    prefix: str,
+    found: list[LabelledPrediction],
+    now_us: int,
+    clock_us: Callable[[], int] | None,
 ) -> LoadResult | None:
     if not found:
         return None
@@ -86,10 +98,12 @@ def _load(
     if rows.is_empty():
         return None
     rows = rows.with_columns(pl.col(time).cast(pl.Datetime("us", "UTC"))).select(feed.contract.names)
-    return _ingest(store, model, feed, f"{prefix}{found[-1].number}", rows, now_us)
+    return _ingest(store, model, feed, f"{prefix}{found[-1].number}", rows, now_us, clock_us)
 
 
-def load_key_feedback(store: Store, model: Model, *, now_us: int) -> LoadResult | None:
+def load_key_feedback(
+    store: Store, model: Model, *, now_us: int, clock_us: Callable[[], int] | None = None
+) -> LoadResult | None:
     """Load the labels that callers sent by key since the last such batch; None if there are none, or no feed for them.
 
     The feed is the first label feed with the row's key and no other column. Raises as `ingest` does.
@@ -105,15 +119,23 @@ def load_key_feedback(store: Store, model: Model, *, now_us: int) -> LoadResult 
     time = feed.contract.event_time
     rows = rows.rename({KNOWN_AT: time}).unique([*feed.label_key, time], keep="last", maintain_order=True)
     rows = rows.with_columns(pl.col(time).cast(pl.Datetime("us", "UTC"))).select(feed.contract.names)
-    return _ingest(store, model, feed, f"{sent_by_key.PREFIX}{last}", rows, now_us)
+    return _ingest(store, model, feed, f"{sent_by_key.PREFIX}{last}", rows, now_us, clock_us)
 
 
 def _ingest(
-    store: Store, model: Model, feed: Feed, batch: str, rows: pl.DataFrame, now_us: int
+    store: Store,
+    model: Model,
+    feed: Feed,
+    batch: str,
+    rows: pl.DataFrame,
+    now_us: int,
+    clock_us: Callable[[], int] | None,
 ) -> LoadResult:
     with tempfile.TemporaryDirectory(prefix="holdfast-feedback-") as directory:
         rows.write_parquet(path := Path(directory) / "feedback.parquet")
-        return ingest(store, feed, batch, str(path), now_us=now_us, aggregates=model.aggregates)
+        return ingest(
+            store, feed, batch, str(path), now_us=now_us, clock_us=clock_us, aggregates=model.aggregates
+        )
 
 
 def _has_only_labels(feed: Feed, label: str) -> bool:

@@ -18,6 +18,7 @@ import polars as pl
 from holdfast.control import user_code
 from holdfast.control.ingest import contract_changes
 from holdfast.control.ingest.online_features import backfill
+from holdfast.control.interrupted_operations import report_interrupted
 from holdfast.control.training import failed_trainings
 from holdfast.control.training.environment import environment
 from holdfast.control.training.examples import choose, read_examples, split_days
@@ -101,7 +102,8 @@ def train(
 
     Both files are durable before one transaction registers the two versions. Features are fitted on the training days
     only. A label is used only if it was due: at the time of the snapshot, and for training before the first held-out day.
-    A training that fails is the event `training.failed`.
+    A training that fails is the event `training.failed`. So is one whose process is killed: the next command that loads or
+    trains, or the control loop, reports it.
 
     Parameters
     ----------
@@ -129,6 +131,7 @@ def train(
     NotFoundError
         HF303 if there is no such snapshot.
     """
+    report_interrupted(store, now_us=now_us)
     with store.ledger.read() as connection:
         snapshots.get(connection, snapshot)
     operation, clock_us = Operation(now_us, snapshot), clock_us or (lambda: now_us)

@@ -50,6 +50,21 @@ def append(
     put(connection, event, operation)
 
 
+def is_reported(connection: Connection, subject: str, kind: str, operation: Operation) -> bool:
+    """Return True if an event of `kind` about `subject` is of that operation."""
+    query = (
+        select(_FAILED.c.event_id)
+        .join(schema.events, schema.events.c.event_id == _FAILED.c.event_id)
+        .where(
+            schema.events.c.subject == subject,
+            schema.events.c.kind == kind,
+            _FAILED.c.begun_at_us == operation.begun_at_us,
+            _FAILED.c.source == operation.source,
+        )
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def unended(connection: Connection, subject: str, kinds: tuple[str, ...], ended: str) -> list[EventRow]:
     """Return the failures of `kinds` about `subject` since the last event `ended`, the oldest first, at most a hundred each."""
     found = [

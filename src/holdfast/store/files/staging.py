@@ -184,6 +184,24 @@ def staged(root: Path, attempt: str | None = None, *, note: str = "") -> Iterato
 
 
 @contextmanager
+def noted(root: Path, note: str) -> Iterator[None]:
+    """Keep `note` where `dead_attempts` finds it if the process is killed in the block; it writes no files of rows.
+
+    Raises `UnavailableError` HF307 if the note cannot be written.
+    """
+    marker = root / ATTEMPTS_DIRECTORY / uuid.uuid4().hex
+    with _raise_if_full():
+        fsync.make_directory(root / ATTEMPTS_DIRECTORY)
+        lock = file_locks.create_locked(marker)
+        fsync.write_all(lock, note.encode())
+    try:
+        yield
+    finally:
+        marker.unlink(missing_ok=True)
+        os.close(lock)
+
+
+@contextmanager
 def _raise_if_full() -> Iterator[None]:
     """Raise `UnavailableError` HF307 for errors of the disk; the ledger has errors of its own."""
     try:
@@ -220,7 +238,7 @@ def all_exist(root: Path, facts: Sequence[FileFacts]) -> bool:
 
 
 def dead_attempts(root: Path) -> list[DeadAttempt]:
-    """Return the attempts that were killed and had left a note; a sweep removes them."""
+    """Return the attempts that were killed and had left a note. A sweep keeps the notes; `forget` them once reported."""
     found: list[DeadAttempt] = []
     for marker in files_in(root / ATTEMPTS_DIRECTORY):
         with suppress(FileNotFoundError), file_locks.seized(marker) as dead:
@@ -233,8 +251,8 @@ def dead_attempts(root: Path) -> list[DeadAttempt]:
 def sweep_dead_attempts(store: Store) -> list[str]:
     """Remove what dead loaders left, found by their markers in a directory that is mostly empty.
 
-    Returns the removed paths, relative to the store's root. After a power failure a marker may be gone while its files are not;
-    `sweep` finds these too.
+    A marker with a note stays, until the note is reported and forgotten. Returns the removed paths, relative to the store's
+    root. After a power failure a marker may be gone while its files are not; `sweep` finds these too.
     """
     swept: list[str] = []
     for marker in files_in(store.root / ATTEMPTS_DIRECTORY):
@@ -242,8 +260,15 @@ def sweep_dead_attempts(store: Store) -> list[str]:
             if dead:
                 rows = store.root / ROWS_DIRECTORY
                 swept += remove_unnamed(store, rows.glob(f"{marker.name}-*"))
-                marker.unlink(missing_ok=True)
+                if not marker.stat().st_size:
+                    marker.unlink(missing_ok=True)
     return swept
+
+
+def forget(root: Path, dead: DeadAttempt) -> None:
+    """Remove the note of a killed attempt, whose marker a sweep then removes with its files."""
+    with suppress(FileNotFoundError):
+        os.truncate(root / ATTEMPTS_DIRECTORY / dead.attempt, 0)
 
 
 def remove_unnamed(store: Store, paths: Iterable[Path]) -> list[str]:

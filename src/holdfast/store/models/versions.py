@@ -97,6 +97,14 @@ def find(connection: Connection, digest: str) -> VersionRow | None:
     return None if found is None else VersionRow(**found)
 
 
+def is_trained(connection: Connection, model: str, snapshot: str, begun_at_us: int) -> bool:
+    """Return True if the training of `model` on `snapshot` that began then, microseconds since 1970 UTC, has a version."""
+    query = select(_VERSIONS.c.version).where(
+        _VERSIONS.c.model == model, _VERSIONS.c.snapshot == snapshot, _VERSIONS.c.begun_at_us == begun_at_us
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def get(connection: Connection, version: str) -> VersionRow:
     """Return the version of that name. Raises `NotFoundError` HF303 when there is none."""
     query = select(_VERSIONS).where(_VERSIONS.c.version == version)

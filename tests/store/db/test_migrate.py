@@ -63,6 +63,37 @@ def _differences(url: str) -> list[Any]:
     return differences
 
 
+_DESCRIBED = {
+    "columns": """
+        SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid)
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+        WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND c.relname <> 'alembic_version'""",
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+        FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace AND conrelid <> 'alembic_version'::regclass""",
+    "indexes": "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'",
+    "comments": """
+        SELECT c.relname, a.attname, d.description
+        FROM pg_description d JOIN pg_class c ON c.oid = d.objoid AND d.classoid = 'pg_class'::regclass
+        LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.objsubid AND d.objsubid > 0
+        WHERE c.relnamespace = 'public'::regnamespace""",
+}
+
+
+def _description(url: str) -> dict[str, set[tuple[Any, ...]]]:
+    """What PostgreSQL keeps of every table, whatever the order of its columns: definitions and comments."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = {
+            what: {tuple(row) for row in connection.exec_driver_sql(query)}
+            for what, query in _DESCRIBED.items()
+        }
+    engine.dispose()
+    return found
+
+
 def _statements(revision: str, database: str) -> list[str]:
     """The ledger as the release of that revision made it: `revisions/` keeps it, and nothing in there ever changes."""
     written = (REVISIONS / f"{revision}.sql").read_text()
@@ -172,15 +203,28 @@ def test_postgresql_gets_the_same_schema(postgres_server: Any) -> None:
     assert _differences(postgres_server.url("created")) == []
 
 
+@pytest.fixture(scope="module")
+def fresh_on_postgresql(postgres_server: Any) -> dict[str, set[tuple[Any, ...]]]:
+    postgres_server.execute("CREATE DATABASE fresh")
+    Ledger.open(postgres_server.url("fresh")).close()
+    return _description(postgres_server.url("fresh", "postgresql+psycopg"))
+
+
 @pytest.mark.parametrize("revision", KEPT)
-def test_an_old_ledger_on_postgresql_gets_the_schema(postgres_server: Any, revision: str) -> None:
+def test_an_old_ledger_on_postgresql_gets_exactly_the_schema(
+    postgres_server: Any, revision: str, fresh_on_postgresql: dict[str, set[tuple[Any, ...]]]
+) -> None:
     postgres_server.execute(f"CREATE DATABASE old_{revision}")
-    engine = create_engine(postgres_server.url(f"old_{revision}", "postgresql+psycopg"))
+    url = postgres_server.url(f"old_{revision}", "postgresql+psycopg")
+    engine = create_engine(url)
     with engine.begin() as connection:
         for statement in _statements(revision, "postgresql"):
             connection.exec_driver_sql(statement)
     engine.dispose()
     assert _differences(postgres_server.url(f"old_{revision}")) == []
+    found = _description(url)
+    for what, expected in fresh_on_postgresql.items():
+        assert found[what] == expected, what
 
 
 @pytest.mark.process

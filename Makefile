@@ -35,7 +35,7 @@ test-floors: $(FLOORS)/floors.done ## nightly: the fast tests with the lowest ve
 	-m "not (process or postgres or browser)" $(TESTS)
 
 # Each is an own command with options for its seed and its length.
-SOAKS := abort_orders check_and_train contract_parity control_charts crash crash_commands csv_parity drift hostile_files load_race nights planted_breaks postgres_ledger pushes
+SOAKS := abort_orders check_and_train contract_parity control_charts crash crash_commands csv_parity drift hostile_files load_race nights planted_breaks postgres_ledger pushes windows
 soak: $(VENV)/dev.done ## hours: what the suite repeats a few times, repeated often
 	HOLDFAST_TEST_PROFILE=soak $(PYTEST) -m "not browser"
 	for each in $(SOAKS); do $(BIN)/python -m tests.soak.$$each --record || exit 1; done

@@ -137,23 +137,26 @@ def gather(
     >>> [[each.unit for each in window.requests] for window in after.closed], after.opened[0].units
     ([[b'a', b'b', b'c']], 1)
     """
-    filling = {(each.window.minute_start_us, each.window.share_ppm): _Filling.of(each) for each in opened}
+    untouched = {(each.window.minute_start_us, each.window.share_ppm): each for each in opened}
+    filling: dict[tuple[int, int], _Filling] = {}
     closed: list[Window] = []
     for group in groups:
         key = group.minute_start_us, group.share_ppm
         for request in group.requests:
             window = filling.get(key)
             if window is None:
-                window = filling[key] = _Filling(*key, now_us, _closes_at_us(group.minute_start_us, now_us))
+                known = untouched.pop(key, None)
+                closes_at_us = _closes_at_us(group.minute_start_us, now_us)
+                window = _Filling(*key, now_us, closes_at_us) if known is None else _Filling.of(known)
+                filling[key] = window
             window.add(request)
             if len(window.units) >= most_units or window.size >= MOST_ENTRIES:
                 closed.append(filling.pop(key).open_window().window)
-    soonest = sorted(
-        filling.values(), key=lambda each: (each.closes_at_us, each.minute_start_us, each.share_ppm)
-    )
-    excess = len(soonest) - MOST_OPEN
-    closed += [each.open_window().window for each in soonest[: max(0, excess)]]
-    return Gathered(tuple(each.open_window() for each in soonest[max(0, excess) :]), tuple(closed))
+    left = [*untouched.values(), *(each.open_window() for each in filling.values())]
+    left.sort(key=lambda each: (each.closes_at_us, each.window.minute_start_us, each.window.share_ppm))
+    excess = max(0, len(left) - MOST_OPEN)
+    closed += [each.window for each in left[:excess]]
+    return Gathered(tuple(left[excess:]), tuple(closed))
 
 
 def close_due(opened: Iterable[OpenWindow], now_us: int) -> Gathered:
@@ -189,10 +192,15 @@ class _Filling:
     @classmethod
     def of(cls, opened: OpenWindow) -> Self:
         window = opened.window
-        made = cls(window.minute_start_us, window.share_ppm, opened.opened_at_us, opened.closes_at_us)
-        for each in window.requests:
-            made.add(each)
-        return made
+        return cls(
+            window.minute_start_us,
+            window.share_ppm,
+            opened.opened_at_us,
+            opened.closes_at_us,
+            {(each.unit, each.arm, each.failed, each.slices): each for each in window.requests},
+            {each.unit for each in window.requests},
+            sum(1 + len(each.slices) for each in window.requests),
+        )
 
     def add(self, request: RequestOutcome) -> None:
         key = request.unit, request.arm, request.failed, request.slices

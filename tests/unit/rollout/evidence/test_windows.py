@@ -23,6 +23,7 @@ from holdfast.rollout.evidence.windows import (
     gather,
     requests_from_json,
 )
+from tests.soak import windows
 
 SECOND_US = 1_000_000
 AT_US = 28_333_333 * MINUTE_US
@@ -149,3 +150,11 @@ def test_each_request_is_in_one_window_and_is_folded_as_it_was_logged(
         plain = fold_requests(plain, requests[:many])
         requests = requests[many:]
     assert states == plain
+
+
+@pytest.mark.parametrize("mistake", ["", *windows.PLANTED])
+def test_the_evidence_does_not_know_how_requests_fell_on_servers_and_rounds(mistake: str) -> None:
+    """The whole is `python -m tests.soak.windows`; a planted mistake is found by the same rules."""
+    servers, orders = ((20,), 1) if mistake else ((1, 20), 2)
+    found = windows.check(orders=orders, servers=servers, mistake=mistake)
+    assert bool(found.broken) == bool(mistake), found.broken

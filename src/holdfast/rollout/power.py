@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.errors import InputError
+from holdfast.rollout.evidence.windows import window_units
 from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY
 from holdfast.rollout.model.policy import Canary
 from holdfast.stats.power import RUNS, Detection, Simulation, bad_units, score_loss
@@ -15,14 +16,17 @@ from holdfast.stats.power import RUNS, Detection, Simulation, bad_units, score_l
 _RATIOS: Final = {ERRORS: (2.0, 5.0), LATENCY: (2.0,)}
 _LOSSES: Final = (0.02, 0.05, 0.10)
 _LEAST_RATE: Final = 0.001  # of errors, where none was seen, because twice 0 is 0
-_WINDOWS: Final = 60
 _HOUR: Final = 60.0
 
-# A window with more than this is simulated as several: what it costs grows with the square of what is in it.
-_MOST_BAD: Final = 40.0
+# With much traffic larger windows than the product's are simulated, up to so many bad units: what one costs grows with the
+# square of what is in it. Even the largest has at most 1/n more information than one of n units.
+_MOST_BAD: Final = 20.0
+_MOST_WINDOWS: Final = 360
+
+# Labels are not gathered in windows: their scores are paired, and a simulated window is a time after which one looks.
+_LOOKS: Final = 60
+_MOST_LOOKS: Final = 100
 _MOST_PAIRS: Final = 60.0
-_MOST_WINDOWS: Final = {ERRORS: 240, LATENCY: 240, QUALITY: 100}
-_RUNS: Final = {ERRORS: RUNS, LATENCY: RUNS, QUALITY: RUNS // 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +115,15 @@ def power_of(
     seed
         Seed of the simulation.
 
-    Guarantee: the tests are the product's own, simulated; a share is known within about 0.02 (errors, latency) or 0.05
-    (quality), with high traffic within twice that: it is simulated in more and shorter windows, fewer times, so that it takes
-    seconds whatever the traffic. Slices have no rows, because each has its own traffic; their part of `alpha` is not
+    Guarantee: the tests are the product's own, simulated, in windows as the product closes them (`windows_of`); a share is
+    known within about 0.03 (errors, latency) or 0.05 (quality, with high traffic within 0.1). It takes seconds whatever the
+    traffic. Slices have no rows, because each has its own traffic; their part of `alpha` is not
     the others'. Assumptions: units fail independently, at the champion's rate and at a multiple of it.
     Raises `InputError` HF107 for a step that the policy does not have, or at which no champion is left.
 
     >>> doubled, *others = power_of(Canary(steps=(10, 100)), MeasuredTraffic(1200, 120, error_rate=0.01))
-    >>> doubled.effect, doubled.median_minutes, doubled.within_hour
-    ('2 times as many (1% to 2%)', 14.0, 0.999)
+    >>> doubled.effect, round(doubled.median_minutes), round(doubled.within_hour, 1)
+    ('2 times as many (1% to 2%)', 13, 1.0)
     >>> [each.metric for each in others]
     ['errors', 'latency', 'quality', 'quality', 'quality']
     """
@@ -130,26 +134,63 @@ def power_of(
 
 
 @dataclass(frozen=True, slots=True)
-class _Windows:
-    """Number, length in minutes and runs of the windows in which one harm is simulated."""
+class Windows:
+    """The simulated windows in which units of both arms are compared; windows without a unit of one arm show nothing.
+
+    Parameters
+    ----------
+    count
+        How many.
+    minutes
+        From one to the next, on average.
+    challenger_units, champion_units
+        Mean number of units in each, at least 1.
+    """
 
     count: int
     minutes: float
-    runs: int
+    challenger_units: float
+    champion_units: float
 
-    @classmethod
-    def of(cls, metric: str, horizon_minutes: float, most_minutes: float) -> _Windows:
-        """Return `_WINDOWS` windows of whole minutes for the horizon; if that is too much, shorter ones for a part of it."""
-        minutes, runs = math.ceil(horizon_minutes / _WINDOWS), _RUNS[metric]
-        if minutes <= most_minutes:
-            return cls(_WINDOWS, minutes, runs)
-        count = max(_WINDOWS, min(_MOST_WINDOWS[metric], math.ceil(horizon_minutes / most_minutes)))
-        return cls(count, most_minutes, runs * _WINDOWS // (count if metric != QUALITY else 2 * count))
+
+def windows_of(
+    policy: Canary, units_per_minute: float, share: float, *, horizon_minutes: float, bad_rate: float
+) -> Windows:
+    """Return the windows in which the product compares units (`rollout.evidence.windows`), as far as they show anything.
+
+    Parameters
+    ----------
+    policy
+        It says how many units close a window.
+    units_per_minute, share
+        Units of both arms together, above 0, and the challenger's share of them, between 0 and 1.
+    horizon_minutes
+        How long to simulate.
+    bad_rate
+        The share of bad units, above 0: with much traffic it limits how large the windows are.
+
+    A window is closed by its units or by its minute. Units arrive independently, so that an arm whose mean is m has none in
+    exp(-m) of the windows.
+
+    >>> windows_of(Canary(), 1200.0, 0.1, horizon_minutes=60.0, bad_rate=0.01).count
+    360
+    >>> windows_of(Canary(), 2.0, 0.5, horizon_minutes=60.0, bad_rate=0.01).count  # both arms in 40 % of the minutes
+    24
+    """
+    minutes = min(1.0, window_units(policy) / units_per_minute)
+    if horizon_minutes / minutes > _MOST_WINDOWS:
+        largest = max(minutes, _MOST_BAD / (units_per_minute * bad_rate))
+        minutes = min(1.0, largest, horizon_minutes / _MOST_WINDOWS)
+    means = [units_per_minute * minutes * each for each in (share, 1.0 - share)]
+    ours, theirs = (-math.expm1(-mean) for mean in means)
+    between = minutes / (ours * theirs)
+    count = max(1, min(_MOST_WINDOWS, round(horizon_minutes / between)))
+    return Windows(count, between, means[0] / ours, means[1] / theirs)
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """One step in windows of equal length: a minute, longer at low traffic, shorter at high traffic."""
+    """One step, and what is simulated of it."""
 
     policy: Canary
     traffic: MeasuredTraffic
@@ -188,51 +229,61 @@ class _Plan:
         assert self.policy.latency_quantile is not None, "latency is judged"
         return 1.0 - self.policy.latency_quantile
 
-    def _windows(self, metric: str, counted_per_minute: float, most: float) -> _Windows:
-        most_minutes = most / counted_per_minute if counted_per_minute > 0.0 else math.inf
-        return _Windows.of(metric, max(self.step_minutes, _HOUR), most_minutes)
+    @property
+    def _horizon_minutes(self) -> float:
+        return max(self.step_minutes, _HOUR)
 
     def _bad(self, metric: str, base: float, ratio: float, seed: int) -> PowerRow:
-        each_minute = self.traffic.units_per_minute
-        windows = self._windows(metric, each_minute * base, _MOST_BAD)
-        units = each_minute * windows.minutes
+        windows = windows_of(
+            self.policy,
+            self.traffic.units_per_minute,
+            self.share,
+            horizon_minutes=self._horizon_minutes,
+            bad_rate=base,
+        )
         margin = self.policy.error_margin if metric == ERRORS else self.policy.latency_margin
         found = bad_units(
-            Simulation(margin, self.policy.log_bound_of(metric), windows.count, seed, windows.runs),
-            challenger_units=units * self.share,
-            champion_units=units * (1.0 - self.share),
+            Simulation(margin, self.policy.log_bound_of(metric), windows.count, seed, RUNS // 2),
+            challenger_units=windows.challenger_units,
+            champion_units=windows.champion_units,
             base_rate=base,
             risk_ratio=ratio,
         )
         effect = f"{ratio:g} times as many ({_share(base)} to {_share(base * ratio)})"
-        return self._row(metric, effect, found, windows)
+        return self._row(metric, effect, found, windows.minutes)
 
     def _score(self, loss: float, seed: int) -> PowerRow:
         each_minute = self.traffic.labelled_per_minute
-        windows = self._windows(QUALITY, each_minute * min(self.share, 1.0 - self.share), _MOST_PAIRS)
-        scores = each_minute * windows.minutes
+        minutes: float = math.ceil(self._horizon_minutes / _LOOKS)
+        count, runs = _LOOKS, RUNS // 4
+        most_minutes = _MOST_PAIRS / max(each_minute * min(self.share, 1.0 - self.share), 1e-12)
+        if minutes > most_minutes:
+            minutes = most_minutes
+            count = max(_LOOKS, min(_MOST_LOOKS, math.ceil(self._horizon_minutes / minutes)))
+            runs = runs * _LOOKS // (2 * count)
+        scores = each_minute * minutes
         bound = self.policy.log_bound_of(QUALITY)
         found = score_loss(
-            Simulation(self.policy.quality_margin, bound, windows.count, seed, windows.runs),
+            Simulation(self.policy.quality_margin, bound, count, seed, runs),
             challenger_scores=round(scores * self.share),
             champion_scores=round(scores * (1.0 - self.share)),
             mean=self.traffic.mean_score,
             spread=self.traffic.score_spread,
             loss=loss,
         )
-        return self._row(QUALITY, f"mean score {loss:.2f} lower", found, windows)
+        return self._row(QUALITY, f"mean score {loss:.2f} lower", found, minutes)
 
-    def _row(self, metric: str, effect: str, found: Detection, windows: _Windows) -> PowerRow:
+    def _row(self, metric: str, effect: str, found: Detection, minutes: float) -> PowerRow:
         return PowerRow(
             metric=metric,
             effect=effect,
             share_percent=self.share * 100.0,
             false_alarm=self.policy.alpha_of(metric),
             step_minutes=self.step_minutes,
-            within_step=found.share_within(self.step_minutes / windows.minutes),
-            within_hour=found.share_within(_HOUR / windows.minutes),
-            median_minutes=None if found.median is None else float(found.median * windows.minutes),
-            looked_minutes=float(windows.count * windows.minutes),
+            within_step=found.share_within(self.step_minutes / minutes),
+            within_hour=found.share_within(_HOUR / minutes),
+            median_minutes=None if found.median is None else float(found.median * minutes),
+            looked_minutes=float(found.windows * minutes),
         )
 
 

@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.stats.odds_ratio import LOG_RATIOS, Floats, OddsTest, log_e_values, log_sum_exp
+from holdfast.stats.odds_ratio import BET_RATIOS, Floats, OddsTest, log_e_values_of_bets, log_sum_exp
 
 Counts = NDArray[np.int64]
 
@@ -134,7 +134,7 @@ def log_e_paths(
     >>> log_e_paths(one, one // 20, 9 * one, one // 10, 1.0).round(3).tolist()
     [[2.715, 5.622]]
     """
-    log_odds = LOG_RATIOS + np.log(margin)
+    log_odds = BET_RATIOS + np.log(margin)
     bad = challenger_bad + champion_bad
     units = challenger_units + champion_units
     # A window without information is kept as one without units.
@@ -146,7 +146,7 @@ def log_e_paths(
     )[first]
     powers = np.stack([_powers(int(n1), int(n0), int(total), log_odds) for n1, n0, total in sizes])
     gains = np.where(informative, challenger_bad, 0).reshape(-1, 1) * log_odds - powers[kind.reshape(-1)]
-    return log_e_values(np.cumsum(gains.reshape(*bad.shape, -1), axis=1))
+    return log_e_values_of_bets(np.cumsum(gains.reshape(*bad.shape, -1), axis=1))
 
 
 def _powers(n1: int, n0: int, bad: int, log_odds: Floats) -> Floats:

@@ -51,6 +51,8 @@ LOG_RATIOS: Final[Floats] = (
 
 LOG_STAKES: Final[Floats] = np.log([_BETS[each] for each in _TWELFTHS])
 _MARGIN_AT: Final = len(_TWELFTHS)
+BET_RATIOS: Final[Floats] = LOG_RATIOS[_MARGIN_AT:]
+"""The ratios from the margin on: 1 to 20."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +113,12 @@ class OddsTest:
 
 def log_e_values(log_likelihood: Floats) -> Floats:
     """Return the e-values of likelihoods of shape (..., number of kept ratios), as natural logarithms of shape (...)."""
-    bets = log_likelihood[..., _MARGIN_AT + 1 :] - log_likelihood[..., _MARGIN_AT, None] + LOG_STAKES
-    return log_sum_exp(bets)
+    return log_e_values_of_bets(log_likelihood[..., _MARGIN_AT:])
+
+
+def log_e_values_of_bets(log_likelihood: Floats) -> Floats:
+    """Return the same of likelihoods at `BET_RATIOS` alone: what an e-value needs, and an interval does not."""
+    return log_sum_exp(log_likelihood[..., 1:] - log_likelihood[..., :1] + LOG_STAKES)
 
 
 def binomial_gain(x: int, n: int, odds: float, log_odds: Floats) -> Floats:

@@ -145,11 +145,19 @@ def on_servers(servers: int, runs: int, schedules: int, seed: int) -> tuple[dict
     }
     found: dict[str, Outcome] = {}
     worst = 0.0
+    planned: dict[canary_servers.Fleet, list[canary_servers.Schedule]] = {}
     for number, (name, (setting, old_minutes)) in enumerate(settings.items()):
         fleet = canary_servers.Fleet(servers, old_minutes)
+        if fleet not in planned:
+            planned[fleet] = [
+                canary_servers.schedule(
+                    fleet, POLICY, setting.share, np.random.default_rng([seed, number, each])
+                )
+                for each in range(schedules)
+            ]
         worst = max(worst, canary_servers.check_against_product(setting, fleet, POLICY, seed + number))
         found[name] = Outcome(
-            canary_servers.judge(setting, fleet, POLICY, runs, schedules, seed + 100 + number)
+            canary_servers.judge(setting, fleet, planned[fleet], POLICY, runs, seed + 100 + number)
         )
         print(f"{setting.name:<52}{found[name]}", flush=True)
     kept = (

@@ -8,7 +8,7 @@ zone. `check_against_product` draws one canary request by request, and folds it 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ OLD_SHARE = 0.01
 LOUD = 3.0
 """How many times the errors the loud zone has; a quarter of the servers is in it."""
 RUNS_AT_ONCE = 250
+CHECKED_MINUTES = 10
 SLOW = 0.002
 """The share of slow requests of both arms."""
 
@@ -93,11 +94,11 @@ def schedule(fleet: Fleet, policy: Canary, share: float, rng: np.random.Generato
     )
 
 
-def requests_of(fleet: Fleet, rng: np.random.Generator) -> list[Request]:
+def requests_of(fleet: Fleet, rng: np.random.Generator, minutes: int = MINUTES) -> list[Request]:
     """An hour of requests, each of a unit of its own, over all servers evenly."""
     skew_us = rng.integers(-MOST_SKEW_US, MOST_SKEW_US + 1, fleet.servers)
-    many = rng.poisson(REQUESTS * MINUTES)
-    at_us = np.sort(rng.integers(0, MINUTES * MINUTE_US, many))
+    many = rng.poisson(REQUESTS * minutes)
+    at_us = np.sort(rng.integers(0, minutes * MINUTE_US, many))
     servers = rng.integers(0, fleet.servers, many)
     return [
         Request(int(server), int(at), int(at + skew_us[server]), b"%d-%d" % (server, number))
@@ -122,7 +123,8 @@ def gathered(
     opened: tuple[OpenWindow, ...] = ()
     closed: list[tuple[Window, float]] = []
     now_us = 0
-    while opened or now_us <= MINUTES * MINUTE_US + MOST_LAG_US:
+    last_us = max(each.at_us for each in requests) + MOST_LAG_US
+    while opened or now_us <= last_us:
         now_us += ROUND_US
         for server in rng.permutation(fleet.servers).tolist():
             log, begun = logs[server], read[server]
@@ -157,19 +159,20 @@ def rates_of(setting: Setting, fleet: Fleet) -> tuple[float, float]:
     return quiet, LOUD * quiet
 
 
-def judge(setting: Setting, fleet: Fleet, policy: Canary, runs: int, schedules: int, seed: int) -> np.ndarray:
+def judge(
+    setting: Setting, fleet: Fleet, planned: Sequence[Schedule], policy: Canary, runs: int, seed: int
+) -> np.ndarray:
     """The minute in which each of `runs` canaries was rolled back, 0 where it was not; all metrics together."""
     found = []
-    for number in range(schedules):
+    rates = rates_of(setting, fleet)
+    for number, each in enumerate(planned):
         rng = np.random.default_rng([seed, number])
-        planned = schedule(fleet, policy, setting.share, rng)
-        left = runs // schedules + (number < runs % schedules)
+        left = runs // len(planned) + (number < runs % len(planned))
         while left:
             some = min(left, RUNS_AT_ONCE)
             evidence = log_e(draw(setting, some, rng, policy, peers=False), policy)
-            rates = rates_of(setting, fleet)
-            evidence[ERRORS] = _paths(planned, rates, setting.risk_ratio, policy.error_margin, some, rng)
-            evidence[LATENCY] = _paths(planned, (SLOW, SLOW), 1.0, policy.latency_margin, some, rng)
+            evidence[ERRORS] = _paths(each, rates, setting.risk_ratio, policy.error_margin, some, rng)
+            evidence[LATENCY] = _paths(each, (SLOW, SLOW), 1.0, policy.latency_margin, some, rng)
             found.append(alarms(evidence, policy))
             left -= some
     return np.concatenate(found)
@@ -205,7 +208,7 @@ def check_against_product(setting: Setting, fleet: Fleet, policy: Canary, seed: 
     Raises `AssertionError` when outcomes and arms change which window a request is in.
     """
     rng = np.random.default_rng(seed)
-    requests = requests_of(fleet, rng)
+    requests = requests_of(fleet, rng, CHECKED_MINUTES)
     drawn = {}
     for each in requests:
         ours = rng.random() < fleet.share(each.server, each.at_us, setting.share)

@@ -27,6 +27,7 @@ from holdfast.records import Corrections, canonical_json, check_name, duration
 from holdfast.rollout import Canary, Hook
 from holdfast.rollout.decision import webhooks as rollout_hooks
 from holdfast.rollout.model.drills import Drills
+from holdfast.rollout.model.policy import SERVER
 from holdfast.tables.selection import ALL_ROWS, Selection, selectable_columns
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def _slice_problems(model: Model) -> Iterator[str]:
     """Yield the slice columns that no request has: a guard by one of them would see nothing."""
     known = [column.name for column in model.contract.request_columns]
     for name in model.rollout.slices:
-        if name not in known:
+        if name not in known and name != SERVER:
             yield f"the slices of its rollout are by {name!r}, which a request does not bring; it brings {_listed(known)}"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from msgspec import structs
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from holdfast.control.collect import collector
 from holdfast.control.collect.log_summary import summarise
@@ -10,10 +10,11 @@ from holdfast.errors import ConflictError
 from holdfast.monitor.latency import merge
 from holdfast.records import TrafficPlan
 from holdfast.rollout import Canary, freeze_levels
+from holdfast.rollout.evidence.slices import rank_slices
 from holdfast.rollout.evidence.windows import LINGER_US
 from holdfast.store import Store
 from holdfast.store.db import events, leases, schema
-from holdfast.store.rollout import evidence, traffic_plans
+from holdfast.store.rollout import evidence, evidence_windows, traffic_plans
 from holdfast.store.serving import servers
 from holdfast.store.serving.prediction_log import FeedbackRecord, PredictionRecord, frame
 from holdfast.store.serving.servers import Server
@@ -323,6 +324,85 @@ def test_units_not_requests_are_evidence_and_a_failed_challenger_is_its_own(stor
         errors.champion_total,
     ) == (4, 1.0, 10, 0.0)
     assert (latency.challenger_units, latency.challenger_total) == (4, 3.0)
+
+
+def test_a_challenger_that_fails_on_one_of_twenty_servers_is_found_with_its_name(store, logs, lease):
+    """R112: neither its requests alone nor those of all servers show which machine is at fault."""
+    number = running_canary(store, Canary(slices=("server",)))
+    with store.ledger.write() as connection:
+        for at in range(2, 21):
+            directory = logs.parent / f"s{at}"
+            directory.mkdir()
+            servers.announce(connection, Server(f"s{at}", MODEL, "http://127.0.0.1:1", directory, NOW))
+    for at in range(1, 21):
+        records = [
+            structs.replace(
+                prediction(n, rollout=number, arm="challenger" if n % 2 else "champion", unit=f"{at}-{n}"),
+                id=f"s{at}-1-{n}",
+                challenger_failed="exception" if at == 7 and n % 2 else "",
+                share_ppm=10_000,
+            )
+            for n in range(1, 61)
+        ]
+        log(logs.parent / f"s{at}", *records)
+    round_(store, lease)
+    round_(store, lease, LATER)
+    states = {state.metric: state for state in read(store, evidence.of_rollout, number)}
+    first, *others = rank_slices(states["slices"].evidence, states["slices"].log_bound)
+    assert (first.name, first.metric, first.is_harmful) == ("server=s7", "errors", True)
+    assert not any(each.is_harmful for each in others)
+    assert first.counts.challenger_units == first.counts.champion_units == 30
+
+
+def test_windows_under_two_shares_and_of_old_records_are_apart(store, logs, lease):
+    """Records of an earlier release state no share; those of a step before count nothing towards this one."""
+    number = running_canary(store)
+    shares = (None, 10_000, 50_000)
+    log(
+        logs,
+        *(
+            structs.replace(prediction(n, rollout=number, arm="challenger"), share_ppm=shares[n % 3])
+            for n in range(1, 31)
+        ),
+    )
+    round_(store, lease)
+    opened = read(store, evidence_windows.of_rollout, number)
+    assert [(each.window.share_ppm, each.units) for each in opened] == [(-1, 10), (10_000, 10), (50_000, 10)]
+    round_(store, lease, LATER)
+    errors = next(state for state in read(store, evidence.of_rollout, number) if state.metric == "errors")
+    assert (errors.challenger_units, errors.step_units) == (30, 20)
+
+
+def test_another_loop_goes_on_with_the_open_windows(store, logs, lease):
+    """R113: the units that one loop has gathered close the window of the next."""
+    number = running_canary(store)
+    log(logs, *[prediction(n, rollout=number) for n in range(1, 151)])
+    round_(store, lease)
+    with store.ledger.write() as connection:
+        found = leases.acquire(connection, "control-m", holder="other", duration_us=1, now_us=NOW)
+        taken = leases.acquire(
+            connection, "control-m", holder="other", duration_us=1, now_us=NOW + MINUTE, seen=found
+        )
+    log(logs, *[prediction(n, rollout=number) for n in range(140, 211)])
+    round_(store, taken)
+    errors = next(state for state in read(store, evidence.of_rollout, number) if state.metric == "errors")
+    assert errors.champion_units == 200
+    with pytest.raises(ConflictError, match="HF304"):
+        collector.close_windows(store, MODEL, lease, now_us=LATER)
+    round_(store, taken, LATER)
+    errors = next(state for state in read(store, evidence.of_rollout, number) if state.metric == "errors")
+    assert errors.champion_units == 210
+
+
+def test_windows_of_a_rollout_that_has_ended_are_dropped(store, logs, lease):
+    number = running_canary(store)
+    log(logs, *[prediction(n, rollout=number) for n in range(1, 11)])
+    round_(store, lease)
+    with store.ledger.write() as connection:
+        connection.execute(update(schema.rollouts).values(state="rolled_back"))
+    round_(store, lease, LATER)
+    assert read(store, evidence_windows.of_rollout, number) == ()
+    assert read(store, evidence.of_rollout, number)[0].champion_units == 0
 
 
 def test_what_a_server_logs_when_the_challenger_has_everything_is_evidence(store, logs, lease):

@@ -23,6 +23,7 @@ from holdfast.records import EVERYTHING_PPM, MINUTE_US, Arm
 from holdfast.rollout import Canary, RequestOutcome
 from holdfast.rollout.evidence.shadow import OK, ComparedRow, Pair
 from holdfast.rollout.evidence.windows import UNKNOWN_SHARE, RequestGroup
+from holdfast.rollout.model.policy import SERVER
 from holdfast.store import Store
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
@@ -68,6 +69,8 @@ class LogContext:
 
     slicer: Slicer = no_slices
     baking: Baking | None = None
+    guards_servers: bool = False
+    """Whether the server that answered is a slice as well."""
 
 
 def read_context(store: Store, model: str) -> LogContext:
@@ -80,10 +83,13 @@ def read_context(store: Store, model: str) -> LogContext:
     if promoted is not None:
         baking = Baking(promoted.rollout_id, promoted.challenger, promoted.changed_at_us)
     columns: tuple[str, ...] = ()
+    guards_servers = False
     for each in (row, promoted):
         if each is not None:
             columns = columns or _comparable(store, each)
-    return LogContext(slicer_of(store, columns) if columns else no_slices, baking)
+            guards_servers |= SERVER in Canary.from_json(each.policy_json).slices
+    slicer = slicer_of(store, columns) if columns else no_slices
+    return LogContext(slicer, baking, guards_servers and SERVER not in columns)
 
 
 def _comparable(store: Store, row: RolloutRow) -> tuple[str, ...]:
@@ -122,7 +128,7 @@ def refuse_unguarded(store: Store, policy: Canary, challenger: str, champion: st
     for version in (challenger, champion):
         known = () if version is None or not policy.slices else known_columns(store, version)
         for name in policy.slices if known else ():
-            if name not in known:
+            if name not in known and name != SERVER:
                 raise InputError(
                     "HF107",
                     f"the slices of the rollout are by {name!r}, and {version} has no such column; "
@@ -247,7 +253,7 @@ def summarise(records: Iterable[Record], context: LogContext = NO_CONTEXT) -> Lo
     return LogSummary(
         predictions=len(predictions),
         usage=_usage(predictions),
-        requests=(*_of_rollouts(predictions, context.slicer), *_of_promotion(predictions, context)),
+        requests=(*_of_rollouts(predictions, context), *_of_promotion(predictions, context)),
         rows=_rows(predictions),
         numbers=_numbers(predictions),
         feedback=tuple(feedback),
@@ -299,12 +305,12 @@ def _usage(predictions: Sequence[PredictionRecord]) -> tuple[UsageRow, ...]:
     )
 
 
-def _of_rollouts(predictions: Sequence[PredictionRecord], slicer: Slicer) -> tuple[RequestGroup, ...]:
+def _of_rollouts(predictions: Sequence[PredictionRecord], context: LogContext) -> tuple[RequestGroup, ...]:
     requests: dict[tuple[int, int, int], list[RequestOutcome]] = defaultdict(list)
     for record in predictions:
         if record.rollout is not None:
             share_ppm = UNKNOWN_SHARE if record.share_ppm is None else record.share_ppm
-            requests[record.rollout, _minute(record), share_ppm].append(_request_outcome(record, slicer))
+            requests[record.rollout, _minute(record), share_ppm].append(_request_outcome(record, context))
     return tuple(RequestGroup(*key, tuple(found)) for key, found in sorted(requests.items()))
 
 
@@ -321,7 +327,7 @@ def _of_promotion(predictions: Sequence[PredictionRecord], context: LogContext) 
     for record in predictions:
         since = record.at_us >= baking.since_us and record.rollout != baking.rollout_id
         if since and record.unit and _is_of_champion(record, baking.challenger):
-            outcome = _request_outcome(record, context.slicer)
+            outcome = _request_outcome(record, context)
             requests[_minute(record)].append(replace(outcome, arm=Arm.CHALLENGER))
     return tuple(
         RequestGroup(baking.rollout_id, minute_start_us, EVERYTHING_PPM, tuple(found))
@@ -336,10 +342,12 @@ def _is_of_champion(record: PredictionRecord, champion: str) -> bool:
     return record.version == champion or record.result == "champion_failed"
 
 
-def _request_outcome(record: PredictionRecord, slicer: Slicer) -> RequestOutcome:
+def _request_outcome(record: PredictionRecord, context: LogContext) -> RequestOutcome:
     challenged = record.arm == Arm.CHALLENGER or record.challenger_failed != ""
-    rows = record.inputs if slicer is not no_slices else ()
-    slices = {name: None for row in rows for name in slicer(record.version, row)}
+    rows = record.inputs if context.slicer is not no_slices else ()
+    slices = {name: None for row in rows for name in context.slicer(record.version, row)}
+    if context.guards_servers:
+        slices[f"{SERVER}={record.id.rsplit('-', 2)[0]}"] = None
     return RequestOutcome(
         unit=record.unit,
         arm=Arm.CHALLENGER if challenged else Arm.CHAMPION,

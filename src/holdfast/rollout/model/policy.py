@@ -23,6 +23,9 @@ DURATIONS: Final = (
 )  # fmt: skip
 """The settings of a canary that are durations."""
 
+SERVER: Final = "server"
+"""The name in `slices` that guards each server separately."""
+
 _ALPHA_PARTS: Final[dict[str, int]] = {ERRORS: 8, LATENCY: 1, QUALITY: 1, SLICES: 2}
 """Parts of alpha. Evidence of errors is scarce and late, so they get most; the others lose a fifth of their speed."""
 
@@ -125,7 +128,8 @@ class Canary:
     slices
         Columns of the request by whose values each slice is guarded separately: a version that fails for one carrier
         only is not hidden by the others. Each names a request column of both versions; a step must have seen units by
-        each of them. None by default.
+        each of them. "server", unless the versions have a column of that name, guards each server that answers, so that
+        the reason of a rollback names the one on which the challenger fails. None by default.
     rate_margin
         The factor by which the rate of requests may differ after a switch, to either side, before that is reported; more than
         1, or None to judge no rate. Default 2.

@@ -250,12 +250,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.size("--orders", 40, 1, help="orders of each number of servers")
     command.option("--seed", type=int, default=1)
     command.option("--planted", choices=PLANTED, default="", help="with this mistake")
-    asked = command.parse(arguments)
+    options = command.parse(arguments)
     began = time.perf_counter()
-    found = check(orders=asked.orders, seed=asked.seed, mistake=asked.planted)
+    found = check(orders=options.orders, seed=options.seed, mistake=options.planted)
     print("\n".join(found.broken))
     spread = {str(many): [round(min(each), 2), round(max(each), 2)] for many, each in found.log_e.items()}
-    figures = {"reference": round(found.reference, 2), "log_e": spread, "orders": asked.orders}
+    figures = {"reference": round(found.reference, 2), "log_e": spread, "orders": options.orders}
     figures |= {"broken": len(found.broken), "seconds": round(time.perf_counter() - began, 1)}
     return command.finish(figures, passed=not found.broken)
 

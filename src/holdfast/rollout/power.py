@@ -161,7 +161,7 @@ def windows_of(
     Parameters
     ----------
     policy
-        It says how many units close a window.
+        It determines how many units close a window.
     units_per_minute, share
         Units of both arms together, above 0, and the challenger's share of them, between 0 and 1.
     horizon_minutes

@@ -229,6 +229,19 @@ def sha256_hex(data: bytes | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
 
 
+SLICE_CHARACTERS: Final = 255
+"""The longest text that names a slice; of a longer value `shortened` makes one."""
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return `text` if it is short enough, else its begin with a digest, so that no two long texts become one.
+
+    >>> len(shortened("x" * 300, 255)), shortened("x" * 300, 255) == shortened("x" * 301, 255)
+    (255, False)
+    """
+    return text if len(text) <= longest else f"{text[: longest - 17]}-{sha256_hex(text)[:16]}"
+
+
 BATCH_COLUMN: Final = "_batch"
 SOURCE_COLUMN: Final = "_source"
 METADATA_COLUMNS: Final = (BATCH_COLUMN, SOURCE_COLUMN)

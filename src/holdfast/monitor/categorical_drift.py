@@ -194,7 +194,7 @@ def _find_missing_words(name: str, now: WordProfile, past: Sequence[WordProfile]
             no_row = f"at most {uncounted:,} rows of {rows:,} are" if uncounted else f"no row of {rows:,} is"
             message = f"{name}: {no_row} {word!r}, which made at least {least:.1%} of each of {len(past)} batches before"
             subject = f"{name}={word if word.isprintable() else repr(word)[1:-1]}"
-            yield Violation("missing_slice", subject[:127], Level.ERROR, message, uncounted / rows, least)
+            yield Violation("missing_slice", subject, Level.ERROR, message, uncounted / rows, least)
 
 
 def _check_mixture(name: str, now: WordProfile, past: Sequence[WordProfile]) -> Iterator[Violation]:

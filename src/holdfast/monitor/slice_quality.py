@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.monitor.quality import Outcomes, Quality, compute_quality
+from holdfast.records import SLICE_CHARACTERS, shortened
 
 MOST_VALUES: Final = 20
 """How many values of a column are shown, those with the most labels. So the number of series is bounded."""
@@ -19,7 +20,6 @@ UNSEEN: Final = "(unseen)"
 OTHER: Final = "(other)"
 """All further values that training rows had."""
 MISSING: Final = "(missing)"
-_LONGEST_VALUE: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def slice_value(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case _:
-            return str(value)[:_LONGEST_VALUE]
+            return shortened(str(value), SLICE_CHARACTERS)
 
 
 def quality_by_slice(

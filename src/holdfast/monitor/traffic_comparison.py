@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from holdfast.monitor.slice_charts import unseen_slices
 from holdfast.monitor.traffic_record import LEAST_SHIFT, LabelShare, TrafficSlice
+from holdfast.records import SLICE_CHARACTERS, shortened
 from holdfast.stats.interval import Interval, wilson
 from holdfast.stats.label_shift import FEWEST_KNOWN, FEWEST_SCORES, prior_by_em, prior_interval, prior_shift
 
@@ -23,7 +24,6 @@ LEAST_LABELLED: Final = 0.5
 """The share of the newest predictions that have labels from which on the labels replace the estimate."""
 
 MOST_VALUES: Final = 100  # none that is left out has more than a hundredth of the rows
-_LONGEST_VALUE: Final = 255
 _MISSING: Final = "(missing)"
 
 Numbers = NDArray[np.float64]
@@ -76,7 +76,7 @@ def find_unseen_words(
         if column not in words:
             continue
         live = _counts(requested[column])
-        known = {word[:_LONGEST_VALUE]: 1 for word in words[column]} | {_MISSING: 1, "": 1}
+        known = {shortened(word, SLICE_CHARACTERS): 1 for word in words[column]} | {_MISSING: 1, "": 1}
         for value in sorted(unseen_slices(known, live, least_share=LEAST_SHARE)):
             if live[value] >= FEWEST_ROWS:
                 share = live[value] / requested.height
@@ -85,8 +85,8 @@ def find_unseen_words(
 
 
 def _counts(values: pl.Series) -> dict[str, int]:
-    shown = values.fill_null(_MISSING).str.slice(0, _LONGEST_VALUE).rename("value")
-    return dict(shown.value_counts(name="rows").iter_rows())
+    shown = values.fill_null(_MISSING).rename("value").value_counts(name="rows")
+    return {shortened(value, SLICE_CHARACTERS): rows for value, rows in shown.iter_rows()}
 
 
 def estimate_label_share(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.monitor.quality import LEAST_OF_A_CLASS, Outcomes
-from holdfast.monitor.slice_quality import OTHER, UNSEEN, quality_by_slice
+from holdfast.monitor.slice_quality import OTHER, UNSEEN, quality_by_slice, slice_value
+from holdfast.monitor.traffic_comparison import compare_slices
 
 ROW = st.tuples(
     st.sampled_from(["v1", "v2"]),
@@ -79,3 +81,17 @@ def test_a_thousand_values_of_callers_are_one_slice_and_those_of_training_rows_a
     found = quality_by_slice(outcomes_of(rows), values, {"town": {row[1] for row in rows}})
     assert (len(found), found[-1].value, found[-1].quality.rows) == (21, OTHER, 980)
     assert len(quality_by_slice(outcomes_of(rows), values, {})) == 21
+
+
+def test_two_values_with_one_long_begin_are_two_slices() -> None:
+    """A text that is shortened for a key must not share its row with another."""
+    begin = "https://partner.example/" + "x" * 300
+    names = [slice_value(begin + end) for end in ("a", "b")]
+    assert len(set(names)) == 2
+    assert {len(name) for name in names} == {255}
+    requested = pl.DataFrame({"site": [begin + "a"] * 60 + [begin + "b"] * 40})
+    found = compare_slices(requested, {"site": {names[0]: 9}})
+    assert [(each.value, each.share, each.covered) for each in found] == [
+        (names[0], 0.6, True),
+        (names[1], 0.4, False),
+    ]

@@ -323,7 +323,7 @@ def _withdraw(store: Store, row: BackoutRow, step: WithdrawPublished, now_us: in
                 connection,
                 at_us=now_us,
                 kind="exported_table.withdrawn",
-                subject=each[:127],
+                subject=each,
                 actor=row.actor,
                 explanation=f"{row.feed}/{row.batch} was backed out, and {reason}",
             )

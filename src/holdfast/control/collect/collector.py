@@ -81,8 +81,6 @@ MAX_LOOKS: Final = 16
 DAMAGED_RETRY_US: Final = 60_000_000
 """How long a label waits whose prediction may be in a damaged file, before the file is read again."""
 
-_LONGEST_SUBJECT: Final = 127
-
 
 def collect(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     """Collect what the servers of `model` have logged since the last round; return the number of records.
@@ -427,6 +425,6 @@ def emit_damaged(store: Store, damaged: Sequence[Damaged], now_us: int) -> None:
                 connection,
                 at_us=now_us,
                 kind="predictions.damaged",
-                subject=f"file/{each.path}"[:_LONGEST_SUBJECT],
+                subject=f"file/{each.path}",
                 explanation=each.explanation,
             )

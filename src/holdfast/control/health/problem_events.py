@@ -16,10 +16,11 @@ from holdfast.feeds import Feed
 from holdfast.formatting import span
 from holdfast.monitor.health import Problem, judge_health
 from holdfast.qualify import Objective
+from holdfast.records import shortened
 from holdfast.store import Store
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.telemetry import problems
-from holdfast.store.telemetry.problems import NewProblem, shortened
+from holdfast.store.telemetry.problems import NewProblem
 
 EVERY_US: Final = 15_000_000
 """Time between two looks, in microseconds."""

@@ -145,6 +145,6 @@ def _append_event(store: Store, done: Repair, now_us: int) -> None:
             connection,
             at_us=now_us,
             kind="store.repaired",
-            subject=done.subject[:127],
+            subject=done.subject,
             explanation=f"{done.subject} was {done.action}: {done.proof}",
         )

@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, select
 
-from holdfast.records import canonical_json, sha256_hex
+from holdfast.records import SLICE_CHARACTERS, canonical_json, sha256_hex, shortened
 from holdfast.store.db import schema
 from holdfast.store.db.statements import inserting
 from holdfast.tables.row_selection import SelectedRows, SliceCount
@@ -16,7 +16,6 @@ from holdfast.tables.selection import Selection
 
 _SELECTIONS: Final = schema.selections
 _SLICES: Final = schema.snapshot_slices
-_TEXT: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def keep(
             "snapshot": snapshot,
             "selection_hash": name,
             "column_name": each.column,
-            "value": each.value[:_TEXT],
+            "value": shortened(each.value, SLICE_CHARACTERS),
             "rows_total": each.found,
             "rows_selected": each.kept,
             "weight_selected": each.weight,

@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
 from holdfast.formatting import visible
+from holdfast.records import shortened
 from holdfast.store.db import schema
 from holdfast.store.db.event_chain import FIRST, chain_digest
 from holdfast.store.db.statements import Prepared
@@ -15,6 +16,7 @@ from holdfast.store.db.statements import Prepared
 SYSTEM: Final = "holdfast"
 """The actor of operations that no user requested."""
 _LONGEST_SUBJECT: Final = 127
+_LONGEST_WHOLE: Final = 100_000
 _LONGEST_ACTOR: Final = 63
 
 _EVENTS: Final = schema.events
@@ -56,7 +58,7 @@ def as_written(explanation: str) -> str:
 
 
 def _subject(subject: str) -> str:
-    return visible(subject, _LONGEST_SUBJECT)
+    return shortened(visible(subject, _LONGEST_WHOLE), _LONGEST_SUBJECT)
 
 
 def append(

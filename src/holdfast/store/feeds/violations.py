@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, and_, bindparam, exists, insert, or_, select, update
 
 from holdfast.feeds import measurements
-from holdfast.records import BatchId, Level, Violation
+from holdfast.records import BatchId, Level, Violation, shortened
 from holdfast.store.db import rows, schema
 from holdfast.store.db.events import SYSTEM
 from holdfast.store.db.statements import LIVE, UNACCEPTED_ERROR, Prepared, at_version, pieces, same_load
@@ -123,7 +123,7 @@ def add(
                     "batch": batch.batch,
                     "epoch": epoch,
                     "check_name": each.check,
-                    "subject": each.subject[:_LONGEST_SUBJECT],
+                    "subject": shortened(each.subject, _LONGEST_SUBJECT),
                     "level": each.level,
                     "observed": each.observed,
                     "bound": each.bound,

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, or_, select, update
 
-from holdfast.records import Severity, sha256_hex
+from holdfast.records import Severity, shortened
 from holdfast.store.db import events, rows, schema
 
 FOUND: Final = "problem.found"
@@ -100,8 +100,3 @@ def event_subject(model: str, kind: str, subject: str) -> str:
     """
     name = f"{model}/{kind}/{subject}" if subject else f"{model}/{kind}"
     return shortened(name, _LONGEST_SUBJECT)
-
-
-def shortened(text: str, longest: int) -> str:
-    """Return `text` if it is short enough, else its begin with a digest, so that no two long texts become one."""
-    return text if len(text) <= longest else f"{text[: longest - 17]}-{sha256_hex(text)[:16]}"

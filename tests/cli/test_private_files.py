@@ -8,15 +8,19 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from holdfast.errors import UnavailableError
+from holdfast.feedback import LabelRules
 from holdfast.store.durability import access
+from holdfast.store.serving import label_rules
 from tests.support.project import Finished, Project, run_here
 
 OTHER_USER = 65534
+GROUP = 4711
 needs_root = pytest.mark.skipif(
     os.getuid() != 0, reason="acting as a second user takes the rights of root (setuid)"
 )
@@ -71,12 +75,12 @@ def modes(root: Path) -> dict[str, set[str]]:
     return found
 
 
-def as_other_user(act: Callable[[], object]) -> str:
-    """Call `act` as another user; return the name of the error that it raised, or "done"."""
+def as_other_user(act: Callable[[], object], groups: Sequence[int] = ()) -> str:
+    """Call `act` as another user, of these groups; return the name of the error that it raised, or "done"."""
     reader, writer = os.pipe()
     if not (child := os.fork()):
         try:
-            os.setgroups([])
+            os.setgroups(list(groups))
             os.setgid(OTHER_USER)
             os.setuid(OTHER_USER)
             act()
@@ -111,6 +115,57 @@ def test_a_declared_group_shares_the_store_and_no_other_user(directory: Path) ->
     found = modes(project.directory / ".holdfast")
     assert found == {"files": {"0o660"}, "directories": {"0o2770"}}
     assert "warning" not in run(project, "status", HOLDFAST_ACCESS="group").stderr
+
+
+def test_a_root_that_is_switched_to_a_group_is_shared_whole(directory: Path) -> None:
+    """Files and directories of before were still of their owner alone, and new files in them of its first group."""
+    os.umask(0o077)
+    project = make(directory)
+    root = project.directory / ".holdfast"
+    (root / "serve" / "parcels").mkdir(parents=True)
+    label_rules.save(root / "serve" / "parcels", LabelRules("first", bytes(32)))
+    assert modes(root) == {"files": {"0o600"}, "directories": {"0o700"}}
+    assert run(project, "status", HOLDFAST_ACCESS="group").stderr == ""
+    assert modes(root) == {"files": {"0o660"}, "directories": {"0o2770"}}
+    assert run(project, "ingest", "rows", "parcels.csv", "--batch", "b2", HOLDFAST_ACCESS="group").status in (
+        0,
+        1,
+    )
+    assert modes(root) == {"files": {"0o660"}, "directories": {"0o2770"}}
+
+
+@needs_root
+def test_a_second_server_user_of_the_group_reads_the_secret_and_no_other_does(directory: Path) -> None:
+    project = make(directory, HOLDFAST_ACCESS="group")
+    root, kept = project.directory / ".holdfast", project.directory / ".holdfast" / "serve" / "parcels"
+    access.declare(group=True)
+    label_rules.save(kept, LabelRules("first", bytes(range(32))))
+    for path in (root, *root.rglob("*")):
+        os.chown(path, -1, GROUP)
+
+    def read_secret() -> None:
+        assert label_rules.kept_secret(root) == bytes(range(32))
+        label_rules.save(kept, LabelRules("latest", bytes(range(32))))
+
+    assert as_other_user(read_secret) == "PermissionError"
+    assert as_other_user(read_secret, [GROUP]) == "done"
+    assert label_rules.load(kept) == LabelRules("latest", bytes(range(32)))
+
+
+@needs_root
+def test_a_secret_that_cannot_be_read_is_not_replaced_by_a_new_one(directory: Path) -> None:
+    """The ids of all predictions so far would be invalid, without a word."""
+    root, kept = directory / ".holdfast", directory / ".holdfast" / "serve" / "parcels"
+    kept.mkdir(parents=True)
+    for path in (root, root / "serve", kept):
+        path.chmod(0o755)
+    label_rules.save(kept, LabelRules("first", bytes(range(32))))
+
+    def look() -> None:
+        with pytest.raises(UnavailableError, match=r"HF316: .*labels.json has the secret .*cannot be read"):
+            label_rules.kept_secret(root)
+
+    assert as_other_user(look) == "done"
 
 
 def test_a_root_that_others_may_use_is_a_warning_with_the_command_that_ends_it(directory: Path) -> None:

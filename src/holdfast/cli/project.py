@@ -22,6 +22,7 @@ from holdfast.control.user_code import UserCodeError
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError, InputError, NotFoundError
 from holdfast.feeds import Feed, FeedGroup
+from holdfast.formatting import counted
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.catalog import name_lookup, snapshots
@@ -278,6 +279,12 @@ def _sharing(*shared: str) -> Callable[[Callable[Concatenate[Run, P], None]], Ca
 def _restrict_files(out: Output, settings: Settings) -> None:
     """Make files for the declared users alone, and warn if others may use those that are there."""
     access.declare(group=settings.access == "group")
+    if access.has_group() and (left := access.share_root(settings.root)):
+        what = (
+            f"HOLDFAST_ACCESS=group is declared, and {counted(len(left), 'path')} below {settings.root} of another user "
+            f"cannot be shared, such as {left[0]}"
+        )
+        out.warn(what, "the same command as that user")
     mode = access.width_of(settings.root)
     if mode is not None:
         what = (

@@ -58,9 +58,13 @@ class LabelRulesFollower:
             self._plane.use_label_rules(replace(found, corrections=corrections))
 
     def announce(self, connection: Transaction, root: Path, fresh: bytes, *, now_us: int) -> None:
-        """Store what this process declares. A ledger without a secret gets the one that is kept here, else `fresh`."""
-        kept = self._plane.label_rules.secret or label_rules.kept_secret(root)
-        label_rules.ensure_secret(connection, kept or fresh, now_us=now_us)
+        """Store what this process declares. A ledger without a secret gets the one that is kept here, else `fresh`.
+
+        Raises as `label_rules.kept_secret` does.
+        """
+        if not label_rules.has_secret(connection):
+            kept = self._plane.label_rules.secret or label_rules.kept_secret(root)
+            label_rules.ensure_secret(connection, kept or fresh, now_us=now_us)
         if self._corrections is not None:
             label_rules.declare_corrections(connection, self._plane.model, self._corrections, now_us=now_us)
 

@@ -46,6 +46,40 @@ def restrict_root(root: Path) -> None:
     root.chmod(_allowed if _allowed == _OWNER else _allowed | _INHERITED_GROUP)
 
 
+def share_root(root: Path) -> list[Path]:
+    """Give a root that was made for its owner alone to its group, with everything in it; nothing if it is shared already.
+
+    Directories get the root's group for what is made in them. The root itself is last, so that a call that was ended is made
+    up by the next one. Returns what belongs to another user, which must do the same.
+    """
+    if not root.is_dir() or stat.S_IMODE(root.stat().st_mode) == _GROUP | _INHERITED_GROUP:
+        return []
+    group = root.stat().st_gid
+    left = []
+    for path in (*root.rglob("*"), root):
+        try:
+            _share(path, group)
+        except FileNotFoundError:
+            continue  # deleted meanwhile
+        except PermissionError:
+            left.append(path)
+    return left
+
+
+def _share(path: Path, group: int) -> None:
+    found = path.lstat()
+    if stat.S_ISDIR(found.st_mode):
+        wanted = _GROUP | _INHERITED_GROUP
+    elif stat.S_ISREG(found.st_mode):
+        wanted = _GROUP & 0o666
+    else:
+        return  # a link or socket has no mode of its own that matters
+    if found.st_gid != group:
+        os.chown(path, -1, group)
+    if stat.S_IMODE(found.st_mode) != wanted:
+        path.chmod(wanted)
+
+
 def restrict_file(path: Path) -> None:
     """Give a file that a library has just made its mode; nothing if it is not there."""
     if path.exists():

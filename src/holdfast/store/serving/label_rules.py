@@ -1,7 +1,7 @@
 """The rules for labels: in the ledger, and in a file of each server, which needs them without the ledger.
 
 Every server of a ledger tags its ids by the ledger's one secret, so that each verifies the ids of all. The file is
-`<root>/serve/<model>/labels.json`, for its owner alone. A ledger that was rebuilt gets its secret back from it.
+`<root>/serve/<model>/labels.json`, for the declared users alone. A ledger that was rebuilt gets its secret back from it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, or_, select
 
-from holdfast.errors import IntegrityError
+from holdfast.errors import IntegrityError, UnavailableError
 from holdfast.feedback import SECRET_BYTES, LabelRules
 from holdfast.records import Corrections, sha256_hex
 from holdfast.store.db import rows
@@ -51,6 +51,12 @@ def read(connection: Connection, model: str) -> LabelRules:
     )
 
 
+def has_secret(connection: Connection) -> bool:
+    """Return True if the ledger has a secret."""
+    query = select(secrets.c.purpose).where(secrets.c.purpose == _PURPOSE)
+    return connection.execute(query).first() is not None
+
+
 def ensure_secret(connection: Connection, proposed: bytes, *, now_us: int) -> None:
     """Store `proposed` as the ledger's secret, in the caller's transaction, unless it has one."""
     assert len(proposed) == SECRET_BYTES
@@ -69,11 +75,11 @@ def declare_corrections(connection: Connection, model: str, corrections: Correct
 
 
 def save(directory: Path, rules: LabelRules) -> None:
-    """Write the rules to a server's directory; readable by its owner alone. Raises `OSError` if it cannot be written."""
+    """Write the rules to a server's directory, for the declared users alone. Raises `OSError` if it cannot be written."""
     encoded = msgspec.json.encode(_Stored(rules.corrections, rules.secret.hex(), dict(rules.untagged)))
     fsync.make_directory(directory)
     checksummed = msgspec.json.encode(_Checksummed(sha256_hex(encoded), msgspec.Raw(encoded)))
-    fsync.replace(directory / _FILE, checksummed, mode=0o600)
+    fsync.replace(directory / _FILE, checksummed)
 
 
 def load(directory: Path) -> LabelRules | None:
@@ -95,14 +101,29 @@ def load(directory: Path) -> LabelRules | None:
 
 
 def kept_secret(root: Path) -> bytes:
-    """Return the secret that a server under `root` keeps; empty if none has one."""
+    """Return the secret that a server under `root` keeps; empty if none has one.
+
+    Raises `UnavailableError` HF316 if the only copies are those that this user may not read: a new secret would make the ids
+    of all predictions so far invalid.
+    """
+    unreadable: OSError | None = None
     for path in sorted((root / SERVERS_DIRECTORY).glob(f"*/{_FILE}")):
         try:
             rules = load(path.parent)
-        except (IntegrityError, OSError):
+        except IntegrityError:
             continue  # another one may be intact
+        except OSError as error:
+            unreadable = error
+            continue
         if rules is not None and rules.secret:
             return rules.secret
+    if unreadable is not None:
+        raise UnavailableError(
+            "HF316",
+            f"{unreadable.filename} has the secret of prediction ids, and cannot be read: {unreadable.strerror}",
+            state="the ledger has no secret yet, and none was made",
+            next_command="as the owner of the file: HOLDFAST_ACCESS=group holdfast status",
+        ) from unreadable
     return b""
 
 

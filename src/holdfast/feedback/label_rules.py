@@ -13,7 +13,10 @@ from holdfast.records import Corrections
 class IdCheck(StrEnum):
     """What is known of a prediction id."""
 
-    VALID = "valid"  # its tag is right
+    VALID = "valid"  # its tag is right, and every request has its row
+    ROW_UNVERIFIED = (
+        "row unverified"  # its tag is right; only the collected log shows whether its request had the row
+    )
     UNVERIFIED = "unverified"  # only the collected log shows whether it was issued
     NOT_ISSUED = "not issued"
 
@@ -49,7 +52,11 @@ class LabelRules:
         if key is None:
             return IdCheck.UNVERIFIED
         if prediction.tag:
-            return IdCheck.VALID if key.has_tagged(prediction) else IdCheck.NOT_ISSUED
+            if not key.has_tagged(prediction):
+                return IdCheck.NOT_ISSUED
+            return (
+                IdCheck.ROW_UNVERIFIED if prediction.row else IdCheck.VALID
+            )  # a tag is of the request, not of the row
         if prediction.server not in self.untagged:
             return IdCheck.NOT_ISSUED
         tagged_from = self.untagged[prediction.server]

@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from holdfast.control.collect import arriving_labels, collector
 from holdfast.control.collect.arriving_labels import Rejection, WaitingRoom, check_labels
-from holdfast.feedback import IdKey, LabelRules, PredictionId, parse_id
+from holdfast.feedback import IdCheck, IdKey, LabelRules, PredictionId, parse_id
 from holdfast.serve.protocol.oip import MAX_ROWS
 from holdfast.store import Store
 from holdfast.store.db import events, leases
@@ -98,7 +98,14 @@ def world(tmp_path: Path) -> Iterator[World]:
 def checked(*records: FeedbackRecord, room: int = 9, of_source: int = 2) -> arriving_labels.CheckedLabels:
     """Check labels of servers of which nothing is collected yet."""
     return check_labels(
-        records, {}, RULES, lambda _: True, WaitingRoom(lambda source: room if source is None else of_source)
+        records,
+        {},
+        RULES,
+        lambda _: True,
+        {
+            IdCheck.UNVERIFIED: WaitingRoom(lambda source: room if source is None else of_source),
+            IdCheck.ROW_UNVERIFIED: WaitingRoom(lambda source: room if source is None else of_source + 1),
+        },
     )
 
 
@@ -141,10 +148,38 @@ def test_what_cannot_be_verified_waits_within_the_bounds_of_its_source_and_of_al
     assert len(found.accepted) == 4 + len(sure), "what is verified has no such bound"
 
 
+def test_rows_that_only_the_log_can_show_wait_within_a_bound_of_their_own() -> None:
+    """One id has a tag for 10,000 rows: without a bound, its caller fills the waiting labels with rows that never were."""
+    name = tagged("s1-1-1")
+    flood = [FeedbackRecord(f"{name}/{row}", 1.0, "flood", NOW) for row in range(6)]
+    others = [FeedbackRecord(f"{name}/{row}", 1.0, "crm", NOW) for row in range(6, 8)]
+    found = checked(*flood, *others)
+    assert [(record.source, record.prediction[-1]) for record, _ in found.rejected] == [
+        ("flood", "4"), ("flood", "5"),
+    ]  # fmt: skip
+    assert {why for _, why in found.rejected} == {Rejection.OVER_QUOTA}
+    assert f"{name}/0" in found.ahead, "every request has its first row"
+
+
+def test_a_row_that_its_request_did_not_have_is_given_up_with_the_reason(world: World) -> None:
+    name = tagged("s1-1-1")
+    rows = [FeedbackRecord(f"{name}/{row}", 1.0, "crm", NOW) for row in (0, 7)]
+    world.log("s2", *rows)
+    world.round()
+    assert world.counts() == (2, 2)
+    world.log("s1", prediction(name))
+    world.round()
+    world.round(NOW + 11 * 60_000_000)
+    assert world.counts() == (1, 0)
+    (why,) = world.events("labels.unmatched")
+    assert f"{name}/7" in why
+    assert "the log was collected beyond this record, and has no such prediction" in why
+
+
 def test_labels_for_collected_logs_need_no_room() -> None:
     """Those of before the upgrade come in bulk, and are joined in the next round."""
     many = [label(f"old-1-{number}") for number in range(1, 100)]
-    found = check_labels(many, {}, RULES, lambda _: False, WaitingRoom(lambda _: 0))
+    found = check_labels(many, {}, RULES, lambda _: False, {IdCheck.UNVERIFIED: WaitingRoom(lambda _: 0)})
     assert (len(found.accepted), found.rejected) == (len(many), [])
 
 
@@ -162,7 +197,7 @@ def test_one_source_owns_a_label_and_its_history_rises(
     rules = LabelRules("latest" if corrections == "latest" else "first", SECRET)
     name = tagged("s1-1-1")
     records = [label(name, value, source, NOW + at) for source, value, at in sent]
-    found = check_labels(records, {}, rules, lambda _: True, WaitingRoom(lambda _: 0))
+    found = check_labels(records, {}, rules, lambda _: True, {IdCheck.UNVERIFIED: WaitingRoom(lambda _: 0)})
     owner = sent[0][0] if sent else ""
     values: list[float] = []
     strangers = contradictions = 0

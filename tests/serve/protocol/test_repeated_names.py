@@ -75,6 +75,18 @@ def test_labels_are_checked_too() -> None:
         parse_labels(b'{"feedback": [{"id": "s1-1-1", "value": true, "value": false}]}')
 
 
+@pytest.mark.parametrize("source", [":crm", " :crm", "\\\\:", 'a\\": ', "\\u003ax"])
+def test_a_large_body_of_labels_with_unusual_texts_is_read(source: str) -> None:
+    """More than 256 kB of labels whose texts begin with a colon looked as if a member came twice."""
+    one = f'{{"id": null, "key": {{"place": "{source}{"x" * 300}"}}, "value": true, "source": "{source}"}}'
+    body = f'{{"feedback": [{", ".join([one] * 999)}]}}'
+    assert len(body) > READ_BYTES
+    assert len(parse_labels(body.encode()).items) == 999
+    twice = one.replace('"value": true', '"value": true, "value": false')
+    with pytest.raises(RequestError, match="names a member twice"):
+        parse_labels(body.replace(one, twice, 1).encode())
+
+
 @pytest.mark.parametrize("around", ['"id": null', '"parameters": {"unit": "a:b"}', '"more": 1'])
 @pytest.mark.parametrize("word", ["x", ":)", "a {:", '\\":'])
 def test_a_large_request_with_unusual_members_and_words_is_read(around: str, word: str) -> None:

@@ -43,6 +43,10 @@ MAX_WAITING_OF_SOURCE: Final = 10_000
 """How many labels of one source wait whose ids cannot be verified and whose log was not collected yet."""
 MAX_WAITING: Final = 100_000
 """How many labels of all sources wait, when one comes whose id cannot be verified."""
+MAX_ROWS_WAITING_OF_SOURCE: Final = 100_000
+"""How many labels of one source wait, when one comes for a later row of a request whose log was not collected yet."""
+MAX_ROWS_WAITING: Final = 300_000
+"""How many labels of all sources wait, when such a one comes."""
 
 _EXAMPLES: Final = 3
 
@@ -58,10 +62,10 @@ class Rejection(StrEnum):
 
 @dataclass(slots=True)
 class WaitingRoom:
-    """How many more labels may wait whose ids cannot be verified."""
+    """How many more labels of one kind may wait."""
 
     of_source: Callable[[str | None], int]
-    """Returns how many more of a source, or of all (None), may wait. Called only for what cannot be verified: it counts."""
+    """Returns how many more of a source, or of all (None), may wait. Called only for what has this bound: it counts."""
     _left_of: dict[str | None, int] = field(default_factory=dict, init=False)
 
     def admit(self, source: str) -> bool:
@@ -96,7 +100,7 @@ def check_labels(
     known: Mapping[str, KnownLabel],
     rules: LabelRules,
     is_uncollected: Callable[[PredictionId], bool],
-    room: WaitingRoom,
+    rooms: Mapping[IdCheck, WaitingRoom],
 ) -> CheckedLabels:
     """Decide what becomes of each label, in the order in which they came.
 
@@ -110,8 +114,8 @@ def check_labels(
         The declared corrections, and which ids can have been issued.
     is_uncollected
         Returns True for a place beyond the collected part of its server's log.
-    room
-        How many labels may wait whose ids cannot be verified.
+    rooms
+        How many labels may wait whose ids, or whose rows, cannot be verified. Others have no such bound.
     """
     newest = dict(known)
     found = CheckedLabels()
@@ -128,7 +132,7 @@ def check_labels(
                 check, ahead = rules.check_id(place), is_uncollected(place)
                 if check is IdCheck.NOT_ISSUED:
                     found.rejected.append((record, Rejection.NOT_ISSUED))
-                elif ahead and check is IdCheck.UNVERIFIED and not room.admit(label.source):
+                elif ahead and check in rooms and not rooms[check].admit(label.source):
                     found.rejected.append((record, Rejection.OVER_QUOTA))
                 else:
                     newest[record.prediction] = label
@@ -202,14 +206,21 @@ def _take_by_id(
         frontier = frontiers.get(place.server)
         return frontier is None or is_ahead(place, frontier)
 
-    def of_source(source: str | None) -> int:
-        most = MAX_WAITING if source is None else MAX_WAITING_OF_SOURCE
-        return most - labels.count_waiting(connection, now_us=now_us, at_most=most, source=source)
+    def room(most_of_source: int, most: int) -> WaitingRoom:
+        def left(source: str | None) -> int:
+            bound = most if source is None else most_of_source
+            return bound - labels.count_waiting(connection, now_us=now_us, at_most=bound, source=source)
+
+        return WaitingRoom(left)
 
     known = labels.newest_labels(connection, [record.prediction for record in with_rows(feedback, rows)])
     found = assign_rows(feedback, rows, known)
     rules = label_rules.read(connection, model)
-    checked = check_labels(found.named, known, rules, is_uncollected, WaitingRoom(of_source))
+    rooms = {
+        IdCheck.UNVERIFIED: room(MAX_WAITING_OF_SOURCE, MAX_WAITING),
+        IdCheck.ROW_UNVERIFIED: room(MAX_ROWS_WAITING_OF_SOURCE, MAX_ROWS_WAITING),
+    }
+    checked = check_labels(found.named, known, rules, is_uncollected, rooms)
     checked.without_row.extend(found.without_row)
     checked.rejected.extend((record, Rejection.CONTRADICTS) for record in found.overtaken)
     labels.add(

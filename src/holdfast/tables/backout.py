@@ -106,7 +106,19 @@ class TaintSnapshots:
 
 @dataclass(frozen=True, slots=True)
 class TaintVersions:
-    """Refuse traffic to these versions forever."""
+    """Refuse traffic to these versions forever.
+
+    `evaluated` are those of them that were trained on no removed row, but evaluated on some; the others were trained on removed
+    rows, or that is not known.
+    """
+
+    versions: tuple[str, ...]
+    evaluated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeepVersions:
+    """Keep these versions: their snapshots hold removed rows, but none that they were trained or evaluated on."""
 
     versions: tuple[str, ...]
 
@@ -220,11 +232,15 @@ class ListFeedback:
 
 @dataclass(frozen=True, slots=True)
 class Retrain:
-    """Train a model again from `feeds`, because a version of it was live or about to be."""
+    """Train a model again from `feeds`, because a version of it was live or about to be.
+
+    `evaluated` are those of `replaces` that were trained on no removed row, but evaluated on some.
+    """
 
     model: str
     feeds: tuple[str, ...]
     replaces: tuple[str, ...]
+    evaluated: tuple[str, ...] = ()
 
 
 Step: TypeAlias = (
@@ -233,6 +249,7 @@ Step: TypeAlias = (
     | SuspectLoad
     | TaintSnapshots
     | TaintVersions
+    | KeepVersions
     | CancelRollout
     | FailOver
     | KeepLastResort
@@ -248,7 +265,14 @@ TrafficStep: TypeAlias = CancelRollout | FailOver | KeepLastResort | ReplaceFall
 """The steps that decide which version serves."""
 
 _STEPS: Final[dict[str, type[Any]]] = {kind.__name__: kind for kind in get_args(Step)}
-_TRANSACTIONAL: Final = (RemoveRows, RecomputeOnline, SuspectLoad, TaintSnapshots, TaintVersions)
+_TRANSACTIONAL: Final = (
+    RemoveRows,
+    RecomputeOnline,
+    SuspectLoad,
+    TaintSnapshots,
+    TaintVersions,
+    KeepVersions,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,11 +325,15 @@ class BackoutPlan:
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """The impact of a batch in totals. `cost` is predictions times the cost of one, None if that is unknown."""
+    """The impact of a batch in totals. `cost` is predictions times the cost of one, None if that is unknown.
+
+    `versions` are tainted; `versions_kept` are not, because they used none of the removed rows of their snapshots.
+    """
 
     rows: int
     snapshots: int
     versions: int
+    versions_kept: int
     live: int
     predictions: int
     predictions_at_most: int
@@ -329,6 +357,7 @@ def total_impact(plan: BackoutPlan) -> Impact:
         rows=sum(step.rows for step in plan.steps if isinstance(step, RemoveRows)),
         snapshots=sum(len(step.snapshots) for step in plan.steps if isinstance(step, TaintSnapshots)),
         versions=len(plan.versions),
+        versions_kept=sum(len(step.versions) for step in plan.steps if isinstance(step, KeepVersions)),
         live=sum(isinstance(step, FailOver | KeepLastResort) for step in plan.steps),
         predictions=tainted,
         predictions_at_most=sum(each.rows for each in predictions if each.cause != "version"),
@@ -372,7 +401,14 @@ def _explain_step(step: Step) -> Iterator[str]:
             yield f"taint {tainted}{_listed(step.snapshots)}; no training may use them"
         case TaintVersions():
             tainted = counted(len(step.versions), "version")
-            yield f"taint {tainted}{_listed(step.versions)}; none of them gets traffic again"
+            only = f"; trained on no removed row, only evaluated on some: {', '.join(step.evaluated)}"
+            yield (
+                f"taint {tainted}{_listed(step.versions)}; none of them gets traffic again"
+                f"{only if step.evaluated else ''}"
+            )
+        case KeepVersions():
+            kept = counted(len(step.versions), "version")
+            yield f"keep {kept}{_listed(step.versions)}; no removed row is among their training or held-out rows"
         case CancelRollout():
             yield f"{step.model}: cancel rollout {step.rollout_id} of {step.challenger}, which has no traffic yet"
         case FailOver():
@@ -394,10 +430,10 @@ def _explain_step(step: Step) -> Iterator[str]:
             for each in step.labels:
                 yield f"{each.labels:,} labels were received for predictions of {each.version}"
         case Retrain():
-            yield (
-                f"{step.model}: train again from {', '.join(step.feeds)}, "
-                f"because {', '.join(step.replaces)} was trained on removed rows"
-            )
+            trained = ", ".join(each for each in step.replaces if each not in step.evaluated)
+            uses = (("trained", trained), ("evaluated", ", ".join(step.evaluated)))
+            why = " and ".join(f"{names} was {use} on removed rows" for use, names in uses if names)
+            yield f"{step.model}: train again from {', '.join(step.feeds)}, because {why}"
         case _:
             assert_never(step)
 

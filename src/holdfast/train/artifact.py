@@ -7,15 +7,15 @@ environment give the same bytes, so training again makes no second version.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from holdfast.errors import IntegrityError
-from holdfast.records import canonical_json
+from holdfast.records import canonical_json, sha256_hex
 
 METADATA_KEY: Final = "holdfast"
 LARGEST_FILE_BYTES: Final = 2**31 - 1
@@ -25,6 +25,9 @@ STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 """Operator domains that ONNX Runtime contains; any other needs a foreign library."""
 
 _KNOWN_IR_VERSIONS: Final = range(3, 20)
+
+UntrainedLoad: TypeAlias = tuple[str, str, int, int]
+"""Feed, batch and epoch of a load without a training row, and the number of its held-out rows."""
 
 Role = Literal["candidate", "heuristic"]
 
@@ -57,6 +60,9 @@ class VersionMetadata:
         Every training row is older than this (microseconds since 1970, UTC).
     selection_json
         The selection of the snapshot's training rows, and their weights; empty for none.
+    untrained_loads
+        Loads of the snapshot that no training row is from: feed, batch, epoch, and how many held-out rows are from it. Of the
+        other loads, and of all of them in files of earlier releases, that is not known.
     """
 
     model: str
@@ -74,6 +80,11 @@ class VersionMetadata:
     rows: int
     trained_before_us: int
     selection_json: str = ""
+    untrained_loads: Sequence[UntrainedLoad] = ()
+
+    def __post_init__(self) -> None:
+        # JSON has lists for them.
+        object.__setattr__(self, "untrained_loads", tuple(map(tuple, self.untrained_loads)))
 
 
 def pack_version(graph: onnx.ModelProto, metadata: VersionMetadata) -> bytes:
@@ -87,6 +98,16 @@ def pack_version(graph: onnx.ModelProto, metadata: VersionMetadata) -> bytes:
     packed.metadata_props.add(key=METADATA_KEY, value=canonical_json(metadata))
     data: bytes = packed.SerializeToString(deterministic=True)
     return data
+
+
+def training_digest(graph: onnx.ModelProto, metadata: VersionMetadata, rows_digest: str) -> str:
+    """Return the SHA-256 of a version without the snapshot, and of its training and held-out rows.
+
+    Two versions with the same digest differ in the names of their snapshots alone: declaration, seed, environment, rows and
+    graph are the same. `rows_digest` is of the rows.
+    """
+    data = pack_version(graph, replace(metadata, snapshot="", untrained_loads=()))
+    return sha256_hex(f"{sha256_hex(data)} {rows_digest}")
 
 
 def open_version(data: bytes) -> tuple[onnx.ModelProto, VersionMetadata]:

@@ -22,7 +22,7 @@ from holdfast.control.rollout.failover import Cause, fail_over
 from holdfast.errors import ConflictError, HoldfastError, UnavailableError
 from holdfast.feeds import Feed
 from holdfast.feeds.state_machine import Event
-from holdfast.formatting import first_line
+from holdfast.formatting import counted, first_line
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store
 from holdfast.store.backout import backout_loads, backouts, taints, tombstones
@@ -39,6 +39,7 @@ from holdfast.tables.backout import (
     CancelRollout,
     FailOver,
     KeepLastResort,
+    KeepVersions,
     ListFeedback,
     ListPredictions,
     RecomputeOnline,
@@ -241,7 +242,14 @@ def _execute(store: Store, row: BackoutRow, now_us: int) -> None:
                 failpoint("backout.after_step")
             case ListPredictions() | ListFeedback() | Retrain():
                 break  # what is listed is in the plan already
-            case RemoveRows() | RecomputeOnline() | SuspectLoad() | TaintSnapshots() | TaintVersions():
+            case (
+                RemoveRows()
+                | RecomputeOnline()
+                | SuspectLoad()
+                | TaintSnapshots()
+                | TaintVersions()
+                | KeepVersions()
+            ):
                 raise AssertionError("the first transaction has executed these")
             case _:
                 assert_never(step)
@@ -338,9 +346,17 @@ def _record(connection: Transaction, step: Step, row: BackoutRow, plan: BackoutP
         case TaintSnapshots():
             taints.add(connection, "snapshot", step.snapshots, backout=row.backout_id, now_us=now_us)
         case TaintVersions():
-            taints.add(connection, "version", step.versions, backout=row.backout_id, now_us=now_us)
+            taints.add(
+                connection,
+                "version",
+                step.versions,
+                backout=row.backout_id,
+                now_us=now_us,
+                evaluated=step.evaluated,
+            )
         case RemoveRows():
             impact = total_impact(plan)
+            kept = f", {counted(impact.versions_kept, 'version')} kept" if impact.versions_kept else ""
             events.append(
                 connection,
                 at_us=now_us,
@@ -348,8 +364,8 @@ def _record(connection: Transaction, step: Step, row: BackoutRow, plan: BackoutP
                 subject=f"{step.feed}/{step.batch}",
                 actor=row.actor,
                 explanation=(
-                    f"{row.reason}; {step.rows} rows removed, {impact.snapshots} snapshots and "
-                    f"{impact.versions} versions tainted"
+                    f"{row.reason}; {counted(step.rows, 'row')} removed, {counted(impact.snapshots, 'snapshot')} and "
+                    f"{counted(impact.versions, 'version')} tainted{kept}"
                 ),
             )
         case _:

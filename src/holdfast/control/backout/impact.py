@@ -22,11 +22,12 @@ from holdfast.store.backout.backout_loads import LiveLoad
 from holdfast.store.catalog import delta, lineage
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.files import blobs
-from holdfast.store.models import versions
+from holdfast.store.models import untrained_loads, versions
 from holdfast.store.rollout import traffic_plans
 from holdfast.tables.backout import (
     AffectedPredictions,
     BackoutPlan,
+    KeepVersions,
     ListFeedback,
     ListPredictions,
     RecomputeOnline,
@@ -37,7 +38,8 @@ from holdfast.tables.backout import (
     TaintVersions,
     WithdrawPublished,
 )
-from holdfast.tables.lineage import Node, NodeKind
+from holdfast.tables.lineage import Lineage, Node, NodeKind
+from holdfast.tables.row_use import RowUse, use_of_loads
 from holdfast.tables.snapshots import LoadKey
 from holdfast.train.artifact import read_metadata
 
@@ -178,7 +180,11 @@ def make_plan(
         The remaining loads that reference removed rows.
     """
     found = lineage.made_from(connection, *(Node.load(*each.load.key) for each in removed))
-    snapshots, reached = found.names(NodeKind.SNAPSHOT), found.names(NodeKind.VERSION)
+    snapshots = found.names(NodeKind.SNAPSHOT)
+    uses = _uses_of_versions(connection, found, [each.load.key for each in removed])
+    reached = tuple(version for version, use in uses.items() if use is not RowUse.UNUSED)
+    evaluated = tuple(version for version, use in uses.items() if use is RowUse.EVALUATED)
+    unused = tuple(version for version, use in uses.items() if use is RowUse.UNUSED)
     models = impact.models_of(connection, reached)
     steps: list[Step] = [_remove_rows(connection, each) for each in removed]
     steps += [
@@ -188,7 +194,8 @@ def make_plan(
     ]
     steps += left.loads
     steps += [TaintSnapshots(snapshots)] if snapshots else []
-    steps += [TaintVersions(reached)] if reached else []
+    steps += [TaintVersions(reached, evaluated)] if reached else []
+    steps += [KeepVersions(unused)] if unused else []
     for model in dict.fromkeys(models.values()):
         steps += plan_failover(connection, store, model, taints.versions_of(connection, model) | set(reached))
     exported = delta.holding(store.root, snapshots, [each.load.feed for each in removed])
@@ -197,8 +204,23 @@ def make_plan(
     feedback = [impact.feedback_of(connection, model, version) for version, model in models.items()]
     if any(feedback):
         steps.append(ListFeedback(tuple(each for each in feedback if each is not None)))
-    steps += _rebuilds(connection, store, models)
+    steps += _rebuilds(connection, models, evaluated)
     return BackoutPlan(batch.feed, batch.batch, tuple(steps))
+
+
+def _uses_of_versions(
+    connection: Transaction, found: Lineage, removed: Sequence[LoadKey]
+) -> dict[str, RowUse]:
+    """Return by version what it did with the `removed` loads that its snapshot holds, the oldest version first."""
+    keys = {Node.load(*key): key for key in removed}
+    held: dict[Node, list[LoadKey]] = {}
+    for edge in found.edges:
+        if edge.parent in keys:
+            held.setdefault(edge.child, []).append(keys[edge.parent])
+    snapshots = {edge.child.name: edge.parent for edge in found.edges if edge.child.kind is NodeKind.VERSION}
+    versions = found.names(NodeKind.VERSION)
+    untrained = untrained_loads.of_versions(connection, versions, {feed for feed, _, _ in removed})
+    return {version: use_of_loads(held[snapshots[version]], untrained[version]) for version in versions}
 
 
 def _remove_rows(connection: Transaction, each: LoadToRemove) -> RemoveRows:
@@ -241,7 +263,7 @@ def _reads(store: Store, version: str, aggregates: set[str]) -> bool:
     return any(each.key in aggregates for each in aggregates_from_json(about.aggregates_json))
 
 
-def _rebuilds(connection: Transaction, store: Store, models: dict[str, str]) -> Iterator[Retrain]:
+def _rebuilds(connection: Transaction, models: dict[str, str], evaluated: Sequence[str]) -> Iterator[Retrain]:
     """Yield the models of which a tainted version has traffic or is the newest candidate."""
     for model in dict.fromkeys(models.values()):
         committed = traffic_plans.newest_committed(connection, model)
@@ -256,4 +278,5 @@ def _rebuilds(connection: Transaction, store: Store, models: dict[str, str]) -> 
                 model,
                 impact.tables_of(connection, [row.snapshot for row in replaced]),
                 tuple(row.version for row in replaced),
+                tuple(row.version for row in replaced if row.version in evaluated),
             )

@@ -19,6 +19,7 @@ from holdfast.errors import InputError
 from holdfast.features import Aggregate
 from holdfast.features.asof import aggregate_rows, join_as_of
 from holdfast.feeds import quarantine_table
+from holdfast.records import BATCH_COLUMN
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 from holdfast.store.files import data_files
@@ -48,7 +49,9 @@ class Examples:
     rejected: pl.DataFrame
 
 
-def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], snapshot: str) -> Examples:
+def read_examples(
+    store: Store, model: Model, aggregates: Iterable[Aggregate], snapshot: str, *, with_batches: bool = False
+) -> Examples:
     """Read the labelled rows of `model` in `snapshot`, joined with `aggregates` of the same snapshot.
 
     Labels of the model's label feeds are joined as they were known when the snapshot was made (`tables.labels`). A row without
@@ -67,6 +70,8 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
         The aggregates to join.
     snapshot
         The name of the snapshot.
+    with_batches
+        Whether `frame` has the metadata column `_batch`, the batch of each row.
 
     Raises
     ------
@@ -81,6 +86,7 @@ def read_examples(store: Store, model: Model, aggregates: Iterable[Aggregate], s
         name: kind for name, kind in dtypes(model.examples.contract).items() if name in model.selected_besides
     }
     also |= dict.fromkeys(model.selection.metadata_columns, pl.String())
+    also |= {BATCH_COLUMN: pl.String()} if with_batches else {}
     with store.ledger.read() as connection:
         taken = snapshots.get(connection, snapshot)
     created_at_us = taken.created_at_us

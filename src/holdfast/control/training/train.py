@@ -1,7 +1,8 @@
 """Train a candidate and its heuristic on a named snapshot.
 
 The same snapshot, declaration, seed and environment give the same files. So an interrupted training can be run again: it
-gives the same version, never a second one.
+gives the same version, never a second one. So does another snapshot with the same training and held-out rows, such as one with
+newer rows whose labels are not due.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from holdfast.control.training import failed_trainings
 from holdfast.control.training.environment import environment
 from holdfast.control.training.examples import choose, read_examples, split_days
 from holdfast.control.training.snapshots import refuse_poor
+from holdfast.control.training.untrained_loads import find_untrained
 from holdfast.control.user_code import UserCodeError
 from holdfast.declaration import Model
 from holdfast.errors import RefusedError
@@ -30,11 +32,12 @@ from holdfast.features import Feature, aggregates_to_json, tensors_from_frame
 from holdfast.features.fitting import fit
 from holdfast.features.graph import check_estimator, compose, feature_graph
 from holdfast.features.precision import refuse_merged
+from holdfast.feeds.measurements import digest_of
 from holdfast.formatting import first_line, with_article
-from holdfast.records import BatchId, Progress
+from holdfast.records import METADATA_COLUMNS, BatchId, Progress, sha256_hex
 from holdfast.store import Store
 from holdfast.store.backout import taints
-from holdfast.store.catalog import selections, snapshots
+from holdfast.store.catalog import lineage, selections, snapshots
 from holdfast.store.db.failed_operations import Operation
 from holdfast.store.feeds import violations
 from holdfast.store.files import blobs
@@ -42,7 +45,13 @@ from holdfast.store.models import versions
 from holdfast.store.models.versions import VersionRow
 from holdfast.tables.row_selection import SelectedRows, SliceCount
 from holdfast.train import Learner, Split
-from holdfast.train.artifact import Role, VersionMetadata, pack_version
+from holdfast.train.artifact import (
+    Role,
+    UntrainedLoad,
+    VersionMetadata,
+    pack_version,
+    training_digest,
+)
 from holdfast.train.conversion_check import TOLERANCE, predict, run_rows
 
 STEPS: Final = 5
@@ -58,7 +67,7 @@ class Trained:
     labels that became known during the held-out days. `left_out` is the number of training rows that each filter, the
     sample and each cap of the selection left out. Nothing was trained on them. `warnings` names quotas that were missed;
     `slices` has the training rows by slice before and after the selection. `is_new` is False if `version` was registered
-    before: the same rows, declaration and seed give the same version.
+    before: the same rows, declaration, seed and environment give the same version, also from another snapshot.
     """
 
     version: str
@@ -86,6 +95,17 @@ class _Recipe:
     split: Split
     selected: SelectedRows
     seed: int
+    untrained: tuple[UntrainedLoad, ...]
+    rows_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The file of a version with its metadata, and the digest of what it was trained on."""
+
+    data: bytes
+    about: VersionMetadata
+    digest: str
 
 
 def train(
@@ -157,11 +177,13 @@ def _train(
         for feed in model.feeds:
             contract_changes.refuse_misreading(connection, feed, state="nothing was trained")
     backfill(store, model.feeds, model.aggregates, now_us=now_us)  # online before the version can be
-    examples = read_examples(store, model, model.aggregates, snapshot)
+    examples = read_examples(store, model, model.aggregates, snapshot, with_batches=True)
     step(1, STEPS)
     split = split_days(model, examples.frame)
     selected = choose(model, split.train, examples.rejected, seed)
-    recipe = _Recipe(model, snapshot, split, selected, seed)
+    with store.ledger.read() as connection:
+        untrained = find_untrained(model, lineage.loads_in(connection, snapshot), split, selected.frame)
+    recipe = _Recipe(model, snapshot, split, selected, seed, untrained, _digest_rows(split, selected))
     candidate = _make(recipe, model.features, model.learner, "candidate")
     step(3, STEPS)
     heuristic = _make(recipe, model.heuristic_features, model.heuristic, "heuristic")
@@ -184,6 +206,15 @@ def _train(
         slices=selected.slices,
         is_new=is_new,
     )
+
+
+def _digest_rows(split: Split, selected: SelectedRows) -> str:
+    """Return a digest of the rows that are trained on, with their weights, and of those held out, without their loads."""
+    train = selected.frame
+    if selected.weights is not None:
+        train = train.with_columns(pl.Series("_weight", selected.weights))
+    parts = (digest_of(each.drop(*METADATA_COLUMNS, strict=False)) for each in (train, split.holdout))
+    return sha256_hex(" ".join(parts))
 
 
 def refuse_suspects(store: Store, snapshot: str) -> None:
@@ -210,9 +241,7 @@ def refuse_suspects(store: Store, snapshot: str) -> None:
     )
 
 
-def _make(
-    recipe: _Recipe, features: Sequence[Feature], learner: Learner, role: Role
-) -> tuple[bytes, VersionMetadata]:
+def _make(recipe: _Recipe, features: Sequence[Feature], learner: Learner, role: Role) -> _Made:
     model, rows = recipe.model, recipe.selected.frame
     # A candidate gets every aggregate; the heuristic only those that it groups by, so that it can always predict.
     aggregates = model.aggregates if role == "candidate" else model.aggregates_read_by(features)
@@ -243,8 +272,9 @@ def _make(
         rows=rows.height,
         trained_before_us=recipe.split.split_at_us,
         selection_json=model.selection.to_json(),
+        untrained_loads=recipe.untrained,
     )
-    return pack_version(graph, about), about
+    return _Made(pack_version(graph, about), about, training_digest(graph, about, recipe.rows_digest))
 
 
 def _fit(
@@ -298,16 +328,19 @@ def _learner_error(learner: Learner, why: str) -> RefusedError:
 def _register(
     store: Store,
     recipe: _Recipe,
-    made: Sequence[tuple[bytes, VersionMetadata]],
+    made: Sequence[_Made],
     operation: Operation,
     clock_us: Callable[[], int],
 ) -> tuple[list[VersionRow], bool]:
-    """Register what was `made`; return its rows, and True if the last of them is a new version."""
+    """Register what was `made`; return its rows, and True if the last of them is a new version.
+
+    Nothing is registered if all were made before from the same rows, in another snapshot.
+    """
+    equal = _find_equal(store, recipe.model.name, made)
     with blobs.registering(store.root):
-        kept = [(blobs.put(store.root, data), len(data), about) for data, about in made]
+        kept = [] if equal else [(blobs.put(store.root, each.data), each) for each in made]
         with store.ledger.write() as connection:
-            for _, _, about in kept:
-                taints.refuse(connection, "snapshot", about.snapshot)
+            taints.refuse(connection, "snapshot", recipe.snapshot)
             selections.keep(
                 connection,
                 recipe.snapshot,
@@ -318,19 +351,29 @@ def _register(
             )
             now_us = clock_us()
             failed_trainings.record_recovery(connection, recipe.model.name, now_us=now_us)
+            if equal:
+                return equal, False
             is_new = versions.find(connection, kept[-1][0]) is None
             rows = [
                 versions.register(
                     connection,
-                    about,
+                    each.about,
                     digest=digest,
-                    size_bytes=size_bytes,
+                    size_bytes=len(each.data),
                     now_us=now_us,
                     begun_at_us=operation.begun_at_us,
+                    training_digest=each.digest,
                 )
-                for digest, size_bytes, about in kept
+                for digest, each in kept
             ]
             return rows, is_new
+
+
+def _find_equal(store: Store, model: str, made: Sequence[_Made]) -> list[VersionRow]:
+    """Return the versions that differ from those `made` in the names of their snapshots alone; empty if one has none."""
+    with store.ledger.read() as connection:
+        found = [versions.find_equal(connection, model, each.about.role, each.digest) for each in made]
+    return [] if None in found else [row for row in found if row is not None]
 
 
 def _check_composed(

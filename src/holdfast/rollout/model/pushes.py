@@ -73,7 +73,7 @@ def _ended(turn: Turn) -> tuple[PushOutcome, str]:
     if turn.tainted:
         return (
             PushOutcome.CENSORED,
-            f"ended for the rows that it was trained on, not for its predictions: {turn.tainted}",
+            f"ended for the rows that it was made from, not for its predictions: {turn.tainted}",
         )
     how = (
         "an operator ended it without evidence of harm"

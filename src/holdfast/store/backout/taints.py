@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final, Literal
 
 from sqlalchemy import Connection, func, select
@@ -11,6 +11,7 @@ from holdfast.errors import RefusedError
 from holdfast.store.db import schema
 from holdfast.store.db.rows import are_there
 from holdfast.store.db.statements import inserting
+from holdfast.tables.row_use import RowUse
 
 Subject = Literal["snapshot", "version"]
 
@@ -19,7 +20,15 @@ _BACKOUTS: Final = schema.backouts
 _VERSIONS: Final = schema.versions
 
 
-def add(connection: Connection, kind: Subject, subjects: Iterable[str], *, backout: int, now_us: int) -> None:
+def add(
+    connection: Connection,
+    kind: Subject,
+    subjects: Iterable[str],
+    *,
+    backout: int,
+    now_us: int,
+    evaluated: Container[str] = (),
+) -> None:
     """Taint `subjects` in the caller's transaction; repeated subjects have no effect.
 
     Parameters
@@ -34,9 +43,17 @@ def add(connection: Connection, kind: Subject, subjects: Iterable[str], *, backo
         The number of the back-out.
     now_us
         The current time, microseconds since 1970 UTC.
+    evaluated
+        Those versions of which held-out rows, and no training row, are backed out.
     """
     rows = [
-        {"kind": kind, "subject": subject, "backout_id": backout, "tainted_at_us": now_us}
+        {
+            "kind": kind,
+            "subject": subject,
+            "backout_id": backout,
+            "tainted_at_us": now_us,
+            "row_use": RowUse.EVALUATED.value if subject in evaluated else None,
+        }
         for subject in subjects
     ]
     if rows:
@@ -68,16 +85,17 @@ def refuse(connection: Connection, kind: Subject, subject: str) -> None:
 def why(connection: Connection, kind: Subject, subject: str) -> str:
     """Return the backed-out batch and the reason as text; empty if `subject` is clean."""
     query = (
-        select(_BACKOUTS.c.feed, _BACKOUTS.c.batch, _BACKOUTS.c.reason)
+        select(_BACKOUTS.c.feed, _BACKOUTS.c.batch, _BACKOUTS.c.reason, _TAINTS.c.row_use)
         .join(_TAINTS, _TAINTS.c.backout_id == _BACKOUTS.c.backout_id)
         .where(_TAINTS.c.kind == kind, _TAINTS.c.subject == subject)
-        .order_by(_TAINTS.c.backout_id)
+        .order_by(_TAINTS.c.row_use.is_not(None), _TAINTS.c.backout_id)  # training rows first: the graver
         .limit(1)
     )
     row = connection.execute(query).one_or_none()
-    return (
-        "" if row is None else f"it was made from {row.feed}/{row.batch}, which was backed out: {row.reason}"
-    )
+    if row is None:
+        return ""
+    made = "made from" if row.row_use is None else "evaluated on, and not trained on,"
+    return f"it was {made} {row.feed}/{row.batch}, which was backed out: {row.reason}"
 
 
 def versions_of(connection: Connection, model: str) -> frozenset[str]:

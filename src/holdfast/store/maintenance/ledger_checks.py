@@ -8,10 +8,13 @@ from sqlalchemy import Connection, Select, and_, func, or_, select
 
 from holdfast.feeds import quarantine_table
 from holdfast.records import sha256_hex
+from holdfast.store.catalog import lineage
 from holdfast.store.db import schema
 from holdfast.store.db.statements import LIVE, PUBLISHED, at_version, load_columns, not_removed, same_load
 from holdfast.store.files import data_files
+from holdfast.store.models import untrained_loads
 from holdfast.tables.backout import BackoutState
+from holdfast.tables.row_use import RowUse, use_of_loads
 
 Mismatch: TypeAlias = tuple[str, str]
 """A subject and what is wrong with it."""
@@ -138,15 +141,20 @@ def unfinished_backouts(connection: Connection) -> list[Mismatch]:
 
 
 def missing_taints(connection: Connection) -> list[Mismatch]:
-    """Find versions of a tainted snapshot, and snapshots with backed-out rows, that are not tainted."""
+    """Find versions of a tainted snapshot, and snapshots with backed-out rows, that are not tainted.
+
+    A version that used no backed-out row of its snapshot is clean.
+    """
     bad = select(_TAINTS.c.subject).where(_TAINTS.c.kind == "snapshot")
     marked = select(_TAINTS.c.subject).where(_TAINTS.c.kind == "version")
     versions = select(_VERSIONS.c.version, _VERSIONS.c.snapshot).where(
         _VERSIONS.c.snapshot.in_(bad), _VERSIONS.c.version.not_in(marked)
     )
+    unmarked = connection.execute(versions).all()
     wrong = [
         (f"version {row.version}", f"it is not tainted, but its snapshot {row.snapshot} is")
-        for row in connection.execute(versions)
+        for row in unmarked
+        if not _is_clean(connection, row.version, row.snapshot)
     ]
     return wrong + [
         (
@@ -155,6 +163,16 @@ def missing_taints(connection: Connection) -> list[Mismatch]:
         )
         for row in connection.execute(_snapshots_of_removed().where(_SNAPSHOTS.c.snapshot.not_in(bad)))
     ]
+
+
+def _is_clean(connection: Connection, version: str, snapshot: str) -> bool:
+    """Return True if no training row of `version`, and no held-out row, is from a backed-out load of its snapshot."""
+    removed = [
+        each.key for each in lineage.loads_in(connection, snapshot) if each.removed_version is not None
+    ]
+    feeds = {feed for feed, _, _ in removed}
+    known = untrained_loads.of_versions(connection, [version], feeds)[version]
+    return bool(removed) and use_of_loads(removed, known) is RowUse.UNUSED
 
 
 def _snapshots_of_removed() -> Select[tuple[str, str, str]]:

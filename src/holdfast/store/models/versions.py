@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.store.db import events, schema
+from holdfast.store.models import untrained_loads
 
 if TYPE_CHECKING:
     from holdfast.train.artifact import Role, VersionMetadata
@@ -17,6 +18,7 @@ State = Literal["registered", "qualified", "refused"]
 """The evaluation of a registered version has not ended; the other two states are final."""
 
 _VERSIONS: Final = schema.versions
+_TAINTS: Final = schema.taints
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class VersionRow:
 
     `version` is ``v<number>-<first 8 digits of the digest>``; `digest` names its file among the blobs.
     `created_at_us` is when it was registered, `begun_at_us` when its training began; None if that is not known.
+    `training_digest` is as in `train.artifact.training_digest`; None if it is not known.
     """
 
     version: str
@@ -40,6 +43,7 @@ class VersionRow:
     state: State
     created_at_us: int
     begun_at_us: int | None = None
+    training_digest: str | None = None
 
 
 def register(
@@ -50,11 +54,12 @@ def register(
     size_bytes: int,
     now_us: int,
     begun_at_us: int | None = None,
+    training_digest: str | None = None,
 ) -> VersionRow:
     """Add a version, with its event, to the caller's transaction; the blob `digest` must be durable already.
 
     The same digest again is the same version: its row is returned as it is and nothing is written. `begun_at_us` is when the
-    training began, microseconds since 1970 UTC; None if it is not known.
+    training began, microseconds since 1970 UTC, and `training_digest` states what it was trained on; None if that is not known.
     """
     known = find(connection, digest)
     if known is not None:
@@ -75,8 +80,10 @@ def register(
         state="registered",
         created_at_us=now_us,
         begun_at_us=begun_at_us,
+        training_digest=training_digest,
     )
     connection.execute(insert(_VERSIONS).values(asdict(row)))
+    untrained_loads.put(connection, row.version, metadata.untrained_loads)
     events.append(
         connection,
         at_us=now_us,
@@ -103,6 +110,24 @@ def is_trained(connection: Connection, model: str, snapshot: str, begun_at_us: i
         _VERSIONS.c.model == model, _VERSIONS.c.snapshot == snapshot, _VERSIONS.c.begun_at_us == begun_at_us
     )
     return connection.execute(query.limit(1)).first() is not None
+
+
+def find_equal(connection: Connection, model: str, role: Role, training_digest: str) -> VersionRow | None:
+    """Return the newest version of `model` with that `training_digest` that is not tainted; None if there is none."""
+    tainted = select(_TAINTS.c.subject).where(_TAINTS.c.kind == "version")
+    query = (
+        select(_VERSIONS)
+        .where(
+            _VERSIONS.c.model == model,
+            _VERSIONS.c.role == role,
+            _VERSIONS.c.training_digest == training_digest,
+            _VERSIONS.c.version.not_in(tainted),
+        )
+        .order_by(_VERSIONS.c.number.desc())
+        .limit(1)
+    )
+    found = connection.execute(query).mappings().one_or_none()
+    return None if found is None else VersionRow(**found)
 
 
 def get(connection: Connection, version: str) -> VersionRow:

@@ -46,6 +46,11 @@ taints = Table(
     key("subject", String(63), "Name of the snapshot or version."),
     key("backout_id", backouts.c.backout_id, "Back-out that tainted it."),
     required("tainted_at_us", BigInteger, "When it was tainted."),
+    optional(
+        "row_use",
+        String(16),
+        "evaluated if only held-out rows of a version are backed out; null for all others.",
+    ),
     one_of("kind", ("snapshot", "version")),
     comment="Snapshots and versions derived from backed-out rows. A tainted version gets no new traffic.",
 )

@@ -23,6 +23,7 @@ from holdfast.store.db.schema.metadata import (
     METADATA,
     key,
     listed,
+    load_key,
     one_of,
     optional,
     partial_index,
@@ -49,10 +50,24 @@ versions = Table(
     required("state", String(16), "Whether it passed its gates."),
     required("created_at_us", BigInteger, "When it was registered."),
     optional("begun_at_us", BigInteger, "When its training began; null in versions of earlier releases."),
+    optional(
+        "training_digest",
+        String(64),
+        "SHA-256 of its file without the snapshot, and of its training and held-out rows; null if not known.",
+    ),
     one_of("role", ("candidate", "heuristic")),
     one_of("state", ("registered", "qualified", "refused")),
     Index("uq_versions_model_number", "model", "number", unique=True),
     comment="Trained versions of models.",
+)
+
+untrained_loads = Table(
+    "untrained_loads",
+    METADATA,
+    key("version", versions.c.version, "Version whose snapshot has the load."),
+    *load_key(),
+    required("rows_held_out", BigInteger, "Held-out rows of the version that are from the load."),
+    comment="Loads of a version's snapshot that none of its training rows is from. Of other loads that is not known.",
 )
 
 gate_results = Table(

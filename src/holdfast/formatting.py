@@ -44,12 +44,18 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun.
+    """Return a number with its noun, in the plural of English nouns that end as it does.
 
-    >>> counted(1, "feed"), counted(12_000, "label")
-    ('1 feed', '12,000 labels')
+    >>> counted(1, "feed"), counted(12_000, "label"), counted(2, "batch"), counted(0, "query")
+    ('1 feed', '12,000 labels', '2 batches', '0 queries')
     """
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return f"{number:,} {noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{number:,} {noun[:-1]}ies"
+    return f"{number:,} {noun}s"
 
 
 def with_article(noun: str) -> str:

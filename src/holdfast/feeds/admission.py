@@ -33,7 +33,7 @@ from zoneinfo import ZoneInfo
 from holdfast.contract import Timestamp
 from holdfast.feeds.expectations import Volume
 from holdfast.feeds.measurements import DAY_US, DeliveryFacts, quoted
-from holdfast.formatting import timestamp
+from holdfast.formatting import counted, timestamp
 from holdfast.records import Level, Violation
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def worst(violations: Sequence[Violation]) -> Level | None:
 def _count(facts: DeliveryFacts) -> Iterator[Violation]:
     declared, received = facts.rows_expected, facts.rows_received
     if declared is not None and declared != received:
-        words = f"{received:,} rows came and the sender declared {declared:,}"
+        words = f"{counted(received, 'row')} came and the sender declared {declared:,}"
         yield Violation("row_count", "", Level.CRITICAL, words, received, declared)
 
 
@@ -174,10 +174,10 @@ def _rows(feed: Feed, facts: DeliveryFacts, history: History) -> Iterator[Violat
     if volume is None:
         return
     if volume.at_least is not None and rows < volume.at_least:
-        words = f"{rows:,} rows came; at least {volume.at_least:,} are expected"
+        words = f"{counted(rows, 'row')} came; at least {volume.at_least:,} are expected"
         yield Violation("rows", "", volume.level, words, rows, volume.at_least)
     elif volume.at_most is not None and rows > volume.at_most:
-        words = f"{rows:,} rows came; at most {volume.at_most:,} are expected"
+        words = f"{counted(rows, 'row')} came; at most {volume.at_most:,} are expected"
         yield Violation("rows", "", volume.level, words, rows, volume.at_most)
     else:
         yield from _unusual(feed, volume, facts, history)
@@ -200,7 +200,7 @@ def _unusual(feed: Feed, volume: Volume, facts: DeliveryFacts, history: History)
     found = volume.deviation.reached(away, usual)
     if found and away > volume.min_z_score * spread:
         words = (
-            f"{rows:,} rows came; the median of the last {len(before)} {whose} is {usual:,.0f} "
+            f"{counted(rows, 'row')} came; the median of the last {len(before)} {whose} is {usual:,.0f} "
             f"and their robust standard deviation {spread:,.0f}"
         )
         yield Violation("rows", "", found[0], words, rows, usual)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from holdfast.errors import ConflictError
+from holdfast.formatting import counted
 from holdfast.records import BatchId, check_name
 
 _LOAD: Final = ("feed", "batch", "epoch", "digest", "contract_hash")
@@ -69,7 +70,7 @@ def decide(
         if load.live:
             raise ConflictError(
                 "HF203",
-                f"batch {batch} was loaded before with other content ({load.rows_received} rows, digest "
+                f"batch {batch} was loaded before with other content ({counted(load.rows_received, 'row')}, digest "
                 f"{load.digest[:12]}; this delivery has {digest[:12]})",
                 state="the loaded batch is unchanged and this delivery was not loaded",
                 next_command=(

@@ -245,11 +245,7 @@ def _of_feed(facts: FeedFacts) -> Iterator[Problem]:
         text = f"batch {batch} of {feed} is suspect, and no version trains on {feed}: {_clause(why)}"
         yield Problem("feed_suspect", f"{feed}/{batch}", text, command)
     if facts.reregistered:
-        batches = (
-            counted(facts.reregistered, "batch")
-            if facts.reregistered == 1
-            else f"{facts.reregistered} batches"
-        )
+        batches = counted(facts.reregistered, "batch")
         text = f"{batches} of {feed} were found again in files, and no version trains on {feed} before they are accepted"
         yield Problem("feed_suspect", feed, text, command)
     for batch, why in facts.refused.items():

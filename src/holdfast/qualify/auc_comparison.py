@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from holdfast.formatting import counted
 from holdfast.qualify.gate_config import Gates
 from holdfast.qualify.holdout_pair import HoldoutPair, reject_pair
 from holdfast.qualify.result import GateResult
@@ -79,7 +80,7 @@ def _compare_auc(
     return GateResult(
         gate,
         verdict,
-        f"{messages[verdict]}: AUC difference {difference} on {len(pair.labels)} rows, needed above {bound:g}",
+        f"{messages[verdict]}: AUC difference {difference} on {counted(len(pair.labels), 'row')}, needed above {bound:g}",
         observed=difference.estimate,
         low=difference.low,
         high=difference.high,

@@ -7,6 +7,7 @@ from typing import Final, Literal, get_args
 
 from holdfast.errors import InputError
 from holdfast.field_types import checked
+from holdfast.formatting import counted
 from holdfast.qualify.gate_config import Gates
 from holdfast.qualify.holdout_pair import HoldoutPair, reject_pair
 from holdfast.qualify.result import GateResult
@@ -85,7 +86,7 @@ class ObjectiveComparison:
         'misses the objective: auc 0.5500 [0.5000, 0.5900] on 400 rows, needed at least 0.6'
         """
         needed = f"needed {self.side} {self.bound:g}"
-        return f"{_RESULTS[self.verdict]}: {self.metric} {self.observed} on {self.rows:,} rows, {needed}"
+        return f"{_RESULTS[self.verdict]}: {self.metric} {self.observed} on {counted(self.rows, 'row')}, {needed}"
 
     @property
     def side(self) -> str:

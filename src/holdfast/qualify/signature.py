@@ -10,6 +10,7 @@ from holdfast.contract import Boolean, Category, Column, Contract, Integer, Labe
 from holdfast.contract.evolution.compatibility import Boundary, Change, Compatibility, Evolution, worst
 from holdfast.contract.evolution.diff import compare
 from holdfast.errors import InputError
+from holdfast.formatting import counted
 from holdfast.qualify.load_test import LoadReport, TensorType
 from holdfast.qualify.result import GateResult
 from holdfast.records import Verdict
@@ -124,7 +125,7 @@ def _explain_fit(
     if follow and not accepted:
         needed = "; ".join(map(str, follow))
         return f"callers have to follow first: {needed}; then: holdfast contract accept --model --reason WHY"
-    fits = f"contract {endpoint.contract.hash[:8]}, {len(report.inputs)} inputs and the output fit"
+    fits = f"contract {endpoint.contract.hash[:8]}, {counted(len(report.inputs), 'input')} and the output fit"
     changes = "; ".join(map(str, evolution.changes))
     return f"{fits}; the contract evolved: {changes}" if changes else fits
 

@@ -383,7 +383,8 @@ def _explain_step(step: Step) -> Iterator[str]:
     match step:
         case RemoveRows():
             parts = ", ".join(
-                f"{part.rows:,} rows of {part.table} in {counted(part.files, 'file')}" for part in step.parts
+                f"{counted(part.rows, 'row')} of {part.table} in {counted(part.files, 'file')}"
+                for part in step.parts
             )
             yield f"remove {step.feed}/{step.batch} (load {step.epoch}): {parts or 'no rows'}"
         case RecomputeOnline():
@@ -444,9 +445,9 @@ def _explain_predictions(step: ListPredictions) -> Iterator[str]:
     for each in step.predictions:
         span = minutes(each.first_us, each.last_us)
         if each.cause == "version":
-            yield f"{each.rows:,} predictions in {each.requests:,} requests came from {each.version}, {span}"
+            yield f"{counted(each.rows, 'prediction')} in {counted(each.requests, 'request')} came from {each.version}, {span}"
         else:
-            yield f"at most {each.rows:,} predictions of {each.version} read values of the batch, {span}"
+            yield f"at most {counted(each.rows, 'prediction')} of {each.version} read values of the batch, {span}"
 
 
 def minutes(first_us: int, last_us: int) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.errors import InputError
+from holdfast.formatting import counted
 
 if TYPE_CHECKING:
     import onnx
@@ -94,7 +95,7 @@ def check_examples(x: Matrix, y: Labels, names: Sequence[str], weights: Weights 
     for index, name in enumerate(names):
         if np.isinf(x[:, index]).any():
             raise _training_error(
-                f"the feature {name!r} is infinite in {int(np.isinf(x[:, index]).sum())} rows"
+                f"the feature {name!r} is infinite in {counted(int(np.isinf(x[:, index]).sum()), 'row')}"
             )
         if np.isnan(x[:, index]).all():
             raise _training_error(f"the feature {name!r} has no value in any of {len(y)} rows")

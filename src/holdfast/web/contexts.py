@@ -12,6 +12,7 @@ from markupsafe import Markup
 from holdfast import formatting
 from holdfast.control.reports.status import RolloutStatus, Status, VersionStatus
 from holdfast.errors import InputError
+from holdfast.formatting import counted
 from holdfast.monitor.health import format_reasons
 from holdfast.records import Verdict
 from holdfast.web import formatting as web_formatting
@@ -156,7 +157,7 @@ def _quality_tile(champion: VersionStatus | None, versions: Sequence[VersionStat
             "AUC of the champion",
             "–",
             f"{champion.labelled:,} of its {champion.predictions:,} predictions are labelled; {before.version} had "
-            f"{web_formatting.number(before.auc)} of {before.labelled:,} labels",
+            f"{web_formatting.number(before.auc)} of {counted(before.labelled, 'label')}",
         )
     auc = champion.quality.auc
     heuristic = next((row for row in versions if row.place == "fallback" and row.auc is not None), None)
@@ -165,7 +166,7 @@ def _quality_tile(champion: VersionStatus | None, versions: Sequence[VersionStat
         "AUC of the champion",
         web_formatting.number(auc.estimate),
         f"{web_formatting.number(auc.low)} to {web_formatting.number(auc.high)}, "
-        f"{champion.quality.rows:,} labels{heuristic_text}",
+        f"{counted(champion.quality.rows, 'label')}{heuristic_text}",
     )
 
 
@@ -187,7 +188,7 @@ def _error_tile(status: Status) -> Tile:
     reasons = format_reasons(usage.reasons)
     refused = f"{usage.refused:,} more refused, by their callers' fault{reasons}" if usage.refused else ""
     failed = web_formatting.count(usage.failed)
-    detail = f"of {usage.requests:,} requests" if usage.failed else "every request succeeded"
+    detail = f"of {counted(usage.requests, 'request')}" if usage.failed else "every request succeeded"
     return Tile("Errors at the server, last hour", failed, refused or detail, tone)
 
 
@@ -209,7 +210,7 @@ def _label_tile(status: Status) -> Tile:
     if not labels.taken and not coverage.predictions:
         return Tile("Labelled predictions", "–", "no prediction yet")
     waiting = f"; {labels.waiting:,} labels wait for their predictions" if labels.waiting else ""
-    refused = f"; {labels.rejected_labels:,} labels rejected" if labels.rejected_labels else ""
+    refused = f"; {counted(labels.rejected_labels, 'label')} rejected" if labels.rejected_labels else ""
     held = f"; {labels.quarantined:,} quarantined" if labels.quarantined else ""
     return Tile(
         "Labelled predictions",

@@ -85,7 +85,7 @@ def make_batches(seed: int, batches: int = 12) -> dict[str, list[Row]]:
     found = {}
     for number in range(batches):
         begin, span = (0, 30) if number == 0 else (rng.uniform(0, 30), rng.choice([0.5, 2, 6]))
-        rows = 60 if number == 0 else rng.randint(1, 6)
+        rows = 300 if number == 0 else rng.randint(1, 6)
         found[f"b{number}"] = [
             (
                 f"{number}-{row}",

@@ -228,7 +228,7 @@ def test_no_valid_row_loads_nothing_reports_why_and_leaves_the_id_free(
     with store.ledger.read() as connection:
         reported = [event.explanation for event in events.newest(connection, kind="batch.refused")]
     assert reported == [
-        'none of the 1 rows of batch flights/d1 is valid: 1 id|type (such as "x")',
+        'none of the 1 row of batch flights/d1 is valid: 1 id|type (such as "x")',
         "batch flights/d1 has no row",
     ]
     assert list((store.root / "rows").iterdir() if (store.root / "rows").is_dir() else []) == []

@@ -126,4 +126,4 @@ def test_orphans_are_swept_and_are_no_finding(store: Store) -> None:
     assert (verify(store, now_us=5).swept, verify(store).swept) == (1, 0)
     with store.ledger.read() as connection:
         (reported,) = events.newest(connection, kind="store.verified")
-    assert reported.explanation == "1 orphans were swept"
+    assert reported.explanation == "1 orphan swept"

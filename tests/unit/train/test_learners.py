@@ -110,7 +110,7 @@ def broken(what: str) -> tuple[np.ndarray, np.ndarray]:
         ("one class", "all 400 labels are 1"),
         ("label", "1 labels are neither 0 nor 1"),
         ("empty feature", "'distance' has no value"),
-        ("infinite", "'distance' is infinite in 1 rows"),
+        ("infinite", "'distance' is infinite in 1 row"),
         ("shape", "do not fit"),
     ],
 )

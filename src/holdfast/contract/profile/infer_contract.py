@@ -16,6 +16,7 @@ from holdfast.contract import Boolean, Category, Column, Contract, Integer, Labe
 from holdfast.contract.schema.columns import EXACT
 from holdfast.contract.schema.missing import Keep, Reject
 from holdfast.contract.schema.source_metadata import NO_FACTS, ColumnFacts
+from holdfast.formatting import counted
 
 FEW_WORDS: Final = 200
 """A text column with at most this many distinct values, and fewer than half its rows, is suggested as a category."""
@@ -344,7 +345,7 @@ def _notes(frame: pl.DataFrame, key: tuple[str, ...], event_time: str | None) ->
     ]
     if key:
         more = f"; so do {', '.join(others)}" if others else ""
-        yield f"{' + '.join(key)} identif{'ies' if len(key) == 1 else 'y'} {frame.height:,} rows{more}"
+        yield f"{' + '.join(key)} identif{'ies' if len(key) == 1 else 'y'} {counted(frame.height, 'row')}{more}"
     if event_time is not None:
         yield _describe_granularity(frame[event_time].dt.epoch("us"))
     for name, kind in frame.schema.items():

@@ -25,6 +25,7 @@ from holdfast.control.http.open_inference import inference_request
 from holdfast.control.probing.probe import probe
 from holdfast.control.rollout import compatibility, reconcile, start
 from holdfast.errors import HoldfastError
+from holdfast.formatting import counted
 from holdfast.records import Verdict
 from holdfast.rollout import RESTING, Canary, State
 from holdfast.rollout.model.drills import DrillResult
@@ -112,7 +113,9 @@ def _pushed(workspace: Workspace, store: Store) -> DrillResult:
         "reason": ended.reason,
         "version": bad,
     }
-    explanation = f"{sent} requests until the broken version was {ended.state}, {failed} of them failed"
+    explanation = (
+        f"{counted(sent, 'request')} until the broken version was {ended.state}, {failed} of them failed"
+    )
     passed = ended.state is State.ROLLED_BACK and not failed
     return DrillResult(Verdict.PASS if passed else Verdict.FAIL, explanation, measured_duration_us, evidence)
 

@@ -17,7 +17,7 @@ from holdfast.control.probing import convergence
 from holdfast.control.rollout import drill_traffic
 from holdfast.declaration import Model
 from holdfast.errors import ConflictError, RefusedError
-from holdfast.formatting import with_article
+from holdfast.formatting import counted, with_article
 from holdfast.records import TrafficPlan, Verdict
 from holdfast.rollout import State
 from holdfast.rollout.model.drills import DrillKind, DrillResult
@@ -274,7 +274,7 @@ def _judged(
         if observed != target:
             words = f"{server} responded to a probe of {target} with: {observed}"
             return DrillResult(Verdict.FAIL, words, measured_duration_us, evidence)
-    words = f"{len(went.versions)} servers there and back in {measured_duration_us / 1000:.0f} ms, {target} responds"
+    words = f"{counted(len(went.versions), 'server')} there and back in {measured_duration_us / 1000:.0f} ms, {target} responds"
     if measured_duration_us <= workspace.within_us:
         return DrillResult(Verdict.PASS, words, measured_duration_us, evidence)
     words += f"; at most {workspace.within_us / 1000:g} ms are allowed"

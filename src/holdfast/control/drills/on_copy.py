@@ -20,6 +20,7 @@ from holdfast.control.drills.server import NOTICE_SECONDS, START_SECONDS, Child
 from holdfast.control.maintenance import backup
 from holdfast.control.maintenance.verify import verify
 from holdfast.errors import UnavailableError
+from holdfast.formatting import counted
 from holdfast.records import Verdict
 from holdfast.rollout.model.drills import DrillResult
 from holdfast.store import Store
@@ -58,7 +59,8 @@ def restore(workspace: Workspace, _drill: int) -> DrillResult:
         words = f"the restored store differs in {', '.join(other) or 'its ledger'}"
         return DrillResult(Verdict.FAIL, words, None, evidence)
     words = (
-        f"{restored.rows:,} rows in {restored.files:,} files and {restored.ledger_rows:,} rows of the ledger were restored "
+        f"{counted(restored.rows, 'row')} in {counted(restored.files, 'file')} and "
+        f"{counted(restored.ledger_rows, 'row')} of the ledger were restored "
         f"intact in {measured_duration_us / 1e6:.1f} s"
     )
     return DrillResult(Verdict.PASS, words, measured_duration_us, evidence)

@@ -18,6 +18,7 @@ from holdfast.errors import RefusedError
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import AlreadyLoaded, Feed, admission
 from holdfast.feeds.measurements import DeliveryFacts
+from holdfast.formatting import counted
 from holdfast.monitor import drift
 from holdfast.records import Level, Violation
 from holdfast.store import Store
@@ -195,7 +196,7 @@ def no_valid_row(staged: ValidatedBatch | StagedBatch) -> RefusalError:
     """Return the refusal of a batch without a valid row. Its id stays free: a corrected delivery may use it."""
     rows = staged.facts.rows_dropped
     what = (
-        f"none of the {rows} rows of batch {staged.batch} is valid: {_listed(staged.facts)}"
+        f"none of the {counted(rows, 'row')} of batch {staged.batch} is valid: {_listed(staged.facts)}"
         if rows
         else f"batch {staged.batch} has no row"
     )

@@ -13,6 +13,7 @@ from holdfast.feeds import AlreadyLoaded, Feed, admission
 from holdfast.feeds.admission import History
 from holdfast.feeds.measurements import DeliveryFacts
 from holdfast.feeds.state_machine import Event
+from holdfast.formatting import counted
 from holdfast.records import BatchId, Level
 from holdfast.store import Store
 from holdfast.store.catalog import batches, online_features
@@ -142,7 +143,9 @@ def _explanation(batch: AdmittedBatch) -> str:
     facts, manifest = batch.staged.facts, batch.staged.manifest
     suspect = [each.explanation for each in batch.judgement.violations if each.level is Level.ERROR]
     ending = f"; suspect: {'; '.join(suspect)}" if suspect else ""
-    return f"{facts.rows_loaded} rows loaded from {manifest.source}{describe_reasons(facts)}{ending}"
+    return (
+        f"{counted(facts.rows_loaded, 'row')} loaded from {manifest.source}{describe_reasons(facts)}{ending}"
+    )
 
 
 def _after_conflict(store: Store, batch: AdmittedBatch, error: ConstraintError) -> LoadResult | Retry:

@@ -9,6 +9,7 @@ from typing import Final
 
 from holdfast.declaration import Model
 from holdfast.errors import HoldfastError
+from holdfast.formatting import counted
 from holdfast.records import Progress
 from holdfast.store import Store
 from holdfast.store.backout import tombstones
@@ -165,7 +166,8 @@ def _append_event(connection: Transaction, done: RebuiltLedger, now_us: int) -> 
         at_us=now_us,
         kind="ledger.rebuilt",
         subject="ledger",
-        explanation=f"{done.batches} batches and {done.rows} rows were re-registered from {done.files} files; "
+        explanation=f"{counted(done.batches, 'batch')} and {counted(done.rows, 'row')} were re-registered from "
+        f"{counted(done.files, 'file')}; "
         f"{len(done.not_rebuilt)} items could not be rebuilt",
     )
 

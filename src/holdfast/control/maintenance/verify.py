@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from holdfast.errors import HoldfastError, IntegrityError
+from holdfast.formatting import counted
 from holdfast.records import Progress
 from holdfast.store import Store
 from holdfast.store.db import event_chain, events
@@ -237,7 +238,7 @@ def _some(names: tuple[str, ...]) -> str:
 def _append_event(store: Store, swept: int, findings: Sequence[Finding], now_us: int) -> None:
     parts = []
     if swept:
-        parts.append(f"{swept} orphans were swept")
+        parts.append(f"{counted(swept, 'orphan')} swept")
     if findings:
         parts.append(f"{len(findings)} findings, the first: {findings[0].subject} {findings[0].explanation}")
     with store.ledger.write() as connection:

@@ -19,6 +19,7 @@ from holdfast.errors import InputError
 from holdfast.features import Aggregate
 from holdfast.features.asof import aggregate_rows, join_as_of
 from holdfast.feeds import quarantine_table
+from holdfast.formatting import counted
 from holdfast.records import BATCH_COLUMN
 from holdfast.store import Store
 from holdfast.store.catalog import snapshots
@@ -105,7 +106,7 @@ def read_examples(
     if due.is_empty():
         raise InputError(
             "HF401",
-            f"snapshot {snapshot} has {rows.height} rows of {model.examples.name!r}, {labelled.height} of them with "
+            f"snapshot {snapshot} has {counted(rows.height, 'row')} of {model.examples.name!r}, {labelled.height} of them with "
             f"a label and none with one that was due when the snapshot was made",
             state="nothing was trained",
             next_command=f"holdfast ingest {model.examples.name} <file>",

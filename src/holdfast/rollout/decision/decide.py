@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from holdfast import formatting
+from holdfast.formatting import counted
 from holdfast.records import EVERYTHING_PPM, Verdict
 from holdfast.rollout.decision.decisions import (
     Advance,
@@ -240,7 +241,7 @@ def _is_converged(version: str, plan: int | None, probes: Sequence[ProbeSeen]) -
             f"{len(other)} of {len(responding)} servers do not answer with {version} under plan {plan} yet: "
             f"{first.server} answered with {first.observed_version} under plan {first.plan_id}"
         )
-    many = "1 server" if len(responding) == 1 else f"{len(responding)} servers"
+    many = counted(len(responding), "server")
     words = f"{many} answered the probe with {version} under plan {plan}"
     return True, f"{words}; {silent} were silent" if silent else words
 
@@ -256,4 +257,4 @@ def _wait_or_give_up(rollout: RolloutState, wanting: str, verdicts: Verdicts, no
 
 
 def _shown(verdicts: Verdicts) -> str:
-    return ", ".join(f"{verdict.metric} {verdict.units} units" for verdict in verdicts)
+    return ", ".join(f"{verdict.metric} {counted(verdict.units, 'unit')}" for verdict in verdicts)

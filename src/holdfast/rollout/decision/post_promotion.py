@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from holdfast.formatting import hours, set_hours
+from holdfast.formatting import counted, hours, set_hours
 from holdfast.records import DAY_US, HOUR_US, MINUTE_US, Verdict
 from holdfast.rollout.decision.decide import judged
 from holdfast.rollout.decision.decisions import RollBack, Wait
@@ -69,7 +69,9 @@ def decide_bake(
     if wanting or not any(verdict.units for verdict in verdicts):
         seen = ", ".join(wanting) or "no prediction at all"
         return EndBake(PushOutcome.CENSORED, f"the bake time ended inconclusive: {seen}", verdicts)
-    shown = ", ".join(f"{verdict.metric} {verdict.units} units" for verdict in verdicts if verdict.units)
+    shown = ", ".join(
+        f"{verdict.metric} {counted(verdict.units, 'unit')}" for verdict in verdicts if verdict.units
+    )
     return EndBake(
         PushOutcome.GOOD, f"no harm in a bake time of {set_hours(policy.bake_us)} ({shown})", verdicts
     )
@@ -141,7 +143,7 @@ def format_rate(state: MetricState) -> str:
     before = f"{state.champion_units} in the same time before"
     return (
         f"the rate of requests is {_rate_of(state).test.interval()} times that before the switch "
-        f"({state.challenger_units} requests after, {before}; ln e-value {state.log_e:.1f} of {state.log_bound:.1f})"
+        f"({counted(state.challenger_units, 'request')} after, {before}; ln e-value {state.log_e:.1f} of {state.log_bound:.1f})"
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 import polars as pl
 from sqlalchemy import Connection, bindparam, func, select, tuple_, update
 
+from holdfast.formatting import counted
 from holdfast.store.catalog import batches, online_features
 from holdfast.store.db import events, schema
 from holdfast.store.db.statements import PUBLISHED, not_removed, pieces, same_load, total
@@ -190,7 +191,8 @@ def publish(
         at_us=now_us,
         kind="table.compacted",
         subject=table,
-        explanation=f"{len(merged)} files with {rows} rows became {len(taken)}; every row keeps its batch",
+        explanation=f"{counted(len(merged), 'file')} with {counted(rows, 'row')} became {len(taken)}; "
+        "every row keeps its batch",
     )
     failpoint("compact.before_commit")
     return taken

@@ -14,6 +14,7 @@ from typing import Final
 from sqlalchemy import Connection, delete, exists, select
 
 from holdfast.errors import ConflictError
+from holdfast.formatting import counted
 from holdfast.store.catalog import delta
 from holdfast.store.catalog.delta_log import DRAFT
 from holdfast.store.db import events, schema
@@ -113,8 +114,8 @@ def remove(
         at_us=now_us,
         kind="store.vacuumed",
         subject="store",
-        explanation=f"{len(shown.files)} files with {shown.bytes} bytes removed; "
-        f"{len(shown.snapshots)} snapshots cannot be read any more" + _named(shown.snapshots),
+        explanation=f"{counted(len(shown.files), 'file')} with {counted(shown.bytes, 'byte')} removed; "
+        f"{counted(len(shown.snapshots), 'snapshot')} cannot be read any more" + _named(shown.snapshots),
     )
     failpoint("vacuum.before_commit")
 

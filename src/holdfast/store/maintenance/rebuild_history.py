@@ -17,6 +17,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from holdfast.errors import InputError, IntegrityError
 from holdfast.feedback import parse_id
+from holdfast.formatting import counted
 from holdfast.records import canonical_json
 from holdfast.store.backout import backouts, taints
 from holdfast.store.backout.tombstones import Tombstone
@@ -56,7 +57,7 @@ def must_be_lost(root: Path) -> None:
     if intact and known:
         raise InputError(
             "HF306",
-            f"the ledger is not lost: it is intact and has {known} batches",
+            f"the ledger is not lost: it is intact and has {counted(known, 'batch')}",
             state="nothing was changed",
             next_command="holdfast verify --repair; to rebuild all the same, move ledger.db away first",
         )

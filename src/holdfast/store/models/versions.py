@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from sqlalchemy import Connection, func, insert, select, update
 
 from holdfast.errors import ConflictError, NotFoundError
+from holdfast.formatting import counted
 from holdfast.store.db import events, schema
 from holdfast.store.models import untrained_loads
 
@@ -90,7 +91,7 @@ def register(
         kind="version.registered",
         subject=row.version,
         explanation=(
-            f"{row.role} of {row.model} by {row.learner}: {metadata.rows} rows of snapshot {row.snapshot}, "
+            f"{row.role} of {row.model} by {row.learner}: {counted(metadata.rows, 'row')} of snapshot {row.snapshot}, "
             f"{row.bytes} bytes"
         ),
     )

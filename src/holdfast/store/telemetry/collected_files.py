@@ -14,6 +14,7 @@ from typing import Final
 from sqlalchemy import Connection, delete, func, insert, select
 
 from holdfast.errors import ConflictError
+from holdfast.formatting import counted
 from holdfast.store.db import events, schema
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.db.statements import pieces
@@ -100,7 +101,7 @@ def expire(connection: Transaction, table: FileTable, paths: Sequence[str], *, n
         at_us=now_us,
         kind="predictions.expired",
         subject="store",
-        explanation=f"{len(paths)} files of collected {table.name} removed",
+        explanation=f"{counted(len(paths), 'file')} of collected {table.name} removed",
     )
 
 

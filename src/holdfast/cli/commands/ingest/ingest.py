@@ -158,7 +158,7 @@ def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | Non
     bad = found.rows - found.valid
     colour = "green" if not bad and found.level is None else "red" if found.refusal else "yellow"
     out.print(
-        f"[{colour}]{escape(str(data))}[/]: {found.rows:,} rows, {found.valid:,} valid, {bad:,} for quarantine"
+        f"[{colour}]{escape(str(data))}[/]: {counted(found.rows, 'row')}, {found.valid:,} valid, {bad:,} for quarantine"
     )
     if found.already_loaded:
         out.print("this content is loaded already; loading it again changes nothing")
@@ -327,7 +327,7 @@ def _print_load(out: Output, feed: Feed, load: LoadResult, *, is_suspect: bool) 
     repeated = sum(load.reasons.values()) - sum(faults.values())
     quarantined = load.rows_quarantined - repeated
     colour = "yellow" if quarantined > load.rows_loaded else "green"
-    line = f"[{colour}]ok[/] {load.batch}: {load.rows_loaded:,} rows"
+    line = f"[{colour}]ok[/] {load.batch}: {counted(load.rows_loaded, 'row')}"
     if repeated:
         line += f", {repeated:,} sent again with the same values"
     if quarantined:

@@ -61,7 +61,8 @@ def verify(
         rows = [(each.subject, each.action, each.proof) for each in repaired.repairs]
         run.out.table("Repaired", ["subject", "repair", "proof"], rows)
     run.out.print(
-        f"checked {outcome.files:,} files, {outcome.rows:,} rows, {outcome.blobs:,} blobs; removed {outcome.swept:,} orphans"
+        f"checked {counted(outcome.files, 'file')}, {counted(outcome.rows, 'row')}, "
+        f"{counted(outcome.blobs, 'blob')}; removed {counted(outcome.swept, 'orphan')}"
     )
     run.out.print(
         "the ledger matches its page checksums"
@@ -95,7 +96,7 @@ def backup(run: Run, directory: Backups) -> None:
     with run.out.progress("backing up") as step:
         done = backing.backup(run.store, directory, now_us=now_us(), progress=step)
     run.out.print(
-        f"[green]ok[/] backup [bold]{escape(done.name)}[/] shows {timestamp(done.at_us)}: {done.rows:,} rows, "
+        f"[green]ok[/] backup [bold]{escape(done.name)}[/] shows {timestamp(done.at_us)}: {counted(done.rows, 'row')}, "
         f"{counted(done.files, 'file')}, {done.bytes:,} bytes; {done.copied_bytes:,} bytes copied in {done.seconds:.1f} s"
     )
     run.out.result(done)
@@ -118,7 +119,7 @@ def restore(
     with run.out.progress("restoring") as step:
         done = backing.restore(directory, root, name=at, ledger_url=outer, progress=step)
     run.out.print(
-        f"[green]ok[/] backup [bold]{done.name}[/] is restored to {escape(str(root))}: {done.rows:,} rows, "
+        f"[green]ok[/] backup [bold]{done.name}[/] is restored to {escape(str(root))}: {counted(done.rows, 'row')}, "
         f"{counted(done.files, 'file')}, verified, in {done.seconds:.1f} s; later changes than {timestamp(done.at_us)} are not "
         "in it, and heads of the event log that were stored later are unknown to it (holdfast audit --against)"
     )
@@ -150,8 +151,9 @@ def rebuild_ledger(run: Run) -> None:
             progress=step,
         )
     out.print(
-        f"[green]ok[/] rebuilt: {done.batches:,} batches with {done.rows:,} rows in {counted(done.files, 'file')}, "
-        f"{done.backed_out:,} backed out, {len(done.snapshots):,} snapshots, {len(done.versions):,} versions"
+        f"[green]ok[/] rebuilt: {counted(done.batches, 'batch')} with {counted(done.rows, 'row')} in "
+        f"{counted(done.files, 'file')}, "
+        f"{done.backed_out:,} backed out, {counted(len(done.snapshots), 'snapshot')}, {counted(len(done.versions), 'version')}"
     )
     if done.old_ledger:
         out.print(f"the old ledger is now {escape(str(done.old_ledger))}")
@@ -182,7 +184,9 @@ def compact(
             results += compact_collected(run.store, now_us=now_us(), progress=step)
     for table in results:
         files = f"{counted(table.files_before, 'file')}, now {table.files_after:,}"
-        rows = f"{table.rows_rewritten:,} rows rewritten" if table.rows_rewritten else "nothing to do"
+        rows = (
+            f"{counted(table.rows_rewritten, 'row')} rewritten" if table.rows_rewritten else "nothing to do"
+        )
         run.out.print(f"[green]ok[/] {table.table}: {files}, {rows}")
     run.out.result({"tables": results})
 

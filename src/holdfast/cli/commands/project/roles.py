@@ -10,6 +10,7 @@ import polars as pl
 
 from holdfast.cli.commands.project.read_file import refusal
 from holdfast.contract.profile.infer_form import FileForm, column_names, label_words
+from holdfast.formatting import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,8 @@ def _key_of(form: FileForm, given: str | None, others: list[str], faults: list[s
     distinct = frame.select(keys).n_unique()
     if missing or distinct < frame.height:
         faults.append(
-            f"the key {given!r} does not identify rows: {frame.height:,} rows, {distinct:,} values, {missing:,} missing"
+            f"the key {given!r} does not identify rows: {counted(frame.height, 'row')}, "
+            f"{distinct:,} values, {missing:,} missing"
         )
     return keys
 

@@ -15,6 +15,7 @@ from holdfast.cli.project import Run, VersionName, now_us, with_project
 from holdfast.control.evaluation import qualify as qualifying
 from holdfast.control.runtimes import runtime
 from holdfast.control.training import train as training
+from holdfast.formatting import counted
 from holdfast.qualify import decide_status
 from holdfast.store.models import runtimes, versions
 from holdfast.tables.selection import ALL_ROWS
@@ -56,7 +57,7 @@ def train(
         )
     if trained.is_new:
         run.out.print(
-            f"[green]ok[/] version [bold]{trained.version}[/] from snapshot {snapshot}: {trained.rows_trained:,} rows"
+            f"[green]ok[/] version [bold]{trained.version}[/] from snapshot {snapshot}: {counted(trained.rows_trained, 'row')}"
         )
     else:
         run.out.print(

@@ -73,7 +73,7 @@ class World:
                 found |= dict.fromkeys(step.versions, RowUse.UNUSED)
         return found
 
-    def back_out(self, batch: str) -> None:
+    def execute(self, batch: str) -> None:
         execute_backout(
             self.store, (ROWS,), BatchId("loans", batch), reason="wrong", actor="ann", now_us=micros(self.now)
         )
@@ -135,7 +135,7 @@ def test_what_is_stated_of_a_version_is_what_it_did_with_the_rows(tmp_path: Path
     assert {RowUse.TRAINED, RowUse.UNUSED} <= set(expected.values()), "the case is worth its time"
     unused = [name for name, use in expected.items() if use is RowUse.UNUSED]
     for name in unused:
-        world.back_out(name)
+        world.execute(name)
     again = world.train()
     assert (again.version, again.is_new) == (trained.version, False), "without these rows it is the same"
     assert [each.subject for each in verify(world.store, now_us=micros(world.now)).findings] == []
@@ -161,7 +161,7 @@ def three(tmp_path: Path) -> World:
 
 def test_each_use_has_its_words_in_plan_event_status_and_refusal(three: World) -> None:
     version = three.train().version
-    three.back_out("undue")
+    three.execute("undue")
     with three.store.ledger.read() as connection:
         assert taints.why(connection, "version", version) == ""
         taints.refuse(connection, "version", version)
@@ -173,7 +173,7 @@ def test_each_use_has_its_words_in_plan_event_status_and_refusal(three: World) -
         if each.startswith("taint 2 versions")
     ]
     assert "trained on no removed row, only evaluated on some: v1-" in line
-    three.back_out("held-out")
+    three.execute("held-out")
     [found] = [
         each
         for each in status(three.store, MODEL.name, now_us=micros(three.now))["versions"]
@@ -183,7 +183,7 @@ def test_each_use_has_its_words_in_plan_event_status_and_refusal(three: World) -
     assert found["taint"] == words
     with three.store.ledger.read() as connection, pytest.raises(RefusedError, match=f"HF406.*{words}"):
         taints.refuse(connection, "version", version)
-    three.back_out("trained")
+    three.execute("trained")
     with three.store.ledger.read() as connection:
         assert taints.why(connection, "version", version).startswith("it was made from loans/trained, ")
 

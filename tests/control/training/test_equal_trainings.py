@@ -53,7 +53,7 @@ def world(tmp_path: Path) -> World:
 
 
 def test_new_rows_that_are_not_due_make_no_version(world: World) -> None:
-    """Two nights of newer rows gave v4 and v6, equal to v2; each was qualified and rolled out, and nothing was said."""
+    """Two nights of newer rows gave v4 and v6, equal to v2; each was qualified and rolled out without a word."""
     first = world.train(DAYS)
     assert first.is_new
     known = world.versions()

@@ -15,6 +15,7 @@ os.environ["PYTHONPATH"] = processes.PYTHONPATH
 pytest_plugins = [
     "tests.support.deliveries",
     "tests.support.ledgers",
+    "tests.support.s3_bucket",
     "tests.support.serving_world",
     "tests.support.smoke",
     "tests.support.webhook_server",

@@ -52,9 +52,14 @@ def _file(
             return as_delivered(arrow_tables.frame_of(table)), arrow_tables.facts_of(table.schema)
         text = unpacked(file.data, source.limit_bytes, memory)
         if file.kind is Kind.JSON_LINES:
-            rows = [row for found in json_lines.read(text, memory) for row in found.rows]
-            return pl.DataFrame(rows, infer_schema_length=None, strict=False), {}
+            return json_rows(text, memory), {}
         frame = type_texts(read_csv(text, csv.separator, memory).frame, csv, missing_words)
         units = {header: found for header in frame.columns if (found := _HEADER.fullmatch(header))}
         facts = {found[1]: ColumnFacts(unit=found[2].strip()) for found in units.values()}
         return frame.rename({header: found[1] for header, found in units.items()}), facts
+
+
+def json_rows(text: bytes, memory: Memory) -> pl.DataFrame:
+    """Return the rows of JSON lines in the types that their values have."""
+    rows = [row for found in json_lines.read(text, memory) for row in found.rows]
+    return pl.DataFrame(rows, infer_schema_length=None, strict=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from tests.support.project import Finished, Project, run_here
@@ -424,3 +425,71 @@ def test_an_export_of_labels_with_nothing_new_changes_nothing(project: Project) 
     broken = [*labels[:100], labels[1].replace("ja", "?").replace("nein", "?")]
     (project.directory / "broken.csv").write_text("\n".join(broken) + "\n")
     assert refusal_of(project, "ingest", "labels", "broken.csv")["code"] == "HF207", "its bad row is not lost"
+
+
+def packed(data: bytes, codec: str) -> bytes:
+    out = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(out, codec) as stream:
+        stream.write(data)
+    return bytes(out.getvalue())
+
+
+def json_lines(frame: pl.DataFrame) -> bytes:
+    """The export as a system writes it: numbers and truth values have their types, times are text."""
+    typed = frame.with_columns(
+        pl.col("Damage?") == "1", pl.col("Speed", "Cost").cast(pl.Float64, strict=False)
+    )
+    return typed.rename({"Damage?": "damage", "Record No": "no"}).write_ndjson().encode()
+
+
+@pytest.mark.parametrize("name", ["rows.csv.gz", "rows.csv.zst", "rows.jsonl", "rows.jsonl.zst"])
+def test_what_a_load_reads_init_reads(project: Project, name: str) -> None:
+    frame = export(when=lambda at: f"{at:%Y-%m-%dT%H:%M:%SZ}", label=("1", "0"))
+    data = json_lines(frame) if "json" in name else frame.write_csv().encode()
+    codec = {".gz": "gzip", ".zst": "zstd"}.get(Path(name).suffix)
+    (project.directory / name).write_bytes(packed(data, codec) if codec else data)
+    label = "damage" if "json" in name else "Damage?"
+    made = project.document("init", name, "--label", label)
+    assert (made["data"], made["event_time"]) == (name, "when")
+    project.run(*shlex.split(made["next"][0])[1:])
+    assert project.document("train")["rows_trained"] > 300
+
+
+@pytest.mark.process
+def test_a_project_begins_with_objects_of_a_bucket(
+    project: Project, bucket: Callable[[str, bytes], object]
+) -> None:
+    frame = export(when=lambda at: f"{at:%Y-%m-%d %H:%M}", label=("1", "0"))
+    for part in range(2):
+        bucket(f"begin/part{part}.csv.gz", packed(frame.slice(part * 300, 300).write_csv().encode(), "gzip"))
+    made = project.document("init", "s3://deliveries/begin/", "--label", "Damage?")
+    assert made["data"] == "s3://deliveries/begin/"
+    assert "Suggested from s3://deliveries/begin/" in (project.directory / "model.py").read_text()
+    project.run(*shlex.split(made["next"][0])[1:])
+    assert project.document("train")["rows_trained"] > 300
+    (project.directory / "model.py").unlink()
+    refused = refusal_of(project, "init", "s3://deliveries/none.csv")
+    assert (refused["code"], refused["state"]) == ("HF201", "nothing was written")
+
+
+def test_files_of_several_kinds_are_refused_as_a_whole(project: Project) -> None:
+    frame = export(when=lambda at: f"{at:%Y-%m-%d %H:%M}", label=("1", "0"))
+    (project.directory / "in").mkdir()
+    (project.directory / "in" / "a.csv").write_bytes(frame.write_csv().encode())
+    (project.directory / "in" / "b.jsonl").write_bytes(json_lines(frame))
+    refused = refusal_of(project, "init", "in")
+    assert refused["code"] == "HF201"
+    assert "several kinds, CSV and JSON lines" in refused["what"]
+    assert not (project.directory / "model.py").exists()
+
+
+def test_a_unit_in_the_words_of_a_header_is_declared(project: Project) -> None:
+    frame = export(when=lambda at: f"{at:%Y-%m-%d %H:%M}", label=("1", "0"))
+    written(
+        frame.rename({"Speed": "Speed (IAS, mph)", "Cost": "Cost (min)"}), project.directory / "rows.csv", ";"
+    )
+    made = project.document("init", "rows.csv", "--label", "Damage?")
+    source = (project.directory / "model.py").read_text()
+    assert 'Number("speed_ias_mph", unit="mph"' in source
+    assert 'Integer("cost_min", unit="1"' in source, "it may be a minimum"
+    project.run(*shlex.split(made["next"][0])[1:])

@@ -40,6 +40,7 @@ from holdfast.records import check_name, duration
 from holdfast.rollout.expected_duration import forecast, suggest
 from holdfast.rollout.expected_duration import span as in_days
 from holdfast.rollout.expected_duration import to_python as policy_line
+from holdfast.store.sources.opener import name_of
 
 _SAMPLE = "parcels.csv"
 _STALE = 3
@@ -53,9 +54,10 @@ _ENOUGH = 1.25
 def init(
     run: Run,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
-            help="A CSV or Parquet file of yours; or a directory or a pattern of files of one form.",
+            help="A CSV, JSON lines or Parquet file of yours, packed or not; a directory or a pattern of files of one form; "
+            "or a URL of these, such as s3://.",
             show_default="a small sample is written",
         ),
     ] = None,
@@ -70,7 +72,7 @@ def init(
         str | None, typer.Option("--event-time", help="The column of the event time.")
     ] = None,
     labels: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--labels",
             help="A file of labels that become known later, with the key of each row.",
@@ -127,20 +129,18 @@ def init(
     project.mkdir(parents=True, exist_ok=True)
     is_sample = data is None
     if data is None:
-        data = project / _SAMPLE
-        write_sample(data)
+        data = str(project / _SAMPLE)
+        write_sample(Path(data))
         label, key, event_time = "late", "parcel", "handed_in"
-        out.print(
-            f"[green]ok[/] wrote {escape(str(data))}: 6,000 synthetic parcels, about a quarter of them late"
-        )
+        out.print(f"[green]ok[/] wrote {escape(data)}: 6,000 synthetic parcels, about a quarter of them late")
     orders = (dates,) if dates else ()
-    form, faults = read_file(data, zone, orders, decimal or "")
+    form, faults = read_file(data, run.settings, zone, orders, decimal or "")
     if labels is None:
         columns = find_columns(data, form, label, key, event_time, faults)
         delay, why = _delay(form, columns)
         found_labels = None
     else:
-        read = read_file(labels, zone, orders, decimal or "")
+        read = read_file(labels, run.settings, zone, orders, decimal or "")
         found_labels, form, known = label_file.join(labels, read, form, label, key, known_at, zone, faults)
         label = None if found_labels is None else found_labels.label
         columns = find_columns(data, form, label, key, event_time, faults, labels)
@@ -184,8 +184,8 @@ def init(
     commands = [
         shlex.join([*words, *where])
         for words in (
-            ["holdfast", "ingest", "rows", str(data)],
-            *([["holdfast", "ingest", label_file.FEED, str(labels)]] if labels else []),
+            ["holdfast", "ingest", "rows", data],
+            *([["holdfast", "ingest", label_file.FEED, labels]] if labels else []),
             ["holdfast", "train"],
             ["holdfast", "qualify"],
             ["holdfast", "rollout", "start"],
@@ -194,11 +194,15 @@ def init(
     ]
     for line in commands:
         out.print(f"  [cyan]{escape(line)}[/]")
+    example = shlex.join(["holdfast", "versions", "example-request", *where])
+    url = f"http://{run.settings.host}:{run.settings.port}/v2/models/{name}/infer"
+    out.print("and when it serves, a request to try:")
+    out.print(f"  [cyan]{escape(example)} | curl -H 'Content-Type: application/json' -d @- {escape(url)}[/]")
     found = {"label": columns.label, "key": list(columns.key), "event_time": columns.event_time}
     out.result(
         {
             "model_file": str(target),
-            "data": str(data),
+            "data": data,
             **found,
             "known_later": late,
             "label_delay_days": delay.days,
@@ -260,7 +264,7 @@ def _is_too_exact(column: Integer | Number, values: pl.Series) -> bool:
 
 def _render(
     name: str,
-    data: Path,
+    data: str,
     form: FileForm,
     roles: Columns,
     zone: str,
@@ -341,7 +345,7 @@ def _render(
         ],
         "late": [(found[column], reason) for column, reason in late.items()],
         "has_hours": _has_hours(times),
-        "source": data.name,
+        "source": name_of(data),
         "holdout_days": holdout,
         "gates": f"Gates(worse_than_champion_by={margin:g})"
         if is_enough and margin > Gates().worse_than_champion_by

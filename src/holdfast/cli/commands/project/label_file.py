@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import polars as pl
 
@@ -13,6 +12,7 @@ from holdfast.contract import Boolean
 from holdfast.contract.profile.infer_contract import suggest_column, to_python
 from holdfast.contract.profile.infer_delay import LabelDelay, delay_between
 from holdfast.contract.profile.infer_form import FileForm, as_label, csv_line, label_words, with_words
+from holdfast.store.sources.opener import name_of
 
 FEED = "labels"
 """The name of the feed that `init` declares for labels."""
@@ -25,7 +25,7 @@ class LabelFile:
     `words` are those of true and false, `known_at` is when a label became known.
     """
 
-    path: Path
+    path: str
     form: FileForm
     label: str
     words: tuple[str, str]
@@ -83,7 +83,7 @@ class LabelFile:
 
 
 def join(
-    path: Path,
+    path: str,
     read: tuple[FileForm, list[str]],
     rows: FileForm,
     label: str | None,
@@ -108,7 +108,7 @@ def join(
         Gets what the file leaves open; then `rows` are returned as they are.
     """
     form, questions = read
-    faults += [f"{path.name}: {question}" for question in questions]
+    faults += [f"{name_of(path)}: {question}" for question in questions]
     frame, open_before = form.frame, len(faults)
     two_valued = [name for name in frame.columns if label_words(frame[name]) is not None]
     label = choose(
@@ -129,7 +129,7 @@ def join(
 
 
 def _keys(
-    path: Path,
+    path: str,
     form: FileForm,
     rows: FileForm,
     key: str | None,
@@ -143,13 +143,13 @@ def _keys(
         parts = [key] if key in {*rows.headers, *rows.frame.columns} else key.split(",")
         keys = tuple(rows.headers.get(part, part) for part in parts)
     if not keys:
-        faults.append(f"{path.name} has no column of the rows, by which a label finds its row")
+        faults.append(f"{name_of(path)} has no column of the rows, by which a label finds its row")
     for name in keys:
         if name not in form.frame.columns:
-            faults.append(f"{path.name} has no column {name!r}, by which a label finds its row")
+            faults.append(f"{name_of(path)} has no column {name!r}, by which a label finds its row")
         elif name in rows.frame.columns and form.frame.schema[name] != rows.frame.schema[name]:
             kinds = form.frame.schema[name], rows.frame.schema[name]
-            faults.append(f"{name!r} is {kinds[0]} in {path.name} and {kinds[1]} in the rows")
+            faults.append(f"{name!r} is {kinds[0]} in {name_of(path)} and {kinds[1]} in the rows")
     return keys
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import polars as pl
 
@@ -15,75 +15,103 @@ from holdfast.contract.profile.infer_form import (
     header_units,
     infer_form,
     infer_separator,
+    type_texts,
 )
-from holdfast.errors import InputError
+from holdfast.errors import InputError, UnavailableError
 from holdfast.formatting import first_line
+from holdfast.settings import Settings
 from holdfast.store.sources.arrow_tables import frame_of
 from holdfast.store.sources.csv_reader import read_csv
 from holdfast.store.sources.delivery import (
-    LIMIT_BYTES,
     READ_ERRORS,
+    Bundle,
+    File,
+    Kind,
     NotUtf8Error,
     UnreadableError,
     transcode_command,
+    unpacked,
 )
+from holdfast.store.sources.infer_types import json_rows
 from holdfast.store.sources.memory import Memory, TooLargeError
-from holdfast.store.sources.opener import deliveries
+from holdfast.store.sources.opener import deliveries, open_source
 from holdfast.store.sources.parquet_reader import read_parquet
 
 
-def read_file(path: Path, zone: str, dates: tuple[str, ...], decimal: str) -> tuple[FileForm, list[str]]:
+def read_file(
+    spec: str, settings: Settings, zone: str, dates: tuple[str, ...], decimal: str
+) -> tuple[FileForm, list[str]]:
     """Return the rows of a file with the form of their values, and what the values leave open.
 
-    A directory or a pattern stands for all of its files, one after the other.
+    Reads what a load reads: packed files, and s3:// and other URLs. A directory or a pattern stands for all of its files, one
+    after the other.
+
+    Raises `InputError` HF201 when they cannot be read, and `UnavailableError` HF209 when the other system does not answer.
     """
-    memory = Memory(LIMIT_BYTES)
-    files = [Path(each) for each in deliveries(str(path))]
-    kinds = {file.suffix == ".parquet" for file in files}
-    if len(kinds) > 1:
-        raise refusal(f"{path} holds Parquet and other files; one model file declares one form", code="HF201")
-    if kinds == {True}:
-        frames = [_read_one(file, memory)[0] for file in files]
-        try:
-            return from_frame(pl.concat(frames, how="diagonal_relaxed")), []
-        except pl.exceptions.PolarsError as error:
-            raise refusal(f"{path} cannot be read: {first_line(error)}", code="HF201") from error
-    read = [_read_one(file, memory) for file in files]
+    memory = Memory(settings.source_bytes)
+    read: list[tuple[pl.DataFrame, str]] = []
+    kinds: dict[Kind, None] = {}
+    for place, file in _files(spec, settings):
+        kinds[file.kind] = None
+        if len(kinds) > 1:
+            what = f"{spec} holds files of several kinds, {' and '.join(sorted(kinds))}; one model file declares one form"
+            raise refusal(what, code="HF201")
+        read.append(_read_one(place, file, memory))
     separators = {separator for _, separator in read}
     if len(separators) > 1:
         listed = " and ".join(repr(each) for each in sorted(separators))
-        raise refusal(f"{path} holds files with the separators {listed}", code="HF201")
+        raise refusal(f"{spec} holds files with the separators {listed}", code="HF201")
     try:
-        form, questions = infer_form(
-            pl.concat([frame for frame, _ in read], how="diagonal_relaxed"),
-            separator=read[0][1],
-            zone=zone,
-            dates=dates,
-            decimal=decimal,
-        )
+        frame = pl.concat([frame for frame, _ in read], how="diagonal_relaxed")
+        if Kind.CSV not in kinds:
+            return from_frame(frame), []
+        form, questions = infer_form(frame, separator=read[0][1], zone=zone, dates=dates, decimal=decimal)
     except (pl.exceptions.PolarsError, ValueError) as error:
-        raise refusal(f"{path} cannot be read: {first_line(error)}", code="HF201") from error
+        raise refusal(f"{spec} cannot be read: {first_line(error)}", code="HF201") from error
     return form, list(questions)
 
 
-def _read_one(path: Path, memory: Memory) -> tuple[pl.DataFrame, str]:
-    """Return the rows of one file, those of CSV as texts, and the separator of CSV."""
-    if not path.is_file():
-        raise refusal(f"{path} does not exist", code="HF201")
+def _files(spec: str, settings: Settings) -> Iterator[tuple[str, File]]:
+    """Yield each file at `spec` with its place, opened as a load opens it."""
+    deadline_seconds = settings.source_seconds
     try:
-        if path.suffix == ".parquet":
-            table, _ = read_parquet(path.read_bytes(), LIMIT_BYTES, memory)
+        for place in deliveries(spec, deadline_seconds=deadline_seconds):
+            source = open_source(place, deadline_seconds=deadline_seconds, limit_bytes=settings.source_bytes)
+            if isinstance(source, Bundle):
+                yield from ((place, file) for file in source.files)
+    except (InputError, UnavailableError) as error:
+        error.state = "nothing was written"
+        raise
+
+
+def _read_one(place: str, file: File, memory: Memory) -> tuple[pl.DataFrame, str]:
+    """Return the rows of one file, those of CSV as texts, and the separator of CSV."""
+    try:
+        if file.kind is Kind.PARQUET:
+            table, _ = read_parquet(file.data, memory.limit_bytes, memory)
             return as_delivered(frame_of(table)), ""
-        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        text = unpacked(file.data, memory.limit_bytes, memory).removeprefix(b"\xef\xbb\xbf")
+        if file.kind is Kind.JSON_LINES:
+            return _with_times(json_rows(text, memory)), ""
         separator = infer_separator(text.split(b"\n", 1)[0].decode(errors="replace"))
         return read_csv(text, separator, memory).frame, separator
     except NotUtf8Error as error:
-        command = transcode_command(str(path), error.encoding)
-        raise refusal(f"{path} {error}", command, code="HF201") from error
+        command = transcode_command(place, error.encoding)
+        raise refusal(f"{place} {error}", command, code="HF201") from error
     except TooLargeError as error:
-        raise refusal(f"{path} is larger than {LIMIT_BYTES:,} bytes when unpacked", code="HF201") from error
+        what = f"{place} is larger than {memory.limit_bytes:,} bytes when unpacked"
+        raise refusal(what, code="HF201") from error
     except (*READ_ERRORS, UnreadableError) as error:
-        raise refusal(f"{path} cannot be read: {first_line(error)}", code="HF201") from error
+        raise refusal(f"{place} cannot be read: {first_line(error)}", code="HF201") from error
+
+
+def _with_times(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of JSON with timestamps in place of the texts that are some: JSON has no type of its own for them."""
+    texts = frame.select(pl.col(pl.String))
+    if not texts.width:
+        return frame
+    typed = type_texts(texts, Csv(), ("",))
+    return frame.with_columns(typed.select(pl.col(pl.Datetime)))
 
 
 def from_frame(frame: pl.DataFrame) -> FileForm:

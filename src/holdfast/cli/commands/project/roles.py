@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
@@ -25,13 +24,13 @@ class Columns:
 
 
 def find_columns(
-    data: Path,
+    data: str,
     form: FileForm,
     label: str | None,
     key: str | None,
     event_time: str | None,
     faults: list[str],
-    labels: Path | None = None,
+    labels: str | None = None,
 ) -> Columns:
     """Return the columns that were named; for each of the others the one column that fits.
 
@@ -67,8 +66,8 @@ def find_columns(
         )
         given = {"label": label, "key": ",".join(keys) or None, "event-time": event_time}
         options = " ".join(f"--{role} {shlex.quote(name or 'COLUMN')}" for role, name in given.items())
-        more = "" if labels is None else f" --labels {shlex.quote(str(labels))}"
-        raise refusal(listed, f"holdfast init {shlex.quote(str(data))} {options}{more}")
+        more = "" if labels is None else f" --labels {shlex.quote(labels)}"
+        raise refusal(listed, f"holdfast init {shlex.quote(data)} {options}{more}")
     return Columns(label, keys, event_time, words)
 
 

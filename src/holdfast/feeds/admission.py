@@ -16,6 +16,7 @@ top_value_share one value has too many of the rows
 unseen_words    a word that a category does not list has too many of the rows; of a slice, `unseen_slices`
 early_labels    a label is there before it can be known
 max_future      an event is later than the load
+form            values of a CSV file are written in another form than the feed declares
 duplicate_keys  rows have a key that is loaded already
 duplicates      the rows are those of an earlier batch
 =============== ==================================================================================

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
+from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, assert_never
 
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
@@ -16,15 +17,19 @@ Kind: TypeAlias = Literal["number", "text", "time", "boolean", "any"]
 RENAMED: Final = "it is probably "
 """Stands in the explanation of a column that was given another name."""
 
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _LIKE: Final = 0.5
 """Names this similar (ratio of Ratcliff and Obershelp) are taken for one name that was changed."""
 
 
-def changed_columns(contract: Contract, delivered: Mapping[str, Kind]) -> tuple[Violation, ...]:
+def changed_columns(
+    contract: Contract, delivered: Mapping[str, Kind], headers: Mapping[str, str] = _NO_HEADERS
+) -> tuple[Violation, ...]:
     """Return what is wrong with the columns of a delivery: violations of "schema" at level "critical".
 
     A new column is the likely new name of a missing one if its values are of the same type, and its place or its name is
-    like that of the missing one. More than `MOST_UNKNOWN` new columns are one violation, and are compared with nothing.
+    like that of the missing one. `headers` has the contract's names of columns that are delivered under others. More than
+    `MOST_UNKNOWN` new columns are one violation, and are compared with nothing.
 
     >>> trips = Contract(Text("id"), Number("distance", unit="mi"), Timestamp("at", tz="UTC"), key="id", event_time="at")
     >>> found, = changed_columns(trips, {"id": "text", "dist": "number", "at": "time"})
@@ -40,9 +45,10 @@ def changed_columns(contract: Contract, delivered: Mapping[str, Kind]) -> tuple[
     if len(new) > MOST_UNKNOWN:
         text = f"{len(new):,} columns are not in the contract: {list_names(new)}"
         return (Violation("schema", "", Level.CRITICAL, text, len(new), 0),)
-    renamed = _renamed(contract, delivered, missing, new)
+    renamed = likely_renames(contract, delivered, headers)
+    shown = shown_columns(headers)
     words = {
-        column.name: f"column {column.name!r} is missing"
+        column.name: f"column {column.name!r}{shown(column.name)} is missing"
         + (
             f"; {RENAMED}{renamed[column.name]!r} now, which is new"
             if column.name in renamed
@@ -59,14 +65,40 @@ def changed_columns(contract: Contract, delivered: Mapping[str, Kind]) -> tuple[
     return tuple(Violation("schema", name, Level.CRITICAL, text) for name, text in words.items())
 
 
-def _renamed(
-    contract: Contract, delivered: Mapping[str, Kind], missing: Sequence[Column], new: Sequence[str]
+def shown_columns(headers: Mapping[str, str]) -> Callable[[str], str]:
+    """Return a function that names the header of a column, to follow its name; empty if it has none of its own.
+
+    >>> shown_columns({"Speed (mph)": "speed"})("speed")
+    " (header 'Speed (mph)')"
+    """
+    header_of: dict[str, list[str]] = {}
+    for header, column in headers.items():
+        header_of.setdefault(column, []).append(header)
+
+    def shown(column: str) -> str:
+        known = header_of.get(column, [])
+        return f" (header {' or '.join(map(repr, known))})" if known and known != [column] else ""
+
+    return shown
+
+
+def likely_renames(
+    contract: Contract, delivered: Mapping[str, Kind], headers: Mapping[str, str] = _NO_HEADERS
 ) -> dict[str, str]:
     """Return the likely new name of each missing column; a new column is given to one of them only."""
+    required = set(contract.delivered_names(tuple(delivered)))
+    missing = [each for each in contract.columns if each.name in required and each.name not in delivered]
+    new = [name for name in delivered if name not in contract.names]
+    if len(new) > MOST_UNKNOWN:
+        return {}
+    names_of = {column.name: [column.name] for column in missing}
+    for header, column_name in headers.items():
+        if column_name in names_of:
+            names_of[column_name].append(header.lower())
     places, found = list(delivered), dict[str, str]()
     scored = sorted(
         (
-            (_likeness(contract, places, column, name), column.name, name)
+            (_likeness(contract, places, column, names_of[column.name], name), column.name, name)
             for column in missing
             for name in new
             if _fits(column, delivered[name])
@@ -79,9 +111,12 @@ def _renamed(
     return found
 
 
-def _likeness(contract: Contract, places: Sequence[str], column: Column, name: str) -> float:
+def _likeness(
+    contract: Contract, places: Sequence[str], column: Column, names: Sequence[str], name: str
+) -> float:
     same_place = places.index(name) == contract.names.index(column.name)
-    return SequenceMatcher(None, column.name, name.lower()).ratio() + (_LIKE if same_place else 0.0)
+    ratio = max(SequenceMatcher(None, each, name.lower()).ratio() for each in names)
+    return ratio + (_LIKE if same_place else 0.0)
 
 
 def _fits(column: Column, kind: Kind) -> bool:

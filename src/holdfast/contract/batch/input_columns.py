@@ -28,10 +28,16 @@ _LONGEST_NAME: Final = 128
 _UNIT: Final = re.compile(r"\[[^\[\]]+\]$")
 
 
+class ColumnsError(InputError):
+    """The columns of a delivery are not those of the contract; `missing` are those that it lacks."""
+
+    missing: tuple[str, ...] = ()
+
+
 def require_columns(
     names: Iterable[str], found: Iterable[str], faults: Mapping[str, list[str]], *, state: str
 ) -> None:
-    """Raise `InputError` HF202 if columns are missing, unknown or otherwise faulty.
+    """Raise `ColumnsError` HF202 if columns are missing, unknown or otherwise faulty.
 
     Parameters
     ----------
@@ -53,12 +59,14 @@ def require_columns(
     }
     parts = [f"{problem}: {list_names(columns)}" for problem, columns in problems.items() if columns]
     if parts:
-        raise InputError(
+        error = ColumnsError(
             "HF202",
             "; ".join(parts),
             state=state,
             next_command="correct the source, or the contract if the source is right",
         )
+        error.missing = tuple(problems["missing"])
+        raise error
 
 
 def list_names(names: Sequence[str]) -> str:

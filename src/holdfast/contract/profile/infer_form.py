@@ -46,6 +46,22 @@ _EXPECTED_TWOS: Final = 10
 """How many twos a column of counts must be expected to have before one without any is taken for true and false."""
 _NUMBER_LIKE: Final = "^[+-]?[0-9.,' \u2019\u00a0\u202f]+(?:[eE][+-]?[0-9]+)?$"
 _UNIT: Final = re.compile(r"(.*\S)\s*\[([^\[\]]+)\]\s*\Z", re.DOTALL)
+_PARENTHESES: Final = re.compile(r"\(([^()]*)\)")
+_IN_WORDS: Final = re.compile(r"\bin ([^\s,()]+)\s*\Z", re.IGNORECASE)
+_RATIO: Final = re.compile(r"/|\bper\b|\bpro\b", re.IGNORECASE)
+
+_WORDS_OF_UNIT: Final = {
+    "kg": "kg kgs kilogram kilograms", "mg": "mg", "lb": "lb lbs pounds", "oz": "oz", "km": "km kilometers kilometres",
+    "cm": "cm", "mm": "mm", "mi": "mi miles", "ft": "ft feet", "mph": "mph", "km/h": "km/h kmh kph", "m/s": "m/s",
+    "knot": "kt kts knot knots", "ms": "ms milliseconds", "s": "sec secs seconds", "min": "mins minutes", "h": "hr hrs hours",
+    "day": "days", "week": "weeks", "°C": "°c celsius", "°F": "°f fahrenheit", "%": "% percent pct", "hPa": "hpa", "kPa": "kpa",
+    "psi": "psi", "kW": "kw", "kWh": "kwh", "Hz": "hz", "kHz": "khz", "USD": "usd us$", "EUR": "eur €", "GBP": "gbp",
+    "CHF": "chf",
+}  # fmt: skip
+# Not among them: what means something else as well, such as m, t, "min" (minimum), "in", "$" and "MB".
+_UNIT_WORDS: Final[dict[str, str]] = {
+    word: unit for unit, words in _WORDS_OF_UNIT.items() for word in words.split()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +114,31 @@ def column_names(headers: Iterable[str]) -> dict[str, str]:
 def header_units(names: dict[str, str]) -> dict[str, str]:
     """Return the unit that stands in a header, by the column's name.
 
-    >>> header_units({"Weight [kg]": "weight", "Place": "place"})
-    {'weight': 'kg'}
+    Square brackets hold a unit as a source states it. A unit in words is taken if it can be no other: in parentheses, alone
+    or in a list; after a comma; or after "in".
+
+    >>> header_units({"Weight [kg]": "weight", "Speed (IAS, mph)": "speed", "Length, cm": "length", "Time in hours": "time"})
+    {'weight': 'kg', 'speed': 'mph', 'length': 'cm', 'time': 'h'}
+    >>> header_units({"Temp (min)": "a", "Range (km, mi)": "b", "Fuel per km (kg)": "c", "Bird(s)": "d", "Place": "e"})
+    {}
     """
-    return {name: unit[2].strip() for header, name in names.items() if (unit := _UNIT.match(header))}
+    found = {}
+    for header, name in names.items():
+        unit = _UNIT.match(header)
+        if text := unit[2].strip() if unit else _unit_in_words(header):
+            found[name] = text
+    return found
+
+
+def _unit_in_words(header: str) -> str | None:
+    """Return the only unit in the words of a header; None without one, with several, and for a ratio."""
+    outside, within = _PARENTHESES.sub(" ", header), _PARENTHESES.findall(header)
+    if _RATIO.search(outside):
+        return None
+    parts = [part for group in within for part in re.split("[,;]", group)]
+    parts += outside.split(",")[1:] + _IN_WORDS.findall(outside)
+    found = {_UNIT_WORDS.get(part.strip().removeprefix("in ").strip().lower()) for part in parts} - {None}
+    return found.pop() if len(found) == 1 else None
 
 
 def infer_form(

@@ -17,6 +17,7 @@ from holdfast.control.ingest.validate import ValidatedBatch
 from holdfast.errors import RefusedError
 from holdfast.features.aggregate import Aggregate
 from holdfast.feeds import AlreadyLoaded, Feed, admission
+from holdfast.feeds.csv_form import CHECK as FORM
 from holdfast.feeds.measurements import DeliveryFacts
 from holdfast.formatting import counted
 from holdfast.monitor import drift
@@ -200,6 +201,7 @@ def no_valid_row(staged: ValidatedBatch | StagedBatch) -> RefusalError:
         if rows
         else f"batch {staged.batch} has no row"
     )
+    what += "".join(f"; {each.explanation}" for each in staged.violations if each.check == FORM)
     error = RefusedError(
         "HF204",
         what,

@@ -13,20 +13,21 @@ import polars as pl
 from holdfast.contract import Contract
 from holdfast.contract.batch.compiler import BatchCheck, BatchVerdict, compile_batch
 from holdfast.contract.profile.profile import Profile, profile_batch
-from holdfast.control.ingest import contract_changes, lookups
+from holdfast.control.ingest import column_advice, contract_changes, lookups
 from holdfast.control.ingest.lookups import Known
 from holdfast.control.ingest.outcome import LoadResult, RefusalError, already_loaded, nothing_new
 from holdfast.errors import InputError, RefusedError
 from holdfast.feeds import AlreadyLoaded, Feed, Manifest, batch_id, content_digest
 from holdfast.feeds.admission import REPEATED
+from holdfast.feeds.csv_form import foreign_forms
 from holdfast.feeds.measurements import DeliveryFacts, measure
-from holdfast.feeds.schema_drift import RENAMED, changed_columns
 from holdfast.records import BatchId, Level, Violation
 from holdfast.store import Store, sources
 from holdfast.store.catalog import batches
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.feeds.loaded_rows import Referred
-from holdfast.store.sources import Source, Spec, opener, parser
+from holdfast.store.sources import Source, Spec, opener
+from holdfast.store.sources.parser import is_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,17 @@ def validate(store: Store, feed: Feed, delivery: Delivery) -> ValidatedBatch | L
             raise RefusalError(delivery.batch, feed.contract.hash, (broken,), error) from error
     verdict = _check_rows(feed, delivery)
     failpoint("ingest.checked")
+    forms = (
+        foreign_forms(
+            feed.contract,
+            feed.csv,
+            verdict.valid.height + verdict.quarantined.height,
+            verdict.quarantined,
+            verdict.counts,
+        )
+        if is_text(delivery.source)
+        else ()
+    )
     resolved = lookups.resolve(store, feed, verdict)
     valid = _in_event_order(resolved.valid, feed.contract.event_time)
     facts = measure(
@@ -116,7 +128,7 @@ def validate(store: Store, feed: Feed, delivery: Delivery) -> ValidatedBatch | L
         quarantined=resolved.quarantined,
         facts=facts,
         profile=profile_batch(feed.contract, valid),
-        violations=resolved.violations,
+        violations=(*resolved.violations, *forms),
         basis=basis,
         referred=resolved.referred,
     )
@@ -133,15 +145,10 @@ def _check_rows(feed: Feed, delivery: Delivery) -> BatchVerdict:
         )
         return _compiled(feed.contract)(typed)
     except InputError as error:
-        if error.code != "HF202":
+        refusal = column_advice.refusal(error, feed, delivery.batch, delivery.source)
+        if refusal is None:
             raise
-        columns = parser.columns(delivery.source, csv=feed.csv, headers=feed.headers)
-        found = changed_columns(feed.contract, columns) or (
-            Violation("schema", "", Level.CRITICAL, error.what),
-        )
-        raise RefusalError(
-            delivery.batch, feed.contract.hash, found, _with_advice(error, feed, found)
-        ) from error
+        raise refusal from error
 
 
 def _repetition(batch: BatchId, feed: Feed, known: Known) -> RefusalError:
@@ -157,17 +164,6 @@ def _repetition(batch: BatchId, feed: Feed, known: Known) -> RefusalError:
         next_command=f"holdfast backout {feed.name} {whose or '<batch>'} first, if these rows are better",
     )
     return RefusalError(batch, feed.contract.hash, (broken,), error)
-
-
-def _with_advice(error: InputError, feed: Feed, found: tuple[Violation, ...]) -> InputError:
-    """Add the likely new names of columns to the message of `error`, and what to declare if only the label is missing."""
-    renamed = [each.explanation for each in found if RENAMED in each.explanation]
-    what = f"{error.what} ({'; '.join(renamed)})" if renamed else error.what
-    advice, label = error.next_command, feed.contract.label
-    if label is not None and not renamed and what == f"missing: {label.name}":
-        declared = f'Label({label.name!r}, ..., missing="keep")'
-        advice = f"if labels come later, declare {declared} and a feed with labels_for={feed.name!r}"
-    return InputError(error.code, what, state=error.state, next_command=advice)
 
 
 @lru_cache(maxsize=64)

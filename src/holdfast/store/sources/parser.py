@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 from collections.abc import Mapping, Sequence
+from csv import Error as CsvError
+from csv import reader as csv_rows
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -12,10 +16,11 @@ import polars as pl
 import pyarrow as pa
 
 from holdfast.contract import Contract
-from holdfast.contract.batch.csv_format import Csv
+from holdfast.contract.batch.csv_format import SEPARATORS, Csv
 from holdfast.contract.batch.input_columns import MOST_UNKNOWN, renamed_columns, require_columns
 from holdfast.contract.batch.json_input import check_names, names_of, read_objects
 from holdfast.contract.batch.text_input import MISSING_WORDS, PLAIN, TypedBatch, from_text, plain_headers
+from holdfast.errors import InputError
 from holdfast.feeds.schema_drift import Kind as ColumnKind
 from holdfast.store.sources import arrow_tables, json_lines
 from holdfast.store.sources.csv_reader import read_csv
@@ -33,6 +38,7 @@ from holdfast.store.sources.memory import Memory, TooLargeError
 from holdfast.store.sources.parquet_reader import parquet_schema, read_parquet
 
 NO_HEADERS: Final[Mapping[str, str]] = {}
+_HEADER_BYTES: Final = 1 << 20
 _MOST_TYPED: Final = 10_000
 """The types of the columns of a wider file are not looked at when it is refused."""
 
@@ -171,13 +177,56 @@ def _as_text(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def columns(
-    source: Source, *, csv: Csv = PLAIN, headers: Mapping[str, str] = NO_HEADERS
+    source: Source, contract: Contract, *, csv: Csv = PLAIN, headers: Mapping[str, str] = NO_HEADERS
 ) -> dict[str, ColumnKind]:
     """Return the columns of a delivery, or of its first file if it has several, with the kind of their values.
 
-    `csv` and `headers` are as for `parse`. Empty if the delivery cannot be read.
+    The parameters are those of `parse`; a column has its name in the contract, without the unit of its header. Empty if the
+    delivery cannot be read.
     """
-    return {headers.get(name, name): kind for name, kind in _delivered_columns(source, csv).items()}
+    found = _delivered_columns(source, csv)
+    names = _names_in(contract, tuple(found), headers)
+    return {names[name]: kind for name, kind in found.items()}
+
+
+def _names_in(contract: Contract, names: Sequence[str], headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the contract's name of each delivered column; a column that the contract lacks keeps its name."""
+    try:
+        new = renamed_columns(contract, names, headers)
+        plain = plain_headers(contract, [new.get(name, name) for name in names], {})[0]
+    except InputError:  # one column is there twice
+        new, plain = dict(headers), {}
+    return {name: plain.get(new.get(name, name), new.get(name, name)) for name in names}
+
+
+def is_text(source: Source) -> bool:
+    """Return True if the delivery is CSV: text in the form that its feed declares."""
+    return not isinstance(source, Rows) and source.files[0].kind is Kind.CSV
+
+
+def known_columns(
+    source: Source, contract: Contract, headers: Mapping[str, str] = NO_HEADERS
+) -> dict[str, int]:
+    """Return how many columns of the contract the header of the first file has, by the separator at which it is split.
+
+    Empty for a delivery that is no CSV. `headers` is as for `parse`.
+    """
+    if isinstance(source, Rows) or not is_text(source):
+        return {}
+    try:
+        text = unpacked(source.files[0].data, source.limit_bytes, source.memory())
+    except (*READ_ERRORS, TooLargeError, MemoryError):
+        return {}
+    line = text[:_HEADER_BYTES].removeprefix(codecs.BOM_UTF8).decode(errors="replace").lstrip("\r\n")
+    counts: dict[str, int] = {}
+    for separator in SEPARATORS:
+        try:
+            names = next(csv_rows(io.StringIO(line, newline=""), delimiter=separator), [])
+        except CsvError:  # a field that is too long
+            continue
+        if len(names) <= _MOST_TYPED:
+            counts[separator] = len(set(_names_in(contract, names, headers).values()) & set(contract.names))
+    return counts
 
 
 def _delivered_columns(source: Source, csv: Csv) -> dict[str, ColumnKind]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -122,6 +123,41 @@ def test_from_nothing_to_a_prediction_and_its_label(up: Up) -> None:
     wait_until(lambda: labelled(up.project) == 1, "the label is joined")
     wait_for_response(up.project)
     wait_until(lambda: '"promoted"' in up.project.run("status", "--json"), "the version is promoted")
+
+
+def test_the_printed_example_request_is_answered(up: Up) -> None:
+    """F17: the body that the command prints is what a caller sends, as it is."""
+    printed = up.project.run("versions", "example-request")
+    status, response = up.project.request("POST", INFER, json.loads(printed))
+    assert status == 200, response
+    document = up.project.document("versions", "example-request")
+    assert document["url"].endswith(INFER)
+    assert document["version"] == response["model_version"]
+    status, response = up.project.request("POST", INFER, document["request"])
+    assert status == 200, response
+
+
+def test_a_label_of_several_rows_without_the_row_is_refused_by_the_command(up: Up) -> None:
+    """F11: it labelled the first row, silently."""
+    one = up.project.document("versions", "example-request")["request"]
+    many = {
+        "id": "many",
+        "inputs": [
+            each
+            | {
+                "shape": [3],
+                "data": [f"P-{row}" for row in range(3)] if each["name"] == "parcel" else each["data"] * 3,
+            }
+            for each in one["inputs"]
+        ],
+    }
+    status, response = up.project.request("POST", INFER, many)
+    assert status == 200, response
+    prediction = response["parameters"]["prediction_id"]
+    refused = " ".join(up.project.refused("feedback", prediction, "true", expect=2).split())
+    assert f"the request had 3 rows, and {prediction} names none of them" in refused
+    assert f"send {prediction}/0 to {prediction}/2" in refused
+    assert "is stored" in up.project.run("feedback", f"{prediction}/2", "true")
 
 
 def test_a_declared_correction_is_taken_by_the_command(up: Up) -> None:

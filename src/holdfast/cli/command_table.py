@@ -84,7 +84,11 @@ COMMANDS: Final[dict[str, ListedCommand]] = {
         "commands.training.train", "Versions", "Train a version, and its heuristic, on a snapshot."
     ),
     "qualify": ListedCommand("commands.training.train", "Versions", "Run every gate on a version."),
-    "versions": ListedCommand("commands.training.versions", "Versions", "What versions were made with."),
+    "versions": ListedCommand(
+        "commands.training.versions",
+        "Versions",
+        "What versions were made with, and what a request to them is.",
+    ),
     "rollout": ListedCommand(
         "commands.rollout.rollout",
         "Versions",

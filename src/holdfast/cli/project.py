@@ -28,6 +28,7 @@ from holdfast.store import Store
 from holdfast.store.catalog import name_lookup, snapshots
 from holdfast.store.durability import access
 from holdfast.store.models import versions
+from holdfast.store.serving import servers
 from holdfast.tables import Snapshot
 
 MODEL_FILE = "model.py"
@@ -246,6 +247,15 @@ class Run:
             if name:
                 return name_lookup.version(connection, name, self.model.name)
             return versions.newest(connection, self.model.name, role="candidate").version
+
+    def server_address(self) -> str:
+        """Return the address of the model's newest server that runs; of the settings if none is known."""
+        with self.store.ledger.read() as connection:
+            found = servers.registered(connection, self.model.name)
+        known = [each for each in found if not servers.has_ended(each)]
+        if known:
+            return max(known, key=lambda each: each.started_at_us).address
+        return f"http://{self.settings.host}:{self.settings.port}"
 
 
 def _sharing(*shared: str) -> Callable[[Callable[Concatenate[Run, P], None]], Callable[..., None]]:

@@ -123,6 +123,7 @@ def test_metadata_states_what_each_input_allows() -> None:
         "naive": "local",
         "low": "2012-12-31T23:00:00Z",
         "high": "2099-12-30T23:00:00Z",
-        "form": "RFC 3339 with an offset, such as 2026-01-31T12:00:00+01:00, or without one: then the clock of Europe/Oslo",
+        "form": "RFC 3339 with an offset, such as 2026-01-31T12:00:00+01:00; or without one, by the clock of Europe/Oslo, as "
+        "2026-01-31T12:00:00; or a date alone, as 2026-01-31",
         "missing": "reject",
     }

@@ -99,10 +99,15 @@ def timestamp_form(column: Timestamp) -> str:
     """Return in which form a request has the timestamps of `column`.
 
     >>> timestamp_form(Timestamp("at", tz="Europe/Oslo", naive="local"))
-    'RFC 3339 with an offset, such as 2026-01-31T12:00:00+01:00, or without one: then the clock of Europe/Oslo'
+    'RFC 3339 with an offset, such as 2026-01-31T12:00:00+01:00; or without one, by the clock of Europe/Oslo, as \
+2026-01-31T12:00:00; or a date alone, as 2026-01-31'
     """
     noon = datetime(2026, 1, 31, 12, tzinfo=ZoneInfo(column.tz)).isoformat().replace("+00:00", "Z")
-    local = f", or without one: then the clock of {column.tz}" if column.naive == "local" else ""
+    local = (
+        f"; or without one, by the clock of {column.tz}, as 2026-01-31T12:00:00; or a date alone, as 2026-01-31"
+        if column.naive == "local"
+        else ""
+    )
     return f"RFC 3339 with an offset, such as {noon}{local}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Set
@@ -10,12 +11,13 @@ from datetime import UTC
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from holdfast.contract import Column, ColumnFacts, Contract, Timestamp
+from holdfast.contract import Column, ColumnFacts, Contract, Integer, Timestamp
 from holdfast.contract.row.aliases import map_columns, map_row
 from holdfast.contract.row.compiler import compile_row, compile_rules
 from holdfast.contract.row.explain import explain
+from holdfast.contract.schema.columns import EXACT
 from holdfast.contract.schema.source_metadata import ColumnMismatch, column_conversion
-from holdfast.contract.schema.timestamps import read_timestamp
+from holdfast.contract.schema.timestamps import DATE, read_timestamp
 from holdfast.contract.schema.units import InexactError, convert_value, is_loaded, load_definitions
 from holdfast.errors import UnavailableError
 from holdfast.records import microseconds
@@ -30,6 +32,9 @@ FAST_CHECK_ROWS: Final = 4
 """From so many rows on the fast checks of the columns run first."""
 
 Row = dict[str, Any]
+
+_IS_DATE: Final = re.compile(DATE).fullmatch
+_DATE: Final = len("2026-12-01")
 
 _LOADING: Final = threading.Lock()
 
@@ -72,6 +77,14 @@ class RequestSchema:
             for column in contract.request_columns
             if (quick := compile_fast_check(column, in_key=column.name in contract.key)) is not None
         }
+        self._integers = tuple(
+            column.name for column in contract.request_columns if isinstance(column, Integer)
+        )
+        self._dated = tuple(
+            column.name
+            for column in contract.request_columns
+            if isinstance(column, Timestamp) and column.naive == "local"
+        )
         self._timestamps = tuple(
             (column.name, ZoneInfo(column.tz), column.naive == "local", _declared_bounds(column))
             for column in contract.request_columns
@@ -108,7 +121,7 @@ class RequestSchema:
         UnavailableError
             HF503 while the definitions of units are read.
         """
-        columns = self._read_words(request.columns if request.facts is None else self._converted(request))
+        columns = self._read_words(self._plain(request))
         rows = _as_rows(columns, request.rows)
         known: dict[str, int] = {}
         check: Callable[[Row], tuple[str, ...]] | None = self._check
@@ -152,7 +165,7 @@ class RequestSchema:
         """
         rules = {rule.reason for rule in self.contract.rules if not names.isdisjoint(rule.columns)}
         try:
-            columns = request.columns if request.facts is None else self._converted(request)
+            columns = self._plain(request)
         except RequestError as error:
             if any(reason.partition("|")[0] in names for reason in error.reasons):
                 raise
@@ -177,6 +190,12 @@ class RequestSchema:
 
         `key` has the key columns and no other. Raises `RequestError` HF511 with the value and what its column allows.
         """
+        key = {
+            name: values[0]
+            for name, values in self._with_plain_values(
+                {name: [value] for name, value in key.items()}
+            ).items()
+        }
         for reason in self._check(key):
             name, _, rule = reason.partition("|")
             if name in key:
@@ -226,7 +245,7 @@ class RequestSchema:
 
     def received_rows(self, request: InferRequest) -> list[tuple[Any, ...]]:
         """Return the rows as received, aliases included, in the order and the units of the contract, for the log."""
-        columns = request.columns if request.facts is None else self._converted(request)
+        columns = self._plain(request)
         if request.rows == 1:
             return [tuple([columns[name][0] if name in columns else None for name in self._columns])]
         absent = [None] * request.rows
@@ -250,9 +269,22 @@ class RequestSchema:
     def _read_words(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
         return map_columns(columns, self.aliases) if self.aliases else columns
 
-    def _converted(self, request: InferRequest) -> dict[str, list[Any]]:
-        assert request.facts is not None
-        return convert_units(self._by_name, request.columns, request.facts)
+    def _plain(self, request: InferRequest) -> dict[str, list[Any]]:
+        """Return the columns with whole numbers as integers, dates as midnights, and numbers in the contract's units."""
+        columns = self._with_plain_values(request.columns)
+        return columns if request.facts is None else convert_units(self._by_name, columns, request.facts)
+
+    def _with_plain_values(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        changed: dict[str, list[Any]] = {}
+        for name in self._integers:
+            values = columns.get(name)
+            if values is not None and float in map(type, values):
+                changed[name] = [as_whole(value) for value in values]
+        for name in self._dated:
+            values = columns.get(name)
+            if values is not None and any(type(value) is str and len(value) == _DATE for value in values):
+                changed[name] = [as_midnight(value) for value in values]
+        return {**columns, **changed} if changed else columns
 
     def _explain(self, reason: str, row: Row) -> str:
         name, _, rule = reason.partition("|")
@@ -282,6 +314,28 @@ class RequestSchema:
         gathered.count += len(found)
         if broken is None:
             raise gathered.error()
+
+
+def as_whole(value: object) -> object:
+    """Return a whole number in double precision as an integer, which is the same number; any other value as it is.
+
+    >>> as_whole(19.0), as_whole(19.5), as_whole(1e300), as_whole(None)
+    (19, 19.5, 1e+300, None)
+    """
+    if type(value) is float and value.is_integer() and abs(value) <= EXACT:
+        return int(value)
+    return value
+
+
+def as_midnight(value: object) -> object:
+    """Return a date alone as the midnight at which it begins; any other value as it is.
+
+    >>> as_midnight("2026-12-01"), as_midnight("2026-12-01T10:00:00"), as_midnight("1.12.2026")
+    ('2026-12-01T00:00:00', '2026-12-01T10:00:00', '1.12.2026')
+    """
+    if type(value) is str and _IS_DATE(value):
+        return f"{value}T00:00:00"
+    return value
 
 
 def _utc_text(value: object, zone: ZoneInfo, local: bool) -> str:

@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 INTEGERS: Final = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
+TIMESTAMP: Final = ("BYTES", "INT64")
+"""The datatypes of a timestamp: RFC 3339 text, or microseconds since 1970 UTC."""
 NUMPY: Final = {
     "BOOL": np.dtype("?"),
     **{name: np.dtype(name.lower()).newbyteorder("<") for name in INTEGERS},
@@ -25,6 +27,7 @@ _BOUNDS: Final = {
 }
 _LARGEST_FP32: Final = 3.4028235677973366e38
 """From this magnitude on a number rounds to infinity in single precision."""
+_EXACT: Final = 2**53
 _LONGEST_VALUE: Final = 40
 _LENGTH: Final = struct.Struct("<I")
 
@@ -36,16 +39,22 @@ def find_unfit(datatype: str, values: Sequence[Any]) -> tuple[str, str] | None:
 
     >>> find_unfit("INT8", [1, 300])
     ('datatype', 'INT8 holds whole numbers from -128 to 127, and value 1 is 300')
+    >>> find_unfit("INT8", [1.0]), find_unfit("INT8", [1.5])
+    (None, ('type', 'INT8 holds whole numbers from -128 to 127, and value 0 is 1.5'))
     >>> find_unfit("FP32", [True])
     ('type', 'FP32 holds numbers of magnitude up to 3.4028235e+38, and value 0 is True')
     """
     if datatype in _BOUNDS:
         low, high = _BOUNDS[datatype]
         known = [value for value in values if value is not None]
-        if set(map(type, known)) <= {int} and (not known or (low <= min(known) and max(known) <= high)):
+        if (
+            set(map(type, known)) <= {int, float}
+            and all(map(_is_whole, known))
+            and (not known or (low <= min(known) and max(known) <= high))
+        ):
             return None
         holds = f"whole numbers from {low} to {high}"
-        fits = [value is None or (type(value) is int and low <= value <= high) for value in values]
+        fits = [value is None or (_is_whole(value) and low <= value <= high) for value in values]
     elif datatype == "FP32":
         holds = "numbers of magnitude up to 3.4028235e+38"
         fits = [value is None or _fits_single(value) for value in values]
@@ -57,6 +66,11 @@ def find_unfit(datatype: str, values: Sequence[Any]) -> tuple[str, str] | None:
     kinds = (int, float) if datatype == "FP32" else (int,)
     rule = "datatype" if type(values[place]) in kinds else "type"
     return rule, f"{datatype} holds {holds}, and value {place} is {_show(values[place])}"
+
+
+def _is_whole(value: object) -> bool:
+    """Return True for an integer, and for a whole number in double precision that no other integer rounds to."""
+    return type(value) is int or (type(value) is float and value.is_integer() and abs(value) <= _EXACT)
 
 
 def _fits_single(value: object) -> bool:

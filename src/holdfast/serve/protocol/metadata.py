@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast.contract import Boolean, Category, Column, ColumnFacts, Integer, Label, Number, Text, Timestamp
 from holdfast.contract.row.explain import describe, known_words
-from holdfast.serve.protocol.datatypes import INTEGERS
+from holdfast.serve.protocol.datatypes import INTEGERS, TIMESTAMP
 from holdfast.serve.protocol.oip import OUTPUT
 
 PLATFORM: Final = "onnx_onnxv1"
@@ -45,11 +45,11 @@ def _datatypes(column: Column) -> tuple[str, ...]:
         case Number():
             return ("FP64", "FP32", *INTEGERS)
         case Integer():
-            return ("INT64", *(each for each in INTEGERS if each != "INT64"))
+            return ("INT64", *(each for each in INTEGERS if each != "INT64"), "FP64")
         case Category() | Text():
             return ("BYTES",)
         case Timestamp():
-            return ("BYTES", "INT64")
+            return TIMESTAMP
         case Boolean() | Label():
             return ("BOOL",)
 

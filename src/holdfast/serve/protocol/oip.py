@@ -18,7 +18,7 @@ import numpy as np
 from holdfast.contract import ColumnFacts
 from holdfast.errors import InputError
 from holdfast.records import EPOCH
-from holdfast.serve.protocol.datatypes import find_unfit, read_tensor
+from holdfast.serve.protocol.datatypes import TIMESTAMP, find_unfit, read_tensor
 from holdfast.serve.protocol.repeated_names import find_repeated_name
 
 MAX_ROWS: Final = 10_000
@@ -303,8 +303,19 @@ def _unwanted(name: str, datatype: str, datatypes: tuple[str, ...] | None) -> Re
     if datatypes is None:
         return RequestError("HF502", f"the model has no input {name[:64]!r}", ["*|extra"])
     return RequestError(
-        "HF502", f"input {name!r} is {datatypes[0]}, not {datatype[:16]!r}", [f"{name}|datatype"]
+        "HF502",
+        f"input {name!r} is {datatypes[0]}, not {datatype[:16]!r}; it accepts {', '.join(datatypes)}, such as "
+        f'"datatype": "{datatypes[0]}", "data": [{_example(datatypes)}]',
+        [f"{name}|datatype"],
     )
+
+
+def _example(datatypes: tuple[str, ...]) -> str:
+    """Return a value in JSON as the first of `datatypes` has it; that of a timestamp if microseconds are accepted too."""
+    examples = {"FP64": "2.5", "BOOL": "true", "BYTES": '"text"'}
+    if datatypes == TIMESTAMP:
+        return '"2026-01-31T12:00:00Z"'
+    return examples.get(datatypes[0], "19")
 
 
 def _row_count(tensor: Tensor, name: str) -> int:
@@ -346,7 +357,8 @@ def _timestamp_text(name: str, value: object) -> str | None:
     # A timestamp as a number is microseconds since 1970 UTC; it goes on as the text that the contract reads.
     if value is None:
         return None
-    assert isinstance(value, int), "INT64 was found to hold it"
+    assert isinstance(value, int | float), "INT64 was found to hold it"
+    value = int(value)
     if abs(value) < _YEAR_US:
         raise RequestError("HF502", f"input {name!r}: {_other_scale(value)}", [f"{name}|range"])
     try:

@@ -95,7 +95,7 @@ def _print_requested(out: Output, version: str, found: Requested) -> None:
         case Started.STARTED:
             out.print(
                 f"[green]ok[/] rollout {found.rollout} of {version} has started; "
-                "`holdfast up` or `holdfast control` advances it"
+                "`holdfast up` or `holdfast control` advances it; a request to try: holdfast versions example-request"
             )
 
 

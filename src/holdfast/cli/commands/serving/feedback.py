@@ -13,7 +13,6 @@ from holdfast.cli.project import Run, misused, with_project
 from holdfast.contract import Boolean, Column, Integer
 from holdfast.control.http.client import Client
 from holdfast.errors import CODES, ConflictError, InputError, NotFoundError, UnavailableError
-from holdfast.store.serving import servers
 
 
 @command("Running")
@@ -46,7 +45,7 @@ def feedback(
 
     Example: holdfast feedback s4k7wq2mzt5ha-1-1.5f0c3a9be2714d68 true
     """
-    address = _address(run)
+    address = run.server_address()
     if bool(key) == (value is not None):
         usage = "a label is PREDICTION VALUE, or --key COLUMN=VALUE and the label alone"
         raise misused(usage, "holdfast feedback --help", state="nothing was sent")
@@ -106,17 +105,6 @@ def _key_value(column: Column, text: str) -> object:
     if isinstance(column, Boolean) and text.lower() in ("true", "false"):
         return text.lower() == "true"
     return text  # the server knows what it must be
-
-
-def _address(run: Run) -> str:
-    """Return the address of the model's newest server that runs; of the settings if none is known."""
-    with run.store.ledger.read() as connection:
-        known = [
-            each for each in servers.registered(connection, run.model.name) if not servers.has_ended(each)
-        ]
-    if known:
-        return max(known, key=lambda each: each.started_at_us).address
-    return f"http://{run.settings.host}:{run.settings.port}"
 
 
 def _label(text: str) -> float:

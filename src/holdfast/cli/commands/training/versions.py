@@ -1,7 +1,8 @@
-"""Show what a version was made with: versions requirements."""
+"""Show what a version was made with, and what it takes: versions requirements, versions example-request."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,14 +10,15 @@ import typer
 
 from holdfast.cli.app import command_group
 from holdfast.cli.output import JUDGED, escape, escape_lines
-from holdfast.cli.project import Run, VersionName, with_project
+from holdfast.cli.project import Run, VersionName, now_us, with_project
+from holdfast.control.reports.example_request import example_request, version_of_callers
 from holdfast.control.training.environment import differences, installed, requirements
 from holdfast.store.durability import fsync
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.train.artifact import read_metadata
 
-group = command_group("versions", "Versions", "What versions were made with.")
+group = command_group("versions", "Versions", "What versions were made with, and what a request to them is.")
 
 
 @group.command(name="requirements")
@@ -62,3 +64,29 @@ def requirements_(
     )
     if differing:
         raise typer.Exit(JUDGED)
+
+
+@group.command(name="example-request")
+@with_project
+def example_request_(
+    run: Run,
+    version: Annotated[
+        str | None,
+        typer.Argument(
+            help="The version, as in v3-1f2e3d4c, or v3 for short.",
+            show_default="the one that serves, else the newest",
+        ),
+    ] = None,
+) -> None:
+    """Print the body of a request that the version accepts: one row, with values as the newest rows have them.
+
+    With --json also the version and the URL. Send it with `curl -H 'Content-Type: application/json' -d @- URL`.
+
+    Example: holdfast versions example-request
+    """
+    name = run.candidate(version) if version else version_of_callers(run.store, run.model.name)
+    body = json.loads(example_request(run.store, run.model, name, now_us=now_us()))
+    url = f"{run.server_address()}/v2/models/{run.model.name}/infer"
+    tensors = ",\n  ".join(json.dumps(each) for each in body["inputs"])
+    run.out.print(escape_lines(f'{{"id": {json.dumps(body["id"])}, "inputs": [\n  {tensors}\n]}}'))
+    run.out.result({"version": name, "url": url, "request": body})

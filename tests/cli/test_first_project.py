@@ -125,7 +125,7 @@ def test_from_nothing_to_a_prediction_and_its_label(up: Up) -> None:
     wait_until(lambda: '"promoted"' in up.project.run("status", "--json"), "the version is promoted")
 
 
-def test_the_printed_example_request_is_answered(up: Up) -> None:
+def test_the_printed_example_request_gets_a_prediction(up: Up) -> None:
     """F17: the body that the command prints is what a caller sends, as it is."""
     printed = up.project.run("versions", "example-request")
     status, response = up.project.request("POST", INFER, json.loads(printed))

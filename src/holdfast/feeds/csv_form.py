@@ -23,6 +23,7 @@ CHECK: Final = "form"
 _LEAST_COLUMNS: Final = 2
 _LEAST_SHARE: Final = 0.5
 """The share of the rows whose value cannot be read, from which on another form is looked for: fewer are single faults."""
+_ROWS_LOOKED_AT: Final = 10_000
 _LOOKED_AT: Final = 50
 
 
@@ -72,7 +73,8 @@ def foreign_forms(
         count = reasons.get(reason, 0)
         if count < _LEAST_SHARE * rows or column.name not in quarantined.columns:
             continue
-        values = quarantined.filter(pl.col(REASONS).list.contains(reason))[column.name]
+        some = quarantined.select(column.name, REASONS).head(_ROWS_LOOKED_AT)
+        values = some.filter(pl.col(REASONS).list.contains(reason))[column.name]
         if values.dtype != pl.String or not len(texts := values.drop_nulls().unique(maintain_order=True)):
             continue
         texts = texts.head(_LOOKED_AT)

@@ -59,7 +59,7 @@ def test_a_whole_number_is_an_integer_in_every_datatype(datatype: str, count: in
     assert [(type(row[3]), row[3]) for row in SCHEMA.received_rows(request)] == [(int, 19)] * count
 
 
-def test_a_whole_number_of_a_binary_tensor_is_an_integer() -> None:
+def test_a_whole_number_of_a_tensor_in_bytes_is_an_integer() -> None:
     head = {
         "inputs": [
             tensor("id", "BYTES", ["a"]),

@@ -76,7 +76,7 @@ def test_a_time_that_no_datetime_can_be_is_a_fault_of_its_row(kind: pa.DataType,
     unit = "days" if pa.types.is_date(kind) else kind.unit
     assert typed.original["at"].to_list()[0] == f"{number} {unit} since 1970"
     assert look(delivery)[0]["at"].to_list()[0] == f"{number} {unit} since 1970"
-    assert list(columns(delivery)) == ["id", "at", "kg", "n", "late"]
+    assert list(columns(delivery, CONTRACT)) == ["id", "at", "kg", "n", "late"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_metadata_that_are_no_utf8_are_no_panic() -> None:
     field = pa.field("kg", pa.float64(), metadata={b"unit": b"\xff"})
     rows = Rows("query", pa.table([pa.array([1.5])], schema=pa.schema([field])), ())
     assert look(rows)[0]["kg"].to_list() == [1.5]
-    assert columns(rows) == {"kg": "number"}
+    assert columns(rows, CONTRACT) == {"kg": "number"}
     assert canonical(rows.table)[0].num_rows == 1
 
 
@@ -127,7 +127,7 @@ def test_a_timestamp_is_a_point_in_time_whatever_its_zone_is_called(zone: str) -
     at = pa.array([int(DAY.timestamp() * 1e6)], pa.int64()).cast(pa.timestamp("us", zone))
     assert _read("at", at) == ([DAY], [])
     delivery = _delivery(at=at)
-    assert columns(delivery)["at"] == "time"
+    assert columns(delivery, CONTRACT)["at"] == "time"
     assert look(delivery)[0]["at"].to_list() == [DAY]
 
 
@@ -205,7 +205,7 @@ def test_metadata_that_are_no_text_do_no_harm() -> None:
     file = BytesIO()
     pq.write_table(table.cast(pa.schema(fields)), file)
     delivery = Bundle("d.parquet", (File("d.parquet", Kind.PARQUET, file.getvalue()),), alone=True)
-    assert columns(delivery)["kg"] == "number"
+    assert columns(delivery, CONTRACT)["kg"] == "number"
     assert look(delivery)[0].height == 1
 
 

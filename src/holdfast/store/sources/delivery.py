@@ -275,6 +275,15 @@ def all_finished(names: Iterable[str], shown: str) -> tuple[str, ...]:
     return data
 
 
+def unpacked_head(data: bytes, size_bytes: int) -> bytes:
+    """Return the first `size_bytes` of `data`, unpacked as `unpacked` does; no more than these are unpacked."""
+    codec = next((codec for magic, codec in _MAGIC.items() if data.startswith(magic)), None)
+    if codec is None:
+        return data[:size_bytes]
+    with pa.CompressedInputStream(pa.BufferReader(data), codec) as stream:
+        return bytes(stream.read(size_bytes))
+
+
 def unpacked(data: bytes, limit_bytes: int, memory: Memory | None = None) -> bytes:
     """Return `data`, unpacked if it begins as a packed file does, whatever its name.
 

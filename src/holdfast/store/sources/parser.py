@@ -33,6 +33,7 @@ from holdfast.store.sources.delivery import (
     UnreadableError,
     reading,
     unpacked,
+    unpacked_head,
 )
 from holdfast.store.sources.memory import Memory, TooLargeError
 from holdfast.store.sources.parquet_reader import parquet_schema, read_parquet
@@ -214,10 +215,10 @@ def known_columns(
     if isinstance(source, Rows) or not is_text(source):
         return {}
     try:
-        text = unpacked(source.files[0].data, source.limit_bytes, source.memory())
-    except (*READ_ERRORS, TooLargeError, MemoryError):
+        text = unpacked_head(source.files[0].data, _HEADER_BYTES)
+    except READ_ERRORS:
         return {}
-    line = text[:_HEADER_BYTES].removeprefix(codecs.BOM_UTF8).decode(errors="replace").lstrip("\r\n")
+    line = text.removeprefix(codecs.BOM_UTF8).decode(errors="replace").lstrip("\r\n")
     counts: dict[str, int] = {}
     for separator in SEPARATORS:
         try:

@@ -10,6 +10,7 @@ another way, a sample is expanded too, and must have the same successors (`Found
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,6 +62,8 @@ class Ledger:
     plan: TrafficPlan
     rollouts: tuple[Rollout, ...] = ()
     withdrawn: frozenset[str | int] = frozenset()
+    models: tuple[str, ...] = MODELS
+    """Versions besides the heuristic, the newest first."""
 
     def last(self, version: str) -> Rollout | None:
         moved = (each for each in self.rollouts if each.version == version)
@@ -89,7 +92,7 @@ class Ledger:
                 self.standing(each),
                 is_promoted=(last := self.last(each)) is not None and last.state is State.PROMOTED,
             )
-            for each in VERSIONS
+            for each in (*self.models, HEURISTIC)
         ]
 
     def clean(self, version: str | None) -> str | None:
@@ -104,7 +107,7 @@ class Ledger:
 
     def without_history(self) -> Ledger:
         """The ledger without the rollouts that nothing asks for again: a search of any depth would carry them along."""
-        last = {each.number for version in MODELS if (each := self.last(version)) is not None}
+        last = {each.number for version in self.models if (each := self.last(version)) is not None}
         kept = last | {self.newest} | {each.number for each in self.rollouts if each.state not in ENDED}
         return replace(self, rollouts=tuple(each for each in self.rollouts if each.number in kept))
 
@@ -222,7 +225,10 @@ MOST_KNOWN: Final = 500_000
 class World:
     """Carries out one operation on a machine by the real classes, in one directory."""
 
-    def __init__(self, directory: Path, unfit: frozenset[str]) -> None:
+    def __init__(
+        self, directory: Path, unfit: frozenset[str] = frozenset(), models: tuple[str, ...] = MODELS
+    ) -> None:
+        self.models = models
         self._directory = directory
         self._file = directory / "abort.json"
         self._loaded: dict[str, Any] = {
@@ -400,7 +406,7 @@ class World:
             if not may_serve(pushed=ledger.standing(name).pushed, withdrawn=number)
         )
         if is_followed:
-            withdrawn = [name for name in VERSIONS if not ledger.standing(name).may_serve]
+            withdrawn = [name for name in (*ledger.models, HEURISTIC) if not ledger.standing(name).may_serve]
             serving = {newest.champion, newest.challenger}
             taken |= {
                 (name, ledger.standing(name).withdrawn or 0) for name in withdrawn if name not in serving
@@ -456,7 +462,7 @@ def normal(machine: Machine) -> tuple[Any, ...]:
         0 if running is None else running.number,
         *(
             each.number if (each := ledger.last(version)) is not None and each.state is State.PROMOTED else 0
-            for version in MODELS
+            for version in ledger.models
         ),
     ]
     newest_known = [*known, *(max(number, each) for number in ahead for each in known)]
@@ -470,7 +476,7 @@ def normal(machine: Machine) -> tuple[Any, ...]:
         pushed = [each.rollout_id or 0 for each in plans if each is not None and each.pushes == version]
         numbers = [
             *newest_known, *pushed, *(each.rollout_id for listed in stand for each in listed),
-            -1 if last is None else last.number, taken.get(version, -1),
+            -1 if last is None else last.number,
             running.number if running is not None and running.version == version else -1,
         ]  # fmt: skip
         rank = {number: at for at, number in enumerate(sorted(set(numbers)))}
@@ -482,6 +488,8 @@ def normal(machine: Machine) -> tuple[Any, ...]:
             stand[0] == stand[1],
             None if last is None else (last.state, last.champion if last.state is State.PROMOTED else None),
             (version if last is None else last.number) in ledger.withdrawn,
+            # Whether the next plan that is followed ends it: only a newer rollout does.
+            version in taken and (last is not None and last.number > taken[version]),
             version in taken,
         )
 
@@ -494,7 +502,7 @@ def normal(machine: Machine) -> tuple[Any, ...]:
         return (plan_rank[plan.plan_id], *places)
 
     return (
-        *map(of_plan, plans), *map(of_version, VERSIONS), tuple(each.version for each in given),
+        *map(of_plan, plans), *map(of_version, (*ledger.models, HEURISTIC)), tuple(each.version for each in given),
         tuple(each.version for each in machine.known), machine.last_resort, machine.serves, machine.runs,
         None if copy is None else copy.last_resort,
         None if running is None else (running.version, running.champion, running.state),
@@ -502,11 +510,11 @@ def normal(machine: Machine) -> tuple[Any, ...]:
 
 
 def operations(world: World) -> Iterator[tuple[str, Callable[[Machine], Machine | None]]]:
-    for version in VERSIONS:
+    for version in (*world.models, HEURISTIC):
         yield f"abort {version}", lambda machine, version=version: world.abort(machine, version)
-    for version in VERSIONS:
+    for version in (*world.models, HEURISTIC):
         yield f"command {version}", lambda machine, version=version: world.command(machine, version)
-    for version in MODELS:
+    for version in world.models:
         yield f"roll out {version}", lambda machine, version=version: world.roll_out(machine, version)
     yield "kill", world.kill
     yield "start", world.start
@@ -552,8 +560,18 @@ def search(
     report
         Called after each depth.
     """
-    begin = world.follow(Machine(first(), runs=True))
+    begin = world.follow(Machine(first(world.models), runs=True))
     assert begin is not None
+    gc.disable()  # nothing here is a cycle, and there are millions of objects to walk
+    try:
+        return _search(world, begin, most_depth, twin_every, report)
+    finally:
+        gc.enable()
+
+
+def _search(
+    world: World, begin: Machine, most_depth: int | None, twin_every: int, report: Callable[[Found], None]
+) -> Found:
     successors: dict[bytes, bytes] = {digest(normal(begin)): b""}
     level: list[tuple[Machine, Way]] = [(begin, ())]
     twins: list[tuple[Machine, Way]] = []
@@ -616,7 +634,7 @@ def directory() -> Iterator[Path]:
         yield Path(found)
 
 
-def first() -> Ledger:
+def first(models: tuple[str, ...] = MODELS) -> Ledger:
     """'v2' was promoted over 'v1'; 'h' stands in."""
     promoted = Rollout(1, "v2", "v1", State.PROMOTED)
-    return Ledger(TrafficPlan("m", 1, "v2", None, 0, "v1", "h", 1, pushes="v2"), (promoted,))
+    return Ledger(TrafficPlan("m", 1, "v2", None, 0, "v1", "h", 1, pushes="v2"), (promoted,), models=models)

@@ -17,6 +17,7 @@ import pyarrow as pa
 from holdfast.errors import InputError, UnavailableError
 from holdfast.formatting import first_line
 from holdfast.store.sources.memory import TIMES_LIMIT, Memory, TooLargeError
+from holdfast.store.sources.memory_room import Room, find_room
 
 LIMIT_BYTES: Final = 8 << 30
 """The largest delivery, unpacked, unless HOLDFAST_SOURCE_BYTES sets another limit."""
@@ -75,9 +76,7 @@ class Bundle:
 
     def memory(self) -> Memory:
         """Return what the delivery may still take in memory, its bytes counted."""
-        memory = Memory(self.limit_bytes)
-        memory.hold(sum(len(file.data) for file in self.files))
-        return memory
+        return Memory(self.limit_bytes, sum(len(file.data) for file in self.files))
 
     def pieces(self) -> Iterator[bytes]:
         """Yield what is digested."""
@@ -140,9 +139,11 @@ def reading(source: Bundle, file: File) -> Iterator[None]:
     try:
         yield
     except TooLargeError as error:
-        raise too_large(source.name, source.limit_bytes, in_memory=error.in_memory) from error
+        raise too_large(
+            source.name, source.limit_bytes, in_memory=error.in_memory, room=error.room
+        ) from error
     except MemoryError as error:
-        raise too_large(source.name, source.limit_bytes, in_memory=True) from error
+        raise too_large(source.name, source.limit_bytes, in_memory=True, room=find_room()) from error
     except NotUtf8Error as error:
         raise refused(name, str(error), next_command=transcode_command(file.name, error.encoding)) from error
     except UnreadableError as error:
@@ -184,8 +185,19 @@ def unanswered(name: str, reason: str) -> UnavailableError:
     )
 
 
-def too_large(name: str, limit_bytes: int, *, in_memory: bool = False) -> InputError:
-    """Return the error of a delivery beyond the limit, or that would take too much memory: HF201."""
+def too_large(
+    name: str, limit_bytes: int, *, in_memory: bool = False, room: Room | None = None
+) -> InputError:
+    """Return the error of a delivery beyond the limit, or that would take too much memory: HF201.
+
+    `room` is what the system leaves, if the delivery would not fit in that.
+    """
+    if room is not None:
+        return refused(
+            name,
+            f"would take more than the {room.left_bytes:,} bytes of memory that this process has left by {room.limit}",
+            next_command=f"deliver it as several batches, or {room.next_command}",
+        )
     return refused(
         name,
         f"would take more than {TIMES_LIMIT} x {limit_bytes:,} bytes of memory while it is loaded"

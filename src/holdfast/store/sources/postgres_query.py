@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from typing import Final
@@ -16,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from holdfast.errors import HoldfastError, InputError, missing_extra
+from holdfast.errors import HoldfastError, InputError, UnavailableError, missing_extra
 from holdfast.feeds.postgres_query import BatchQuery
 from holdfast.records import check_name, sha256_hex
 from holdfast.settings import resolve
@@ -24,7 +25,8 @@ from holdfast.store.sources import postgres_worker
 from holdfast.store.sources.arrow_tables import plain
 from holdfast.store.sources.canonical_order import canonical
 from holdfast.store.sources.delivery import Rows, refused, too_large, unanswered
-from holdfast.store.sources.memory import TEXT_TIMES, TIMES_LIMIT, Memory, TooLargeError
+from holdfast.store.sources.memory import TEXT_TIMES, Memory, TooLargeError
+from holdfast.store.sources.memory_room import find_room
 
 SCHEMES: Final = frozenset({"postgresql", "postgres"})
 
@@ -64,7 +66,8 @@ def ask(source: BatchQuery, *, deadline_seconds: float, limit_bytes: int) -> Row
         memory.hold_rows(table.num_rows, table.num_columns, table.nbytes)
         ordered, digested = canonical(plain(table))
     except (TooLargeError, MemoryError) as error:
-        raise too_large(name, limit_bytes, in_memory=True) from error
+        room = error.room if isinstance(error, TooLargeError) else find_room()
+        raise too_large(name, limit_bytes, in_memory=True, room=room) from error
     return Rows(name, ordered, digested)
 
 
@@ -80,7 +83,7 @@ def _read(name: str, url: str, source: BatchQuery, seconds: float, limit_bytes: 
         "batch": source.batch if "$1" in source.query else None,
         "deadline_ms": max(1, round(seconds * 1000)),
         # A result of this size takes all that it may before its rows are ordered.
-        "limit_bytes": limit_bytes * TIMES_LIMIT // TEXT_TIMES,
+        "limit_bytes": Memory(limit_bytes).left_bytes // TEXT_TIMES,
     }
     try:
         # -P: the child's own directory is no place to import from.
@@ -110,6 +113,14 @@ def _why(name: str, url: str, done: subprocess.CompletedProcess[bytes], limit_by
             return too_large(name, limit_bytes, in_memory=True)
         case postgres_worker.NOT_INSTALLED:
             return missing_extra("postgres", f"the source {name}", state="nothing was loaded")
+        case code if code < 0:
+            ended = signal.Signals(-code).name
+            return UnavailableError(
+                "HF209",
+                f"the source {name} could not be read: {ended} ended the reader, most likely for want of memory",
+                state="nothing was loaded",
+                next_command="deliver it as several batches, or raise ulimit -v or the memory limit of the container",
+            )
         case code:
             return unanswered(name, f"could not be read: the reader ended with status {code} ({message})")
 

@@ -87,3 +87,11 @@ def test_every_module_is_imported_without_what_the_extras_install() -> None:
         [sys.executable, "-W", "error", "-"], input=program, capture_output=True, text=True, check=False
     )
     assert done.stderr == ""
+
+
+def test_what_up_needs_before_its_processes_start_loads_no_frames() -> None:
+    """They were half of the processor time that passed before the server began to start."""
+    code = "import sys, holdfast.cli.processes.handover; print(*sorted({each.partition('.')[0] for each in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = HEAVY & set(done.stdout.split())
+    assert found <= {"numpy", "sqlalchemy"}, "of the declaration and the ledger"

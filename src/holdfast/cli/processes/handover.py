@@ -10,7 +10,6 @@ from holdfast.cli.processes.supervisor import OWN, Group
 from holdfast.cli.project import Project, now_us
 from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.probing import convergence
-from holdfast.control.runtimes import runtime as pushing
 from holdfast.errors import HoldfastError
 from holdfast.store import Store
 from holdfast.store.models import runtimes
@@ -62,7 +61,7 @@ class Handover:
             if self._store is None:
                 self._store = self._loaded.store()
             with self._store.ledger.read() as connection:
-                found = pushing.current(connection, self._loaded.model.name)
+                found = runtimes.current(connection, self._loaded.model.name)
         except Exception as error:  # a driver may raise anything; server and loop go on
             self._notify_once(f"the required runtime cannot be read: {type(error).__name__}: {error}")
             return None
@@ -87,6 +86,8 @@ class Handover:
             return
         self._refused = number
         self._notify(f"{runtime} did not take over: {why}; {self._runs} stays")
+        from holdfast.control.runtimes import runtime as pushing  # it loads Polars, which few starts need
+
         store = self._store
         assert store is not None, "it gave the required runtime"
         try:

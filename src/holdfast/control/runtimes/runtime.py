@@ -271,12 +271,6 @@ def failed(store: Store, model: str, runtime: str, why: str, *, actor: str, now_
         return _append(connection, model, periods[1][1], ROLLED_BACK[Part.RUNTIME], actor, why, now_us)
 
 
-def current(connection: Transaction, model: str) -> tuple[int, RuntimeRow] | None:
-    """Return the runtime that the plans of `model` name, with the plan that did first; None while none does."""
-    periods = runtimes.in_force(connection, model)
-    return (periods[0][0], runtimes.get(connection, periods[0][1])) if periods else None
-
-
 def _append(
     connection: Transaction, model: str, runtime: str, kind: str, actor: str, reason: str, now_us: int
 ) -> int:

@@ -136,3 +136,9 @@ def passed(connection: Connection, version: str) -> tuple[str, ...]:
 def in_force(connection: Connection, model: str) -> tuple[tuple[int, str], ...]:
     """Return the two newest runtimes in plans of `model`, each with the first plan of its last period, the newest first."""
     return _in_force(connection, model, "runtime")
+
+
+def current(connection: Connection, model: str) -> tuple[int, RuntimeRow] | None:
+    """Return the runtime that the plans of `model` name, with the plan that did first; None while none does."""
+    periods = in_force(connection, model)
+    return (periods[0][0], get(connection, periods[0][1])) if periods else None

@@ -52,7 +52,7 @@ def serving(run: Run) -> RuntimeRow:
     own = RuntimeRow("", runtimes.here(run.settings.build), OWN, 0)
     with store.ledger.write() as connection:
         runtimes.register(connection, own.facts, OWN, now_us=now_us())
-        current = pushing.current(connection, model)
+        current = runtimes.current(connection, model)
         known = {each.runtime: each for each in runtimes.listed(connection)}
     if current is not None:
         return current[1]

@@ -43,7 +43,7 @@ def list_(run: Run) -> None:
     store, model = run.store, run.model.name
     with store.ledger.read() as connection:
         known = runtimes.listed(connection)
-        current = pushing.current(connection, model)
+        current = runtimes.current(connection, model)
     wanted = None if current is None else current[1].runtime
     running: dict[str, list[str]] = defaultdict(list)
     for server, found in running_in(store, model).items():

@@ -213,11 +213,11 @@ def _run_group(run: Run, stopped: threading.Event) -> None:
     from holdfast.cli.processes.handover import Handover
 
     out, loaded, settings = run.out, run.project, run.settings
-    _check_store(run)
     handover = Handover(loaded, lambda text: out.print(f"[yellow]{escape(text)}[/]"))
     with group_of(loaded, run.declaration, server=handover.first(), shared=True) as group:
         threading.Thread(target=handover.follow, args=(group, stopped), daemon=True).start()
         address = f"http://{settings.host}:{settings.port}"
+        _check_store(run)  # while the processes start: it needs none of them, nor do they need it
         out.print(
             f"starting {loaded.model.name}; logs in {escape(str(settings.root))}/*.log; Ctrl-C stops it"
         )

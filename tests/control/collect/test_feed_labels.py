@@ -521,6 +521,22 @@ def test_labels_of_an_unreadable_version_stay_and_none_counts_twice(
     assert folded == [f"s1-1-{LAST}/0"], "evidence counts a prediction once"
 
 
+def test_after_an_error_of_the_ledger_the_next_round_matches_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.predict(LAST)
+    load_labels(served.store, served.directory, "b1", [(LAST, True, START + timedelta(weeks=WEEKS))])
+
+    def locked(*_: object) -> None:
+        raise OSError("the database is locked")
+
+    with monkeypatch.context() as context:
+        context.setattr(labels, "add", locked)
+        with pytest.raises(OSError, match="locked"):
+            served.round()
+    assert served.round(at_us=NOW_US + 1) == {f"s1-1-{LAST}": 1.0}
+
+
 def key_history(world: Served) -> list[tuple[str, float]]:
     with world.store.ledger.read() as connection:
         return [(each.key_json, each.value) for each in key_labels.since(connection, MODEL.name, 0)]

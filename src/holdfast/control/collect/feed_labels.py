@@ -25,6 +25,7 @@ from holdfast.control.collect.label_matching import (
     begin_matching,
 )
 from holdfast.declaration import Model
+from holdfast.errors import InputError, IntegrityError
 from holdfast.feeds import Feed
 from holdfast.feeds.feed import PREDICTION_ID
 from holdfast.store import Store
@@ -86,14 +87,18 @@ class FeedLabels:
 
     def __call__(self, store: Store, _model: str, lease: Lease, *, now_us: int) -> None:
         """Match a part of the predictions, unless nothing can have changed. Raises as `Matching.advance` does."""
-        if self._matching is None:
-            self._matching = self._begin(store, lease, now_us)
-        if self._matching is None:
-            return
         try:
+            if self._matching is None:
+                self._matching = self._begin(store, lease, now_us)
+            if self._matching is None:
+                return
             is_done = self._matching.advance(lease, rows=self.rows_per_round, now_us=now_us)
-        except Exception:
+        except (IntegrityError, InputError):
+            # A file that cannot be read is read again with the next change or in an hour, not in every round.
             self._matching = None
+            raise
+        except Exception:
+            self._matching, self._complete_at_us = None, 0
             raise
         if is_done:
             self._matched, self._matching = self._matching.result(), None
@@ -111,7 +116,7 @@ class FeedLabels:
             is_complete = now_us - self._complete_at_us >= _AGAIN_US
             if not changed and not is_complete:
                 return None
-            # Set before the work: what fails is tried again later, not in every round.
+            # Set before the work: see the errors of `__call__`.
             self._seen, self._seen_sent, self._withheld = version, sent, withheld
             before, self._matched = self._matched, None
             if before is not None and (before.epoch != lease.epoch or now_us < before.at_us):

@@ -197,14 +197,14 @@ def test_a_killed_training_is_reported_once_by_the_loop_or_the_next_command(stor
 def test_a_training_that_is_under_way_or_ended_before_its_process_was_not_killed(store: Store) -> None:
     name = snapshot_of(store)
 
-    class Watched(LogisticRegression):
+    class Observed(LogisticRegression):
         """A learner during which another process looks."""
 
         def fit(self, *arguments: Any, **options: Any) -> Any:
             report_interrupted(store, now_us=NOW_US)
             return super().fit(*arguments, **options)
 
-    train(store, declared(Watched()), name, now_us=NOW_US)
+    train(store, declared(Observed()), name, now_us=NOW_US)
     with pytest.raises(KeyboardInterrupt):
         train(store, declared(Interrupted()), name, now_us=NOW_US + 1)
     before = reported(store)

@@ -19,6 +19,14 @@ from holdfast.store.db import leases
 _REFRESH_US: Final = 30_000_000
 
 
+_ABORTS: Final = "bringing aborts into the ledger"
+
+
+def watching() -> dict[str, Concern]:
+    """Return the concerns that go on while the loop rests: a server elsewhere shows its aborts only when it is asked."""
+    return {_ABORTS: abort_sync.carry}
+
+
 def concerns() -> dict[str, Concern]:
     """Return the concerns of a round, by name and in order."""
     return {
@@ -27,7 +35,7 @@ def concerns() -> dict[str, Concern]:
         "reporting killed loads and trainings": InterruptedOperations(),
         "carrying back-outs on": _carry_back_outs_on,
         "keeping online values in step": _KeepOnlineValues(),
-        "bringing aborts into the ledger": abort_sync.carry,
+        _ABORTS: abort_sync.carry,
         "probing the servers": probe,
         "starting the queued rollout": start.begin_queued,
         "carrying the rollout on": reconcile.reconcile,

@@ -1,7 +1,7 @@
 """Run the control loop: observe, do the next step of each concern, repeat.
 
 It is level-triggered: only the ledger remembers anything between two rounds. So a loop can be killed at any time and started
-again, and two of them at once are harmless.
+again, and two of them at once are harmless. Between rounds it rests until there may be something to do (`rest.py`).
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
+from holdfast.control.rest import POLL_SECONDS, Rest
 from holdfast.errors import ConflictError
 from holdfast.store import Store
 from holdfast.store.db import leases
 
 LEASE_US: Final = 3_000_000
 """How long a holder may fall silent, in microseconds, before another takes the lease."""
+
+STANDBY_SECONDS: Final = 0.3
+"""How long a loop without the lease rests besides its pause: it must notice soon that the holder has died."""
 
 Concern: TypeAlias = Callable[..., object]
 """What the loop takes care of: called with the store, the model, the lease and `now_us`."""
@@ -35,7 +40,7 @@ def request_lease(
     seen: leases.Sighting | None,
 ) -> leases.Lease | leases.Sighting:
     """Call `leases.acquire` once, by the clock of a caller that calls again with what it returned."""
-    with store.ledger.write() as connection:
+    with store.ledger.write(quiet=True) as connection:
         found = leases.acquire(
             connection, name, holder=holder, duration_us=duration_us, now_us=clock_us(), seen=seen
         )
@@ -77,23 +82,40 @@ def run_round(
     *,
     clock_us: Callable[[], int],
     doing: Mapping[str, Concern],
-) -> None:
-    """Call each concern of `doing` once, in order, each for itself.
+) -> bool:
+    """Call each concern of `doing` once, in order, each for itself; return True if none failed.
 
     A concern that fails is logged and tried again in the next round, and the others are done all the same: a
     file that cannot be read must not keep a bad version in its place. Raises `ConflictError` HF304 when `lease`
     has gone to another loop; that ends the round.
     """
+    succeeded = True
+    _renew(store, lease, clock_us())
+    renewed_us = clock_us()
     for name, concern in doing.items():
         try:
-            with store.ledger.write() as connection:
-                leases.renew(connection, lease, now_us=clock_us())
+            is_recent = 0 <= clock_us() - renewed_us < lease.duration_us // 10  # a clock may go back
+            if not is_recent or not _is_held(store, lease):
+                _renew(store, lease, clock_us())
+                renewed_us = clock_us()
             concern(store, model, lease, now_us=clock_us())
         except ConflictError:
             raise
         except Exception:
             # A locked or unreachable database, for example: the next round begins from the ledger again.
             _log.exception("%s failed; it will be tried again", name)
+            succeeded = False
+    return succeeded
+
+
+def _renew(store: Store, lease: leases.Lease, now_us: int) -> None:
+    with store.ledger.write(quiet=True) as connection:
+        leases.renew(connection, lease, now_us=now_us)
+
+
+def _is_held(store: Store, lease: leases.Lease) -> bool:
+    with store.ledger.read() as connection:
+        return leases.is_held(connection, lease)
 
 
 def run(
@@ -105,12 +127,25 @@ def run(
     wait: Callable[[float], bool],
     pause_seconds: float = 0.2,
     doing: Mapping[str, Concern],
+    resting: Rest | None = None,
+    watching: Mapping[str, Concern] = MappingProxyType({}),
 ) -> None:
     """Run rounds until `wait`, which sleeps for `pause_seconds`, returns True.
 
     The pause gathers what many requests logged into one transaction and one file, also when there is much to do.
 
     What fails leaves the ledger as it was and is tried again; its error is logged with its traceback.
+
+    Parameters
+    ----------
+    holder
+        The name of this loop in the lease.
+    doing
+        The concerns of a round.
+    resting
+        Tells when a round is due; by default it is after each pause.
+    watching
+        The concerns that go on meanwhile, about once a second: those of what no commit and no log shows.
     """
     held: leases.Lease | leases.Sighting | None = None
     while True:
@@ -125,7 +160,12 @@ def run(
                     seen=held,
                 )
             if isinstance(held, leases.Lease):
-                run_round(store, model, held, clock_us=clock_us, doing=doing)
+                due = doing
+                if resting is not None and not resting.begins_round():
+                    due = watching if resting.has_servers_elsewhere else {}
+                succeeded = run_round(store, model, held, clock_us=clock_us, doing=due)
+                if not succeeded and resting is not None:
+                    resting.hasten()
         except ConflictError as error:
             _log.warning("another control loop has taken over %s: %s", model, error)
             held = None
@@ -133,6 +173,10 @@ def run(
             _log.exception("the lease of the control loop cannot be had; it will be tried again")
         if wait(pause_seconds):
             break
+        if resting is not None:
+            resting.rest(POLL_SECONDS if isinstance(held, leases.Lease) else STANDBY_SECONDS)
+            if wait(0.0):
+                break
     if isinstance(held, leases.Lease):
         with store.ledger.write() as connection:
             leases.release(connection, held)

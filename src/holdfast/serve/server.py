@@ -24,7 +24,7 @@ from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.serve import operator_log
 from holdfast.serve.api.abort_endpoint import AbortEndpoint
 from holdfast.serve.api.routes import Routes
-from holdfast.serve.follower.plan_follower import POLL_SECONDS, PlanFollower
+from holdfast.serve.follower.plan_follower import PlanFollower
 from holdfast.serve.http import listening as sockets
 from holdfast.serve.http.advertised import address_of_host, advertised, local_address
 from holdfast.serve.http.descriptors import raise_limit
@@ -36,6 +36,7 @@ from holdfast.serve.inference.metrics import ServerFacts, VersionFacts
 from holdfast.serve.inference.shadow import ShadowThread
 from holdfast.settings import Settings
 from holdfast.store.models import runtimes
+from holdfast.store.rollout.plan_watch import POLL_SECONDS
 from holdfast.store.serving.log_directory import LOGS_DIRECTORY, claim
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.servers import Server
@@ -84,7 +85,7 @@ def serve_forever(
     limits
         What clients may cost.
     poll_seconds
-        How often the ledger is polled for newer values and facts.
+        How often the ledger is polled when no commit nudges.
     linger_seconds
         See `LINGER_SECONDS`.
     started

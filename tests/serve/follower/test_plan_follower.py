@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +15,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert, text
 
+from holdfast.rollout.model.abort import Abort
 from holdfast.serve import operator_log
+from holdfast.serve.follower import aborts as follower_aborts
 from holdfast.serve.follower import local_copy, plan_follower
 from holdfast.serve.follower.local_copy import LocalCopy, LocalState
 from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.settings import Settings
 from holdfast.store.db import schema
-from holdfast.store.serving import servers
+from holdfast.store.db.commit_listener import CommitListener
+from holdfast.store.serving import aborts, servers
 from holdfast.store.serving.log_writer import LogWriter
 from holdfast.store.serving.servers import Server
 from tests.support.serving_world import MODEL, RECENT, START, US, Served, World, row
@@ -134,12 +137,95 @@ def test_a_value_that_is_no_number_holds_back_no_plan(world: World, serve: Start
 
 
 @pytest.fixture
-def follower(world: World, settings: Settings, tmp_path: Path) -> plan_follower.PlanFollower:
-    plane = DataPlane(MODEL, LogWriter(tmp_path / "log", "s1", MODEL), lambda: time.time_ns() // 1000)
-    server = Server("s1", MODEL, "http://x", tmp_path / "log", 1)
-    return plan_follower.PlanFollower(
-        plane, settings, server, lambda: time.time_ns() // 1000, poll_seconds=0.02
-    )
+def make_follower(
+    world: World, settings: Settings, tmp_path: Path
+) -> Callable[[float], plan_follower.PlanFollower]:
+    def make(poll_seconds: float) -> plan_follower.PlanFollower:
+        plane = DataPlane(MODEL, LogWriter(tmp_path / "log", "s1", MODEL), lambda: time.time_ns() // 1000)
+        server = Server("s1", MODEL, "http://x", tmp_path / "log", 1)
+        return plan_follower.PlanFollower(
+            plane, settings, server, lambda: time.time_ns() // 1000, poll_seconds=poll_seconds
+        )
+
+    return make
+
+
+@pytest.fixture
+def follower(make_follower: Callable[[float], plan_follower.PlanFollower]) -> plan_follower.PlanFollower:
+    return make_follower(0.02)
+
+
+def follows_each_plan(world: World, follower: plan_follower.PlanFollower, kinds: Iterable[str]) -> None:
+    """Write plans for the versions of `kinds` one after the other, and wait until each is followed."""
+
+    def follows(number: int) -> bool:
+        return follower.switch.plan is not None and follower.switch.plan.plan_id == number
+
+    for kind in kinds:
+        wait_until(partial(follows, world.plan(kind)), f"the plan of {kind} is followed")
+
+
+def settled(world: World, follower: plan_follower.PlanFollower) -> None:
+    """Start the follower with a plan, and wait until it has nothing left to do."""
+    for kind in ("half", "tenth"):
+        world.version(kind)
+    world.plan("half")
+    follower.start()
+    wait_until(lambda: follower.switch.plan is not None and follower._is_settled, "it is settled")
+
+
+def test_a_commit_nudges_a_server_that_would_not_look_for_an_hour(
+    world: World,
+    make_follower: Callable[[float], plan_follower.PlanFollower],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Issue 13: it polls rarely, and follows no later for it."""
+    monkeypatch.setattr(plan_follower, "REFRESH_SECONDS", 3600.0)
+    follower = make_follower(3600.0)
+    settled(world, follower)
+    follows_each_plan(world, follower, ("tenth", "half", "tenth"))
+    world.online(2, ("EWR", START, 10.0))
+    wait_until(lambda: follower.online.table_version == 2, "values are followed as well")
+    follower.stop()
+    wait_until(lambda: not follower.is_alive, "a wait of an hour ends with it")
+
+
+def test_nothing_but_time_is_lost_with_the_nudges(
+    world: World,
+    make_follower: Callable[[float], plan_follower.PlanFollower],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(CommitListener, "wait", lambda self, seconds, *_others: time.sleep(seconds))
+    follower = make_follower(0.02)
+    settled(world, follower)
+    follows_each_plan(world, follower, ("tenth", "half"))
+    world.online(2, ("EWR", START, 10.0))
+    wait_until(lambda: follower.online.table_version == 2, "values are followed as well")
+    follower.stop()
+
+
+def test_a_ledger_that_takes_no_pipe_is_polled_as_often_as_before(
+    world: World, settings: Settings, make_follower: Callable[[float], plan_follower.PlanFollower]
+) -> None:
+    (settings.root / "ledger.db-nudges").write_bytes(b"")
+    follower = make_follower(3600.0)
+    settled(world, follower)
+    follows_each_plan(world, follower, ("tenth", "half"))
+    follower.stop()
+
+
+def test_an_abort_of_another_process_nudges_the_server(
+    world: World, follower: plan_follower.PlanFollower, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_aborts, "POLL_SECONDS", 3600.0)
+    settled(world, follower)
+    follows_each_plan(world, follower, ["tenth"])
+    directory = aborts.directory_of(settings.root, MODEL)
+    abort = Abort(world.names["tenth"], 2, 0, "bad", "ann", 1)
+    aborts.add(directory, abort)
+    wait_until(lambda: abort.version in follower.switch.aborts, "the abort is followed")
+    follower.stop()
+    wait_until(lambda: not follower.aborts.is_alive, "a wait of an hour ends with it")
 
 
 def test_a_server_without_a_plan_is_announced_when_it_listens_and_not_before(

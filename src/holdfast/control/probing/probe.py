@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from holdfast.control.http.server_client import FAILURES, TIMEOUT_SECONDS, ServerClient, call_all
@@ -94,12 +95,19 @@ def probe(
             serving_config=observed.serving_config,
             runtime=observed.runtime,
         )
-        with store.ledger.write() as connection:
+        # A server that goes on as before is no news. One that does not keeps the loop going round.
+        last = known.get(server)
+        is_news = untested or last is None or found.verdict is not Verdict.PASS or found != _at(last, now_us)
+        with store.ledger.write(quiet=not is_news) as connection:
             servers.record_probe(connection, found, lease)
             if untested:
                 _report_untested(connection, model, untested, now_us)
         known[server] = found
     return tuple(known[each.server] for each in registered)
+
+
+def _at(probe: Probe, now_us: int) -> Probe:
+    return replace(probe, probed_at_us=now_us)
 
 
 def _untested_runtime(connection: Transaction, seen: Observation) -> str:

@@ -1,8 +1,8 @@
 """Abort a version on this server, and follow the aborts of this machine's other servers and commands.
 
 An abort is on disk and out of the traffic before the response goes out. The abort file is followed in a thread that never
-touches the ledger, so that no ledger can delay a rollback: it calls stat(2) on one file fifty times a second. Aborts
-apply at once, with versions that are loaded already.
+touches the ledger, so that no ledger can delay a rollback. Whoever writes the file nudges that thread; it also calls stat(2)
+once a second, for a nudge that is lost. Aborts apply at once, with versions that are loaded already.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from holdfast.serve.follower.plan_switch import PlanSwitch
 from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.store import Store
 from holdfast.store.catalog import name_lookup
+from holdfast.store.durability.nudges import Listener
 from holdfast.store.rollout import withdrawals
 from holdfast.store.serving import aborts
 
 _log = logging.getLogger(__name__)
 
-LOOK_SECONDS: Final = 0.02
-"""How often the file is looked at."""
-RESERVE_SECONDS: Final = 0.5
+POLL_SECONDS: Final = 1.0
+"""How often the file is looked at when no nudge comes."""
+UNNUDGED_SECONDS: Final = 0.02
+"""How often it is looked at if the directory takes no pipe for nudges."""
+RESERVE_SECONDS: Final = 0.9
 """How often the disk space for the next abort is checked."""
 
 
@@ -54,6 +57,7 @@ class AbortFollower:
         self._seen: aborts.Stamp | None = None
         self._reserve_at = 0.0
         self._stopping = threading.Event()
+        self._nudges: Listener | None = None
         self._thread = threading.Thread(target=self._run, name="aborts", daemon=True)
 
     @property
@@ -63,12 +67,15 @@ class AbortFollower:
 
     def start(self) -> None:
         """Look once now, then in a thread."""
+        self._nudges = Listener(aborts.nudges_of(self._directory))
         self.look()
         self._thread.start()
 
     def stop(self) -> None:
         """Stop the thread."""
         self._stopping.set()
+        if self._nudges is not None:
+            self._nudges.wake()
 
     def look(self) -> None:
         """Apply the aborts of the file if it changed."""
@@ -86,10 +93,15 @@ class AbortFollower:
             self.error = ""
 
     def _run(self) -> None:
-        while not self._stopping.wait(LOOK_SECONDS):
+        nudges = self._nudges
+        assert nudges is not None, "`start` makes it"
+        poll_seconds = POLL_SECONDS if nudges.is_nudged else UNNUDGED_SECONDS
+        while not self._stopping.is_set():
             self.look()
             if time.monotonic() >= self._reserve_at:
                 self._reserve()
+            nudges.wait(poll_seconds)
+        nudges.close()
 
     def _reserve(self) -> None:
         self._reserve_at = time.monotonic() + RESERVE_SECONDS

@@ -1,14 +1,15 @@
 """Follow the traffic plan: a thread that reads the ledger, has versions loaded, and switches to a new plan.
 
-No request waits for it. A ledger that is gone, hung or damaged stops this thread alone: the server goes on with the newest
-plan that it could verify, and a fresh start finds that plan in its local copy (R135). The current and
-the previous champion are both loaded, so that a rollback is one assignment (R113).
+It looks once a second, and at once when a commit nudges it. No request waits for it. A ledger that is gone, hung or damaged
+stops this thread alone: the server goes on with the newest plan that it could verify, and a fresh start finds that plan in its
+local copy (R135). The current and the previous champion are both loaded, so that a rollback is one assignment (R113).
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -34,18 +35,23 @@ from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.backout import taints
+from holdfast.store.db.commit_listener import CommitListener
 from holdfast.store.feeds import contracts
 from holdfast.store.files import blobs
 from holdfast.store.models import serving_configs
 from holdfast.store.rollout import rollouts, traffic_plans
-from holdfast.store.rollout.plan_watch import Changes
+from holdfast.store.rollout.plan_watch import POLL_SECONDS, Changes
 from holdfast.store.serving import aborts, local_servers, servers
 from holdfast.store.telemetry import traffic_comparison
 
 _log = logging.getLogger(__name__)
 
-POLL_SECONDS: Final = 0.2
-"""How often the ledger is read for newer values and facts. A newer plan is polled as in `store.rollout.plan_watch`."""
+JITTER: Final = 0.1
+"""How far a wait may be from its length, as a share: servers that were started together do not read together."""
+UNSETTLED_SECONDS: Final = 0.2
+"""How often values and facts are read at most, and while a copy is written, an abort stands or a plan is incomplete."""
+REFRESH_SECONDS: Final = 5.0
+"""How often values and facts are read without a reason: a commit may leave the revision as it is, and its nudge be lost."""
 ERROR_SECONDS: Final = 1.0
 """How long to wait after the ledger could not be read."""
 RETRY_SECONDS: Final = 2.0
@@ -82,7 +88,7 @@ class PlanFollower:
     clock_us
         Microseconds since 1970 UTC.
     poll_seconds
-        See `POLL_SECONDS`.
+        How often the ledger is read when no commit nudges; see `store.rollout.plan_watch`.
     corrections
         Which of several labels of one prediction counts, as declared; None leaves it to the ledger.
     """
@@ -121,7 +127,7 @@ class PlanFollower:
         self._is_copy_due = False
         self._kept_last_resort: tuple[str, ...] = ()
         """The last resorts that the local copy names."""
-        self._round_at = self._comparison_at = 0.0
+        self._looked_at = self._went_round_at = self._round_at = self._comparison_at = 0.0
         self._listening = threading.Event()
         self._is_announced = False
         self._stopping = threading.Event()
@@ -173,6 +179,7 @@ class PlanFollower:
     def stop(self) -> None:
         """Stop the threads. Does not wait: one may hang in a database that does not respond."""
         self._stopping.set()
+        self._ledger.wake()
         self.aborts.stop()
         self.copy_writer.stop()
 
@@ -181,11 +188,12 @@ class PlanFollower:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                store, changes = self._ledger.open()
+                store, changes, commits = self._ledger.open()
                 self._look(store, changes)
                 if time.monotonic() >= self._round_at:
+                    self._went_round_at = time.monotonic()
+                    self._round_at = self._went_round_at + REFRESH_SECONDS
                     self._round(store, changes)
-                    self._round_at = time.monotonic() + self._poll_seconds
             except Exception as error:  # drivers raise what they like; the next round tries again
                 self._report_ledger_error(error)
                 self._ledger.close()
@@ -194,12 +202,41 @@ class PlanFollower:
             self.progress.ledger_error = ""
             self.progress.ledger_read_us = self._clock_us()
             self.first_read.set()
-            self._stopping.wait(min(changes.pause_seconds, self._poll_seconds))
+            self._wait(changes, commits)
+
+    def _wait(self, changes: Changes, commits: CommitListener) -> None:
+        """Wait until something was committed or it is time to look; at least the shortest time between two looks."""
+        if not self._is_settled:
+            self._hasten_round()
+        poll = self._poll_seconds if commits.is_nudged else min(self._poll_seconds, changes.pause_seconds)
+        until_round = max(0.0, self._round_at - time.monotonic())
+        # No secret depends on it.
+        if commits.wait(min(until_round, poll * random.uniform(1 - JITTER, 1 + JITTER))):  # noqa: S311
+            self._hasten_round()
+            self._stopping.wait(max(0.0, self._looked_at + changes.pause_seconds - time.monotonic()))
+
+    @property
+    def _is_settled(self) -> bool:
+        """True if nothing is left to do until the ledger changes."""
+        return (
+            self._is_announced
+            and not self._is_copy_due
+            and self.copy_writer.is_idle
+            and not self.switch.aborts
+            and not self.switch.unavailable
+            and not (self.progress.plan_error or self.online.error or self.label_rules.error)
+        )
+
+    def _hasten_round(self) -> None:
+        earliest = self._went_round_at + min(UNSETTLED_SECONDS, self._poll_seconds)
+        self._round_at = min(self._round_at, earliest)
 
     def _look(self, store: Store, changes: Changes) -> None:
         # Called between all slow steps, so that none of them delays a plan.
+        self._looked_at = time.monotonic()
         if changes.since_last():
             self._follow_newest(store)
+            self._hasten_round()
 
     def _round(self, store: Store, changes: Changes) -> None:
         newest = self._follow_newest(store)
@@ -383,8 +420,9 @@ class _LedgerLink:
         self._model = model
         self._store: Store | None = None
         self._changes: Changes | None = None
+        self._commits: CommitListener | None = None
 
-    def open(self) -> tuple[Store, Changes]:
+    def open(self) -> tuple[Store, Changes, CommitListener]:
         if self._store is None:
             url = self._settings.ledger_url
             path = Path(url.removeprefix(_SQLITE))
@@ -394,12 +432,23 @@ class _LedgerLink:
             self._store = Store.of(self._settings)
         if self._changes is None:
             self._changes = Changes(self._store, self._model)
-        return self._store, self._changes
+        if self._commits is None:
+            self._commits = self._store.ledger.listen()
+        return self._store, self._changes, self._commits
+
+    def wake(self) -> None:
+        """End the wait for a commit; any thread may."""
+        commits = self._commits
+        if commits is not None:
+            commits.wake()
 
     def close(self) -> None:
         store, self._store = self._store, None
         changes, self._changes = self._changes, None
+        commits, self._commits = self._commits, None
         try:
+            if commits is not None:
+                commits.close()
             if changes is not None:
                 changes.close()
             if store is not None:

@@ -21,6 +21,9 @@ _LEASES: Final = schema.leases
 _RELEASED: Final = ""
 _HERE: Final = _LEASES.c.lease == bindparam("named")
 _NOW: Final = bindparam("now_us", type_=_LEASES.c.renewed_at_us.type)
+_EPOCH: Final = Prepared(
+    select(_LEASES.c.epoch).where(_HERE, _LEASES.c.epoch == bindparam("epoch"), _LEASES.c.holder != _RELEASED)
+)
 # FOR UPDATE keeps a take-over out until the caller's commit; SQLite's single writer does so anyway and ignores it.
 _CURRENT_HOLDER: Final = Prepared(select(_LEASES.c.holder, _LEASES.c.epoch).where(_HERE).with_for_update())
 _RENEW: Final = Prepared(
@@ -123,6 +126,11 @@ def renew(connection: Connection, lease: Lease, *, now_us: int) -> None:
     values = {"named": lease.name, "epoch": lease.epoch, "now_us": now_us}
     if _RENEW.change(connection, values) != 1:
         assert_epoch(connection, lease.name, lease.epoch)
+
+
+def is_held(connection: Connection, lease: Lease) -> bool:
+    """Return True if no other holder has the lease; a transaction that reads is enough."""
+    return bool(_EPOCH.rows(connection, {"named": lease.name, "epoch": lease.epoch}))
 
 
 def release(connection: Connection, lease: Lease) -> bool:

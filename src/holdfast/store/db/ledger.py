@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -43,9 +44,11 @@ from sqlalchemy.schema import SetColumnComment, SetTableComment
 from holdfast.errors import InputError, IntegrityError, UnavailableError
 from holdfast.settings import Settings
 from holdfast.store.db import postgres, sqlite_handles
+from holdfast.store.db.commit_listener import CommitListener
 from holdfast.store.db.schema import METADATA
 from holdfast.store.durability import access
 from holdfast.store.durability.fsync import make_directory
+from holdfast.store.durability.nudges import nudge
 
 __all__ = ["BUSY_SECONDS", "ConstraintError", "Ledger", "LedgerError", "Transaction", "sqlite_url"]
 
@@ -147,8 +150,10 @@ class Ledger:
             raise _unresponsive(error, "nothing was changed") from error
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Open a transaction: everything in the block is committed, or nothing.
+    def write(self, *, quiet: bool = False) -> Iterator[Connection]:
+        """Open a transaction: everything in the block is committed, or nothing. Then nudge the processes that `listen`.
+
+        `quiet` nudges none of them: for a write that nothing follows from, such as the renewal of a lease.
 
         Raises `UnavailableError` HF302 if the ledger does not respond, and HF205 if the connection was lost during the
         commit: only the ledger shows whether it was committed.
@@ -156,7 +161,9 @@ class Ledger:
         written = False
         try:
             with (
-                self.engine.connect().execution_options(holdfast_writes=True) as connection,
+                self.engine.connect().execution_options(
+                    holdfast_writes=True, holdfast_nudges=not quiet
+                ) as connection,
                 connection.begin(),
             ):
                 yield connection
@@ -165,6 +172,19 @@ class Ledger:
             if written and self.engine.dialect.name != "sqlite":
                 raise _unknown(error) from error
             raise _unresponsive(error, "nothing was changed") from error
+        if not quiet and (directory := self._nudges) is not None:
+            nudge(directory)
+
+    def listen(self) -> CommitListener:
+        """Return a listener that waits for commits; close it before the ledger."""
+        on_sqlite = self.engine.dialect.name == "sqlite"
+        return CommitListener(self._nudges, None if on_sqlite else partial(postgres.subscribe, self.engine))
+
+    @property
+    def _nudges(self) -> Path | None:
+        """The directory of nudges; None on PostgreSQL, which notifies by itself."""
+        file = self.engine.url.database if self.engine.dialect.name == "sqlite" else None
+        return Path(f"{file}-nudges") if file else None
 
     @property
     def _reading(self) -> dict[str, Any]:

@@ -28,6 +28,10 @@ meets it. Read at every wait."""
 CONNECT_SECONDS: Final = 5
 
 _WRITERS: Final = 0x484F4C44464153  # key of the lock that writers hold until they have committed
+_LOCK: Final = f"SELECT pg_advisory_xact_lock({_WRITERS})"
+_CHANNEL: Final = "holdfast"
+# In one statement with the lock, so that it costs no round trip; listeners get it with the commit.
+_LOCK_AND_NOTIFY: Final = f"{_LOCK}, pg_notify('{_CHANNEL}', '')"
 _TCP: Final = {
     "connect_timeout": CONNECT_SECONDS,
     "tcp_user_timeout": 1000 * STATEMENT_SECONDS,
@@ -123,5 +127,20 @@ def _bounded(waiting: Generator[Any, Any, T], end: float) -> Generator[Any, Any,
 
 
 def _begin(connection: Connection) -> None:
-    if connection.get_execution_options().get("holdfast_writes", False):
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
+    options = connection.get_execution_options()
+    if options.get("holdfast_writes", False):
+        connection.exec_driver_sql(_LOCK_AND_NOTIFY if options.get("holdfast_nudges", False) else _LOCK)
+
+
+def subscribe(engine: Engine) -> Any:
+    """Return a connection of the driver, outside the pool, that is notified of commits."""
+    pooled = engine.raw_connection()
+    connection: Any = pooled.driver_connection
+    pooled.detach()
+    try:
+        connection.autocommit = True  # within a transaction nothing would be delivered
+        connection.execute(f"LISTEN {_CHANNEL}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

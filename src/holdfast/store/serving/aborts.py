@@ -22,6 +22,7 @@ from holdfast.errors import IntegrityError, UnavailableError
 from holdfast.records import sha256_hex
 from holdfast.rollout.model.abort import Abort
 from holdfast.store.durability import access, fsync
+from holdfast.store.durability.nudges import nudge
 
 SERVERS_DIRECTORY: Final = "serve"
 """The directory of the servers' local copies and abort files under the store's root: `serve/<model>`."""
@@ -49,6 +50,11 @@ class _Checksummed(msgspec.Struct, frozen=True):
 def directory_of(root: Path, model: str) -> Path:
     """Return the directory of a model's abort file and local copy under the store's root."""
     return root / SERVERS_DIRECTORY / model
+
+
+def nudges_of(directory: Path) -> Path:
+    """Return the directory in which servers are nudged that the abort file has changed."""
+    return directory / "nudges"
 
 
 def stamp(directory: Path) -> Stamp | None:
@@ -114,6 +120,7 @@ def add(directory: Path, abort: Abort, *, check: Callable[[tuple[Abort, ...]], N
                 if each.version == abort.version and each.rollout_id >= abort.rollout_id:
                     return Added(each, is_new=False)
             _put(directory, (*(each for each in known if each.version != abort.version), abort))
+            nudge(nudges_of(directory))
     except OSError as error:
         raise UnavailableError(
             "HF307",
@@ -134,9 +141,10 @@ def remove(directory: Path, ended: Iterable[Abort]) -> None:
             return
         if rest:
             _put(directory, rest)
-            return
-        (directory / _FILE).unlink(missing_ok=True)
-        fsync.sync(directory)
+        else:
+            (directory / _FILE).unlink(missing_ok=True)
+            fsync.sync(directory)
+        nudge(nudges_of(directory))
 
 
 def reserve(directory: Path) -> None:

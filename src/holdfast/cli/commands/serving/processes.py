@@ -72,7 +72,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     Example: holdfast control
     """
     from holdfast.cli.commands.drills.drill_workspace import workspace_of
-    from holdfast.control import daemon, loop
+    from holdfast.control import daemon, loop, rest
     from holdfast.control.collect import feed_labels
     from holdfast.control.drills import runner
     from holdfast.control.health.data_incidents import RecoveryMonitor
@@ -116,7 +116,8 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     webhooks.declare(store, model.name, model.hooks, now_us=now_us())
     feed_labels.declare_corrections(store, model, now_us=now_us())
     for name, job in webhooks.jobs(store, model.name, model.hooks, clock_us=now_us).items():
-        _start(exporter.run, {name: job}, wait=stopped.wait, pause_seconds=HOOK_PAUSE_SECONDS)
+        wait = rest.nudged(store.ledger.listen(), stopped)
+        _start(exporter.run, {name: job}, wait=wait, pause_seconds=HOOK_PAUSE_SECONDS)
     concerns = daemon.concerns()
     concerns["matching labels by key with predictions"] = feed_labels.FeedLabels(model)
     if model.golden:
@@ -132,6 +133,8 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     counters = LoopCounters()
     reader = StatusReader(store, model.name, *declared)
     _expose(settings, StatusCollector(model.name, lambda: reader.read(now_us=now_us()), counters))
+    resting = rest.Rest(store, model.name)
+    signal.set_wakeup_fd(resting.sending_end, warn_on_full_buffer=False)
     loop.run(
         store,
         model.name,
@@ -140,6 +143,8 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
         clock_us=now_us,
         wait=stopped.wait,
         doing=counters.count(concerns),
+        resting=resting,
+        watching=counters.count(daemon.watching()),
     )
     compaction.finish(_LAST_MERGE_SECONDS)
 

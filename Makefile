@@ -42,6 +42,7 @@ soak: $(VENV)/dev.done ## hours: what the suite repeats a few times, repeated of
 	$(BIN)/python -m tests.durability.corruption --record
 	$(BIN)/python -m tests.simulation.run --runs 10000 --processes 2 --record
 	$(BIN)/python -m benchmarks.rollback --record
+	$(BIN)/python -m benchmarks.idle --record
 
 beside: alongside
 alongside: ## nightly: a wheel installed, unpinned, with other tools of the field, and run (needs uv)

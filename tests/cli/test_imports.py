@@ -46,6 +46,29 @@ def test_an_option_of_the_whole_command_imports_no_command(option: str) -> None:
     assert ("backout" in printed) if option == "--help" else (printed == f"holdfast {holdfast.__version__}\n")
 
 
+@pytest.mark.parametrize(
+    ("modules", "allowed"),
+    [
+        (
+            "holdfast.cli.commands.serving.processes holdfast.cli.processes.handover",
+            {"numpy", "prometheus_client", "sqlalchemy"},
+        ),
+        (
+            "holdfast.cli.project holdfast.web.run",
+            {"jinja2", "numpy", "prometheus_client", "sqlalchemy", "starlette", "uvicorn", "vl_convert"},
+        ),
+    ],
+    ids=["up", "page"],
+)
+def test_supervisor_and_page_import_no_library_of_rows_or_models(modules: str, needed: set[str]) -> None:
+    """Issue 13: each of them lives as long as the server, and would take as much memory for functions that it never calls."""
+    program = f"import sys; from importlib import import_module; [import_module(each) for each in {modules.split()!r}]"
+    program += "; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    found = {name.partition(".")[0] for name in done.stdout.split()}
+    assert found & HEAVY == needed | {"numpy", "prometheus_client", "sqlalchemy"}
+
+
 def test_the_version_is_that_of_the_package() -> None:
     assert holdfast.__version__ == version("holdfast")
 

@@ -9,15 +9,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import polars as pl
 
 from holdfast.contract import Category, Contract, Label
 from holdfast.contract.batch.aliases import AliasCounts, map_aliases
+from holdfast.deferred import Deferred
 from holdfast.feeds.expectations import Completeness, Expectations, Granularity
 from holdfast.records import sha256_hex
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Deferred("polars")
 
 HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US

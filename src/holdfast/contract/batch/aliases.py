@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
-
-import polars as pl
+from typing import TYPE_CHECKING, TypeAlias
 
 from holdfast.contract.schema.contract import Contract
+from holdfast.deferred import Deferred
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Deferred("polars")
 
 AliasCounts: TypeAlias = Mapping[str, Mapping[str, int]]
 """By column and alias, how many values were that alias."""

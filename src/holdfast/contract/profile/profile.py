@@ -9,10 +9,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Final, TypeVar, assert_never
+from typing import TYPE_CHECKING, Final, TypeVar, assert_never
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
@@ -32,8 +31,14 @@ from holdfast.contract.profile.column_profile import (
     profile_numbers,
     sum_by_label,
 )
+from holdfast.deferred import Deferred
 from holdfast.errors import InputError
 from holdfast.records import canonical_json
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Deferred("polars")
 
 FORMAT: Final = 1
 MOST_WORDS: Final = 64

@@ -10,13 +10,9 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from holdfast.contract import Contract
-from holdfast.control.drills.bad_push import requests_of
-from holdfast.control.drills.live import Workspace
-from holdfast.control.drills.on_copy import copied, copy, no_room, scratch
-from holdfast.control.drills.server import START_SECONDS, Child
 from holdfast.control.http.open_inference import inference_request
 from holdfast.control.http.server_client import FAILURES, ServerClient
 from holdfast.control.rollout import compatibility, plan_parts
@@ -32,7 +28,10 @@ from holdfast.store.files import blobs
 from holdfast.store.models import runtimes, serving_configs, versions
 from holdfast.store.models.runtimes import CompatibilityResult, RuntimeRow
 from holdfast.store.rollout import traffic_plans
-from holdfast.train.artifact import read_metadata
+
+# `holdfast up` pushes and never tests: what a test imports would be half of its memory.
+if TYPE_CHECKING:
+    from holdfast.control.drills.live import Workspace
 
 FAILED: Final = "runtime.failed"
 """The kind of the event of a runtime that could not take over, whose subject is the model."""
@@ -100,6 +99,8 @@ def try_out(
     Raises `InputError` HF101 for a candidate without a command, `NotFoundError` HF303 for an unknown version,
     `UnavailableError` HF306 without space for the copy.
     """
+    from holdfast.control.drills.on_copy import copied, copy, no_room, scratch
+
     if not candidate.command:
         raise InputError(
             "HF101",
@@ -186,6 +187,9 @@ def requests(store: Store, model: str, version: str) -> list[str]:
     They are rows that callers sent to the intended version, if it has the same contract, else those sent to `version`; without
     any, synthetic rows.
     """
+    from holdfast.control.drills.bad_push import requests_of
+    from holdfast.train.artifact import read_metadata
+
     with store.ledger.read() as connection:
         row = versions.get(connection, version)
     contract = Contract.from_json(read_metadata(blobs.get(store.root, row.digest)).contract_json)
@@ -218,6 +222,8 @@ def _plan(store: Store, model: str, version: str, now_us: int) -> int:
 def _predictions(
     workspace: Workspace, home: Path, number: int, version: str, rows: Sequence[str]
 ) -> list[float]:
+    from holdfast.control.drills.server import START_SECONDS, Child
+
     found: list[float] = []
     with Child(workspace, home / "root") as child, ServerClient(child.server) as client:
         child.wait(lambda status: status["plan"] == number and status["ready"], START_SECONDS)

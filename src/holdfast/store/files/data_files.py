@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import polars as pl
 
+from holdfast.deferred import Deferred
 from holdfast.errors import IntegrityError, NotFoundError
 from holdfast.records import BATCH_COLUMN, METADATA_COLUMNS, SOURCE_COLUMN
 from holdfast.store.db.ledger import Store
@@ -36,13 +36,18 @@ from holdfast.store.files.file_facts import (
 from holdfast.store.files.parquet import concat
 from holdfast.tables.snapshots import LoadKey
 
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Deferred("polars")
+
 __all__ = [
     "ROWS_DIRECTORY", "Columns", "FileFacts", "RowsOfLoad", "at_paths", "entries", "entries_of_loads", "incomplete_loads",
     "loads_of_rows", "mark_vacuumed", "raise_if_vacuumed", "read", "read_in_parts", "read_rows", "snapshot_entries",
     "vacuumed_snapshots",
 ]  # fmt: skip
 
-Columns: TypeAlias = Sequence[str] | Mapping[str, pl.DataType]
+Columns: TypeAlias = "Sequence[str] | Mapping[str, pl.DataType]"
 """Columns to read: their names, or with each name the dtype that it is to have."""
 
 

@@ -10,16 +10,23 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
+from holdfast.deferred import Deferred
 from holdfast.errors import InputError, IntegrityError
 from holdfast.formatting import first_line
 from holdfast.records import canonical_json
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+else:
+    pl = Deferred("polars")
+    pa = Deferred("pyarrow")
+    pc = Deferred("pyarrow.compute")
+    pq = Deferred("pyarrow.parquet")
 
 FORMAT: Final = 1
 """Number of the layout of files and manifests; a reader refuses a larger one."""

@@ -17,11 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import polars as pl
 from sqlalchemy import Connection, select
 
+from holdfast.deferred import Deferred
 from holdfast.errors import IntegrityError, UnavailableError
 from holdfast.store.db import schema
 from holdfast.store.db.ledger import Store
@@ -30,6 +30,11 @@ from holdfast.store.durability import access, file_locks, fsync
 from holdfast.store.durability.failpoints import failpoint
 from holdfast.store.files import parquet
 from holdfast.store.files.data_files import ROWS_DIRECTORY, FileFacts
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Deferred("polars")
 
 _NAMED: Final = (schema.files.c.path, schema.prediction_files.c.path, schema.shadow_files.c.path)
 

@@ -10,14 +10,14 @@ A killed collector leaves an orphan, which means nothing and is deleted later.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import polars as pl
 from sqlalchemy import Connection, Insert, Table, Update, func, insert, select, update
 
+from holdfast.deferred import Deferred
 from holdfast.errors import ConflictError, IntegrityError
 from holdfast.feedback import Frontier, Prediction, parse_id
 from holdfast.records import Arm
@@ -26,6 +26,11 @@ from holdfast.store.db.schema import log_positions
 from holdfast.store.db.statements import inserting, total
 from holdfast.store.files.staging import Stage
 from holdfast.store.telemetry import replaced_files
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Deferred("polars")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,27 +163,31 @@ class FileTable:
     """The table's name in the footers of the files."""
     rows: Table
     """The ledger's table that names the files."""
-    schema: pl.Schema
+    types: Mapping[str, str]
+    """The columns of the files, each with the name of its Polars type."""
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The columns of the files with their types."""
+        return pl.Schema({column: getattr(pl, kind) for column, kind in self.types.items()})
 
 
 PREDICTIONS: Final = FileTable(
     "predictions",
     schema.prediction_files,
-    pl.Schema(
-        {
-            "prediction": pl.String,
-            "at_us": pl.Int64,
-            "event_time_us": pl.Int64,
-            "unit": pl.Binary,
-            "arm": pl.String,
-            "version": pl.String,
-            "rollout": pl.Int64,
-            "latency_us": pl.Int64,
-            "probability": pl.Float64,
-            "inputs": pl.String,
-            "share_ppm": pl.Int64,
-        }
-    ),
+    {
+        "prediction": "String",
+        "at_us": "Int64",
+        "event_time_us": "Int64",
+        "unit": "Binary",
+        "arm": "String",
+        "version": "String",
+        "rollout": "Int64",
+        "latency_us": "Int64",
+        "probability": "Float64",
+        "inputs": "String",
+        "share_ppm": "Int64",
+    },
 )
 """One row for each predicted row. `prediction` is the id with its row; `inputs` is the row as received, as JSON.
 
@@ -188,23 +197,21 @@ Files of earlier releases lack `share_ppm`, which is read as null.
 SHADOWS: Final = FileTable(
     "shadows",
     schema.shadow_files,
-    pl.Schema(
-        {
-            "prediction": pl.String,
-            "at_us": pl.Int64,
-            "unit": pl.Binary,
-            "rollout": pl.Int64,
-            "version": pl.String,
-            "result": pl.String,
-            "latency_us": pl.Int64,
-            "champion_rerun_us": pl.Int64,
-            "probability": pl.Float64,
-            "champion": pl.String,
-            "champion_result": pl.String,
-            "champion_latency_us": pl.Int64,
-            "champion_probability": pl.Float64,
-        }
-    ),
+    {
+        "prediction": "String",
+        "at_us": "Int64",
+        "unit": "Binary",
+        "rollout": "Int64",
+        "version": "String",
+        "result": "String",
+        "latency_us": "Int64",
+        "champion_rerun_us": "Int64",
+        "probability": "Float64",
+        "champion": "String",
+        "champion_result": "String",
+        "champion_latency_us": "Int64",
+        "champion_probability": "Float64",
+    },
 )
 """One row for each row of the copied request, with nulls where a side has no prediction."""
 

@@ -11,13 +11,17 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import polars as pl
-
+from holdfast.deferred import Deferred
 from holdfast.errors import IntegrityError
 from holdfast.store.durability import fsync
 from holdfast.store.files import parquet
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = Deferred("polars")
 
 REPLACED_DIRECTORY: Final = "replaced"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,7 +23,7 @@ from holdfast.cli.output import escape
 from holdfast.cli.processes import supervisor as supervise
 from holdfast.cli.processes.supervisor import OWN
 from holdfast.cli.project import Project, Run, now_us, with_process
-from holdfast.errors import HoldfastError, InputError
+from holdfast.errors import InputError
 from holdfast.formatting import counted
 from holdfast.settings import Settings
 
@@ -266,16 +268,21 @@ def _refuse_taken_ports(settings: Settings) -> None:
 
 
 def _check_store(run: Run) -> None:
-    """Print findings in names, sizes and the ledger. Servers start from their own copies nevertheless."""
-    from holdfast.control.maintenance import verify
+    """Print findings in names, sizes and the ledger. Servers start from their own copies nevertheless.
 
+    Another process looks for them, which ends: what it imports is more than `up` takes for the rest of its life.
+    """
+    file = [] if run.declaration is None else ["--file", str(run.declaration)]
+    command = [*OWN, "verify", "--quick", "--json", "--project", str(run.directory), *file]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     try:
-        findings = verify.verify(run.store, quick=True).findings
-    except HoldfastError as error:
-        run.out.print(f"[yellow]{escape(str(error))}[/]")
+        findings = json.loads(ended.stdout)["findings"]
+    except (ValueError, KeyError, TypeError):
+        words = (ended.stdout + ended.stderr).strip() or f"it ended with status {ended.returncode}"
+        run.out.print(f"[yellow]the store could not be verified: {escape(words)}[/]")
         return
-    for finding in findings[:_SHOWN_FINDINGS]:
-        run.out.print(f"[yellow]{finding.code} {escape(finding.subject)}: {escape(finding.explanation)}[/]")
+    for each in findings[:_SHOWN_FINDINGS]:
+        run.out.print(f"[yellow]{each['code']} {escape(each['subject'])}: {escape(each['explanation'])}[/]")
     if findings:
         run.out.print(f"[yellow]{counted(len(findings), 'finding')}[/]; next: [cyan]holdfast verify[/]")
 

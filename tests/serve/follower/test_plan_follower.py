@@ -299,3 +299,28 @@ def test_a_copy_that_could_not_be_saved_is_saved_later(
     wait_until((copy / MODEL / "plan.json").exists)
     wait_until(lambda: not follower.copy_writer.error)
     follower.stop()
+
+
+def test_an_abort_of_a_pending_push_stands_until_the_ledger_has_recorded_it(
+    world: World, follower: plan_follower.PlanFollower, settings: Settings
+) -> None:
+    """The version was rolled back before: that withdrawal is no answer to an abort of its newest rollout."""
+    settled(world, follower)
+    tenth = world.names["tenth"]
+    for state in ("rolled_back", "pending"):
+        with world.store.ledger.write() as connection:
+            made = connection.execute(
+                insert(schema.rollouts).values(
+                    model=MODEL, challenger=tenth, champion=world.names["half"], state=state, step=0, policy_json="{}",
+                    started_at_us=1, step_started_at_us=1, changed_at_us=1, reason="test", actor="test",
+                )
+            )  # fmt: skip
+    assert made.inserted_primary_key is not None
+    newest = int(made.inserted_primary_key[0])
+    aborts.add(aborts.directory_of(settings.root, MODEL), Abort(tenth, 1, newest, "bad", "ann", 1))
+    wait_until(lambda: tenth in follower.switch.aborts, "the abort is followed")
+    for _ in range(3):
+        before = follower._went_round_at
+        wait_until(lambda before=before: follower._went_round_at > before, "another round")
+    assert tenth in follower.switch.aborts
+    follower.stop()

@@ -17,13 +17,14 @@ from typing import Final
 from holdfast.errors import HoldfastError, NotFoundError, RefusedError, UnavailableError
 from holdfast.records import TrafficPlan
 from holdfast.rollout.model.abort import Abort, is_repeated, target
+from holdfast.rollout.model.state_machine import WITHOUT_TRAFFIC
 from holdfast.rollout.model.withdrawal import may_serve
 from holdfast.serve.follower.plan_switch import PlanSwitch
 from holdfast.serve.inference.data_plane import DataPlane
 from holdfast.store import Store
 from holdfast.store.catalog import name_lookup
 from holdfast.store.durability.nudges import Listener
-from holdfast.store.rollout import withdrawals
+from holdfast.store.rollout import rollouts, withdrawals
 from holdfast.store.serving import aborts
 
 _log = logging.getLogger(__name__)
@@ -221,12 +222,15 @@ class AbortHandler:
         is_followed = switch.plan is not None and newest.plan_id == switch.plan.plan_id
         with store.ledger.read() as connection:
             standings = withdrawals.standings(connection, self._plane.model, list(switch.aborts))
+            row = rollouts.under_way(connection, self._plane.model)
+        waiting = row.challenger if row is not None and row.state in WITHOUT_TRAFFIC else None
         ended = []
         for abort in switch.aborts.values():
             known = standings[abort.version]
             is_pushed_again = may_serve(pushed=known.pushed, withdrawn=abort.rollout_id)
             is_in_plan = abort.version in newest.versions()
-            if is_pushed_again or (is_followed and not is_in_plan and not known.may_serve):
+            is_recorded = not known.may_serve and abort.version != waiting
+            if is_pushed_again or (is_followed and not is_in_plan and is_recorded):
                 ended.append(abort)
         if not ended:
             return

@@ -42,7 +42,6 @@ soak: $(VENV)/dev.done ## hours: what the suite repeats a few times, repeated of
 	$(BIN)/python -m tests.durability.corruption --record
 	$(BIN)/python -m tests.simulation.run --runs 10000 --processes 2 --record
 	$(BIN)/python -m benchmarks.rollback --record
-	$(BIN)/python -m benchmarks.idle --record
 
 beside: alongside
 alongside: ## nightly: a wheel installed, unpinned, with other tools of the field, and run (needs uv)
@@ -67,7 +66,7 @@ docs: $(VENV)/dev.done ## write the generated parts of the documents anew
 	$(BIN)/python -m cogapp -r -PI . docs/reference/*.md
 
 # Each ends with one line of JSON and keeps its figures; RESULTS.md is made of what was kept.
-BENCHMARKS := backout binary canary contract drift_rates drift_units drills fuzz ingest overload rollback serve shadow verify
+BENCHMARKS := backout binary canary contract drift_rates drift_units drills fuzz idle ingest overload rollback serve shadow verify
 bench: $(VENV)/bench.done ## hours: measure everything anew
 	for each in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$each --record || exit 1; done
 	$(BIN)/python -m benchmarks.results

@@ -109,7 +109,9 @@ def advance(
                 feedback=log_positions.c.feedback + feedback,
             )
         )
-    if connection.execute(statement).rowcount != 1:
+    # Without the option an INSERT on PostgreSQL has no count: SQLAlchemy reads the key that it returns and closes the cursor.
+    counted = statement.execution_options(preserve_rowcount=True)
+    if connection.execute(counted).rowcount != 1:
         raise ConflictError(
             "HF304",
             f"another collector has moved on from byte {found.collected_bytes} of {found.server}/{found.segment}",

@@ -42,7 +42,7 @@ CODES: Final[dict[str, str]] = {
     "HF301": "A file of the store is missing, truncated or altered.",
     "HF302": "The ledger cannot be reached or did not answer in time.",
     "HF303": "The named row of the ledger does not exist: a feed, batch, snapshot, version, rollout or other.",
-    "HF304": "Another process has changed this row first, or has taken the lease.",
+    "HF304": "Another process has changed this row first, has taken the lease, or has the name of this server.",
     "HF305": "A file of the store cannot be repaired: no copy of its content exists.",
     "HF306": "A backup or restore cannot be made at this place.",
     "HF307": "The store cannot be written: the disk is full, fails or forbids it.",

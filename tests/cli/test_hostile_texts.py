@@ -106,6 +106,7 @@ READS: Final[dict[str, tuple[str, ...]]] = {
         "rollout label 1 good --reason {hostile}",
     ),
     "runtime": ("runtime list", "runtime register {hostile}"),
+    "servers": ("servers list --all", "servers forget {hostile}", "servers separate {hostile}"),
     "serving-config": ("serving-config get",),
     "snapshot": ("snapshot list", "snapshot show {hostile}"),
     "status": ("status",),

@@ -105,6 +105,11 @@ COMMANDS: Final[dict[str, ListedCommand]] = {
     "serving-config": ListedCommand(
         "commands.runtimes.serving_config", "Running", "The limits of servers: show and push them."
     ),
+    "servers": ListedCommand(
+        "commands.serving.servers",
+        "Running",
+        "The servers of the model: list them, forget one, separate one from a copy of it.",
+    ),
     "runtime": ListedCommand(
         "commands.runtimes.runtime",
         "Running",

@@ -28,7 +28,7 @@ from holdfast.store import Store
 from holdfast.store.catalog import name_lookup, snapshots
 from holdfast.store.durability import access
 from holdfast.store.models import versions
-from holdfast.store.serving import servers
+from holdfast.store.serving import members, servers
 from holdfast.tables import Snapshot
 
 MODEL_FILE = "model.py"
@@ -251,7 +251,7 @@ class Run:
     def server_address(self) -> str:
         """Return the address of the model's newest server that runs; of the settings if none is known."""
         with self.store.ledger.read() as connection:
-            found = servers.registered(connection, self.model.name)
+            found = members.polled(connection, self.model.name)
         known = [each for each in found if not servers.has_ended(each)]
         if known:
             return max(known, key=lambda each: each.started_at_us).address

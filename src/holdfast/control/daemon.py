@@ -10,6 +10,7 @@ from holdfast.control.drills import live
 from holdfast.control.ingest import online_features
 from holdfast.control.interrupted_operations import InterruptedOperations
 from holdfast.control.loop import Concern
+from holdfast.control.probing.membership import Members
 from holdfast.control.probing.probe import probe
 from holdfast.control.reports import traffic_comparison
 from holdfast.control.rollout import abort_sync, post_promotion, reconcile, start
@@ -37,6 +38,7 @@ def concerns() -> dict[str, Concern]:
         "keeping online values in step": _KeepOnlineValues(),
         _ABORTS: abort_sync.carry,
         "probing the servers": probe,
+        "following the members": Members(),
         "starting the queued rollout": start.begin_queued,
         "carrying the rollout on": reconcile.reconcile,
         "watching the promotion": post_promotion.carry,

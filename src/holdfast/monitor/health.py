@@ -101,6 +101,10 @@ class HealthFacts:
         How the champion misses its objective, in words; empty if it does not surely miss it.
     data_incidents
         The open data incidents in words, by the back-out: no clean version has served since.
+    server_conflicts
+        The processes that state the name of another server, in words, by the name.
+    lost_servers
+        The servers that were silent for too long, in words, by the name.
     """
 
     champion: str | None = None
@@ -129,6 +133,8 @@ class HealthFacts:
     expired_drills: Sequence[str] = ()
     missed_objective: str = ""
     data_incidents: Mapping[str, str] = field(default_factory=dict)
+    server_conflicts: Mapping[str, str] = field(default_factory=dict)
+    lost_servers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +204,7 @@ def _problems(facts: HealthFacts) -> Iterator[Problem]:
     for feed in facts.feeds:
         yield from _of_feed(feed)
     yield from _of_versions(facts)
+    yield from _of_servers(facts)
     if facts.champion is None:
         yield Problem("no_version", "", "no version serves yet", facts.next_command)
     else:
@@ -237,6 +244,15 @@ def _of_champion(facts: HealthFacts, champion: str) -> Iterator[Problem]:
     for each in facts.unseen_slices:
         text = f"callers send {each}, and no training row of {champion} had it"
         yield Problem("unseen_slice", each, text, "holdfast train, with rows of it")
+
+
+def _of_servers(facts: HealthFacts) -> Iterator[Problem]:
+    for server, text in facts.server_conflicts.items():
+        yield Problem(
+            "server_conflict", server, text, f"stop it, then holdfast servers separate {server} on its host"
+        )
+    for server, text in facts.lost_servers.items():
+        yield Problem("server_lost", server, text, f"start it again, or holdfast servers forget {server}")
 
 
 def _of_feed(facts: FeedFacts) -> Iterator[Problem]:

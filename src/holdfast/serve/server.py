@@ -45,6 +45,8 @@ LINGER_SECONDS: Final = 1.0
 """After SIGTERM: how long new connections are still taken while readiness is already false, so that routers can notice."""
 DRAIN_SECONDS: Final = 6.0
 """After that: how long a request that is under way may take to end."""
+LEAVE_SECONDS: Final = 0.5
+"""How long a server that has ended waits until the ledger knows that."""
 FRESH_SECONDS: Final = 0.5
 """How long of that a connection may take that was opened and has sent nothing yet."""
 FIRST_READ_SECONDS: Final = 2.0
@@ -174,6 +176,7 @@ async def _serve(
         started("http://{}:{}".format(*listens_at))
         await stop.wait()
         listener.draining = True
+        follower.drain()
         if handed_over.is_set():
             accepting.close()
             await asyncio.sleep(linger_seconds)
@@ -270,6 +273,8 @@ class _Process:
         """Stop the threads and close the log, after the last responses are sent."""
         self.follower.stop()
         self.shadow.stop()
+        # A ledger that hangs must not hold the stop.
+        await asyncio.get_running_loop().run_in_executor(None, self.follower.has_left.wait, LEAVE_SECONDS)
         self._plane.log_shadow_records()
         await asyncio.sleep(0)  # the last replies leave with this turn of the loop
         self.listener.close()
@@ -285,7 +290,7 @@ class _Process:
         return {
             "server": self._server.server,
             "model": self._server.model,
-            "boot_id": self._server.boot_id,
+            "boot_id": self.follower.membership.boot_id,
             "release": self._server.release,
             "host": self._server.host,
             "address": self._server.address,
@@ -313,6 +318,7 @@ class _Process:
             "online_features_error": follower.online.error,
             "local_copy_error": follower.copy_writer.error,
             "label_rules_error": follower.label_rules.error,
+            "name_conflict": follower.membership.conflict,
             "gives_ids": self._log.gives_ids,
             "log_segment": self._log.segment,
             "log_dropped": self._log.dropped,
@@ -335,6 +341,7 @@ class _Process:
                 "versions_unavailable": len(switch.unavailable),
                 "online_features_invalid_total": follower.online.invalid,
                 "plan_follower_up": follower.is_alive,
+                "name_conflict": bool(follower.membership.conflict),
                 "last_rollback_timestamp_seconds": switch.rolled_back_us / 1e6,
                 "ledger_read_timestamp_seconds": progress.ledger_read_us / 1e6,
                 "prediction_log_dropped_records_total": log.dropped,

@@ -12,11 +12,12 @@ from holdfast.control.probing import probe as probing
 from holdfast.monitor.version_check import Observation, check_server
 from holdfast.records import TrafficPlan, Verdict
 from holdfast.rollout.model.serving_config import ConnectionLimits
+from holdfast.store import Store
 from holdfast.store.db import events
 from holdfast.store.models import runtimes
 from holdfast.store.models.runtimes import CompatibilityResult
 from holdfast.store.models.serving_configs import register
-from holdfast.store.serving import servers
+from holdfast.store.serving import members, servers
 from holdfast.store.serving.log_directory import claim
 from holdfast.store.serving.servers import Server
 from tests.support import rollout_world
@@ -87,15 +88,20 @@ def test_a_server_that_responds_with_its_status_and_no_request_is_not_silent(ref
 
 
 def test_a_server_that_ended_leaves_when_another_runs(refusing, tmp_path):
-    first, second = claim(tmp_path, "m"), claim(tmp_path, "m")
+    store = Store.open(tmp_path / "store")
+    first, second = claim(tmp_path / "log", "m"), claim(tmp_path / "log", "m")
     found = [Server(each.server, "m", refusing, each.directory, n) for n, each in enumerate((first, second))]
-    assert servers.current(found) == tuple(found)
-    first.release()
-    assert servers.current(found) == (found[1],)
-    gone = probing.observe(found[0])
-    assert (gone.is_reachable, gone.plan_id) == (False, None), "another listens at its address"
-    second.release()
-    assert servers.current(found) == (found[1],), "an outage stays to be seen"
+    with store.ledger.write() as connection:
+        for each in found:
+            servers.announce(connection, each)
+        assert set(members.running(connection, "m")) == set(found)
+        first.release()
+        assert members.running(connection, "m") == (found[1],)
+        gone = probing.observe(found[0])
+        assert (gone.is_reachable, gone.plan_id) == (False, None), "another listens at its address"
+        second.release()
+        assert members.running(connection, "m") == (found[1],), "an outage stays to be seen"
+    store.ledger.close()
     elsewhere = Server("far", "m", refusing, tmp_path / "not here", 1)
     assert not servers.has_ended(elsewhere)
 

@@ -141,8 +141,8 @@ def make_follower(
     world: World, settings: Settings, tmp_path: Path
 ) -> Callable[[float], plan_follower.PlanFollower]:
     def make(poll_seconds: float) -> plan_follower.PlanFollower:
-        plane = DataPlane(MODEL, LogWriter(tmp_path / "log", "s1", MODEL), lambda: time.time_ns() // 1000)
-        server = Server("s1", MODEL, "http://x", tmp_path / "log", 1)
+        plane = DataPlane(MODEL, LogWriter(tmp_path / "s1", "s1", MODEL), lambda: time.time_ns() // 1000)
+        server = Server("s1", MODEL, "http://x", tmp_path / "s1", 1, boot_id="b" * 16)
         return plan_follower.PlanFollower(
             plane, settings, server, lambda: time.time_ns() // 1000, poll_seconds=poll_seconds
         )

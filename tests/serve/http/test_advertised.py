@@ -56,6 +56,6 @@ def test_this_machine_reaches_a_server_of_every_address() -> None:
     ["0.0.0.0", "::", "[::]:80", "0.0.0.0:8080", "http://web", "web:0", "web:99999", "a b", "1.2.3", "web:", ":80", "-web",
      "a\nb", "999.1.1.1", "user@web", "web/path", "[10.0.0.7"],
 )  # fmt: skip
-def test_what_no_other_machine_can_reach_is_refused(text: str) -> None:
+def test_what_is_no_address_of_one_host_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"HF103.*HOLDFAST_ADVERTISE"):
         Settings.read(Path("/p"), {"HOLDFAST_ADVERTISE": text})

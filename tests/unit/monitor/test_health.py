@@ -26,6 +26,8 @@ BAD = {
     "feed_suspect": {"feeds": [FeedFacts("weather", suspect={"2026-09-03": "Median 12 -> 54 degF."})]},
     "feed_refusing": {"feeds": [FeedFacts("weather", refused={"2026-09-04": "no column temp"})]},
     "feed_overdue": {"feeds": [FeedFacts("weather", overdue_us=7_300_000_000)]},
+    "server_conflict": {"server_conflicts": {"s1": "two living processes have the name s1"}},
+    "server_lost": {"lost_servers": {"s2": "server s2 was last heard from 11 min ago"}},
     "rollout_stalled": {"rollout": "needs about 119 d more", "is_rollout_stalled": True},
     "training_failed": {"failed_training": "the training of delay failed: HF402 no graph"},
     "gate_failed": {"failed_gates": FailedGates("v3", ("baseline",))},

@@ -104,7 +104,9 @@ def collect(store: Store, model: str, lease: Lease, *, now_us: int) -> int:
     """
     context = read_context(store, model)
     with store.ledger.read() as connection:
-        found = servers.registered(connection, model)
+        known = servers.registered(connection, model)
+    # A directory of the same path and name may be that of another host's server, whose log this one does not continue.
+    found = [each for each in known if log_directory.is_log_of(each.log_directory, each.server, each.boot_id)]
     records = sum(_collect_server(store, server, context, lease, now_us) for server in found)
     close_windows(store, model, lease, now_us=now_us)
     return records

@@ -27,7 +27,7 @@ from holdfast.store.db.leases import Lease
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.models import versions
 from holdfast.store.rollout import drills, rollouts, traffic_plans
-from holdfast.store.serving import servers
+from holdfast.store.serving import members, servers
 
 CONVERGENCE_SECONDS: Final = 10.0
 """How long servers may take to converge before the drill has failed."""
@@ -82,7 +82,7 @@ def rollback(workspace: Workspace, drill: int) -> DrillResult:
     except RefusedError as refused:
         return DrillResult(Verdict.INCONCLUSIVE, refused.what)
     with store.ledger.read() as connection:
-        here = servers.registered(connection, model)
+        here = members.polled(connection, model)
     try:
         went = convergence.wait(
             here, convergence.on_plan(number, there.intended), decided=decided, seconds=CONVERGENCE_SECONDS

@@ -12,7 +12,7 @@ from holdfast.store.backout import backouts, taints
 from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.serving import servers
+from holdfast.store.serving import members, servers
 from holdfast.tables.data_incident import DataIncident, Observed, find_recovery, tainted_in_traffic
 
 RECOVERED: Final = "data_incident.recovered"
@@ -84,7 +84,7 @@ class RecoveryMonitor:
 
 def _observed(connection: Transaction, model: str) -> list[Observed]:
     """Return what the last probe of each running server saw."""
-    current = {each.server for each in servers.current(servers.registered(connection, model))}
+    current = {each.server for each in members.running(connection, model)}
     return [
         Observed(each.observed_version, each.verdict is Verdict.PASS, each.probed_at_us)
         for each in servers.last_probes(connection, model)

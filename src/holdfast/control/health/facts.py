@@ -11,6 +11,7 @@ from holdfast.control.health.live_objective import ObjectiveReader
 from holdfast.control.health.servers import server_statuses
 from holdfast.control.ingest import feed_status
 from holdfast.control.ingest.feed_status import FeedStatus
+from holdfast.control.probing.membership import describe_conflict, describe_lost
 from holdfast.control.rollout.progress import progress
 from holdfast.control.training import failed_trainings
 from holdfast.feeds import Feed
@@ -21,6 +22,7 @@ from holdfast.qualify import Objective, ObjectiveComparison
 from holdfast.records import DAY_US, HOUR_US, Level, TrafficPlan, Verdict
 from holdfast.rollout.decision.post_promotion import format_rate
 from holdfast.rollout.model.drills import DrillKind, ready
+from holdfast.rollout.model.membership import MemberState
 from holdfast.rollout.model.metric import RATE
 from holdfast.store import Store
 from holdfast.store.backout import taints
@@ -31,6 +33,7 @@ from holdfast.store.models import gate_results as gates
 from holdfast.store.models import versions
 from holdfast.store.models.versions import VersionRow
 from holdfast.store.rollout import drills, evidence, rollouts, traffic_plans
+from holdfast.store.serving import members
 from holdfast.store.telemetry import request_counts, traffic_comparison
 from holdfast.tables.data_incident import DataIncident
 
@@ -137,6 +140,14 @@ class FactsReader:
                     f"backout-{each.backout_id}": each.describe(now_us)
                     for each in self.incidents
                     if each.is_open
+                },
+                server_conflicts={
+                    each.server: describe_conflict(each) for each in members.conflicts(connection, model)
+                },
+                lost_servers={
+                    each.server.server: describe_lost(each)
+                    for each in members.of_model(connection, model)
+                    if each.state is MemberState.LOST and not each.is_forgotten
                 },
                 missed_objective=f"{champion} {self.comparison}" if missed else "",
                 expired_drills=[

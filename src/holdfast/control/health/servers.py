@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from holdfast.records import TrafficPlan, Verdict
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.serving import servers
+from holdfast.store.serving import members, servers
 from holdfast.store.serving.servers import Probe, Server
 
 
@@ -29,7 +29,7 @@ def server_statuses(
 ) -> tuple[ServerStatus, ...]:
     """Return every running server of `model` with its last probe, compared with the newest plan."""
     seen = {each.server: each for each in servers.last_probes(connection, model)}
-    here = servers.current(servers.registered(connection, model))
+    here = members.running(connection, model)
     return tuple(_status(server, seen.get(server.server), plan) for server in here)
 
 

@@ -23,7 +23,7 @@ from holdfast.store.db import events
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.models import versions
 from holdfast.store.rollout import traffic_plans
-from holdfast.store.serving import label_rules, servers
+from holdfast.store.serving import label_rules, members, servers
 from holdfast.store.serving.servers import Server
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class GoldenQueries:
             return
         with store.ledger.read() as connection:
             plan = traffic_plans.newest(connection, model)
-            here = servers.current(servers.registered(connection, model))
+            here = members.running(connection, model)
             seen = {each.server: each.plan_id for each in servers.last_probes(connection, model)}
             self._token = probe_token(label_rules.read(connection, model).secret)
         if plan is None:

@@ -17,7 +17,7 @@ from holdfast.store.db.leases import Lease
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.models import runtimes, versions
 from holdfast.store.rollout import traffic_plans
-from holdfast.store.serving import servers
+from holdfast.store.serving import members, servers
 from holdfast.store.serving.servers import Probe, Server
 
 CONFIRMED_US: Final = 5_000_000
@@ -38,7 +38,7 @@ Look: TypeAlias = Callable[[Sequence[Server]], Mapping[str, Observation]]
 def probe(
     store: Store, model: str, lease: Lease, *, now_us: int, look: Look | None = None
 ) -> tuple[Probe, ...]:
-    """Probe every server of `model` with a real inference request, and store what was seen.
+    """Probe every server of `model` that may run with a real inference request, and store what was seen.
 
     The request is marked as a probe: it takes the path of all requests, is served by the version that the server's
     plan intends, and is not logged as a prediction. A server that does not respond within `TIMEOUT_SECONDS` is an
@@ -67,7 +67,7 @@ def probe(
     plan_number = None if newest is None else newest.plan.plan_id
     with store.ledger.read() as connection:
         known = {each.server: each for each in servers.last_probes(connection, model)}
-        registered = servers.registered(connection, model)
+        registered = members.polled(connection, model)
     targets = [
         each
         for each in registered

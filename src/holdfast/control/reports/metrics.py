@@ -117,6 +117,14 @@ def _of_health(status: Status, family: _Family) -> Iterable[Metric]:
         "champion_tainted", "1 when the champion was trained on backed-out rows.", (),
         [((), status.last_resort is not None)],
     )  # fmt: skip
+    yield family(
+        "servers", "Servers in each state: see `holdfast servers`; those of earlier releases are unknown.", ("state",),
+        [((state,), number) for state, number in status.members.items()],
+    )  # fmt: skip
+    yield family(
+        "server_name_conflicts", "Living processes that state the name of another server (HF304).", (),
+        [((), status.name_conflicts)],
+    )  # fmt: skip
     last_us = max((each.minute_start_us for each in status.use.minutes), default=0)
     yield family(
         "last_request_timestamp_seconds", "The newest minute of the last hour with a request; 0 without one.", (),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -49,6 +49,7 @@ from holdfast.store.models import versions
 from holdfast.store.models.versions import VersionRow
 from holdfast.store.rollout import drills, rollouts, traffic_plans, webhooks
 from holdfast.store.rollout.rollouts import RolloutRow
+from holdfast.store.serving import members
 from holdfast.store.telemetry import (
     collected_log,
     labels,
@@ -168,6 +169,10 @@ class Status:
     objective: ObjectiveComparison | None = None
     data_incidents: tuple[DataIncident, ...] = ()
     quarantined_labels: tuple[QuarantinedLabel, ...] = ()
+    members: dict[str, int] = field(default_factory=dict)
+    """How many servers are in each state of a member, with those of earlier releases as `unknown`."""
+    name_conflicts: int = 0
+    """How many processes state the name of another server."""
 
     @property
     def last_resort(self) -> VersionStatus | None:
@@ -315,6 +320,8 @@ class StatusReader:
                 events=tuple(events.newest(connection, limit=NEWEST_EVENTS)),
                 health=Health(False, "", ()),
                 overdue_us={},
+                members=members.count(connection, model),
+                name_conflicts=len(members.conflicts(connection, model)),
                 drift=_drift(connection, self._feeds),
                 waiting_webhooks=tuple(
                     f"{each.webhook}, called before {each.event}: {each.explanation}"

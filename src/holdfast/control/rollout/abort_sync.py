@@ -27,7 +27,7 @@ from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.rollout import rollouts, traffic_plans, withdrawals
 from holdfast.store.rollout.rollouts import RolloutRow
-from holdfast.store.serving import aborts, servers
+from holdfast.store.serving import aborts, members, servers
 from holdfast.store.serving.servers import Server
 from holdfast.tables.backout import KeepLastResort, TrafficStep
 
@@ -139,7 +139,7 @@ def _elsewhere(store: Store, model: str, now_us: int) -> list[Abort]:
         silent = {each.server for each in servers.last_probes(connection, model) if is_silent(each, now_us)}
         polled = [
             each
-            for each in servers.registered(connection, model)
+            for each in members.polled(connection, model)
             if each.server not in silent and not each.log_directory.is_dir()
         ]
     return [abort for listed in call_all(polled, _aborts_of, TIMEOUT_SECONDS).values() for abort in listed]

@@ -261,6 +261,10 @@ class Routes:
             exchange.send(labels.status, _encode(labels.document))
             return
         log = self._plane.log
+        if records and log.is_contested:
+            why = "another process has the name of this server, or may have it; nothing was stored"
+            exchange.refuse(503, "HF304", why)
+            return
         if records and not log.write([frame(record) for record in records]):
             log.drop(len(records))
             exchange.refuse(503, "HF307", "the feedback could not be written; nothing was stored")

@@ -22,10 +22,12 @@ from holdfast.feedback import SECRET_BYTES
 from holdfast.monitor.traffic_record import TrafficComparison
 from holdfast.records import Corrections, TrafficPlan
 from holdfast.rollout.model.abort import UnderWay
+from holdfast.rollout.model.server_name import Stated
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.serve.follower.aborts import AbortFollower, AbortHandler
 from holdfast.serve.follower.label_rules import LabelRulesFollower
 from holdfast.serve.follower.local_copy import LocalCopy, LocalCopyWriter, LocalState, LocalVersion
+from holdfast.serve.follower.membership import Membership
 from holdfast.serve.follower.model_loader import LoadedPlan, ModelLoader
 from holdfast.serve.follower.online_features import OnlineFeatureFollower
 from holdfast.serve.follower.plan_switch import PlanSwitch, RollbackFacts
@@ -118,7 +120,7 @@ class PlanFollower:
         self.online = OnlineFeatureFollower(plane.table, self._copy)
         self.label_rules = LabelRulesFollower(plane, directory, self.copy_writer, corrections)
         self._root = settings.root
-        self._first_segment = plane.log.first_segment
+        self.membership = Membership(server, plane.log, clock_us)
         self.config = ConfigFollower(plane.model)
         self._ledger = _LedgerLink(settings, plane.model)
         self._tried: tuple[int, float] = (0, 0.0)
@@ -131,6 +133,8 @@ class PlanFollower:
         self._listening = threading.Event()
         self._is_announced = False
         self._stopping = threading.Event()
+        self.has_left = threading.Event()
+        """Set when the ledger knows that the server has ended, or cannot know it."""
         self.first_read = threading.Event()
         """Set when the ledger has been read once."""
         self._thread = threading.Thread(target=self._run, name="plan-follower", daemon=True)
@@ -176,6 +180,10 @@ class PlanFollower:
             _log.warning("rollback without the ledger will not find this server: %s", error)
         self._listening.set()
 
+    def drain(self) -> None:
+        """State that the server takes no new connections, with the next look at the ledger."""
+        self.membership.leave(Stated.DRAINING)
+
     def stop(self) -> None:
         """Stop the threads. Does not wait: one may hang in a database that does not respond."""
         self._stopping.set()
@@ -194,6 +202,8 @@ class PlanFollower:
                     self._went_round_at = time.monotonic()
                     self._round_at = self._went_round_at + REFRESH_SECONDS
                     self._round(store, changes)
+                elif self._is_announced and not self.membership.seconds_until_due:
+                    self.membership.follow(store)
             except Exception as error:  # drivers raise what they like; the next round tries again
                 self._report_ledger_error(error)
                 self._ledger.close()
@@ -203,6 +213,7 @@ class PlanFollower:
             self.progress.ledger_read_us = self._clock_us()
             self.first_read.set()
             self._wait(changes, commits)
+        self._leave()
 
     def _wait(self, changes: Changes, commits: CommitListener) -> None:
         """Wait until something was committed or it is time to look; at least the shortest time between two looks."""
@@ -210,6 +221,8 @@ class PlanFollower:
             self._hasten_round()
         poll = self._poll_seconds if commits.is_nudged else min(self._poll_seconds, changes.pause_seconds)
         until_round = max(0.0, self._round_at - time.monotonic())
+        if self._is_announced:
+            until_round = min(until_round, self.membership.seconds_until_due)
         # No secret depends on it.
         if commits.wait(min(until_round, poll * random.uniform(1 - JITTER, 1 + JITTER))):  # noqa: S311
             self._hasten_round()
@@ -241,13 +254,8 @@ class PlanFollower:
     def _round(self, store: Store, changes: Changes) -> None:
         newest = self._follow_newest(store)
         # Before it can be ready: predictions are collected only from the logs of registered servers.
-        if not self._is_announced and (self.switch.plan is not None or self._listening.is_set()):
-            with store.ledger.write() as connection:
-                servers.announce(connection, self._server, tagged_from_segment=self._first_segment)
-                self.label_rules.announce(
-                    connection, self._root, os.urandom(SECRET_BYTES), now_us=self._clock_us()
-                )
-            self._is_announced = True
+        if self.switch.plan is not None or self._listening.is_set():
+            self._announce(store)
         self.label_rules.follow(store)
         self.online.follow(store, self.switch.loaded)
         self._look(store, changes)
@@ -261,6 +269,27 @@ class PlanFollower:
             with store.ledger.read() as connection:
                 self.progress.comparison = traffic_comparison.last(connection, self._model)
             self._comparison_at = time.monotonic() + COMPARISON_SECONDS
+
+    def _announce(self, store: Store) -> None:
+        if not self.membership.seconds_until_due:
+            self.membership.follow(store)
+        if not self._is_announced:
+            with store.ledger.write() as connection:
+                self.label_rules.announce(
+                    connection, self._root, os.urandom(SECRET_BYTES), now_us=self._clock_us()
+                )
+            self._is_announced = True
+
+    def _leave(self) -> None:
+        """State that the server has ended, if it ever was announced and the ledger can be written."""
+        try:
+            if self._is_announced:
+                self.membership.leave(Stated.ENDED)
+                self.membership.follow(self._ledger.open()[0])
+        except Exception as error:  # it is silent then, and found lost later
+            _log.warning("the ledger does not know that this server has ended: %s", error)
+        finally:
+            self.has_left.set()
 
     def _report_ledger_error(self, error: Exception) -> None:
         what = str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"

@@ -55,9 +55,9 @@ def address_of_host(family: int) -> str:
     families = (socket.AF_INET6, socket.AF_INET) if family == socket.AF_INET6 else (socket.AF_INET,)
     for each in families:
         try:
-            with socket.socket(each, socket.SOCK_DGRAM) as asked:
-                asked.connect((_ANY_ROUTE[each], 9))
-                found = str(asked.getsockname()[0])
+            with socket.socket(each, socket.SOCK_DGRAM) as unsent:
+                unsent.connect((_ANY_ROUTE[each], 9))
+                found = str(unsent.getsockname()[0])
         except OSError:  # there is no route
             continue
         if not ip_address(

@@ -291,6 +291,10 @@ _SERVER: Final = (
     ("versions_unavailable", "Versions of the plan that could not be loaded."),
     ("online_features_invalid_total", "Online features that are not finite numbers."),
     ("plan_follower_up", "1 while the thread that follows the plan runs."),
+    (
+        "name_conflict",
+        "1 while another process has the name of this server, so that its log is not collected.",
+    ),
     ("last_rollback_timestamp_seconds", "When traffic was last rolled back."),
     ("ledger_read_timestamp_seconds", "When the ledger was last read."),
     ("prediction_log_dropped_records_total", "Log records that could not be written."),

@@ -65,7 +65,7 @@ _BUSY_TIMEOUT: Final = f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}"
 _SNAPSHOT_READ: Final[dict[str, Any]] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
-HEAD: Final = "0018"
+HEAD: Final = "0019"
 """The revision of `schema.METADATA`: the newest file in `migrations/versions`."""
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 _REVISION: Final = Table(

@@ -21,18 +21,21 @@ from sqlalchemy import (
     Table,
     and_,
     cast,
+    extract,
     func,
     or_,
+    select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import Delete, Insert, Select, Update
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from holdfast.records import Level
+from holdfast.records import DAY_US, Level
 from holdfast.store.db import schema
 from holdfast.tables.snapshots import LoadKey
 
+_JULIAN_1970: Final = 2_440_587.5
 AT_ONCE: Final = 500
 """Maximum number of values in one statement."""
 Value = TypeVar("Value")
@@ -141,6 +144,15 @@ def inserting(connection: Connection, table: Table) -> sqlite.Insert | postgresq
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
+
+
+def ledger_time_us(connection: Connection) -> int:
+    """Return microseconds since 1970 UTC by the clock of the ledger, so that the clocks of two machines are never compared."""
+    if connection.dialect.name == "postgresql":
+        seconds = select(extract("epoch", func.clock_timestamp()))
+        return int(connection.execute(seconds).scalar_one() * 1_000_000)
+    days = float(connection.execute(select(func.julianday("now"))).scalar_one())
+    return round((days - _JULIAN_1970) * DAY_US)
 
 
 def pieces(values: Sequence[Value]) -> Iterator[Sequence[Value]]:

@@ -45,7 +45,7 @@ _ATTEMPTS: Final = 16
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who the server of a log directory is.
+    """The identity of the server of a log directory.
 
     `boots` are the boot ids of its processes in their order: the first one, and the newest ones.
     """
@@ -151,7 +151,7 @@ def _claimed(directory: Path, model: str, random: Callable[[int], bytes]) -> Cla
 
 
 def read_identity(directory: Path) -> Identity | None:
-    """Return who the server of `directory` is; None if an earlier release made it, or if it is not there.
+    """Return the identity of the server of `directory`; None if an earlier release made it, or if it is not there.
 
     Raises `IntegrityError` HF316 if the file is damaged.
     """
@@ -169,6 +169,26 @@ def read_identity(directory: Path) -> Identity | None:
         ) from error
 
 
+def is_log_of(directory: Path, server: str, boot_id: str | None) -> bool:
+    """Return True if `directory` is here and has the log of the process `boot_id` of `server`, or of one after it.
+
+    A directory with the path and the name of another host's is not. Without a boot id, of an earlier release, it counts as
+    the server's.
+    """
+    if boot_id is None:
+        return directory.is_dir()
+    try:
+        found = read_identity(directory)
+    except (IntegrityError, OSError):
+        return False
+    return found is not None and found.server == server and boot_id in found.boots
+
+
+def separate(directory: Path, boot_id: str) -> None:
+    """Store that the log of `directory` does not continue that of any process before `boot_id`."""
+    write_identity(directory, Identity(directory.name, (boot_id,)))
+
+
 def record_boot(directory: Path, boot_id: str) -> None:
     """Store that the server of `directory` runs as process `boot_id`. Synced when this returns."""
     known = read_identity(directory)
@@ -179,7 +199,7 @@ def record_boot(directory: Path, boot_id: str) -> None:
 
 
 def write_identity(directory: Path, identity: Identity) -> None:
-    """Store who the server of `directory` is. Synced when this returns."""
+    """Store the identity of the server of `directory`. Synced when this returns."""
     fsync.replace(directory / IDENTITY, msgspec.json.encode(identity))
 
 

@@ -100,8 +100,10 @@ class LogWriter:
         self._asleep = False
         self._closing = False
         self._wake = threading.Event()
-        self.gives_ids = gives_ids
-        """Whether callers may get ids: other servers verify those that are tagged with the ledger's key."""
+        self.is_contested = False
+        """Whether another process has, or may have, the name of this server: it gives the same ids, and this log may never be
+        collected."""
+        self._has_key = gives_ids
         self._tag = IdKey(os.urandom(SECRET_BYTES)).tag
         self.first_segment = self._segment + 1
         """The first segment of this run: its ids and all later ones have tags."""
@@ -116,6 +118,11 @@ class LogWriter:
         self._thread.start()
 
     @property
+    def gives_ids(self) -> bool:
+        """Whether callers may get ids: other servers verify those that are tagged with the ledger's key."""
+        return self._has_key and not self.is_contested
+
+    @property
     def segment(self) -> int:
         """The number of the current segment."""
         return self._segment
@@ -123,7 +130,7 @@ class LogWriter:
     def tag_with(self, key: IdKey) -> None:
         """Tag ids by `key` from now on, and give them. Before, the key is one of this run alone."""
         self._tag = key.tag
-        self.gives_ids = True
+        self._has_key = True
 
     def next_id(self, rows: int = 1) -> str:
         """Return a new prediction id for `rows` rows, 0 if there will be no prediction. No other server or run issues it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from holdfast.records import Verdict, check_name
 from holdfast.store.db import rows
 from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.schema import probes, servers
-from holdfast.store.serving.log_directory import OWNER
+from holdfast.store.serving.log_directory import OWNER, is_log_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +71,11 @@ def registered(connection: Connection, model: str | None = None) -> tuple[Server
     query = select(servers).order_by(servers.c.server)
     if model is not None:
         query = query.where(servers.c.model == model)
-    return tuple(_of_row(row) for row in connection.execute(query))
+    return tuple(of_row(row) for row in connection.execute(query))
 
 
-def _of_row(row: Row[Any]) -> Server:
+def of_row(row: Row[Any]) -> Server:
+    """Return the server of a row of `servers`, which may have further columns."""
     return Server(
         row.server,
         row.model,
@@ -94,6 +94,8 @@ def has_ended(server: Server) -> bool:
 
     False if that cannot be known: the directory is not on this machine, or was never claimed.
     """
+    if not is_log_of(server.log_directory, server.server, server.boot_id):
+        return False
     try:
         lock = os.open(server.log_directory / OWNER, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -105,16 +107,6 @@ def has_ended(server: Server) -> bool:
     finally:
         os.close(lock)
     return True
-
-
-def current(found: Iterable[Server]) -> tuple[Server, ...]:
-    """Return the running servers or, if all have ended, the one that started last.
-
-    A server that was stopped for good disappears in this way. If none is left, that stays visible.
-    """
-    known = tuple(found)
-    running = tuple(server for server in known if not has_ended(server))
-    return running or tuple(sorted(known, key=lambda server: server.started_at_us)[-1:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from holdfast.serve.follower.local_copy import LocalCopy, LocalState
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.catalog import name_lookup
-from holdfast.store.serving import aborts, local_servers, servers
+from holdfast.store.serving import aborts, local_servers, members
 from holdfast.store.serving.servers import Server
 
 LEDGER_SECONDS: Final = 3.0
@@ -161,7 +161,7 @@ def _commit(settings: Settings, request: Request) -> _Committed:
         if request.version is not None:
             version = name_lookup.version(connection, request.version, request.model)
             request = replace(request, version=version)
-        registered = servers.registered(connection, request.model)
+        registered = members.polled(connection, request.model)
     result = rolling.rollback(store, request, now_us=now_us())
     return _Committed(result, registered, time.monotonic())
 

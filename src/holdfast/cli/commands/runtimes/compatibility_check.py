@@ -17,7 +17,7 @@ from holdfast.records import Verdict
 from holdfast.store import Store
 from holdfast.store.models import runtimes
 from holdfast.store.models.runtimes import CompatibilityResult, RuntimeRow
-from holdfast.store.serving import servers
+from holdfast.store.serving import members, servers
 
 
 def compatibility_test(run: Run, name: str, version: str) -> CompatibilityResult:
@@ -71,7 +71,7 @@ def running_in(store: Store, model: str) -> dict[str, str]:
     """Return the runtime that each server reports, by server; those that do not respond are left out."""
     reported: dict[str, str] = {}
     with store.ledger.read() as connection:
-        registered = servers.registered(connection, model)
+        registered = members.polled(connection, model)
     for server in registered:
         if servers.has_ended(server):
             continue

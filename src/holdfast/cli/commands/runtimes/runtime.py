@@ -21,7 +21,7 @@ from holdfast.records import Verdict
 from holdfast.store.catalog import name_lookup
 from holdfast.store.models import runtimes
 from holdfast.store.rollout import traffic_plans
-from holdfast.store.serving import servers
+from holdfast.store.serving import members
 
 SEEN_SECONDS: Final = 40.0
 """How long servers may take to be replaced before the command fails."""
@@ -164,7 +164,7 @@ def use(
         for version in pushing.to_try(store, model, name):
             compatibility_test(run, name, version)
     with store.ledger.read() as connection:
-        registered = servers.registered(connection, model)
+        registered = members.polled(connection, model)
     number = pushing.push(store, model, name, present.facts, actor=run.actor, reason=reason, now_us=now_us())
     decided = time.monotonic()
     run.out.print(f"[green]decided[/] {name} serves (plan {number})")

@@ -19,7 +19,7 @@ from holdfast.errors import UnavailableError
 from holdfast.formatting import counted
 from holdfast.rollout.model.serving_config import ConnectionLimits
 from holdfast.store.rollout import traffic_plans
-from holdfast.store.serving import servers
+from holdfast.store.serving import members
 
 SEEN_SECONDS = 10.0
 """How long servers may take to apply a change before the command fails."""
@@ -57,7 +57,7 @@ def set_(
     store, model = run.store, run.model.name
     with store.ledger.read() as connection:
         limits = plan_parts.serving_config_in_force(connection, model)
-        registered = servers.registered(connection, model)
+        registered = members.polled(connection, model)
     limits = ConnectionLimits.of(asdict(limits) | dict(map(_option, options)))
     number = plan_parts.push_serving_config(
         store, model, limits, actor=run.actor, reason=reason, now_us=now_us()

@@ -19,6 +19,8 @@ from sqlalchemy import (
 
 from holdfast.feedback import LONGEST_ID
 from holdfast.records import Arm, Severity, Verdict
+from holdfast.rollout.model.membership import MemberState
+from holdfast.rollout.model.server_name import Stated
 from holdfast.store.db.schema.events import events
 from holdfast.store.db.schema.metadata import (
     METADATA,
@@ -46,6 +48,37 @@ servers = Table(
     optional("host", String(255), "Name of the host that it runs on; null in earlier releases."),
     optional("private_address", String(255), "URL for operators; null if it is `address`."),
     comment="Registered servers: the control loop collects their logs and probes them.",
+)
+
+members = Table(
+    "members",
+    METADATA,
+    key("server", servers.c.server, "Server that writes heartbeats."),
+    required("started_at_us", BigInteger, "`servers.started_at_us` of the process that writes them."),
+    required("kernel_id", String(36), "Id of the start of its host's kernel; empty if unknown."),
+    required("beats", BigInteger, "Number of its last heartbeat."),
+    required("beat", String(16), "Random text of its last heartbeat."),
+    required("heard_at_us", BigInteger, "When that came, by the ledger's clock."),
+    required("stated", String(16), "What the process states of itself."),
+    required("state", String(16), "What the server is to its model."),
+    required("since_us", BigInteger, "Since when, by the ledger's clock."),
+    optional("forgotten_at_us", BigInteger, "When an operator forgot it, by the ledger's clock."),
+    one_of("stated", Stated),
+    one_of("state", MemberState),
+    comment="Heartbeats of servers, and what each server is to its model.",
+)
+
+server_conflicts = Table(
+    "server_conflicts",
+    METADATA,
+    key("server", servers.c.server, "Name that two processes state."),
+    key("boot_id", String(16), "Id of the second process."),
+    required("address", String(255), "URL of its HTTP API."),
+    required("host", String(255), "Name of its host."),
+    required("log_directory", String(255), "Directory of its prediction log, which is not collected."),
+    required("heard_at_us", BigInteger, "Its last heartbeat, by the ledger's clock."),
+    required("explanation", Text, "Which process has the name, and where."),
+    comment="Living processes that state the name of another server (HF304).",
 )
 
 probes = Table(

@@ -1,4 +1,4 @@
-"""Add who a server is: its boot id, release, host and private address. Prediction ids with the longer names need 64 characters.
+"""Add the identity of servers: boot id, release, host and private address. Prediction ids with the longer names need 64 characters.
 
 Servers of before have none of them until they start again.
 """

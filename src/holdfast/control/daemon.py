@@ -23,8 +23,8 @@ _REFRESH_US: Final = 30_000_000
 _ABORTS: Final = "bringing aborts into the ledger"
 
 
-def watching() -> dict[str, Concern]:
-    """Return the concerns that go on while the loop rests: a server elsewhere shows its aborts only when it is asked."""
+def between_rounds() -> dict[str, Concern]:
+    """Return the concerns that go on while no round is due: a server on another machine shows its aborts only by a request."""
     return {_ABORTS: abort_sync.carry}
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from holdfast.control.rest import POLL_SECONDS, Rest
+from holdfast.control.round_trigger import POLL_SECONDS, RoundTrigger
 from holdfast.errors import ConflictError
 from holdfast.store import Store
 from holdfast.store.db import leases
@@ -127,8 +127,8 @@ def run(
     wait: Callable[[float], bool],
     pause_seconds: float = 0.2,
     doing: Mapping[str, Concern],
-    resting: Rest | None = None,
-    watching: Mapping[str, Concern] = MappingProxyType({}),
+    trigger: RoundTrigger | None = None,
+    between_rounds: Mapping[str, Concern] = MappingProxyType({}),
 ) -> None:
     """Run rounds until `wait`, which sleeps for `pause_seconds`, returns True.
 
@@ -142,9 +142,9 @@ def run(
         The name of this loop in the lease.
     doing
         The concerns of a round.
-    resting
-        Tells when a round is due; by default it is after each pause.
-    watching
+    trigger
+        Decides when a round is due; by default it is after each pause.
+    between_rounds
         The concerns that go on meanwhile, about once a second: those of what no commit and no log shows.
     """
     held: leases.Lease | leases.Sighting | None = None
@@ -161,11 +161,11 @@ def run(
                 )
             if isinstance(held, leases.Lease):
                 due = doing
-                if resting is not None and not resting.begins_round():
-                    due = watching if resting.has_servers_elsewhere else {}
+                if trigger is not None and not trigger.begins_round():
+                    due = between_rounds if trigger.has_servers_elsewhere else {}
                 succeeded = run_round(store, model, held, clock_us=clock_us, doing=due)
-                if not succeeded and resting is not None:
-                    resting.hasten()
+                if not succeeded and trigger is not None:
+                    trigger.hasten()
         except ConflictError as error:
             _log.warning("another control loop has taken over %s: %s", model, error)
             held = None
@@ -173,8 +173,8 @@ def run(
             _log.exception("the lease of the control loop cannot be had; it will be tried again")
         if wait(pause_seconds):
             break
-        if resting is not None:
-            resting.rest(POLL_SECONDS if isinstance(held, leases.Lease) else STANDBY_SECONDS)
+        if trigger is not None:
+            trigger.wait(POLL_SECONDS if isinstance(held, leases.Lease) else STANDBY_SECONDS)
             if wait(0.0):
                 break
     if isinstance(held, leases.Lease):

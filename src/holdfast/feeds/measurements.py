@@ -15,14 +15,14 @@ import numpy as np
 
 from holdfast.contract import Category, Contract, Label
 from holdfast.contract.batch.aliases import AliasCounts, map_aliases
-from holdfast.deferred import Deferred
 from holdfast.feeds.expectations import Completeness, Expectations, Granularity
+from holdfast.lazy_module import LazyModule
 from holdfast.records import sha256_hex
 
 if TYPE_CHECKING:
     import polars as pl
 else:
-    pl = Deferred("polars")
+    pl = LazyModule("polars")
 
 HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US

@@ -79,7 +79,7 @@ def test_a_lost_connection_is_opened_again(
     store = Store.open(tmp_path, own_postgres.url("lost", "postgresql+psycopg"))
     listener = listen(store)
     own_postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
-    assert listener.wait(LONG)  # who waited looks for itself
+    assert listener.wait(LONG)  # a waiting process looks for itself
 
     def is_lost() -> bool:
         listener.wait(0.0)

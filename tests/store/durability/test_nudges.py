@@ -15,7 +15,7 @@ from tests.support.processes import PYTHONPATH
 from tests.support.waiting import wait_until
 
 LONG = 60.0
-"""Longer than any test may take: who waits so long was not nudged."""
+"""Longer than any test may take: what waits so long was not nudged."""
 
 
 def nudge_from_another_process(directory: Path) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from holdfast.contract.schema.contract import Contract
-from holdfast.deferred import Deferred
+from holdfast.lazy_module import LazyModule
 
 if TYPE_CHECKING:
     import polars as pl
 else:
-    pl = Deferred("polars")
+    pl = LazyModule("polars")
 
 AliasCounts: TypeAlias = Mapping[str, Mapping[str, int]]
 """By column and alias, how many values were that alias."""

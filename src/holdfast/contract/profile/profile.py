@@ -31,14 +31,14 @@ from holdfast.contract.profile.column_profile import (
     profile_numbers,
     sum_by_label,
 )
-from holdfast.deferred import Deferred
 from holdfast.errors import InputError
+from holdfast.lazy_module import LazyModule
 from holdfast.records import canonical_json
 
 if TYPE_CHECKING:
     import polars as pl
 else:
-    pl = Deferred("polars")
+    pl = LazyModule("polars")
 
 FORMAT: Final = 1
 MOST_WORDS: Final = 64

@@ -1,8 +1,8 @@
 """Abort a version on this server, and follow the aborts of this machine's other servers and commands.
 
 An abort is on disk and out of the traffic before the response goes out. The abort file is followed in a thread that never
-touches the ledger, so that no ledger can delay a rollback. Whoever writes the file nudges that thread; it also calls stat(2)
-once a second, for a nudge that is lost. Aborts apply at once, with versions that are loaded already.
+touches the ledger, so that no ledger can delay a rollback. The process that writes the file nudges that thread; it also
+calls stat(2) once a second, for a nudge that is lost. Aborts apply at once, with versions that are loaded already.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Nudge the processes of this machine that wait for a change: look now.
 
-A listener makes a named pipe in a directory, and whoever changed something writes a byte into every pipe there. A nudge carries
-nothing and may be lost: a listener polls as well, and only looks later without it. A pipe costs nothing while no one writes,
-needs no port, has no limit on the length of its path, and shows a writer at once that its reader has died.
+A listener makes a named pipe in a directory, and a process that changed something writes a byte into every pipe there. A nudge
+carries nothing and may be lost: a listener polls as well, and only looks later without it. A pipe costs nothing while no one
+writes, needs no port, has no limit on the length of its path, and shows a writer at once that its reader has died.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from holdfast.deferred import Deferred
 from holdfast.errors import IntegrityError, NotFoundError
+from holdfast.lazy_module import LazyModule
 from holdfast.records import BATCH_COLUMN, METADATA_COLUMNS, SOURCE_COLUMN
 from holdfast.store.db.ledger import Store
 from holdfast.store.files import parquet
@@ -39,7 +39,7 @@ from holdfast.tables.snapshots import LoadKey
 if TYPE_CHECKING:
     import polars as pl
 else:
-    pl = Deferred("polars")
+    pl = LazyModule("polars")
 
 __all__ = [
     "ROWS_DIRECTORY", "Columns", "FileFacts", "RowsOfLoad", "at_paths", "entries", "entries_of_loads", "incomplete_loads",

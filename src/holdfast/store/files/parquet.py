@@ -12,9 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from holdfast.deferred import Deferred
 from holdfast.errors import InputError, IntegrityError
 from holdfast.formatting import first_line
+from holdfast.lazy_module import LazyModule
 from holdfast.records import canonical_json
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 else:
-    pl = Deferred("polars")
-    pa = Deferred("pyarrow")
-    pc = Deferred("pyarrow.compute")
-    pq = Deferred("pyarrow.parquet")
+    pl = LazyModule("polars")
+    pa = LazyModule("pyarrow")
+    pc = LazyModule("pyarrow.compute")
+    pq = LazyModule("pyarrow.parquet")
 
 FORMAT: Final = 1
 """Number of the layout of files and manifests; a reader refuses a larger one."""

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, select
 
-from holdfast.deferred import Deferred
 from holdfast.errors import IntegrityError, UnavailableError
+from holdfast.lazy_module import LazyModule
 from holdfast.store.db import schema
 from holdfast.store.db.ledger import Store
 from holdfast.store.db.statements import pieces
@@ -34,7 +34,7 @@ from holdfast.store.files.data_files import ROWS_DIRECTORY, FileFacts
 if TYPE_CHECKING:
     import polars as pl
 else:
-    pl = Deferred("polars")
+    pl = LazyModule("polars")
 
 _NAMED: Final = (schema.files.c.path, schema.prediction_files.c.path, schema.shadow_files.c.path)
 

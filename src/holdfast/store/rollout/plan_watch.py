@@ -3,7 +3,7 @@
 The revision of a model is its newest plan, with the newest event and the newest table version of the ledger: one statement,
 three descents of primary keys. Renewing a lease leaves it as it is. On SQLite `PRAGMA data_version`
 (https://www.sqlite.org/pragma.html#pragma_data_version), which counts commits of other connections in some microseconds, shows
-whether the revision need be read at all. `Ledger.listen` tells earlier that something was committed.
+whether the revision need be read at all. `Ledger.listen` shows a commit earlier.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, Insert, Table, Update, func, insert, select, update
 
-from holdfast.deferred import Deferred
 from holdfast.errors import ConflictError, IntegrityError
 from holdfast.feedback import Frontier, Prediction, parse_id
+from holdfast.lazy_module import LazyModule
 from holdfast.records import Arm
 from holdfast.store.db import schema
 from holdfast.store.db.schema import log_positions
@@ -30,7 +30,7 @@ from holdfast.store.telemetry import replaced_files
 if TYPE_CHECKING:
     import polars as pl
 else:
-    pl = Deferred("polars")
+    pl = LazyModule("polars")
 
 
 @dataclass(frozen=True, slots=True)

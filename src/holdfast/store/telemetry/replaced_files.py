@@ -13,15 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from holdfast.deferred import Deferred
 from holdfast.errors import IntegrityError
+from holdfast.lazy_module import LazyModule
 from holdfast.store.durability import fsync
 from holdfast.store.files import parquet
 
 if TYPE_CHECKING:
     import polars as pl
 else:
-    pl = Deferred("polars")
+    pl = LazyModule("polars")
 
 REPLACED_DIRECTORY: Final = "replaced"
 

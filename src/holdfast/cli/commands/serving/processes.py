@@ -74,7 +74,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     Example: holdfast control
     """
     from holdfast.cli.commands.drills.drill_workspace import workspace_of
-    from holdfast.control import daemon, loop, rest
+    from holdfast.control import daemon, loop, round_trigger
     from holdfast.control.collect import feed_labels
     from holdfast.control.drills import runner
     from holdfast.control.health.data_incidents import RecoveryMonitor
@@ -118,7 +118,7 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     webhooks.declare(store, model.name, model.hooks, now_us=now_us())
     feed_labels.declare_corrections(store, model, now_us=now_us())
     for name, job in webhooks.jobs(store, model.name, model.hooks, clock_us=now_us).items():
-        wait = rest.nudged(store.ledger.listen(), stopped)
+        wait = round_trigger.nudged(store.ledger.listen(), stopped)
         _start(exporter.run, {name: job}, wait=wait, pause_seconds=HOOK_PAUSE_SECONDS)
     concerns = daemon.concerns()
     concerns["matching labels by key with predictions"] = feed_labels.FeedLabels(model)
@@ -135,8 +135,8 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
     counters = LoopCounters()
     reader = StatusReader(store, model.name, *declared)
     _expose(settings, StatusCollector(model.name, lambda: reader.read(now_us=now_us()), counters))
-    resting = rest.Rest(store, model.name)
-    signal.set_wakeup_fd(resting.sending_end, warn_on_full_buffer=False)
+    trigger = round_trigger.RoundTrigger(store, model.name)
+    signal.set_wakeup_fd(trigger.sending_end, warn_on_full_buffer=False)
     loop.run(
         store,
         model.name,
@@ -145,8 +145,8 @@ def control(run: Run, exit_with_parent: ExitWithParent = None) -> None:
         clock_us=now_us,
         wait=stopped.wait,
         doing=counters.count(concerns),
-        resting=resting,
-        watching=counters.count(daemon.watching()),
+        trigger=trigger,
+        between_rounds=counters.count(daemon.between_rounds()),
     )
     compaction.finish(_LAST_MERGE_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Rest between two rounds of the control loop until there may be something to do.
+"""Decide when a round of the control loop is due, and wait until then.
 
 A round is due when something was committed or aborted, when a log has grown, while a rollout is under way, and every few
 seconds for what only the time brings. Else a loop that has nothing to do would do a round five times a second for ever.
@@ -21,15 +21,15 @@ from holdfast.store.rollout.plan_watch import Changes
 from holdfast.store.serving import aborts, log_directory, servers
 
 POLL_SECONDS: Final = 0.8
-"""How long a rest lasts, besides the pause of a round, when no nudge comes: then commits and logs are looked for."""
+"""How long a wait lasts, besides the pause of a round, when no nudge comes: then commits and logs are looked for."""
 ROUND_SECONDS: Final = 5.0
 """The longest time between two rounds: labels, drills and probes may be due although nothing was committed."""
 JITTER: Final = 0.1
-"""How much longer a rest may last, as a share: loops that were started together do not read together."""
+"""How much longer a wait may last, as a share: loops that were started together do not read together."""
 
 
-class Rest:
-    """Tells when a round of one model's loop is due. It belongs to one thread, except `wake`."""
+class RoundTrigger:
+    """Decides when a round of one model's loop is due. It belongs to one thread, except `wake`."""
 
     def __init__(self, store: Store, model: str) -> None:
         self._store = store
@@ -49,12 +49,12 @@ class Rest:
 
     @property
     def sending_end(self) -> int:
-        """A descriptor into which one byte ends a rest, as `signal.set_wakeup_fd` needs it."""
+        """A descriptor into which one byte ends a wait, as `signal.set_wakeup_fd` needs it."""
         return self._commits.sending_end
 
     def begins_round(self) -> bool:
         """Return True if a round is due, which the caller then runs; what comes from now on makes the next one due."""
-        # All are asked: each answers what has changed since it was asked last.
+        # All are evaluated: each compares with what it saw at its last evaluation.
         causes = (
             self._is_nudged,
             self._wait(0.0),
@@ -78,13 +78,13 @@ class Rest:
         """Make a round due: the last one left something undone."""
         self._is_nudged = True
 
-    def rest(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         """Wait for a nudge, but no longer than `seconds`, and not at all while a rollout is under way."""
         if not self._is_nudged and not self._is_rollout_under_way:
             self._is_nudged = self._wait(_lengthened(seconds))
 
     def wake(self) -> None:
-        """End a rest; any thread may."""
+        """End a wait; any thread may."""
         self._commits.wake()
 
     def close(self) -> None:

@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import Any
 
 
-class Deferred:
+class LazyModule:
     """Stands for the module `name`, which is imported when an attribute of it is first read.
 
-    >>> math = Deferred("math")
+    >>> math = LazyModule("math")
     >>> math.floor(1.5)
     1
     """

@@ -1,4 +1,4 @@
-"""The rest of a control loop: a round follows what happened, and nothing else goes on meanwhile."""
+"""When rounds of a control loop are due: a round follows what happened, and nothing else goes on meanwhile."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from holdfast.control import loop, rest
-from holdfast.control.rest import Rest
+from holdfast.control import loop, round_trigger
+from holdfast.control.round_trigger import RoundTrigger
 from holdfast.rollout.model.abort import Abort
 from holdfast.store import Store
 from holdfast.store.db import events, leases, schema
@@ -34,10 +34,10 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def resting(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rest]:
-    """A rest after the first rounds, whose next round nothing but an event makes due."""
-    monkeypatch.setattr(rest, "ROUND_SECONDS", LONG)
-    with closing(Rest(store, MODEL)) as made:
+def trigger(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[RoundTrigger]:
+    """A trigger after the first rounds, whose next round nothing but an event makes due."""
+    monkeypatch.setattr(round_trigger, "ROUND_SECONDS", LONG)
+    with closing(RoundTrigger(store, MODEL)) as made:
         assert made.begins_round()
         while made.begins_round():
             pass
@@ -58,101 +58,103 @@ def renewed_us(store: Store) -> int:
 
 
 @pytest.mark.usefixtures("each_ledger")
-def test_a_commit_ends_the_rest_and_a_lease_does_not(store: Store, resting: Rest) -> None:
+def test_a_commit_ends_the_wait_and_a_lease_does_not(store: Store, trigger: RoundTrigger) -> None:
     with store.ledger.write(quiet=True) as connection:
         leases.acquire(connection, "control-m", holder="h", duration_us=1, now_us=1)
-    resting.rest(0.0)
-    assert not resting.begins_round()
+    trigger.wait(0.0)
+    assert not trigger.begins_round()
     commit(store)
-    resting.rest(LONG)
-    assert resting.begins_round()
-    assert not resting.begins_round()
+    trigger.wait(LONG)
+    assert trigger.begins_round()
+    assert not trigger.begins_round()
 
 
 @pytest.mark.usefixtures("each_ledger")
-def test_a_commit_whose_nudge_was_lost_is_found_by_the_next_look(store: Store, resting: Rest) -> None:
+def test_a_commit_whose_nudge_was_lost_is_found_by_the_next_look(store: Store, trigger: RoundTrigger) -> None:
     with store.ledger.write(quiet=True) as connection:
         events.append(connection, at_us=1, kind="a.kind", subject="s", explanation="e")
-    assert resting.begins_round()
-    assert not resting.begins_round()
+    assert trigger.begins_round()
+    assert not trigger.begins_round()
 
 
-def test_a_log_that_grows_makes_a_round_due(store: Store, resting: Rest, tmp_path: Path) -> None:
+def test_a_log_that_grows_makes_a_round_due(store: Store, trigger: RoundTrigger, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.mkdir()
     announce(store, log)
-    while resting.begins_round():
+    while trigger.begins_round():
         pass
-    assert not resting.has_servers_elsewhere
+    assert not trigger.has_servers_elsewhere
     for change in (b"a", b"ab"):
         (log / "00000001.log").write_bytes(change)
-        assert resting.begins_round()
-        assert not resting.begins_round()
+        assert trigger.begins_round()
+        assert not trigger.begins_round()
     (log / "00000002.log").write_bytes(b"")
-    assert resting.begins_round()
+    assert trigger.begins_round()
 
 
-def test_an_abort_ends_the_rest(store: Store, resting: Rest) -> None:
+def test_an_abort_ends_the_wait(store: Store, trigger: RoundTrigger) -> None:
     aborts.add(aborts.directory_of(store.root, MODEL), Abort("v1", 1, 0, "bad", "ann", 1))
-    resting.rest(LONG)
-    assert resting.begins_round()
-    assert not resting.begins_round()
+    trigger.wait(LONG)
+    assert trigger.begins_round()
+    assert not trigger.begins_round()
 
 
-def test_time_alone_makes_a_round_due(store: Store, resting: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest, "ROUND_SECONDS", 0.0)
+def test_time_alone_makes_a_round_due(
+    store: Store, trigger: RoundTrigger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(round_trigger, "ROUND_SECONDS", 0.0)
     commit(store)
-    assert resting.begins_round()
-    assert resting.begins_round()
+    assert trigger.begins_round()
+    assert trigger.begins_round()
 
 
-def test_a_round_that_left_something_undone_is_repeated(resting: Rest) -> None:
-    resting.hasten()
-    resting.rest(LONG)
-    assert resting.begins_round()
+def test_a_round_that_left_something_undone_is_repeated(trigger: RoundTrigger) -> None:
+    trigger.hasten()
+    trigger.wait(LONG)
+    assert trigger.begins_round()
 
 
-def test_a_rollout_under_way_lets_no_loop_rest(tmp_path: Path) -> None:
+def test_a_rollout_under_way_lets_no_loop_wait(tmp_path: Path) -> None:
     world = World(tmp_path / "world")
     challenger = world.version("half")
     write(
         world.store, rollouts.insert_pending, model=serving_world.MODEL, challenger=challenger, champion=None, policy="{}",
         reason="r", actor="ann", now_us=1,
     )  # fmt: skip
-    with closing(Rest(world.store, serving_world.MODEL)) as resting:
+    with closing(RoundTrigger(world.store, serving_world.MODEL)) as trigger:
         for _ in range(3):
-            assert resting.begins_round()
-            resting.rest(LONG)
+            assert trigger.begins_round()
+            trigger.wait(LONG)
     world.store.ledger.close()
 
 
-def test_a_server_on_another_machine_is_asked_for_its_aborts_while_the_loop_rests(
-    store: Store, resting: Rest, tmp_path: Path
+def test_a_server_on_another_machine_gets_requests_for_its_aborts_between_rounds(
+    store: Store, trigger: RoundTrigger, tmp_path: Path
 ) -> None:
     announce(store, tmp_path / "elsewhere")
-    while resting.begins_round():
+    while trigger.begins_round():
         pass
-    assert resting.has_servers_elsewhere
+    assert trigger.has_servers_elsewhere
 
 
 def test_an_idle_loop_rests_keeps_its_lease_and_meets_the_next_commit(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Issue 13: it looks, and neither reads the ledger for its concerns nor lets another loop take over."""
-    monkeypatch.setattr(rest, "ROUND_SECONDS", LONG)
+    monkeypatch.setattr(round_trigger, "ROUND_SECONDS", LONG)
     monkeypatch.setattr(loop, "POLL_SECONDS", 0.01)
     rounds, looks, stopped = list[int](), list[bool](), threading.Event()
-    resting = Rest(store, MODEL)
-    begins = resting.begins_round
+    trigger = RoundTrigger(store, MODEL)
+    begins = trigger.begins_round
 
     def begins_round() -> bool:
         looks.append(begins())
         return looks[-1]
 
-    monkeypatch.setattr(resting, "begins_round", begins_round)
+    monkeypatch.setattr(trigger, "begins_round", begins_round)
     run = partial(
         loop.run, store, MODEL, holder="h", clock_us=lambda: 1 + len(looks), wait=stopped.wait, pause_seconds=0.001,
-        doing={"observing": lambda *_, now_us: rounds.append(now_us)}, resting=resting,
+        doing={"observing": lambda *_, now_us: rounds.append(now_us)}, trigger=trigger,
     )  # fmt: skip
     thread = threading.Thread(target=run)
     thread.start()
@@ -168,7 +170,7 @@ def test_an_idle_loop_rests_keeps_its_lease_and_meets_the_next_commit(
         wait_until(lambda: len(rounds) > done, "a round follows the commit")
     finally:
         stopped.set()
-        resting.wake()
+        trigger.wake()
         thread.join(60)
     assert not thread.is_alive()
-    resting.close()
+    trigger.close()

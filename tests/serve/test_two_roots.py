@@ -128,7 +128,7 @@ def test_a_copied_root_reports_that_it_is_the_second_and_serves_on(
     first = start(world.root)
     first.wait(lambda status: bool(status["gives_ids"]))
     (kept,) = predictions(first, 1)
-    shutil.copytree(world.root, tmp_path / "b", ignore=shutil.ignore_patterns("ledger.db*"))
+    shutil.copytree(world.root, tmp_path / "b", ignore=shutil.ignore_patterns("ledger.db*", "nudges*"))
     second = start(tmp_path / "b")
     assert "HF304" in second.wait(lambda status: bool(status["name_conflict"]))["name_conflict"]
     assert second.infer()[0] == 200

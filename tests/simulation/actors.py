@@ -135,9 +135,9 @@ class Wire:
         self.actor.point("after read")
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
+    def write(self, *, quiet: bool = False) -> Iterator[Transaction]:
         self.actor.point("before write")
-        with self.ledger.write() as connection:
+        with self.ledger.write(quiet=quiet) as connection:
             yield connection
             self.actor.point("before commit")
         self.committed(self.actor)

@@ -21,7 +21,7 @@ FOUND_LATE = {
     "no_epoch": 3,
     "anew": 4,
     "every_second": 4,
-    "no_comparison": 60,
+    "no_comparison": 110,
     "one_step_for_all": 33,
     "deaf": 41,
     "half_forgotten": 29,

@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,8 @@ def run(task: dict[str, Any]) -> int:
             failpoints.armed = kill_at(task["point"], task["passes"])
         (commands.run if "command" in task else load)(task)
         status = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(status)
 

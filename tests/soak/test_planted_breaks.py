@@ -11,5 +11,5 @@ def test_every_break_is_caught_and_named_and_no_clean_day_is_taken_for_one(smoke
     outcome = smoke("tests.soak.planted_breaks")
     assert outcome["missed"] == []
     assert outcome["alarms"] == []
-    assert outcome["clean_violations"].get("warning", 0) <= 2
+    assert outcome["clean_violations"].get("warning", 0) <= 3
     assert (outcome["breaks"], outcome["planted"], outcome["caught"]) == (48, 48, 48)

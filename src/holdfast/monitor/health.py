@@ -249,7 +249,7 @@ def _of_champion(facts: HealthFacts, champion: str) -> Iterator[Problem]:
 def _of_servers(facts: HealthFacts) -> Iterator[Problem]:
     for server, text in facts.server_conflicts.items():
         yield Problem(
-            "server_conflict", server, text, f"stop it, then holdfast servers separate {server} on its host"
+            "server_conflict", server, text, f"stop it, then on its host holdfast servers separate {server}"
         )
     for server, text in facts.lost_servers.items():
         yield Problem("server_lost", server, text, f"start it again, or holdfast servers forget {server}")

@@ -17,7 +17,7 @@ from holdfast.serve.follower import aborts as following
 from holdfast.serve.follower.aborts import AbortHandler
 from holdfast.serve.follower.plan_switch import PlanSwitch
 from holdfast.store.durability import fsync
-from holdfast.store.rollout import withdrawals
+from holdfast.store.rollout import rollouts, withdrawals
 from holdfast.store.serving import aborts
 from tests.support.serving_world import CONTRACT
 
@@ -106,6 +106,7 @@ def test_a_settled_abort_stands_until_the_disk_takes_its_end(
     handler.abort("v1", "bad", "ann")
     store: Any = SimpleNamespace(ledger=SimpleNamespace(read=lambda: nullcontext()))
     monkeypatch.setattr(withdrawals, "standings", lambda *_: {"v1": Standing(2, 1)})
+    monkeypatch.setattr(rollouts, "under_way", lambda *_: None)
     with monkeypatch.context() as broken:
         broken.setattr(aborts, "_open_lock", refuse_writes)
         handler.end_settled(store, PLAN)

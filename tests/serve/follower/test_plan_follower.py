@@ -207,7 +207,7 @@ def test_nothing_but_time_is_lost_with_the_nudges(
 def test_a_ledger_that_takes_no_pipe_is_polled_as_often_as_before(
     world: World, settings: Settings, make_follower: Callable[[float], plan_follower.PlanFollower]
 ) -> None:
-    (settings.root / "ledger.db-nudges").write_bytes(b"")
+    (settings.root / "nudges-ledger.db").write_bytes(b"")
     follower = make_follower(3600.0)
     settled(world, follower)
     follows_each_plan(world, follower, ("tenth", "half"))

@@ -31,7 +31,7 @@ def separate(store: Store, name: str, *, actor: str, now_us: int) -> Path:
             "HF303",
             f"the root {store.root} has no server {name!r}",
             state="nothing was changed",
-            next_command="run it in the project of the second process: holdfast servers list names its host",
+            next_command="run it in the project of the second process; holdfast servers list shows its host",
         )
     with store.ledger.read() as connection:
         member = members.find(connection, name)

@@ -214,7 +214,7 @@ class Membership:
         self.conflict = (
             f"HF304: another process has the name {first.server}: {first.address} on host {first.host}, with the log "
             f"{first.log_directory}{heard}. This one, {self._server.address} on host {self._server.host}, serves without "
-            f"prediction ids, and its log {self._server.log_directory} is not collected; next: stop it, then holdfast "
-            f"servers separate {first.server} there, and start it again"
+            f"prediction ids, and its log {self._server.log_directory} is not collected; next: stop it, "
+            f"then on its host holdfast servers separate {first.server}, and start it again"
         )
         _log.error("%s", self.conflict)

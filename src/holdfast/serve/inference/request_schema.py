@@ -322,7 +322,7 @@ def as_whole(value: object) -> object:
     >>> as_whole(19.0), as_whole(19.5), as_whole(1e300), as_whole(None)
     (19, 19.5, 1e+300, None)
     """
-    if type(value) is float and value.is_integer() and abs(value) <= EXACT:
+    if type(value) is float and value.is_integer() and abs(value) < EXACT:
         return int(value)
     return value
 

@@ -212,9 +212,7 @@ def get(connection: Connection, snapshot: str) -> Snapshot:
     """Return the snapshot of that name; `NotFoundError` HF303 if there is none."""
     found = find(connection, snapshot)
     if found is None:
-        raise NotFoundError(
-            "HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast snapshot list"
-        )
+        raise file_facts.unknown_snapshot(snapshot)
     return found
 
 

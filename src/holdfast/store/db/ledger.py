@@ -182,9 +182,9 @@ class Ledger:
 
     @property
     def _nudges(self) -> Path | None:
-        """The directory of nudges; None on PostgreSQL, which notifies by itself."""
+        """The directory of nudges, which no pattern for the files of the ledger matches; None on PostgreSQL, which notifies."""
         file = self.engine.url.database if self.engine.dialect.name == "sqlite" else None
-        return Path(f"{file}-nudges") if file else None
+        return Path(file).with_name(f"nudges-{Path(file).name}") if file else None
 
     @property
     def _reading(self) -> dict[str, Any]:

@@ -199,6 +199,11 @@ def loads_of_rows(connection: Connection, found: Sequence[FileFacts]) -> dict[st
     return loads
 
 
+def unknown_snapshot(snapshot: str) -> NotFoundError:
+    """Return the error for a name that no snapshot has: HF303."""
+    return NotFoundError("HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast snapshot list")
+
+
 def snapshot_entries(connection: Connection, snapshot: str, table: str) -> list[FileFacts]:
     """Return the files of `table` in `snapshot`, without its incomplete loads; as `entries`.
 
@@ -213,9 +218,7 @@ def snapshot_entries(connection: Connection, snapshot: str, table: str) -> list[
     known = select(snapshots.c.table_version).where(snapshots.c.snapshot == snapshot)
     version = connection.execute(known).scalar_one_or_none()
     if version is None:
-        raise NotFoundError(
-            "HF303", f"there is no snapshot {snapshot!r}", next_command="holdfast snapshot list"
-        )
+        raise unknown_snapshot(snapshot)
     raise_if_vacuumed(connection, snapshot)
     query = select(tables.c.rows).where(tables.c.snapshot == snapshot, tables.c.table_name == table)
     rows = connection.execute(query).scalar_one_or_none()

@@ -261,7 +261,8 @@ def sweep_dead_attempts(store: Store) -> list[str]:
     """
     swept: list[str] = []
     for marker in files_in(store.root / ATTEMPTS_DIRECTORY):
-        with file_locks.seized(marker) as dead:
+        # Another process may end or sweep the same attempt meanwhile; its marker is gone then.
+        with suppress(FileNotFoundError), file_locks.seized(marker) as dead:
             if dead:
                 rows = store.root / ROWS_DIRECTORY
                 swept += remove_unnamed(store, rows.glob(f"{marker.name}-*"))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, insert, select, tuple_
 
 from holdfast.store.db import schema
 from holdfast.store.db.statements import load_columns, pieces
 from holdfast.tables.snapshots import LoadKey
-from holdfast.train.artifact import UntrainedLoad
+
+if TYPE_CHECKING:  # a server must not load ONNX
+    from holdfast.train.artifact import UntrainedLoad
 
 _UNTRAINED: Final = schema.untrained_loads
 _BATCHES: Final = schema.batches

@@ -14,6 +14,8 @@ from holdfast.store.db import events, rows, schema
 
 _DRILLS: Final = schema.drills
 NOT_COPIED: Final = (
+    schema.members,
+    schema.server_conflicts,
     schema.servers,
     schema.probes,
     schema.log_positions,

@@ -26,9 +26,10 @@ rows = Contract(
     Integer("id"), Timestamp("at", tz="UTC"), Number("size", unit="1"), key="id", event_time="at",
     label=Label("late", delay="1h"),
 )
+departures = Feed("departures", rows)
 model = Model(
-    "site", examples=Feed("departures", rows), features=(Passthrough("size"),), learner=LogisticRegression(),
-    heuristic=GroupMean(by=(Passthrough("size"),)),
+    "site", examples=departures, feeds=(departures,), contract=rows, features=(Passthrough("size"),),
+    learner=LogisticRegression(), heuristic=GroupMean(by=(Passthrough("size"),)),
 )
 """
 NOW = 1_700_000_000_000_000
@@ -107,7 +108,7 @@ def test_labels_are_dropped_by_number_or_source_and_never_half(
         str(each.quarantined_label_id) for each in read(store, quarantined_labels.newest, NAME, limit=9)
     ]
     status, text = holdfast(monkeypatch, capsys, "labels", "drop", numbers[1], "999")
-    assert (status, "HF410" in text) == (1, True)
+    assert (status, "HF410" in text) == (3, True)
     assert read(store, quarantined_labels.count, NAME) == 6
     assert "1 label dropped" in holdfast(monkeypatch, capsys, "labels", "drop", numbers[1])[1]
     assert "4 labels dropped" in holdfast(monkeypatch, capsys, "labels", "drop", "--source", "crm")[1]
@@ -117,7 +118,7 @@ def test_labels_are_dropped_by_number_or_source_and_never_half(
     for wrong in ([], ["1", "--source", "crm"]):
         assert holdfast(monkeypatch, capsys, "labels", "drop", *wrong)[0] == 2
     assert (
-        "0 labels in quarantine"
+        "0 labels of source crm in quarantine"
         in holdfast(monkeypatch, capsys, "labels", "quarantined", "--source", "crm")[1]
     )
 

@@ -61,7 +61,8 @@ def quarantined(
     of = "" if source is None else f" of source {escape(source)}"
     run.out.print(f"[green]ok[/] {counted(total, 'label')}{of} in quarantine" + _and_shown(shown, total))
     if has_more:
-        run.out.print(f"  next: holdfast labels quarantined --before {shown[-1].quarantined_label_id}")
+        before = shown[-1].quarantined_label_id
+        run.out.print(f"  next: holdfast labels quarantined --before {before}")
     if shown:
         run.out.print(
             "  if one is right: send its value from the source whose label stands (holdfast feedback ... --source), "

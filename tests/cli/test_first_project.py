@@ -130,6 +130,7 @@ def test_the_printed_example_request_gets_a_prediction(up: Up) -> None:
     printed = up.project.run("versions", "example-request")
     status, response = up.project.request("POST", INFER, json.loads(printed))
     assert status == 200, response
+    assert "id" not in json.loads(printed), "a constant id makes all requests one unit of a rollout"
     document = up.project.document("versions", "example-request")
     assert document["url"].endswith(INFER)
     assert document["version"] == response["model_version"]

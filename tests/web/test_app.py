@@ -188,6 +188,24 @@ def test_what_callers_ask_and_training_did_not_show_is_on_the_page_and_escaped(e
     assert "origin = EWR" not in text
 
 
+def test_a_canary_with_all_traffic_is_not_said_to_be_verified(store, history):
+    known = StatusReader(store, "flight-delay").read(now_us=history.now_us)
+    plan = dataclasses.replace(known.plan, share_ppm=1_000_000)
+    section = rollout_section.read(store, "flight-delay", now_us=history.now_us)
+    words = {}
+    for state in ("canary", "verifying"):
+        rollouts = tuple(
+            dataclasses.replace(each, state=state) if each.running else each for each in known.rollouts
+        )
+        words[state] = page(
+            dataclasses.replace(known, plan=plan, rollouts=rollouts), section, Drawings()
+        ).headline
+    assert words == {
+        "canary": f"{plan.challenger} has all traffic and is the canary.",
+        "verifying": f"{plan.challenger} has all traffic and is being verified.",
+    }
+
+
 def test_a_tainted_champion_is_reported_at_the_top(store, history):
     known = StatusReader(store, "flight-delay").read(now_us=history.now_us)
     plan = dataclasses.replace(known.plan, challenger=None, share_ppm=0)

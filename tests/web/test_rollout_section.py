@@ -73,6 +73,8 @@ def test_there_is_no_chart_before_there_are_two_points():
 def test_what_is_read_is_plain_json(store, history):
     found = rollout_section.read(store, "flight-delay", now_us=history.now_us)
     assert found.progress is not None
+    assert found.realised_since_us % 60_000_000 == 0
+    assert history.now_us - found.realised_since_us <= 3_600_000_000
     assert [len(curve.points) > 1 for curve in found.curves] == [True, True, True]
     assert asdict(found)["chapters"][0]["kind"] == "rollout.canary"
 

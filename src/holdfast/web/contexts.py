@@ -15,6 +15,7 @@ from holdfast.errors import InputError
 from holdfast.formatting import counted
 from holdfast.monitor.health import format_reasons
 from holdfast.records import Verdict
+from holdfast.rollout import State
 from holdfast.web import formatting as web_formatting
 from holdfast.web.charts import Drawings, Spec, evidence_chart, marks, quality_chart, traffic_chart
 from holdfast.web.feeds_section import FeedData, slice_chart, volume_chart
@@ -116,7 +117,10 @@ def headline(status: Status) -> str:
         return f"{plan.champion} serves all traffic{tainted}."
     share = formatting.share(plan.share_ppm)
     if plan.share_ppm >= 1_000_000:
-        return f"{plan.challenger} has all traffic and is being verified."
+        is_verified = any(each.running and each.state == State.VERIFYING for each in status.rollouts)
+        return (
+            f"{plan.challenger} has all traffic and is {'being verified' if is_verified else 'the canary'}."
+        )
     return f"{plan.champion} serves; {plan.challenger} is the canary with {share} of the traffic."
 
 

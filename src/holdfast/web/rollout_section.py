@@ -51,12 +51,14 @@ class Curve:
 class RolloutSection:
     """The contents of the section.
 
-    `realised_ppm` is the challenger's share of `realised_requests`: those of the last hour since the step began.
+    `realised_ppm` is the challenger's share of `realised_requests`: those from `realised_since_us` on, microseconds since 1970
+    UTC. That is the first whole minute of the step, at most an hour ago; earlier ones may be requests of the step before.
     """
 
     progress: RolloutProgress | None
     realised_ppm: int | None
     realised_requests: int
+    realised_since_us: int
     curves: tuple[Curve, ...]
     chapters: tuple[RolloutEvent, ...]
     hooks: tuple[HookResponseRow, ...]
@@ -74,12 +76,14 @@ def read(store: Store, model: str, *, now_us: int) -> RolloutSection:
     # A first version was compared with nothing: counted as censored it reads as a push that failed to be judged.
     pushed = totals(tuple(each for each in listed(store, model) if each.champion is not None))
     if now is None:
-        return RolloutSection(None, None, 0, (), (), (), standing, pushed)
-    ppm, requests = _realised(store, model, now, now_us)
+        return RolloutSection(None, None, 0, 0, (), (), (), standing, pushed)
+    since_us = _realised_since(now, now_us)
+    ppm, requests = _realised(store, model, since_us)
     return RolloutSection(
         progress=now,
         realised_ppm=ppm,
         realised_requests=requests,
+        realised_since_us=since_us,
         curves=_curves(store, now),
         chapters=explain(store, now.rollout_id, now_us=now_us).events[-SHOWN_EVENTS:][::-1],
         hooks=waiting,
@@ -138,11 +142,15 @@ def mean_text(metric: MetricProgress, side: str) -> str:
     return web_formatting.number(mean) if scored else web_formatting.percent(mean, 2)
 
 
-def _realised(store: Store, model: str, now: RolloutProgress, now_us: int) -> tuple[int | None, int]:
+def _realised_since(now: RolloutProgress, now_us: int) -> int:
+    """Return the first minute that is counted: usage is by the minute, and that of the switch has requests of both steps."""
     since_us = max(now.step_started_at_us, now_us - HOUR_US)
-    # Usage is counted by the minute; the minute in which the step began contains requests of the step before.
+    return since_us - since_us % MINUTE_US + MINUTE_US
+
+
+def _realised(store: Store, model: str, since_us: int) -> tuple[int | None, int]:
     with store.ledger.read() as connection:
-        rows = request_counts.since(connection, model, since_us - since_us % MINUTE_US + MINUTE_US)
+        rows = request_counts.since(connection, model, since_us)
     challenger, champion = (
         sum(row.requests for row in rows if row.arm == arm) for arm in (Arm.CHALLENGER, Arm.CHAMPION)
     )

@@ -13,15 +13,17 @@ from holdfast.control.drills import runner
 from holdfast.control.drills.live import Workspace
 from holdfast.control.reports.explain import explain
 from holdfast.control.rollout import start
-from holdfast.control.rollout.progress import progress
+from holdfast.control.rollout.progress import RolloutProgress, progress
 from holdfast.errors import ConflictError, NotFoundError, RefusedError
-from holdfast.records import DAY_US, Verdict
+from holdfast.monitor.usage import UsageRow
+from holdfast.records import DAY_US, MINUTE_US, Arm, Verdict
 from holdfast.rollout import State
 from holdfast.rollout.model.abort import REPEATED_US
 from holdfast.rollout.model.drills import DrillKind, DrillResult
 from holdfast.store.db import events, leases
 from holdfast.store.durability import failpoints
 from holdfast.store.rollout import drills, rollouts
+from holdfast.store.telemetry import request_counts
 from tests.support import rollout_world
 from tests.support.queries import read
 
@@ -476,3 +478,40 @@ def test_a_rollout_that_waits_for_requests_of_the_champion_reports_how_many(serv
     assert found.next.startswith(f"waits: {waits}")
     assert "ends inconclusive in" in found.next
     assert explain(served.store, number, now_us=served.now_us).next == found.next
+
+
+def test_a_constant_id_is_named_and_silence_has_no_time(served: World) -> None:
+    """300 requests of one unit ended "inconclusive in 42 d", and nothing named the id; without traffic a time receded."""
+    served.champion_responses()
+    served.begin(served.add_version())
+    assert served.reconcile() == ["Start"]
+    served.now_us += 2 * MINUTE_US
+    served.traffic(units=1)  # and nine of the champion
+    champion = served.row().champion
+    assert champion is not None
+    counted = UsageRow(champion, Arm.CHAMPION, "ok", served.now_us - served.now_us % MINUTE_US, 99, 99, 0, {})
+    with served.store.ledger.write() as connection:
+        request_counts.add(connection, "m", [counted])
+    assert "came from" not in _progress(served).next, "99 requests of 10 units"
+    with served.store.ledger.write() as connection:
+        request_counts.add(connection, "m", [dataclasses.replace(counted, result="malformed")])
+    assert "came from" not in _progress(served).next, "refused requests are no units"
+    with served.store.ledger.write() as connection:
+        request_counts.add(connection, "m", [dataclasses.replace(counted, requests=201)])
+    found = _progress(served)
+    assert found.next.endswith(
+        "300 requests of this rollout came from at most 10 units: give each request or session an id of its own"
+    )
+    assert "none for" not in found.next
+    served.now_us += 180 * MINUTE_US
+    assert found.next != _progress(served).next
+    assert "waits for requests: none for" in _progress(served).next
+    assert _progress(served).decision_us is None
+    assert _progress(served).is_stalled
+
+
+def _progress(world: World) -> RolloutProgress:
+    with world.store.ledger.read() as connection:
+        found = progress(connection, "m", world.now_us)
+    assert found is not None
+    return found

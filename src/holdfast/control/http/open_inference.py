@@ -13,8 +13,11 @@ _DATATYPES: Final[Mapping[type, str]] = {Number: "FP64", Integer: "INT64", Boole
 """The type of a tensor by the kind of its column; every other column is text."""
 
 
-def inference_request(columns: Sequence[Column], row: Mapping[str, Any], unit: str) -> str:
-    """Return the request for one row, randomised as `unit`; a missing value has no tensor."""
+def inference_request(columns: Sequence[Column], row: Mapping[str, Any], unit: str | None) -> str:
+    """Return the request for one row, randomised as `unit`; a missing value has no tensor.
+
+    Without a unit it has no id, and the server gives it one of its own.
+    """
     inputs = []
     for column in columns:
         value = row.get(column.name)
@@ -22,4 +25,4 @@ def inference_request(columns: Sequence[Column], row: Mapping[str, Any], unit: s
             data = value.isoformat() if isinstance(value, datetime) else value
             datatype = _DATATYPES.get(type(column), "BYTES")
             inputs.append({"name": column.name, "shape": [1], "datatype": datatype, "data": [data]})
-    return json.dumps({"id": unit, "inputs": inputs})
+    return json.dumps({"inputs": inputs} if unit is None else {"id": unit, "inputs": inputs})

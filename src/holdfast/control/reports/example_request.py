@@ -19,7 +19,8 @@ from holdfast.store.models import versions
 from holdfast.store.rollout import traffic_plans
 from holdfast.train.artifact import read_metadata
 
-_ID: Final = "example"
+_TEXT: Final = "example"
+"""The key of the example where keys are texts."""
 _NUMBER: Final = 999_999_999
 """The key of the example where keys are numbers: hardly that of a row, whose label would be joined with the prediction."""
 
@@ -35,7 +36,8 @@ def example_request(store: Store, model: Model, version: str, *, now_us: int) ->
     """Return the body of a request with one row that the contract of `version` accepts, as JSON.
 
     The values are those of a newest row of the feed of the examples, the key is one of its own, and the event time is
-    `now_us`, microseconds since 1970 UTC. What such a row cannot have is synthetic.
+    `now_us`, microseconds since 1970 UTC. What such a row cannot have is synthetic. It has
+    no id: callers that send one and the same id are one unit of a rollout.
 
     Raises `InputError` HF502 if a rule of the contract accepts none of the rows, `IntegrityError` HF301 if the file of the
     version is damaged, `NotFoundError` HF303 if there is no such version.
@@ -46,7 +48,7 @@ def example_request(store: Store, model: Model, version: str, *, now_us: int) ->
     check = compile_row(contract, request=True)
     for row in _candidates(store, model, contract, now_us):
         if not check(row):
-            return inference_request(contract.request_columns, row, _ID)
+            return inference_request(contract.request_columns, row, None)
     raise InputError(
         "HF502",
         f"no example row meets the rules of the contract of {version}",
@@ -68,7 +70,7 @@ def _candidates(store: Store, model: Model, contract: Contract, now_us: int) -> 
 def _key_value(column: Column, value: object) -> object:
     match column:
         case Text():
-            return _ID[: column.max_length]
+            return _TEXT[: column.max_length]
         case Integer():
             return _NUMBER if column.high is None else column.high
         case _:

@@ -6,13 +6,25 @@ from dataclasses import asdict, dataclass
 
 from holdfast.control.rollout import reconcile
 from holdfast.control.rollout.metric_summary import MetricSummary, in_order, summarise
+from holdfast.monitor.usage import CALLERS_FAULT
+from holdfast.records import MINUTE_US, Arm
 from holdfast.rollout import Canary, MetricState, State, judge
-from holdfast.rollout.decision.forecast import Forecast, describe_next, forecast, is_stalled
+from holdfast.rollout.decision.forecast import (
+    Arrivals,
+    Forecast,
+    describe_next,
+    few_units,
+    forecast,
+    is_stalled,
+    waits_for_requests,
+)
 from holdfast.rollout.evidence.evidence import interval_of
 from holdfast.rollout.evidence.verdict import judge_all
+from holdfast.rollout.model.metric import ERRORS
 from holdfast.store.db.ledger import Transaction
-from holdfast.store.rollout import evidence, rollouts, traffic_plans
+from holdfast.store.rollout import evidence, evidence_windows, rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import RolloutRow
+from holdfast.store.telemetry import request_counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +90,27 @@ def progress(connection: Transaction, model: str, now_us: int) -> RolloutProgres
     states = _of_this_stage(in_order(evidence.of_rollout(connection, row.rollout_id)), row)
     verdicts = judge_all(states, policy)
     step_us = now_us - row.step_started_at_us
-    guess = Forecast(None, None)
+    guess, few, silent_us = Forecast(None, None), "", None
     if row.state in (State.SHADOWING, State.CANARY, State.PAUSED) and begun_us is not None:
-        guess = forecast(verdicts, policy, step_us=step_us, evidence_us=now_us - begun_us)
+        evidence_us = now_us - begun_us
+        guess = forecast(verdicts, policy, step_us=step_us, evidence_us=evidence_us)
+        arrivals = _arrivals(connection, row, states, begun_us, now_us)
+        if waits_for_requests(verdicts, policy, arrivals, step_us=step_us, evidence_us=evidence_us):
+            guess, silent_us = Forecast(None, None), arrivals.silent_us
+        few = few_units(verdicts, arrivals) if row.state is not State.SHADOWING else ""
     bake_until_us = baking.bake_until_us if baking is not None and row.state is State.PROMOTED else None
     waits_for = reconcile.waits_for(connection, row, now_us) if row.running else ""
     timeout_us = _timeout_us(row, policy, step_us)
+    following = describe_next(
+        guess,
+        waits_for=waits_for,
+        timeout_us=timeout_us,
+        step_us=step_us,
+        paused=row.state is State.PAUSED,
+        bake_us=None if bake_until_us is None else bake_until_us - now_us,
+        silent_us=silent_us,
+    )
+    is_starved = bool(few) and guess.decision_us is None and row.state is not State.PAUSED
     return RolloutProgress(
         rollout_id=row.rollout_id,
         challenger=row.challenger,
@@ -103,16 +130,29 @@ def progress(connection: Transaction, model: str, now_us: int) -> RolloutProgres
         harm_us=guess.harm_us,
         decision_us=guess.decision_us,
         waits_for=waits_for,
-        is_stalled=is_stalled(guess, timeout_us=timeout_us, step_us=step_us),
-        next=describe_next(
-            guess,
-            waits_for=waits_for,
-            timeout_us=timeout_us,
-            step_us=step_us,
-            paused=row.state is State.PAUSED,
-            bake_us=None if bake_until_us is None else bake_until_us - now_us,
-        ),
+        is_stalled=is_starved or is_stalled(guess, timeout_us=timeout_us, step_us=step_us),
+        next=f"{following}; {few}" if few else following,
     )
+
+
+def _arrivals(
+    connection: Transaction, row: RolloutRow, states: list[MetricState], begun_us: int, now_us: int
+) -> Arrivals:
+    """Return the requests of both arms, and how many units they can be: each closed window counts its own."""
+    # The minute in which the rollout began contains requests before it.
+    counts = request_counts.since(connection, row.model, begun_us - begun_us % MINUTE_US + MINUTE_US)
+    requests = sum(
+        each.requests
+        for each in counts
+        if each.arm in (Arm.CHALLENGER, Arm.CHAMPION) and each.result not in CALLERS_FAULT
+    )
+    closed = next((each for each in states if each.metric == ERRORS), None)
+    units = sum(each.units for each in evidence_windows.of_rollout(connection, row.rollout_id))
+    if closed is not None:
+        units += closed.challenger_units + closed.champion_units
+    last_us = request_counts.last_minute_us(connection, row.model)
+    silent_us = now_us - max(begun_us, 0 if last_us is None else last_us + MINUTE_US)
+    return Arrivals(requests, units, max(0, silent_us))
 
 
 def _timeout_us(row: RolloutRow, policy: Canary, step_us: int) -> int | None:

@@ -80,6 +80,9 @@ def example_request_(
 ) -> None:
     """Print the body of a request that the version accepts: one row, with values as the newest rows have them.
 
+    The body has no id, and need not have one. The requests of one id, such as a session's, are one unit: a rollout sends
+    them to one arm. So a constant id makes all requests one unit.
+
     With --json also the version and the URL. Send it with `curl -H 'Content-Type: application/json' -d @- URL`.
 
     Example: holdfast versions example-request
@@ -88,5 +91,5 @@ def example_request_(
     body = json.loads(example_request(run.store, run.model, name, now_us=now_us()))
     url = f"{run.server_address()}/v2/models/{run.model.name}/infer"
     tensors = ",\n  ".join(json.dumps(each) for each in body["inputs"])
-    run.out.print(escape_lines(f'{{"id": {json.dumps(body["id"])}, "inputs": [\n  {tensors}\n]}}'))
+    run.out.print(escape_lines(f'{{"inputs": [\n  {tensors}\n]}}'))
     run.out.result({"version": name, "url": url, "request": body})

@@ -16,6 +16,8 @@ top_value_share one value has too many of the rows
 unseen_words    a word that a category does not list has too many of the rows; of a slice, `unseen_slices`
 early_labels    a label is there before it can be known
 max_future      an event is later than the load
+labelled_rows   hardly a label has a row or a prediction
+future_labels   a label becomes known after the load
 form            values of a CSV file are written in another form than the feed declares
 duplicate_keys  rows have a key that is loaded already
 duplicates      the rows are those of an earlier batch
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 
 LEAST_SLICE: Final = 30
 """A slice with fewer rows is not judged by its share of dropped rows: two of ten may be chance."""
+
+LEAST_LABELS: Final = 20
+"""Fewer labels without a row are never an error: they may have come before their rows."""
 
 KNOWN: Final = "loaded"
 """Ends the reason of a row whose key is loaded already."""
@@ -102,6 +107,8 @@ def judge(
         _composition(feed, facts),
         _unseen(feed, facts),
         _early(feed, facts, now_us),
+        _labelled(facts),
+        _future_labels(feed, facts, now_us),
         _again(feed, facts),
         _repeat(feed, facts, history),
     )
@@ -328,6 +335,36 @@ def _early(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]
             (high_us - now_us) / 1e6,
             ahead_us / 1e6,
         )
+
+
+def _labelled(facts: DeliveryFacts) -> Iterator[Violation]:
+    found = facts.matches
+    if found is None or not found.are_few:
+        return
+    is_foreign = found.had_before and found.labels >= LEAST_LABELS
+    words = f"{found.found:,} of {found.labels:,} labels have a {found.what}"
+    words += (
+        ", and loaded labels have: are these the labels of another model?"
+        if is_foreign
+        else ": they count as soon as it is loaded, if they are labels of this model"
+    )
+    level = Level.ERROR if is_foreign else Level.WARNING
+    yield Violation("labelled_rows", "", level, words, found.found, found.labels / 100)
+
+
+def _future_labels(feed: Feed, facts: DeliveryFacts, now_us: int) -> Iterator[Violation]:
+    high_us, ahead_us = facts.event_time_max_us, feed.expects.max_future_us
+    if feed.labels_for is None or high_us is None or high_us <= now_us:
+        return
+    if ahead_us is not None and high_us > now_us + ahead_us:
+        return  # `_early` reports it as an error
+    words = (
+        f"the newest label becomes known at {timestamp(high_us)}, {_span(high_us - now_us)} after the load at "
+        f"{timestamp(now_us)}: a label that is known in the future is not used until then"
+    )
+    yield Violation(
+        "future_labels", feed.contract.event_time, Level.WARNING, words, (high_us - now_us) / 1e6, 0.0
+    )
 
 
 def _again(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:

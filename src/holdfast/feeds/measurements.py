@@ -64,6 +64,25 @@ class Sequence:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelMatches:
+    """How many of the labelled keys in a delivery of labels were found, each once.
+
+    `what` names what they were looked up in, such as "row in feed loans". `had_before` is True if the loaded labels of
+    the feed have rows. The count ends where they are no longer few.
+    """
+
+    labels: int
+    found: int
+    what: str
+    had_before: bool = False
+
+    @property
+    def are_few(self) -> bool:
+        """Return True if fewer than 1 % were found: single ids of another model may be equal by chance."""
+        return self.found * 100 < self.labels
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryFacts:
     """One delivery in numbers. What the feed does not expect is empty or None.
 
@@ -73,6 +92,7 @@ class DeliveryFacts:
     for each time between neighbouring events of an entity how often it occurs. `values_digest` leaves the key and the event
     time out of account, and is "" where too few rows differ. `offending` has some values of each reason if no row is valid.
     `aliases` has for each category, and each alias in it, how many of the delivered values were that alias.
+    `matches` is None for a feed that labels no other.
     `unseen` has for each category with declared words that accepts others the number of accepted rows, and the rows of each
     frequent word that it does not list.
     """
@@ -98,6 +118,7 @@ class DeliveryFacts:
     offending: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     aliases: AliasCounts = field(default_factory=dict)
     unseen: Mapping[str, tuple[int, Mapping[str, int]]] = field(default_factory=dict)
+    matches: LabelMatches | None = None
 
     @property
     def rows_received(self) -> int:

@@ -43,6 +43,9 @@ MOST_BATCHES: Final = 28
 JUDGED: Final = "judged"
 """States that a batch was, or will be, compared with the earlier ones."""
 
+FEWEST_LABELS: Final = 200
+"""The share of true of a label feed is compared with that of at least so many earlier labels."""
+
 _FAR_DIFFERENCE: Final = 5.0
 """A label is inverted only if the difference of means moved by so many standard errors."""
 
@@ -99,6 +102,28 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
             found += check_words(name, now, counted, is_slice=name in contract.slices)
     moved = {violation.subject for violation in found if violation.level is Level.ERROR}
     return (*found, *_check_label(contract, profile, recent, moved))
+
+
+def check_label_share(
+    contract: Contract, profile: Profile, history: Sequence[Profile]
+) -> tuple[Violation, ...]:
+    """Return a warning if the share of true labels in a batch of a label feed is grossly another than before.
+
+    It needs no more of the past than `FEWEST_LABELS` labels, in any number of batches: labels that are all inverted show
+    at once. It is a warning because a batch of corrections alone may have such a share. Parameters are as in
+    `check_profile`.
+    """
+    found: list[Violation] = []
+    for name, now in profile.columns.items():
+        if name not in contract.names or not isinstance(now, BooleanProfile) or not _has_enough(now):
+            continue
+        past = [
+            shape for shape in _same_kind(now, _past_columns(name, profile, history)) if _has_enough(shape)
+        ]
+        if sum(shape.true + shape.false for shape in past) >= FEWEST_LABELS:
+            gross = (each for each in check_booleans(name, now, past) if each.level is Level.ERROR)
+            found += (replace(each, level=Level.WARNING) for each in gross)
+    return tuple(found)
 
 
 def why_not_judged(rows: int, batches: int) -> str:

@@ -158,7 +158,8 @@ def judge(
         low_us=facts.event_time_min_us if expects.interval is not None else None,
         number=None if facts.sequence is None else facts.sequence.low,
     )
-    depends = bool(query.batches or query.number is not None or expects.drift or query.low_us is not None)
+    is_compared = expects.drift or feed.labels_for is not None
+    depends = bool(query.batches or query.number is not None or is_compared or query.low_us is not None)
     basis = batches.current_version(connection) if depends else None
     change = contract_changes.check(connection, feed)
     history = admissions.history(connection, feed.name, query)
@@ -168,11 +169,14 @@ def judge(
         *admission.judge(feed, facts, history, now_us=now_us),
     ]
     drift_judged = ""
-    if expects.drift:
-        profiles = admissions.profiles(connection, feed.name, drift.MOST_BATCHES)
-        found += drift.check_profile(feed.contract, delivered.profile, [_profile(each) for each in profiles])
-        why = drift.why_not_judged(delivered.profile.rows, len(profiles))
-        drift_judged = f"not judged, {why}" if why else drift.JUDGED
+    if is_compared:
+        past = [_profile(each) for each in admissions.profiles(connection, feed.name, drift.MOST_BATCHES)]
+        why = drift.why_not_judged(delivered.profile.rows, len(past))
+        if expects.drift:
+            found += drift.check_profile(feed.contract, delivered.profile, past)
+            drift_judged = f"not judged, {why}" if why else drift.JUDGED
+        if feed.labels_for is not None and (why or not expects.drift):
+            found += drift.check_label_share(feed.contract, delivered.profile, past)
     return Judgement(tuple(found), change, basis, drift_judged)
 
 

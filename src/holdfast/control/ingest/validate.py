@@ -5,7 +5,7 @@ Reads the ledger and writes nothing, so any process on any machine that sees the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import polars as pl
@@ -13,7 +13,7 @@ import polars as pl
 from holdfast.contract import Contract
 from holdfast.contract.batch.compiler import BatchCheck, BatchVerdict, compile_batch
 from holdfast.contract.profile.profile import Profile, profile_batch
-from holdfast.control.ingest import column_advice, contract_changes, lookups
+from holdfast.control.ingest import column_advice, contract_changes, label_matches, lookups
 from holdfast.control.ingest.lookups import Known
 from holdfast.control.ingest.outcome import LoadResult, RefusalError, already_loaded, nothing_new
 from holdfast.errors import InputError, RefusedError
@@ -119,6 +119,7 @@ def validate(store: Store, feed: Feed, delivery: Delivery) -> ValidatedBatch | L
             raise _repetition(delivery.batch, feed, duplicates)
         resolved = lookups.quarantine(feed, resolved, valid, duplicates)
         valid, facts = resolved.valid, lookups.reduce_facts(facts, feed, resolved, duplicates)
+    facts = replace(facts, matches=label_matches.count(store, feed, valid, basis))
     return ValidatedBatch(
         manifest=Manifest.of(
             delivery.batch, known.epoch, delivery.digest, feed.contract.hash, feed.contract.key

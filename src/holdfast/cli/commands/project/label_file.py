@@ -77,6 +77,7 @@ class LabelFile:
         rest += [
             "    expects=Expectations(",
             "        invalid_rows=Limits(warning=0.01, error=0.05),  # the share of a batch that may break the contract",
+            "        drift=True,  # the share of true labels, against the batches before",
             "    ),",
         ]
         return "\n".join([f"{FEED} = Feed(", f'    "{FEED}",', "    Contract(", *lines, "    ),", *rest, ")"])

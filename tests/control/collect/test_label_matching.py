@@ -15,9 +15,10 @@ import pytest
 from holdfast.control.backout.backout import execute_backout
 from holdfast.control.collect import key_labels as sent_by_key
 from holdfast.control.collect import label_history
-from holdfast.control.collect.feed_labels import FeedLabels, declare_corrections
+from holdfast.control.collect.feed_labels import LEAST_REST_US, FeedLabels, declare_corrections
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.maintenance.compact import compact
+from holdfast.control.maintenance.compact_collected import compact_collected
 from holdfast.control.training.feedback_labels import load_key_feedback
 from holdfast.declaration import Model
 from holdfast.errors import RefusedError
@@ -25,7 +26,9 @@ from holdfast.feedback import FEED_SOURCE
 from holdfast.records import BatchId
 from holdfast.store.catalog import batches
 from holdfast.store.files import data_files, parquet
-from holdfast.store.telemetry import labels
+from holdfast.store.telemetry import collected_log, labels
+from holdfast.store.telemetry.collected_log import CollectedFile
+from holdfast.tables.collected_files import OPEN_FILES
 from holdfast.tables.labels import KNOWN_AT
 from tests.control.collect.test_feed_labels import HOUR_US, NOW_US, Served
 from tests.support.late_labels import (
@@ -263,3 +266,68 @@ def test_for_the_labels_of_a_load_only_its_file_is_read_and_for_a_correction_eve
     assert served.round(at_us=NOW_US + 3) == {f"s1-1-{_LAST}": 0.0}
     assert len({name for name, _ in read}) == WEEKS + 2
     assert max(rows for _, rows in read) == 50
+
+
+@pytest.mark.parametrize("declared", [MODEL, model(BY_PREDICTION)], ids=["by key", "by prediction id"])
+@pytest.mark.parametrize("between", ["nothing", "a load of another label", "a merge of files"])
+def test_a_prediction_that_is_collected_after_its_label_is_labelled_after_a_short_rest(
+    served: Served, declared: Model, between: str
+) -> None:
+    served.concern = FeedLabels(declared)
+    by_prediction = declared.label_feeds[0].label_key == ("prediction_id",)
+    key = "prediction_id" if by_prediction else "id"
+    first, other = f"s1-1-{_LAST}", f"s1-1-{_LAST + 1}"
+
+    def load(batch: str, loan: int) -> None:
+        time = pl.col("known_at").cast(pl.Datetime("us", "UTC"))
+        names = {key: [f"s1-1-{loan}" if by_prediction else f"l{loan}"]}
+        frame = pl.DataFrame(names | {"repaid": [True], "known_at": [loan_time(loan)]}).with_columns(time)
+        frame.write_parquet(served.directory / f"{batch}.parquet")
+        ingest(
+            served.store, declared.label_feeds[0], batch, served.directory / f"{batch}.parquet", now_us=NOW_US
+        )
+
+    now_us = NOW_US
+    load("b1", _LAST)
+    assert served.round(at_us=now_us) == {}
+    for loan in (_LAST, _LAST + 1):
+        served.predict(loan)
+        now_us += LEAST_REST_US
+        assert served.round(at_us=now_us) == {first: 1.0}, "the label was there before the prediction"
+    again = [f"s1-1-{_LAST + each * _AGAIN}" for each in range(1, OPEN_FILES + 1)]
+    for place in range(1, len(again) + 1):
+        served.predict(_LAST, first=place * _AGAIN)
+        assert served.round(at_us=now_us + place) == {first: 1.0}, "the matching rests"
+    expected = dict.fromkeys((first, *again), 1.0)
+    if between == "a load of another label":
+        load("b2", _LAST + 1)
+        expected[other] = 1.0
+        assert served.round(at_us=now_us + 100) == {first: 1.0, other: 1.0}
+    if between == "a merge of files":
+        before = len(served.collected_files())
+        compact_collected(served.store, now_us=now_us + 100)
+        assert len(served.collected_files()) < before
+    assert served.round(at_us=now_us + LEAST_REST_US) == expected
+
+
+def test_when_only_predictions_are_new_no_other_prediction_is_read(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    whole = collected_log.read_file_inputs
+
+    def counted(root: Path, file: CollectedFile) -> Any:
+        read.append(file.path)
+        return whole(root, file)
+
+    monkeypatch.setattr(collected_log, "read_file_inputs", counted)
+    load_labels(served.store, served.directory, "b1", [(_LAST, True, loan_time(_LAST))])
+    served.predict(_LAST)
+    served.round()
+    served.predict(_LAST, first=_AGAIN)
+    read.clear()
+    served.round(at_us=NOW_US + LEAST_REST_US)
+    assert [served.store.root / path for path in read] == served.collected_files()[1:]
+    read.clear()
+    served.round(at_us=NOW_US + 3 * LEAST_REST_US)
+    assert read == []

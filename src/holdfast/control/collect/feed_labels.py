@@ -37,8 +37,12 @@ from holdfast.store.serving import label_rules
 from holdfast.store.telemetry import key_labels
 from holdfast.tables.labels import KNOWN_AT
 
-_AGAIN_US: Final = 3_600_000_000
-"""How often labels are matched with predictions that were collected after them."""
+LEAST_REST_US: Final = 10_000_000
+"""How long after a complete matching the next one begins, at least."""
+REST: Final = 10
+"""The rest after a complete matching, in durations of that matching."""
+MOST_REST_US: Final = 3_600_000_000
+"""The longest rest, and the rest after a matching that could not read a file."""
 
 ROWS_PER_ROUND: Final = 50_000
 """How many rows are read in one round of the control loop, but at least one file of predictions. Others wait meanwhile."""
@@ -70,9 +74,11 @@ class FeedLabels:
     They come from label feeds, with the rows themselves, and from callers that sent them by key. Labels of a batch that is
     held back, because it is suspect or waits for its group, label no prediction (R15).
 
-    The first matching reads every label. A later one reads the labels that came since, and once an hour what else may have
-    changed: predictions that were collected since, and those whose labels their callers changed. Only the process knows how
-    far it has matched: after a restart, a lost lease or an error the next matching reads every label again.
+    The first matching reads every label. A later one reads the labels that came since. A complete one also matches what else
+    may have changed: predictions that were collected since, perhaps after their labels, and those whose labels their callers
+    changed. It begins `LEAST_REST_US` after the one before ended, or `REST` times its duration, at most `MOST_REST_US`. Only
+    the process knows how far it has matched: after a restart, a lost lease or an error the next matching reads every label
+    again.
     """
 
     model: Model
@@ -81,7 +87,9 @@ class FeedLabels:
     _seen: int = field(default=-1, init=False)
     _seen_sent: int = field(default=0, init=False)
     _withheld: Withheld = field(default_factory=dict, init=False)
-    _complete_at_us: int = field(default=0, init=False)
+    _rests_since_us: int = field(default=0, init=False)
+    _rests_until_us: int = field(default=0, init=False)
+    _complete_begun_us: int | None = field(default=None, init=False)
     _matched: Matched | None = field(default=None, init=False)
     _matching: Matching | None = field(default=None, init=False)
 
@@ -94,14 +102,26 @@ class FeedLabels:
                 return
             is_done = self._matching.advance(lease, rows=self.rows_per_round, now_us=now_us)
         except (IntegrityError, InputError):
-            # A file that cannot be read is read again with the next change or in an hour, not in every round.
+            # A file that cannot be read is read again with the next change or after the longest rest, not in every round.
             self._matching = None
+            self._rest(now_us, MOST_REST_US)
             raise
         except Exception:
-            self._matching, self._complete_at_us = None, 0
+            self._matching = None
+            self._rest(now_us, 0)
             raise
         if is_done:
             self._matched, self._matching = self._matching.result(), None
+            if self._matched is None:
+                self._rest(now_us, MOST_REST_US)
+            elif self._complete_begun_us is not None:
+                duration_us = now_us - self._complete_begun_us
+                self._rest(now_us, min(max(LEAST_REST_US, REST * duration_us), MOST_REST_US))
+
+    def _rest(self, now_us: int, rest_us: int) -> None:
+        """Let the next complete matching begin after `rest_us`, microseconds."""
+        self._complete_begun_us = None
+        self._rests_since_us, self._rests_until_us = now_us, now_us + rest_us
 
     def _begin(self, store: Store, lease: Lease, now_us: int) -> Matching | None:
         feeds = feeds_of(self.model)
@@ -113,7 +133,8 @@ class FeedLabels:
             if not feeds and not sent:
                 return None
             changed = changed or sent != self._seen_sent or withheld != self._withheld
-            is_complete = now_us - self._complete_at_us >= _AGAIN_US
+            # The clock can go back.
+            is_complete = not self._rests_since_us <= now_us < self._rests_until_us
             if not changed and not is_complete:
                 return None
             # Set before the work: see the errors of `__call__`.
@@ -122,7 +143,7 @@ class FeedLabels:
             if before is not None and (before.epoch != lease.epoch or now_us < before.at_us):
                 before = None
             if before is None or is_complete:
-                self._complete_at_us = now_us
+                self._complete_begun_us = now_us
             return begin_matching(
                 connection,
                 store,

@@ -35,7 +35,7 @@ from holdfast.store.db.leases import Lease, assert_epoch
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.files import data_files
 from holdfast.store.telemetry import collected_log, key_labels, labels, outcomes
-from holdfast.store.telemetry.collected_log import CollectedFile
+from holdfast.store.telemetry.collected_log import PREDICTIONS, CollectedFile
 from holdfast.store.telemetry.labels import NewLabel
 from holdfast.tables.labels import KNOWN_AT
 from holdfast.tables.snapshots import LoadKey
@@ -87,8 +87,10 @@ class Changed:
     has_new_predictions: bool = False
     """Whether predictions are matched that are in no file of `Matched.files`."""
 
-    def __bool__(self) -> bool:
-        return bool(any(self.rows) or self.has_withdrawals or self.predictions or self.has_new_predictions)
+    @property
+    def is_of_any_prediction(self) -> bool:
+        """Whether the label of any prediction may have changed; False if only new ones and `predictions` are matched."""
+        return any(self.rows) or self.has_withdrawals
 
 
 def begin_matching(
@@ -137,9 +139,13 @@ def begin_matching(
         outcome=outcomes.newest(connection, model.name),
         correction=labels.newest_correction(connection),
     )
+    predicted = collected_log.files_of(connection, model.name)
     changed = None
     if before is not None:
-        changed = _changed_since(connection, model, version, files, before, reached, is_complete=is_complete)
+        has_new = is_complete and any(file.path not in before.files for file in predicted)
+        changed = _changed_since(
+            connection, model, version, files, before, reached, is_complete=is_complete, has_new=has_new
+        )
         reached = replace(reached, files=before.files)
         if not is_complete:
             reached = replace(reached, outcome=before.outcome, correction=before.correction)
@@ -148,9 +154,25 @@ def begin_matching(
         LabelRows(files, (loaded_until, sent)),
         changed,
         reached,
-        collected_log.files_of(connection, model.name),
+        predicted,
+        predicted if changed is None else _to_read(connection, predicted, changed, reached.files),
         at_once,
     )
+
+
+def _to_read(
+    connection: Transaction, files: Sequence[CollectedFile], changed: Changed, matched: frozenset[str]
+) -> Sequence[CollectedFile]:
+    """Return those of `files` with a prediction whose label may have changed."""
+    if changed.is_of_any_prediction:
+        return files
+    located = collected_log.locate(connection, PREDICTIONS, changed.predictions)
+    touched = {file.path for file, _ in located}
+    return [
+        file
+        for file in files
+        if file.path in touched or (changed.has_new_predictions and file.path not in matched)
+    ]
 
 
 def _changed_since(
@@ -162,6 +184,7 @@ def _changed_since(
     now: Matched,
     *,
     is_complete: bool,
+    has_new: bool,
 ) -> Changed:
     feeds = feeds_of(model)
     delay_us = model.label_delay // timedelta(microseconds=1)
@@ -179,10 +202,11 @@ def _changed_since(
         LabelRows(newest_since(files, since_us), (now.loaded_until, now.sent), since_us=before.at_us),
     ]
     touched: frozenset[str] = frozenset()
-    if is_complete:
+    if has_new:
         by_id = {feed.name: files[feed.name] for feed in feeds if is_by_prediction(feed)}
         # A label by prediction id gives a label to its row's key once the prediction is collected.
         rows.append(LabelRows(by_id, (0, 0), without_predictions_of=before.files))
+    if is_complete:
         joined = labels.first_since(connection, model.name, before.outcome, without=FEED_SOURCE)
         corrected = labels.corrections_since(connection, model.name, before.correction)
         touched = frozenset(each.prediction_id for each in (*joined, *corrected))
@@ -190,7 +214,7 @@ def _changed_since(
         tuple(rows),
         has_withdrawals=bool(before.loads - now.loads) or before.loaded_until != now.loaded_until,
         predictions=touched,
-        has_new_predictions=is_complete,
+        has_new_predictions=has_new,
     )
 
 
@@ -209,6 +233,7 @@ class Matching:
         changed: Changed | None,
         reached: Matched,
         files: Sequence[CollectedFile],
+        to_read: Sequence[CollectedFile],
         at_once: int,
     ) -> None:
         self._reader = reader
@@ -216,7 +241,7 @@ class Matching:
         self._every = every
         self._changed = changed
         self._reached = reached
-        self._files = files
+        self._files, self._to_read = files, to_read
         self._at_once = at_once
         self._read_paths: set[str] = set()
         self._unread_paths: set[str] = set()
@@ -246,9 +271,7 @@ class Matching:
         return replace(self._reached, files=frozenset((files & there) - self._unread_paths))
 
     def _match_all(self) -> Iterator[int]:
-        if self._changed is not None and not self._changed:
-            return
-        for files in _grouped(self._files, self._at_once):
+        for files in _grouped(self._to_read, self._at_once):
             predictions: list[pl.DataFrame] = []
             for file in files:
                 predictions.append(self._keys_of(file))

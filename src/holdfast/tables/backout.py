@@ -432,8 +432,9 @@ def _explain_step(step: Step) -> Iterator[str]:
                 yield f"{each.labels:,} labels were received for predictions of {each.version}"
         case Retrain():
             trained = ", ".join(each for each in step.replaces if each not in step.evaluated)
-            uses = (("trained", trained), ("evaluated", ", ".join(step.evaluated)))
-            why = " and ".join(f"{names} was {use} on removed rows" for use, names in uses if names)
+            # Not "trained on": of versions of earlier releases and of aggregates that is not known.
+            uses = (("made from", trained), ("evaluated on", ", ".join(step.evaluated)))
+            why = " and ".join(f"{names} was {use} removed rows" for use, names in uses if names)
             yield f"{step.model}: train again from {', '.join(step.feeds)}, because {why}"
         case _:
             assert_never(step)

@@ -16,6 +16,12 @@ from holdfast.records import Corrections
 KNOWN_AT: Final = "_label_known_at_us"
 """The column with the time at which a label became known, microseconds since 1970 UTC. No contract can name it so."""
 
+LABEL_LOADS: Final = "_label_loads"
+"""The column with the loads of label feeds that a label was taken from: a list of structs of `feed` and `batch`.
+
+It is null for a label that the row brought itself. No contract can name a column so.
+"""
+
 _FIRST: Final = "_first_label_of_others_us"
 
 

@@ -61,8 +61,8 @@ class VersionMetadata:
     selection_json
         The selection of the snapshot's training rows, and their weights; empty for none.
     untrained_loads
-        Loads of the snapshot that no training row is from: feed, batch, epoch, and how many held-out rows are from it. Of the
-        other loads, and of all of them in files of earlier releases, that is not known.
+        Loads of the snapshot that no training row, or label of one, is from: feed, batch, epoch, and how many held-out rows
+        are from it. Of the other loads, and of all of them in files of earlier releases, that is not known.
     """
 
     model: str

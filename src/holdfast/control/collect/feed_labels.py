@@ -28,6 +28,7 @@ from holdfast.declaration import Model
 from holdfast.errors import InputError, IntegrityError
 from holdfast.feeds import Feed
 from holdfast.feeds.feed import PREDICTION_ID
+from holdfast.records import BATCH_COLUMN
 from holdfast.store import Store
 from holdfast.store.catalog import batches
 from holdfast.store.db.leases import Lease
@@ -51,10 +52,11 @@ ROWS_PER_ROUND: Final = 50_000
 def read_history(store: Store, model: Model, feed: Feed, at: int | str) -> pl.DataFrame:
     """Return every label of `feed` at a table version or in a snapshot, by the key of the labelled row.
 
-    The columns are the key, the label and `KNOWN_AT`. A label whose prediction was not collected yet is left out.
+    The columns are the key, the label, `KNOWN_AT`, and the metadata column `_batch`. A label whose prediction was not
+    collected yet is left out.
     """
     contract = model.examples.contract
-    columns = columns_of(model, feed)
+    columns = columns_of(model, feed) | {BATCH_COLUMN: pl.String()}
     found = data_files.read_rows(store, at, feed.name, columns)
     if not found.width:
         found = pl.DataFrame(schema=columns)
@@ -64,7 +66,7 @@ def read_history(store: Store, model: Model, feed: Feed, at: int | str) -> pl.Da
     if is_by_prediction(feed):
         names = prediction_keys.keys_of(store, contract, found[PREDICTION_ID])
         found = found.join(names, on=PREDICTION_ID, how="inner")
-    return found.select(*contract.key, model.label, KNOWN_AT)
+    return found.select(*contract.key, model.label, KNOWN_AT, BATCH_COLUMN)
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ from holdfast.store import Store
 from holdfast.store.catalog import snapshots
 from holdfast.store.files import data_files
 from holdfast.tables import Snapshot
-from holdfast.tables.labels import KNOWN_AT
+from holdfast.tables.labels import KNOWN_AT, LABEL_LOADS
 from holdfast.tables.row_selection import SelectedRows, name_sources, select_rows
 from holdfast.train import Split, time_split
 
@@ -72,7 +72,8 @@ def read_examples(
     snapshot
         The name of the snapshot.
     with_batches
-        Whether `frame` has the metadata column `_batch`, the batch of each row.
+        Whether `frame` has the metadata column `_batch`, the batch of each row, and with labels that come later the
+        column `LABEL_LOADS`, the loads that its label was taken from.
 
     Raises
     ------
@@ -99,8 +100,8 @@ def read_examples(
         rows = map_aliases(contract, rows)[0]
     rows = name_sources(rows, model.selection)
     if model.label_feeds and rows.width:
-        rows = labels.join_labels(store, model, taken, rows)
-        also[KNOWN_AT] = pl.Int64()
+        rows = labels.join_labels(store, model, taken, rows, with_loads=with_batches)
+        also |= {KNOWN_AT: pl.Int64()} | ({LABEL_LOADS: labels.LOADS_TYPE} if with_batches else {})
     labelled = rows.drop_nulls(model.label) if rows.width else rows
     due = _due(model, labelled, created_at_us)
     if due.is_empty():

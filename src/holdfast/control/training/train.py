@@ -43,6 +43,7 @@ from holdfast.store.feeds import violations
 from holdfast.store.files import blobs
 from holdfast.store.models import versions
 from holdfast.store.models.versions import VersionRow
+from holdfast.tables.labels import LABEL_LOADS
 from holdfast.tables.row_selection import SelectedRows, SliceCount
 from holdfast.train import Learner, Split
 from holdfast.train.artifact import (
@@ -213,7 +214,9 @@ def _digest_rows(split: Split, selected: SelectedRows) -> str:
     train = selected.frame
     if selected.weights is not None:
         train = train.with_columns(pl.Series("_weight", selected.weights))
-    parts = (digest_of(each.drop(*METADATA_COLUMNS, strict=False)) for each in (train, split.holdout))
+    parts = (
+        digest_of(each.drop(*METADATA_COLUMNS, LABEL_LOADS, strict=False)) for each in (train, split.holdout)
+    )
     return sha256_hex(" ".join(parts))
 
 

@@ -211,6 +211,7 @@ def up(run: Run) -> None:
     settings.refuse_unstated_exposure()
     with up_lock.hold(settings.root):
         _refuse_taken_ports(settings)
+        _ = run.model  # Ctrl-C ends what it reads; from the next line on it ends the processes
         _run_group(run, stop_on_signals())
     run.out.print("stopped")
 

@@ -8,13 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from holdfast.contract.profile.column_profile import BooleanProfile, WordProfile
-from holdfast.monitor.chance import SURE, is_absence_chance, surprise
+from holdfast.formatting import counted, percent
+from holdfast.monitor.chance import SURE, is_absence_chance, most_difference, surprise
 from holdfast.records import Level, Violation
 
 _MAX_NAMED: Final = 5
 
 _SURE_RENAMED: Final = 1e-4
 """As `SURE`, for a missing word that a new one of about as many rows replaces: a second coincidence."""
+
+_GROSS_DIFFERENCE: Final = 0.5
+"""A share of labels that moved by more is reported before the feed has shown how much its batches differ."""
 
 _VARIES: Final = 3.0
 """The surprise from which a past batch counts for how much the share of true varies."""
@@ -75,6 +79,28 @@ def check_booleans(name: str, now: BooleanProfile, past: Sequence[BooleanProfile
             )
             yield Violation("mix", name, level, message, now.share, usual)
             return
+
+
+def check_first_labels(name: str, now: BooleanProfile, past: Sequence[BooleanProfile]) -> Iterator[Violation]:
+    """Yield a warning if the share of true labels moved by more than half of all rows, and chance does not explain it.
+
+    It needs one earlier batch. A few do not show how much the feed varies, so a smaller difference has no bound.
+
+    >>> first = BooleanProfile(true=1100, false=8900, missing=0)
+    >>> [each.level.value for each in check_first_labels("late", BooleanProfile(264, 36, 0), [first])]
+    ['warning']
+    >>> list(check_first_labels("late", BooleanProfile(180, 120, 0), [first]))
+    []
+    """
+    rows, others = now.true + now.false, sum(shape.true + shape.false for shape in past)
+    usual = sum(shape.true for shape in past) / others
+    bound = _GROSS_DIFFERENCE + most_difference(rows, others)
+    if abs(now.share - usual) > bound:
+        message = (
+            f"{name}: {percent(now.share, 1)} of {rows:,} values are true, and {percent(usual, 1)} of {others:,} were in "
+            f"{counted(len(past), 'batch')} before: labels inverted, or another selection of rows?"
+        )
+        yield Violation("mix", name, Level.WARNING, message, now.share, usual)
 
 
 def _odds_distance(shape: BooleanProfile, usual: float) -> float:

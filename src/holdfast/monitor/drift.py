@@ -28,6 +28,7 @@ from holdfast.contract.schema.columns import Category, Integer, Number, Timestam
 from holdfast.contract.schema.contract import Contract
 from holdfast.monitor.categorical_drift import (
     check_booleans,
+    check_first_labels,
     check_words,
     mean_shares,
     variation_distance,
@@ -67,7 +68,9 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
 
     Level error is for what has a plain explanation or no ordinary one: on the real flights and weather of a
     year, blizzard included, no daily batch has one. Fewer than `FEWEST_BATCHES` earlier batches, or fewer than twenty
-    values, give no violation. The checks are shift, constant, rounded, zeros, missing, swap, mix, new_slice, missing_slice,
+    values, give no violation, except a warning of labels whose share of true moved by more than half.
+
+    The checks are shift, constant, rounded, zeros, missing, swap, mix, new_slice, missing_slice,
     zone, grain and label. An old delivery under a new id is found by its rows, in `feeds.admission`.
 
     No p-value stands behind a bound: batches of a feed follow each other and are no sample. The bound is a multiple of
@@ -75,8 +78,9 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
     benchmarks.drift_rates` counts the false suspects of columns whose law never changes.
     """
     recent = [_with_words(contract, each) for each in history[-MOST_BATCHES:]]
+    first = tuple(_check_first_labels(contract, profile, recent))
     if why_not_judged(profile.rows, len(recent)):
-        return ()
+        return first
     swaps = list(_find_swaps(contract, profile, recent))
     explained = {name for violation in swaps for name in violation.subject.split("+")}
     found = list(swaps)
@@ -101,7 +105,7 @@ def check_profile(contract: Contract, profile: Profile, history: Sequence[Profil
         if _has_enough(now) and len(counted) >= FEWEST_BATCHES and name not in explained:
             found += check_words(name, now, counted, is_slice=name in contract.slices)
     moved = {violation.subject for violation in found if violation.level is Level.ERROR}
-    return (*found, *_check_label(contract, profile, recent, moved))
+    return (*first, *found, *_check_label(contract, profile, recent, moved))
 
 
 def check_label_share(
@@ -206,6 +210,19 @@ def _check_missing(name: str, now: ColumnProfile, past: Sequence[ColumnProfile])
     message = f"{name}: {share:.1%} of {now.rows:,} rows have no value, at most {most:.1%} in {len(past)} batches before"
     level = Level.ERROR if never or (share >= 0.95 and most < 0.8) else Level.WARNING
     yield Violation("missing", name, level, message, share, most)
+
+
+def _check_first_labels(
+    contract: Contract, profile: Profile, history: Sequence[Profile]
+) -> Iterator[Violation]:
+    """Check the share of true labels as long as fewer batches with labels are known than the other checks need."""
+    label = contract.label or contract.late_label
+    now = None if label is None else profile.columns.get(label.name)
+    if label is None or not isinstance(now, BooleanProfile) or not _has_enough(now):
+        return
+    past = [shape for shape in _past_columns(label.name, profile, history) if _has_enough(shape)]
+    if 0 < len(past) < FEWEST_BATCHES:
+        yield from check_first_labels(label.name, now, _same_kind(now, past))
 
 
 def _check_label(

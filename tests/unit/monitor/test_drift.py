@@ -421,3 +421,28 @@ def test_values_outside_everything_seen_are_a_warning() -> None:
     assert (found.check, found.level) == ("shift", Level.WARNING)
     assert "5% of its values are at most" in found.explanation
     assert "the lowest of 10,000 values in 20 batches before was" in found.explanation
+
+
+def returns(day: int, share: float, rows: int = 300) -> Profile:
+    drawn = np.random.default_rng(1000 + day).random(rows) < share
+    return profile_batch(ORDERS, orders(day, rows, returned=drawn))
+
+
+@pytest.mark.parametrize("past", [1, 3, FEWEST_BATCHES - 1])
+def test_inverted_labels_are_a_warning_from_the_first_batch_on(past: int) -> None:
+    """A second file with all labels inverted, 88 % against 11 %, was loaded without a word."""
+    known = [returns(day, 0.11, 1000) for day in range(past)]
+    (found,) = check_profile(ORDERS, returns(30, 0.88), known)
+    assert (found.check, found.subject, str(found.level)) == ("mix", "returned", "warning")
+    assert "labels inverted" in found.explanation
+    assert check_profile(ORDERS, returns(30, 0.55), known) == (), "a change that a feed may have"
+    assert check_profile(ORDERS, returns(30, 0.88), []) == (), "nothing to compare with"
+
+
+@pytest.mark.parametrize("rows", [20, 60, 300, 2000])
+def test_labels_whose_law_differs_by_half_hardly_reach_a_warning(rows: int) -> None:
+    """The bound holds at the edge of what it allows: laws of 0.25 and 0.75."""
+    found = [
+        check_profile(ORDERS, returns(day, 0.75, rows), [returns(day + 100, 0.25, rows)]) for day in range(50)
+    ]
+    assert not any(found)

@@ -70,7 +70,7 @@ class FileForm:
 
     `headers` has the name of each column whose header is no such name, and `units` those that stand in a header.
     `missing_texts` are the columns in which a text is missing only because it means that in others. `is_typed` is True if
-    the file itself has types, as Parquet does.
+    the file itself has types, as Parquet does. `file_rows` has the number of rows of each file that `frame` is made of.
     """
 
     frame: pl.DataFrame
@@ -80,6 +80,7 @@ class FileForm:
     units: dict[str, str]
     missing_texts: tuple[str, ...] = ()
     is_typed: bool = False
+    file_rows: tuple[int, ...] = ()
 
 
 def infer_separator(header: str) -> str:

@@ -8,7 +8,7 @@ import math
 import re
 import shlex
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import holdfast
 from holdfast.cli.app import command
 from holdfast.cli.commands.project import label_file
+from holdfast.cli.commands.project.delivery_interval import DeliveryInterval, stale_days, suggest_interval
 from holdfast.cli.commands.project.label_file import LabelFile
 from holdfast.cli.commands.project.read_file import read_file, refusal
 from holdfast.cli.commands.project.roles import Columns, find_columns
@@ -36,15 +37,13 @@ from holdfast.errors import ConflictError
 from holdfast.features.precision import LARGEST_EXACT, find_merged
 from holdfast.formatting import counted
 from holdfast.qualify.gate_config import Gates, suggest_margin
-from holdfast.records import check_name, duration
+from holdfast.records import check_name
 from holdfast.rollout.expected_duration import forecast, suggest
 from holdfast.rollout.expected_duration import span as in_days
 from holdfast.rollout.expected_duration import to_python as policy_line
 from holdfast.store.sources.opener import name_of
 
 _SAMPLE = "parcels.csv"
-_STALE = 3
-"""A feed is stale whose newest event is older than so many of its intervals: it may deliver no more, or more rarely."""
 _ENOUGH = 1.25
 """Labelled rows to hold out, as a multiple of what the gates require: some may be quarantined."""
 
@@ -146,9 +145,20 @@ def init(
         columns = find_columns(data, form, label, key, event_time, faults, labels)
         delay, why = label_file.delay(form.frame[columns.event_time], known, zone)
     late = _known_late(form, columns)
-    age_days = None if is_sample else stale_days(form.frame[columns.event_time], datetime.now(UTC))
+    times = form.frame[columns.event_time]
+    interval = suggest_interval(times, form.file_rows)
+    age_days = None if is_sample else stale_days(times, interval.interval, datetime.now(UTC))
     source = _render(
-        name, data, form, columns, zone, late, (delay, why), found_labels, is_stale=age_days is not None
+        name,
+        data,
+        form,
+        columns,
+        zone,
+        late,
+        (delay, why),
+        found_labels,
+        interval,
+        is_stale=age_days is not None,
     )
     target.write_text(source, encoding="utf-8")
     out.print(f"[green]ok[/] wrote {escape(str(target))}; read it, correct units and ranges, then:")
@@ -174,11 +184,12 @@ def init(
             f"  [yellow]how often does it deliver?[/] the newest event is {counted(age_days, 'day')} old, so interval= is left "
             f"open in {MODEL_FILE}: until you declare it, the feed is never overdue"
         )
-    held_out = _holdout(form, columns, delay)[1]
+    held_out = _holdout(form, columns, delay, zone)[1]
     if held_out < Gates().of_each_class:
         out.print(
-            f"  [yellow]enough history?[/] the gates hold out about {counted(round(held_out), 'label')} of the rarer class and "
-            f"need {Gates().of_each_class}: until then no version qualifies. Begin with more files: holdfast init DIRECTORY"
+            f"  [yellow]enough history?[/] the gates hold out {counted(held_out, 'label')} of the rarer class, in the newest "
+            f"days, and need {Gates().of_each_class}: until then no version qualifies. Begin with more files: "
+            "holdfast init DIRECTORY"
         )
     where = [] if project == HERE else ["-p", str(project)]
     commands = [
@@ -207,7 +218,7 @@ def init(
             "known_later": late,
             "label_delay_days": delay.days,
             "label_delay_measured": delay.is_measured,
-            "held_out_labels": round(held_out),
+            "held_out_labels": held_out,
             "stale_days": age_days,
             "next": commands,
         }
@@ -228,12 +239,15 @@ def _delay(form: FileForm, roles: Columns) -> tuple[LabelDelay, str]:
     return found, "rows of the newest days have no label yet" if found.days > 1 else ""
 
 
-def _holdout(form: FileForm, roles: Columns, delay: LabelDelay) -> tuple[int, float]:
-    """Return how many days to hold out, and about how many labels of the rarer class they have."""
+def _holdout(form: FileForm, roles: Columns, delay: LabelDelay, zone: str) -> tuple[int, int]:
+    """Return how many days to hold out, and how many labels of the rarer class these newest days have."""
     times = form.frame[roles.event_time]
     due = due_labels(times, as_label(form.frame[roles.label], roles.words), delay.days)
-    days = holdout_days(times, due)
-    return days, rarer_per_day(times, due) * days
+    days, most = holdout_days(times, due), int(_days(times) / 3)
+    local = label_file.in_utc(times, zone).dt.convert_time_zone(zone)
+    while (held_out := rarer_of_newest(local, due, days)) < _ENOUGH * Gates().of_each_class and days < most:
+        days += 1
+    return days, held_out
 
 
 def _feature(column: Column, values: pl.Series, is_key: bool) -> tuple[str | None, str]:
@@ -271,6 +285,7 @@ def _render(
     late: dict[str, str],
     delay: tuple[LabelDelay, str],
     labels: LabelFile | None,
+    interval: DeliveryInterval,
     *,
     is_stale: bool,
 ) -> str:
@@ -290,6 +305,8 @@ def _render(
         After how many days the label is known, and how that is known.
     labels
         The file of labels; None if the rows have them.
+    interval
+        How often the feed probably delivers.
     is_stale
         The newest event is old: how often the feed delivers is left open.
     """
@@ -324,8 +341,11 @@ def _render(
     if not label_delay.is_measured:
         why = "at least, correct it: the rows are too recent to measure it"
     label = Label(roles.label, delay=f"{label_delay.days}d", missing="keep" if is_late else "reject")
-    holdout, held_out = _holdout(form, roles, label_delay)
+    holdout, held_out = _holdout(form, roles, label_delay, zone)
     is_enough = held_out >= Gates().of_each_class
+    counted_labels = (
+        f"the newest {counted(holdout, 'day')} have {counted(held_out, 'label')} of the rarer class"
+    )
     margin = suggest_margin(held_out)
     policy = suggest(units_per_day=per_day, label_delay=label.delay_span)
     facts = {
@@ -350,19 +370,16 @@ def _render(
         "gates": f"Gates(worse_than_champion_by={margin:g})"
         if is_enough and margin > Gates().worse_than_champion_by
         else "",
-        "gates_why": f"about {held_out:,.0f} labels of the rarer class are held out; they show no smaller loss",
-        "gates_open": ""
-        if is_enough
-        else f"about {held_out:,.0f} labels of the rarer class are held out, of the {Gates().of_each_class} that they need",
+        "gates_why": f"{counted_labels}, which show no smaller loss",
+        "gates_open": "" if is_enough else f"{counted_labels}, of the {Gates().of_each_class} that they need",
         "missing_words": repr(form.missing_words).replace("'", '"') if len(form.missing_words) > 1 else "",
         "missing_texts": form.missing_texts,
         "csv": csv_line(with_words(form.csv, roles.words)),
         "headers": [
             (json.dumps(header, ensure_ascii=False), column) for header, column in form.headers.items()
         ],
-        "interval": (interval := _interval(times)),
+        "interval": interval,
         "is_stale": is_stale,
-        "interval_why": f"the longest time without an event is at most {interval} here",
         "canary": policy_line(policy),
         "canary_why": f"{per_day:,.0f} rows a day: about "
         + in_days(forecast(policy, units_per_day=per_day, label_delay=label.delay_span).days)
@@ -377,31 +394,6 @@ def _render(
 def _rows_a_day(timestamps: pl.Series) -> float:
     """Return how many rows a day has, over the days that the rows span, at least one."""
     return timestamps.count() / _days(timestamps)
-
-
-def _interval(timestamps: pl.Series) -> str:
-    """Return the shortest usual interval of deliveries that no time without an event exceeds.
-
-    >>> _interval(pl.Series([datetime(2026, 1, day) for day in (1, 3, 4)]))
-    '7d'
-    """
-    steps = timestamps.drop_nulls().unique().sort().diff().drop_nulls()
-    longest = steps.max()
-    days = longest / timedelta(days=1) if isinstance(longest, timedelta) else 0.0
-    return next((f"{size}d" for size in (1, 7, 31, 92) if days <= size), "366d")
-
-
-def stale_days(timestamps: pl.Series, now: datetime) -> int | None:
-    """Return how many days old the newest event is, if that is longer than the feed may be silent; None if it is not.
-
-    >>> stale_days(pl.Series([datetime(2026, 1, day) for day in (1, 2, 3)]), datetime(2026, 3, 1, tzinfo=UTC))
-    57
-    """
-    newest = timestamps.max()
-    if not isinstance(newest, datetime):
-        return None
-    age = now - (newest if newest.tzinfo else newest.replace(tzinfo=UTC))
-    return age.days if age > _STALE * duration(_interval(timestamps)) else None
 
 
 def _has_hours(timestamps: pl.Series) -> bool:
@@ -430,6 +422,7 @@ def holdout_days(timestamps: pl.Series, labels: pl.Series) -> int:
 
     `labels` are booleans; null where a row has none, or one that is not due.
 
+    >>> from datetime import timedelta
     >>> at = pl.Series([datetime(2026, 1, 1) + timedelta(hours=n) for n in range(2400)])
     >>> often, seldom = (pl.Series([n % every == 0 for n in range(2400)]) for every in (2, 17))
     >>> holdout_days(at, often), holdout_days(at, seldom)
@@ -448,6 +441,19 @@ def rarer_per_day(timestamps: pl.Series, labels: pl.Series) -> float:
     """Return how many labels of the rarer class a day has, over the days that have labels."""
     positives = int(labels.sum() or 0)
     return min(positives, labels.count() - positives) / _days(timestamps.filter(labels.is_not_null()))
+
+
+def rarer_of_newest(timestamps: pl.Series, labels: pl.Series, days: int) -> int:
+    """Return how many labels of the rarer class the newest `days` have, which are whole and end with the newest label's.
+
+    >>> at = pl.Series([datetime(2026, 1, day) for day in (1, 2, 3, 4)])
+    >>> rarer_of_newest(at, pl.Series([True, False, True, None]), 2)
+    1
+    """
+    per_day = pl.DataFrame({"day": timestamps.dt.date(), "label": labels}).drop_nulls()
+    newest = per_day.filter(pl.col("day") > pl.col("day").max() - pl.duration(days=days))["label"]
+    positives = int(newest.sum() or 0)
+    return min(positives, newest.len() - positives)
 
 
 def _days(timestamps: pl.Series) -> float:

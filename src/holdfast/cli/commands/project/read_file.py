@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import polars as pl
 
@@ -61,14 +62,15 @@ def read_file(
     if len(separators) > 1:
         listed = " and ".join(repr(each) for each in sorted(separators))
         raise refusal(f"{spec} holds files with the separators {listed}", code="HF201")
+    heights = tuple(frame.height for frame, _ in read)
     try:
         frame = pl.concat([frame for frame, _ in read], how="diagonal_relaxed")
         if Kind.CSV not in kinds:
-            return from_frame(frame), []
+            return replace(from_frame(frame), file_rows=heights), []
         form, questions = infer_form(frame, separator=read[0][1], zone=zone, dates=dates, decimal=decimal)
     except (pl.exceptions.PolarsError, ValueError) as error:
         raise refusal(f"{spec} cannot be read: {first_line(error)}", code="HF201") from error
-    return form, list(questions)
+    return replace(form, file_rows=heights), list(questions)
 
 
 def _files(spec: str, settings: Settings) -> Iterator[tuple[str, File]]:

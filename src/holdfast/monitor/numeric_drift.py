@@ -319,7 +319,9 @@ def _check_shift(
             bound = max(_GROSS, _UNEXPLAINED * known.farthest)
         if gross or conversion is not None:
             level = Level.ERROR if gross else Level.WARNING
-            message = _describe_shift(name, unit, found, known, len(past), conversion)
+            message = _describe_shift(
+                name, unit, found, known, len(past), conversion, is_whole=_are_whole(now, past)
+            )
             return [Violation("shift", name, level, message, distance, bound)]
     return (
         _check_unexplained(name, unit, now, past, known.farthest_but_one)
@@ -339,7 +341,9 @@ def _check_unexplained(
     bound = max(_NOTABLE, _UNEXPLAINED * (known.farthest if farthest is None else farthest))
     if distance < bound:
         return []
-    message = _describe_shift(name, unit, now.compared_quantiles, known, len(past))
+    message = _describe_shift(
+        name, unit, now.compared_quantiles, known, len(past), is_whole=_are_whole(now, past)
+    )
     return [Violation("shift", name, Level.WARNING, message, distance, bound)]
 
 
@@ -350,20 +354,32 @@ def _describe_shift(
     known: Reference,
     batches: int,
     conversion: Misreading | None = None,
+    *,
+    is_whole: bool,
 ) -> str:
     low, high, distance = known.quantiles[2], found[2], known.distance(found)
     ratio = f", ratio {high / low:.3g}" if low > 0.0 < high else ""
+    before = [_shown(value, is_whole=is_whole) for value in known.quantiles]
+    now = [_shown(value, is_whole=is_whole) for value in found]
     explanation = (
-        f"; the middle half lay in {known.quantiles[1]:,.4g} to {known.quantiles[3]:,.4g} and lies in "
-        f"{found[1]:,.4g} to {found[3]:,.4g}"
+        f"; the middle half lay in {before[1]} to {before[3]} and lies in {now[1]} to {now[3]}"
         if conversion is None
         else f": {conversion.explanation}?"
     )
     others = f", {known.farthest_but_one:.2g} but for one" if distance < _UNEXPLAINED * known.farthest else ""
     return (
-        f"{name}: median {low:,.4g} -> {high:,.4g}{_suffix(unit)}{ratio}{explanation} "
+        f"{name}: median about {before[2]} -> {now[2]}{_suffix(unit)}{ratio}{explanation} "
         f"({distance:.2g} spreads from the usual, at most {known.farthest:.2g} in {batches} batches before{others})"
     )
+
+
+def _are_whole(now: NumberProfile, past: Sequence[NumberProfile]) -> bool:
+    return all(shape.whole == shape.count for shape in (now, *past))
+
+
+def _shown(value: float, *, is_whole: bool) -> str:
+    """Return a quantile, which is an estimate within a bin, as a value that the column can have."""
+    return f"{value:,.0f}" if is_whole and abs(value) < 1e6 else f"{value:,.4g}"
 
 
 def _check_unseen(name: str, unit: str, now: NumberProfile, past: Sequence[NumberProfile]) -> list[Violation]:
@@ -379,9 +395,10 @@ def _check_unseen(name: str, unit: str, now: NumberProfile, past: Sequence[Numbe
         found, word, most, end = high, "highest", whole.high, "at least"
     else:
         return []
+    shown = _shown(found, is_whole=_are_whole(now, past))
     message = (
-        f"{name}: {share:.0%} of its values are {end} {found:,.4g}{_suffix(unit)}, and the {word} of {whole.count:,} values in "
-        f"{len(past)} batches before was {most:,.4g}"
+        f"{name}: {share:.0%} of its values are {end} about {shown}{_suffix(unit)}, and the {word} of {whole.count:,} values "
+        f"in {len(past)} batches before was {most:,.4g}"
     )
     return [Violation("shift", name, Level.WARNING, message, found, most)]
 

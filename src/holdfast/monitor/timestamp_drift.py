@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from statistics import median
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -104,11 +105,17 @@ def _check_granularity(
         return
     if not all(_is_regular(shape) for shape in (now, *past)):
         return
+    means = [mean for shape in past if (mean := shape.mean_spacing_seconds) is not None]
     message = (
-        f"{name}: the usual interval of its timestamps is {found:g} s, and {usual:g} s in each of {len(past)} "
-        f"batches before: another granularity"
+        f"{name}: the usual interval of its timestamps is {_in_words(found, now.mean_spacing_seconds)}, and "
+        f"{_in_words(usual, median(means) if means else None)} in each of {len(past)} batches before: another granularity"
     )
     yield Violation("grain", name, Level.ERROR, message, found, usual)
+
+
+def _in_words(end: float, mean: float | None) -> str:
+    """Return an interval by its class, which ends at `end`, and the mean within it, in seconds; None if it is elsewhere."""
+    return f"at most {end:g} s" if mean is None else f"about {mean:.3g} s"
 
 
 def _is_regular(shape: TimestampProfile) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -446,3 +447,26 @@ def test_labels_whose_law_differs_by_half_hardly_reach_a_warning(rows: int) -> N
         check_profile(ORDERS, returns(day, 0.75, rows), [returns(day + 100, 0.25, rows)]) for day in range(50)
     ]
     assert not any(found)
+
+
+def test_estimates_are_values_that_the_column_can_have() -> None:
+    """A profile keeps bins: a median of whole numbers is one, and an interval is not the end of its class."""
+    contract = Contract(Integer("length", unit="h"), Timestamp("at", tz="UTC"), key="at", event_time="at")
+
+    def batch(day: int, least: int, seconds: int) -> Profile:
+        start = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=day)
+        rows = {
+            "length": [least + n * 7 % 9 + n % 2 for n in range(200)],
+            "at": [start + timedelta(seconds=seconds * n) for n in range(200)],
+        }
+        return profile_batch(contract, pl.DataFrame(rows, schema=dtypes(contract)))
+
+    past = [batch(day, 12 + day % 2, 47) for day in range(8)]
+    found = {each.check: each.explanation for each in check_profile(contract, batch(9, 60, 523), past)}
+    assert "is about 523 s, and about 47 s in each of 8 batches before" in found["grain"]
+    numbers = re.findall(
+        r"[0-9.]+", found["shift"].split("ratio")[0] + found["shift"].split(";")[1].split("(")[0]
+    )
+    assert numbers
+    assert all(number.isdigit() for number in numbers), found["shift"]
+    assert found["shift"].startswith("length: median about ")

@@ -223,6 +223,17 @@ class TimestampProfile:
         place = self.spacings.index(most)
         return SPACINGS_SECONDS[place] if most and place < len(SPACINGS_SECONDS) else None
 
+    @property
+    def mean_spacing_seconds(self) -> float | None:
+        """Return the mean time between consecutive timestamps if it is in the class of the most frequent; None if not."""
+        end = self.spacing_seconds
+        steps = sum(self.spacings)
+        if end is None or not steps:
+            return None
+        place = SPACINGS_SECONDS.index(end)
+        mean = (self.high_us - self.low_us) / 1e6 / steps
+        return mean if (SPACINGS_SECONDS[place - 1] if place else 0.0) < mean <= end else None
+
 
 ColumnProfile: TypeAlias = NumberProfile | WordProfile | BooleanProfile | TimestampProfile
 _Shape = TypeVar("_Shape", bound=ColumnProfile)

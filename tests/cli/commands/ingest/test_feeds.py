@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from holdfast.cli import app
 from holdfast.cli.commands.ingest import feeds
 from holdfast.cli.project import now_us
-from holdfast.records import DAY_US
+from holdfast.records import DAY_US, MINUTE_US
 
 MODEL = """
 from holdfast import (
@@ -48,6 +49,11 @@ def test_the_table_of_feeds_is_read_in_eighty_columns(
     assert shown[2] == ["arrivals", "no", "batch", "0", "0", "0", "-"]
     assert shown[3] == ["departures", "suspect", "1", "4", "1", "2026-01-02", "04:30Z"]
     assert "overdue departures: its next batch, by " in reported
+    assert "next: holdfast ingest departures FILE, or correct interval=" in " ".join(reported.split())
+    monkeypatch.setattr(feeds, "now_us", lambda: now_us() + DAY_US + 30 * MINUTE_US)
+    with pytest.raises(SystemExit):
+        app.main()
+    assert re.search(r"its next batch, by 3\d\.\d min\n", capsys.readouterr().out), "and never by 0 h"
     monkeypatch.setattr("sys.argv", ["holdfast", "quarantine", "departures", "d"])
     with pytest.raises(SystemExit):
         app.main()

@@ -17,8 +17,8 @@ from holdfast.control.ingest.online_features import backfill
 from holdfast.errors import NotFoundError
 from holdfast.feeds import batch_id
 from holdfast.feeds.state_machine import State
-from holdfast.formatting import counted, timestamp
-from holdfast.records import HOUR_US, BatchId, Level
+from holdfast.formatting import counted, hours, timestamp
+from holdfast.records import BatchId, Level
 from holdfast.store.catalog import batches, recent
 from holdfast.store.db import events
 from holdfast.store.feeds import quarantine as quarantined_rows
@@ -79,7 +79,10 @@ def feeds(
 def _print_state(out: Output, status: standing.FeedStatus) -> None:
     feed = status.feed
     if status.overdue_us is not None:
-        out.print(f"[yellow]overdue[/] {feed}: its next batch, by {status.overdue_us / HOUR_US:,.0f} h")
+        out.print(f"[yellow]overdue[/] {feed}: its next batch, by {hours(status.overdue_us)}")
+        out.print(
+            f"  next: holdfast ingest {feed} FILE, or correct interval= and grace= if it comes less often"
+        )
     if status.totals is not None and status.totals.event_time_ahead_us is not None:
         ahead = timestamp(status.totals.event_time_ahead_us)
         out.print(f"[yellow]event time ahead[/] {feed}: {ahead} is later than the load that brought it")

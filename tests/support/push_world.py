@@ -87,13 +87,15 @@ class Pushes:
             )
         return name
 
-    def minutes(self, count: int, behaviour: Behaviour = well, *, requests: int = 100) -> None:
-        """So many minutes of traffic under the newest plan, collected."""
+    def minutes(
+        self, count: int, behaviour: Behaviour = well, *, requests: int = 100, plan: TrafficPlan | None = None
+    ) -> None:
+        """So many minutes of traffic under `plan`, else the newest, collected."""
         for _ in range(count):
             self.world.now_us += MINUTE_US - self.world.now_us % MINUTE_US
             self.segment += 1
-            plan = self.world.plan()
-            records = [self._response(plan, behaviour, number) for number in range(1, requests + 1)]
+            followed = plan or self.world.plan()
+            records = [self._response(followed, behaviour, number) for number in range(1, requests + 1)]
             (self.directory / f"{self.segment:08d}.log").write_bytes(b"".join(map(frame, records)))
             self.world.now_us += MINUTE_US - 1
             while collector.collect(self.world.store, MODEL, self.world.lease, now_us=self.world.now_us):

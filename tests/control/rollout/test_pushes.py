@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import insert
 
 from holdfast.contract import Contract
+from holdfast.control.collect import collector
 from holdfast.control.collect.log_summary import read_context
 from holdfast.control.evaluation import eligibility
 from holdfast.control.rollout import pause, post_promotion, pushes
@@ -20,7 +21,8 @@ from holdfast.rollout import Event, PushOutcome, State
 from holdfast.store.db import leases, schema
 from holdfast.store.durability import failpoints
 from holdfast.store.models import gate_results
-from holdfast.store.rollout import evidence, rollouts
+from holdfast.store.rollout import evidence, evidence_windows, rollouts
+from holdfast.store.telemetry import request_counts
 from tests.support import rollout_world
 from tests.support.push_world import CONTRACT, MODEL, Pushes, carrier_of
 from tests.support.queries import read
@@ -462,3 +464,64 @@ def test_labels_that_come_after_the_bake_time_count_for_the_requests_in_it(begin
     assert history.push().failed_or_wrong == before
     history.label()
     assert history.push().failed_or_wrong == before + wrong
+
+
+def test_a_push_has_every_request_that_its_challenger_was_sent(begin):
+    """Those of windows that were open when it ended, and those served or collected afterwards, count too."""
+    history = begin()
+    version = history.version()
+    history.minutes(1)
+    history.world.begin(version)
+    while history.world.row().state != "canary":
+        history.step()
+        history.world.probe()
+    sent: list[bool] = []
+
+    def fails_at_times(requested, number):
+        failed = number % 40 == 0
+        if requested == version:
+            sent.append(failed)
+        return {"failed": failed and requested == version, "probability": 0.1 if number % 7 == 0 else 0.9}
+
+    def check():
+        push, store = history.push(), history.world.store
+        served = read(store, request_counts.requests_by_version, MODEL)[version]
+        assert (push.requests, push.failed) == (len(sent), sum(sent)) == (served + push.failed, push.failed)
+        assert push.failed_or_wrong == push.failed + push.wrong <= push.requests
+
+    plan = history.world.plan()
+    history.minutes(2, fails_at_times, requests=110)
+    assert read(history.world.store, evidence_windows.of_rollout, history.world.row().rollout_id)
+    check()
+    history.world.rollback()
+    history.world.probe()
+    assert history.step() == ["Confirm"]
+    check()
+    history.minutes(1, fails_at_times, requests=110, plan=plan)
+    check()
+    history.label()
+    wrong = history.push().wrong
+    assert 0 < wrong < len(sent)
+    before = len(sent)
+    history.world.tick(HOUR_US)
+    history.minutes(1, fails_at_times)
+    collector.close_windows(history.world.store, MODEL, history.world.lease, now_us=history.world.tick())
+    assert read(history.world.store, evidence_windows.of_rollout, history.world.row().rollout_id) == ()
+    check()
+    assert (len(sent), history.push().wrong) == (before, wrong)
+
+
+def test_a_promotion_that_is_rolled_back_at_once_has_every_request_of_its_bake_time(begin):
+    """A promotion that is rolled back after a minute has the requests of that minute."""
+    history = begin()
+    version = history.promote()
+    history.minutes(1, requests=75)
+    assert read(history.world.store, evidence_windows.of_rollout, history.world.row().rollout_id)
+    history.world.rollback()
+    history.world.probe()
+    assert history.step() == ["Confirm"]
+    served = read(history.world.store, request_counts.requests_by_version, MODEL)[version]
+    assert history.push().requests == served
+    history.world.tick(HOUR_US)
+    collector.close_windows(history.world.store, MODEL, history.world.lease, now_us=history.world.tick())
+    assert history.push().requests == served

@@ -9,7 +9,8 @@ from holdfast.control.collect.log_summary import PairWindow
 from holdfast.feedback import Joined
 from holdfast.records import EVERYTHING_PPM, MINUTE_US, Arm
 from holdfast.rollout import Canary, MetricState, State, fold_requests, fold_scores, score
-from holdfast.rollout.evidence.records import record_point
+from holdfast.rollout.evidence.evidence import count_requests
+from holdfast.rollout.evidence.records import RequestOutcome, record_point
 from holdfast.rollout.evidence.shadow import HUNG, LabelledPair, fold_labelled, fold_pairs
 from holdfast.rollout.evidence.strata import STRATUM_US, LabelledPrediction, Stratum, stratified
 from holdfast.rollout.evidence.windows import (
@@ -31,7 +32,10 @@ from holdfast.store.telemetry.collected_log import ShadowPair
 
 
 def gather_requests(connection: Transaction, groups: Sequence[RequestGroup], now_us: int) -> None:
-    """Add collected requests to the open windows of their rollouts, and fold the windows that are full."""
+    """Add collected requests to the open windows of their rollouts, and fold the windows that are full.
+
+    Those of a rollout that has ended are counted only.
+    """
     by_rollout: dict[int, list[RequestGroup]] = defaultdict(list)
     for each in groups:
         by_rollout[each.rollout_id].append(each)
@@ -42,10 +46,12 @@ def gather_requests(connection: Transaction, groups: Sequence[RequestGroup], now
             before = evidence_windows.of_rollout(connection, rollout)
             gathered = gather(before, found, most_units=most_units, now_us=now_us)
             _fold_closed(connection, rollout, states, before, gathered, now_us)
+        else:
+            _count(connection, rollout, [request for group in found for request in group.requests], now_us)
 
 
 def fold_due_windows(connection: Transaction, model: str, now_us: int) -> None:
-    """Close the windows of `model` whose time has come, and fold them; those of a rollout that has ended are dropped."""
+    """Close the windows of `model` whose time has come, and fold them; those of a rollout that has ended are counted only."""
     for rollout in evidence_windows.due(connection, model, now_us):
         states = evidence.canary_of_running(connection, rollout)
         before = evidence_windows.of_rollout(connection, rollout)
@@ -62,13 +68,24 @@ def _fold_closed(
 ) -> None:
     """Write the windows of a rollout, and its evidence `states` with those that were closed."""
     evidence_windows.put(connection, rollout, before, gathered.opened)
-    if not states or not gathered.closed:
+    if not gathered.closed:
+        return
+    if not states:
+        _count(connection, rollout, [each for window in gathered.closed for each in window.requests], now_us)
         return
     shares_ppm = {_share_of_step(rollouts.get(connection, rollout)), UNKNOWN_SHARE}
     for window in gathered.closed:
         of_step = window.share_ppm in shares_ppm
         states = fold_requests(states, window.requests, window.minute_start_us, of_step=of_step)
     evidence.put(connection, rollout, [record_point(state, now_us) for state in states], now_us=now_us)
+
+
+def _count(connection: Transaction, rollout: int, requests: Sequence[RequestOutcome], now_us: int) -> None:
+    """Count requests of a rollout that has ended: its evidence stays as it was decided by."""
+    before = evidence.canary_of_rollout(connection, rollout)
+    after = count_requests(before, requests)
+    changed = [state for known, state in zip(before, after, strict=True) if state != known]
+    evidence.put(connection, rollout, changed, now_us=now_us)
 
 
 def _policy_of(connection: Transaction, rollout: int) -> Canary:

@@ -9,7 +9,7 @@ from holdfast.control.rollout import drill_traffic
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.records import Verdict
 from holdfast.rollout import Canary, MetricState, PushOutcome, State
-from holdfast.rollout.evidence.evidence import requests_of
+from holdfast.rollout.evidence.evidence import count_requests, requests_of
 from holdfast.rollout.evidence.verdict import harm_of
 from holdfast.rollout.model.pushes import Turn, outcome_of, replaced
 from holdfast.store import Store
@@ -17,7 +17,7 @@ from holdfast.store.backout import taints
 from holdfast.store.db import events
 from holdfast.store.db.ledger import Transaction
 from holdfast.store.models import gate_results
-from holdfast.store.rollout import evidence, rollouts, traffic_plans
+from holdfast.store.rollout import evidence, evidence_windows, rollouts, traffic_plans
 from holdfast.store.rollout.rollouts import PushRow, RolloutRow
 from holdfast.store.telemetry import outcomes
 
@@ -66,7 +66,9 @@ def record(
             reason=why,
             labelled_by=events.SYSTEM,
             labelled_at_us=now_us,
-            requests=requests_of(states)[0] if after in (*_ENDING, State.PROMOTED) else None,
+            requests=_requests_of(connection, row.rollout_id)[0]
+            if after in (*_ENDING, State.PROMOTED)
+            else None,
             bake_until_us=now_us + policy.bake_us if bakes else until_us,
         ),
     )
@@ -77,7 +79,6 @@ def end_bake(
 ) -> None:
     """Label the push of a promotion whose bake time is over, and append its event."""
     before = rollouts.push_of(connection, row.rollout_id)
-    states = evidence.canary_of_rollout(connection, row.rollout_id)
     until_us = None if before is None else before.bake_until_us
     rollouts.put_push(
         connection,
@@ -88,7 +89,7 @@ def end_bake(
             reason,
             events.SYSTEM,
             now_us,
-            requests_of(states)[0],
+            _requests_of(connection, row.rollout_id)[0],
             until_us,
         ),
     )
@@ -160,9 +161,10 @@ def _unload(connection: Transaction, row: RolloutRow, now_us: int) -> None:
 class Push:
     """One push with its numbers.
 
-    `requests` is how many its challenger got until it was decided, bake time included. `failed_or_wrong` is how many of those
-    failed, or got a prediction on the other side of 0.5 than their label; a good version has such too, and a first
-    version, which is compared with nothing, has neither number. `for_harm` is True if it was rolled back and harm is
+    `requests` is how many its challenger was sent: all those of its rollout, and of its bake time those that were collected
+    until its end. `failed` is how many of those it could not answer, `wrong` how many got a prediction on the other side of
+    0.5 than their label, and `failed_or_wrong` the sum; a good version has such too. A first version, which is compared with
+    nothing, has none of these numbers. `for_harm` is True if it was rolled back and harm is
     shown; `detection_us` is the time from its first request to the decision to roll back, None without a detection.
     """
 
@@ -176,6 +178,8 @@ class Push:
     labelled_at_us: int
     bake_until_us: int | None
     requests: int
+    failed: int
+    wrong: int
     failed_or_wrong: int
     for_harm: bool
     detection_us: int | None
@@ -233,9 +237,18 @@ def _states(connection: Transaction, rollout: int) -> tuple[MetricState, ...]:
     )
 
 
+def _requests_of(connection: Transaction, rollout: int) -> tuple[int, int]:
+    """Return how many requests the challenger was sent, and how many failed: counted ones, and those in open windows."""
+    states = evidence.canary_of_rollout(connection, rollout)
+    waiting = evidence_windows.of_rollout(connection, rollout)
+    return requests_of(
+        count_requests(states, (each for opened in waiting for each in opened.window.requests))
+    )
+
+
 def _with_numbers(connection: Transaction, push: PushRow) -> Push:
     row = rollouts.get(connection, push.rollout_id)
-    requests, failed = requests_of(evidence.canary_of_rollout(connection, push.rollout_id))
+    requests, failed = _requests_of(connection, push.rollout_id)
 
     def first_us(*states: State) -> int | None:
         return rollouts.first_reached_us(connection, push.rollout_id, states)
@@ -260,6 +273,8 @@ def _with_numbers(connection: Transaction, push: PushRow) -> Push:
         labelled_at_us=push.labelled_at_us,
         bake_until_us=push.bake_until_us,
         requests=max(requests, push.requests or 0),
+        failed=failed,
+        wrong=wrong,
         failed_or_wrong=failed + wrong,
         for_harm=for_harm,
         detection_us=rolled_back_us - begun_us if detected and rolled_back_us and begun_us else None,

@@ -298,6 +298,34 @@ def interval_of(state: MetricState) -> tuple[str, Interval | None]:
             assert_never(other)
 
 
+def count_requests(
+    states: Sequence[MetricState], requests: Iterable[RequestOutcome]
+) -> tuple[MetricState, ...]:
+    """Return the metrics with the challenger's requests among `requests` counted. They are no evidence: no test sees them.
+
+    >>> late = [RequestOutcome(b"s1", Arm.CHALLENGER, True, 900.0)]
+    >>> counted = count_requests(begin(Canary(), 0.020), late)
+    >>> requests_of(counted), counted[0].challenger_units
+    ((1, 1), 0)
+    """
+    found = list(requests)
+    return tuple(
+        dataclasses.replace(state, evidence=_with_requests(state.evidence, found))
+        if isinstance(state.evidence, UnitEvidence)
+        else state
+        for state in states
+    )
+
+
+def _with_requests(evidence: UnitEvidence, requests: Sequence[RequestOutcome]) -> UnitEvidence:
+    ours = [request for request in requests if request.arm is Arm.CHALLENGER]
+    return replace(
+        evidence,
+        requests=evidence.requests + sum(request.requests for request in ours),
+        failed=evidence.failed + sum(request.requests for request in ours if request.failed),
+    )
+
+
 def requests_of(states: Sequence[MetricState]) -> tuple[int, int]:
     """Return how many requests the challenger was sent, and how many of them failed.
 
@@ -359,12 +387,9 @@ def _fold_units(
     challenger, champion = bad_by_unit[Arm.CHALLENGER], bad_by_unit[Arm.CHAMPION]
     newly_bad = [unit for units in (challenger, champion) for unit, bad in units.items() if bad]
     step_units, seen = _count_different(state.step_units, evidence.seen, evidence.needed, challenger)
-    ours = [request for request in requests if request.arm is Arm.CHALLENGER]
     after = replace(
-        evidence,
+        _with_requests(evidence, requests),
         seen=seen,
-        requests=evidence.requests + sum(request.requests for request in ours),
-        failed=evidence.failed + sum(request.requests for request in ours if request.failed),
         bad_units=(*evidence.bad_units, *newly_bad)[-REMEMBERED_UNITS:],
     )
     counts = Counts(len(challenger), sum(challenger.values()), len(champion), sum(champion.values()))

@@ -36,7 +36,8 @@ def history(run: Run) -> None:
             "state": lambda push: push.state,
             "push": lambda push: push.outcome,
             "requests": lambda push: push.requests,
-            "failed or wrong": lambda push: push.failed_or_wrong,
+            "failed": lambda push: push.failed,
+            "wrong": lambda push: push.wrong,
             "minutes to detection": lambda push: (
                 None if push.detection_us is None else round(push.detection_us / 60e6, 1)
             ),

@@ -65,10 +65,10 @@ class Trained:
 
     `rows_unlabelled` had no label, and `rows_not_due` one that could not be known yet when the snapshot was
     made; `dropped` is the number of the others that each broken rule of the contract rejected. `rows_embargoed` have
-    labels that became known during the held-out days. `left_out` is the number of training rows that each filter, the
-    sample and each cap of the selection left out. Nothing was trained on them. `warnings` names quotas that were missed;
-    `slices` has the training rows by slice before and after the selection. `is_new` is False if `version` was registered
-    before: the same rows, declaration, seed and environment give the same version, also from another snapshot.
+    labels that were not due, or not known, before the held-out days. `left_out` is the number of training rows that each
+    filter, the sample and each cap of the selection left out. Nothing was trained on them. `warnings` names quotas that were
+    missed; `slices` has the training rows by slice before and after the selection. `is_new` is False if `version` was
+    registered before: the same rows, declaration, seed and environment give the same version, also from another snapshot.
     """
 
     version: str

@@ -66,7 +66,7 @@ def train(
     excluded = {
         "held out for the gates": trained.rows_held_out,
         "with a label that is not due yet": trained.rows_not_due,
-        "with a label that became known during the held-out days": trained.rows_embargoed,
+        "with a label that was not due or not known before the held-out days": trained.rows_embargoed,
         "without a label": trained.rows_unlabelled,
     } | {f"dropped for {reason}": rows for reason, rows in sorted(trained.dropped.items())}
     for why, rows in excluded.items():

@@ -51,7 +51,10 @@ class FeedFacts:
 
 @dataclass(frozen=True, slots=True)
 class FailedGates:
-    """The gates that the newest candidate failed; none if it has traffic. Metric, page and health read this one."""
+    """The gates that the newest candidate failed; none if it has traffic or is tainted.
+
+    Metric, page and health read this one.
+    """
 
     version: str
     gates: tuple[str, ...] = ()
@@ -99,6 +102,8 @@ class HealthFacts:
         The kinds of drills that passed and are no longer valid.
     missed_objective
         How the champion misses its objective, in words; empty if it does not surely miss it.
+    returns_to
+        The version that gets the traffic if the champion is rolled back; None if it cannot be.
     data_incidents
         The open data incidents in words, by the back-out: no clean version has served since.
     server_conflicts
@@ -132,6 +137,7 @@ class HealthFacts:
     unseen_slices: Sequence[str] = ()
     expired_drills: Sequence[str] = ()
     missed_objective: str = ""
+    returns_to: str | None = None
     data_incidents: Mapping[str, str] = field(default_factory=dict)
     server_conflicts: Mapping[str, str] = field(default_factory=dict)
     lost_servers: Mapping[str, str] = field(default_factory=dict)
@@ -218,7 +224,12 @@ def _of_champion(facts: HealthFacts, champion: str) -> Iterator[Problem]:
     for backout, text in facts.data_incidents.items():
         yield Problem("data_incident", backout, f"data incident: {text}", "holdfast train")
     if facts.missed_objective:
-        command = "holdfast rollback, or holdfast train on newer rows"
+        command = "holdfast train, with newer rows"
+        if facts.returns_to is not None:
+            # By its name: without one, a rollback shortly after another is refused.
+            command = (
+                f"holdfast rollback --version {champion}, which returns to {facts.returns_to}, or {command}"
+            )
         yield Problem("objective_missed", champion, _clause(facts.missed_objective), command)
     if facts.probe_age_us is not None and facts.probe_age_us > PROBE_STALE_US:
         text = f"no control loop has probed a server for {span(facts.probe_age_us / 1e6)}"

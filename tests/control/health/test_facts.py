@@ -15,10 +15,12 @@ from holdfast.control.reports.status import StatusReader
 from holdfast.feeds.state_machine import State
 from holdfast.qualify import GateResult
 from holdfast.records import BatchId, Level, Verdict, Violation
+from holdfast.store.backout import backouts, taints
 from holdfast.store.catalog.batches import FeedTotals
 from holdfast.store.feeds import admissions
 from holdfast.store.feeds.violations import ViolationRow
 from holdfast.store.models import gate_results
+from holdfast.tables.backout import BackoutPlan
 from tests.support.rollout_world import MODEL, World
 
 LOADED_US = 1_000
@@ -115,4 +117,10 @@ def test_page_metric_and_health_count_the_same_failed_gates(world: World) -> Non
         return value, any(each.kind == "gate_failed" for each in status.health.problems)
 
     assert judged(world.plan().champion) == (0.0, False)
-    assert judged(world.add_version(state="registered")) == (1.0, True)
+    newest = world.add_version(state="registered")
+    assert judged(newest) == (1.0, True)
+    with world.store.ledger.write() as connection:
+        plan = BackoutPlan("flights", "d1", ())
+        number = backouts.begin(connection, plan, reason="r", actor="ann", now_us=world.now_us)
+        taints.add(connection, "version", [newest], backout=number, now_us=world.now_us)
+    assert judged(newest) == (0.0, False), "it cannot be qualified any more: HF406"

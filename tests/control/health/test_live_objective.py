@@ -80,3 +80,37 @@ def test_the_labels_of_another_version_are_not_the_champions(world: World) -> No
         predict(world.store, number, world.now_us, world.now_us, version="other", inverted=True)
     reader = ObjectiveReader(Objective("auc", at_least=0.6))
     assert reader.read(world.store, MODEL, world.plan().champion, now_us=world.now_us) is None
+
+
+def next_commands(world: World) -> list[str]:
+    reader = StatusReader(world.store, MODEL, objective=Objective("auc", at_least=0.6))
+    found = reader.read(now_us=world.now_us).health.problems
+    return [each.next_command for each in found if each.kind == "objective_missed"]
+
+
+def test_a_missed_objective_names_a_rollback_only_if_it_works(world: World) -> None:
+    first, second = world.plan().champion, world.add_version()
+    world.promote(second)
+    label(world, range(100), inverted=True)
+    (command,) = next_commands(world)
+    assert command.startswith(f"holdfast rollback --version {second}, which returns to {first}, or ")
+    world.begin(world.add_version())
+    assert next_commands(world) == ["holdfast train, with newer rows"], (
+        "a rollout is under way: it comes first"
+    )
+    world.rollback()
+    world.probe()
+    world.reconcile()
+    assert next_commands(world) == [command], (
+        "also right after another rollback, because it names the version"
+    )
+    world.rollback(second)
+    assert next_commands(world) == [], "another version serves"
+    assert world.plan().champion == first
+    world.probe()
+    world.reconcile()
+    label(world, range(100, 200), inverted=True)
+    (command,) = next_commands(world)
+    assert command.startswith(f"holdfast rollback --version {first}, which returns to v1-00000000, or ")
+    world.rollback(first)
+    assert world.plan().champion == "v1-00000000", "the heuristic"

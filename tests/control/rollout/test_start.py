@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.control.reports.status import StatusReader
 from holdfast.control.rollout import start
 from holdfast.control.rollout.rollback import Request, rollback
 from holdfast.control.rollout.start import Requested, Started
@@ -145,9 +146,19 @@ def test_an_operators_rollback_empties_the_queue(world: World, named: bool) -> N
         assert [step.undone for step in found.steps] == [queued]
         assert world.row().state is State.CANARY
     else:
-        world.rollback()
+        found = rollback(world.store, Request(MODEL, "ann", "no"), now_us=world.tick())
         assert world.row().state is State.ROLLING_BACK
     assert (waiting(world), world.row().challenger) == (None, running)
+    assert found.dropped == queued
+    status = StatusReader(world.store, MODEL).read(now_us=world.now_us)
+    explained = f"{queued}, queued by ann, is not rolled out: ann rolled back: no"
+    assert (status.queued, status.dropped) == (None, explained)
+    world.probe()
+    world.reconcile()
+    request(world, world.add_version())
+    assert StatusReader(world.store, MODEL).read(now_us=world.now_us).dropped == "", (
+        "another one was requested"
+    )
 
 
 @pytest.mark.parametrize("newer_version", ["queue", "supersede", "refuse"])

@@ -13,6 +13,7 @@ from holdfast.control.ingest import feed_status
 from holdfast.control.ingest.feed_status import FeedStatus
 from holdfast.control.probing.membership import describe_conflict, describe_lost
 from holdfast.control.rollout.progress import progress
+from holdfast.control.rollout.rollback import version_to_return_to
 from holdfast.control.training import failed_trainings
 from holdfast.feeds import Feed
 from holdfast.monitor.health import FailedGates, FeedFacts, HealthFacts
@@ -150,6 +151,9 @@ class FactsReader:
                     if each.state is MemberState.LOST and not each.is_forgotten
                 },
                 missed_objective=f"{champion} {self.comparison}" if missed else "",
+                returns_to=None
+                if champion is None or not missed
+                else version_to_return_to(connection, store, model, champion),
                 expired_drills=[
                     each.kind for each in standings if not each.ready and each.until_us is not None
                 ],
@@ -223,7 +227,9 @@ def _failed_gates(
     newest = max(candidates, key=lambda row: row.number, default=None)
     if newest is None:
         return None
-    if plan is not None and newest.version in plan.versions():
+    serves = plan is not None and newest.version in plan.versions()
+    # No gate can make a tainted version fit to serve.
+    if serves or taints.tainted(connection, "version", newest.version):
         return FailedGates(newest.version)
     failed = [each.gate for each in gates.newest(connection, newest.version) if each.verdict is Verdict.FAIL]
     return FailedGates(newest.version, tuple(failed))

@@ -11,6 +11,7 @@ from holdfast.control.health.facts import FactsReader
 from holdfast.control.health.servers import ServerStatus, server_statuses
 from holdfast.control.reports.rollout_status import RolloutStatus, rollout_status
 from holdfast.control.rollout.progress import RolloutProgress, progress
+from holdfast.control.rollout.start import last_dropped
 from holdfast.feeds import Feed
 from holdfast.monitor.chance import FEWEST_BATCHES, FEWEST_ROWS
 from holdfast.monitor.drift import JUDGED, why_not_judged
@@ -47,7 +48,7 @@ from holdfast.store.feeds.violations import ViolationRow
 from holdfast.store.models import gate_results as gates
 from holdfast.store.models import versions
 from holdfast.store.models.versions import VersionRow
-from holdfast.store.rollout import drills, rollouts, traffic_plans, webhooks
+from holdfast.store.rollout import drills, queue, rollouts, traffic_plans, webhooks
 from holdfast.store.rollout.rollouts import RolloutRow
 from holdfast.store.serving import members
 from holdfast.store.telemetry import (
@@ -171,6 +172,10 @@ class Status:
     quarantined_labels: tuple[QuarantinedLabel, ...] = ()
     members: dict[str, int] = field(default_factory=dict)
     """How many servers are in each state of a member, with those of earlier releases as `unknown`."""
+    queued: str | None = None
+    """The version that is rolled out when the rollout under way ends; None without one."""
+    dropped: str = ""
+    """The queued version that was dropped last, and why; empty if a rollout was requested since."""
     name_conflicts: int = 0
     """How many processes state the name of another server."""
 
@@ -275,6 +280,7 @@ class StatusReader:
                 version: taints.why(connection, "version", version)
                 for version in taints.versions_of(connection, model)
             }
+            queued = queue.find(connection, model)
             return Status(
                 model=model,
                 now_us=now_us,
@@ -296,6 +302,8 @@ class StatusReader:
                 ),
                 rollouts=tuple(rollout_status(connection, row) for row in runs[:NEWEST_ROLLOUTS]),
                 progress=progress(connection, model, now_us),
+                queued=None if queued is None else queued.version,
+                dropped=last_dropped(connection, model),
                 quality=self._days,
                 coverage=coverage(
                     sum(each.rows for each in self._versions.values()),

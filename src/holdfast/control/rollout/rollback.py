@@ -91,13 +91,15 @@ class Step:
 class RolledBack:
     """A committed rollback: its steps, its rollout as it is now, and the plan that servers must follow.
 
-    `plan` is 0 and `intended`, the version that must answer, None before the model's first plan.
+    `plan` is 0 and `intended`, the version that must answer, None before the model's first plan. `dropped` is the queued
+    version, which is not rolled out; None if none was queued.
     """
 
     steps: tuple[Step, ...]
     rollout: RolloutRow | None
     plan: int
     intended: str | None
+    dropped: str | None = None
 
     def returns_to(self, part: Part) -> str | None:
         """Return what `part` was returned to; None if it was left as it is."""
@@ -253,9 +255,9 @@ def rollback(store: Store, request: Request, *, now_us: int) -> RolledBack:
     """
     with store.ledger.write() as connection:
         drill_traffic.settle(connection, request.model, now_us)
-        row, since_plan, returns_to = None, 0, ""
+        row, since_plan, returns_to, dropped = None, 0, "", None
         if request.only in (None, Part.MODEL):
-            unqueued = _unqueue(connection, request, now_us)
+            dropped, unqueued = _unqueue(connection, request, now_us)
             if unqueued is not None:
                 return unqueued
             row = rollout_to_undo(request, _rollouts(connection, request), now_us=now_us)
@@ -267,28 +269,38 @@ def rollback(store: Store, request: Request, *, now_us: int) -> RolledBack:
         plan = traffic_plans.newest(connection, request.model)
         after = None if row is None else rollouts.get(connection, row.rollout_id)
     if plan is None:
-        return RolledBack(steps, after, 0, None)
-    return RolledBack(steps, after, plan.plan_id, plan.intended)
+        return RolledBack(steps, after, 0, None, dropped)
+    return RolledBack(steps, after, plan.plan_id, plan.intended, dropped)
 
 
-def _unqueue(connection: Transaction, request: Request, now_us: int) -> RolledBack | None:
+def version_to_return_to(connection: Transaction, store: Store, model: str, champion: str) -> str | None:
+    """Return the version that gets the traffic if `champion` is rolled back by its name; None if that would be refused."""
+    row = rollouts.promotion(connection, model, champion)
+    if row is None or rollouts.under_way(connection, model) is not None:
+        return None
+    try:
+        return _returns_to(connection, store, row)
+    except RefusedError:
+        return None
+
+
+def _unqueue(connection: Transaction, request: Request, now_us: int) -> tuple[str | None, RolledBack | None]:
     """Drop the queued version: no rollout starts by itself after an operator's rollback.
 
-    Return the result if that version is the named one and has no traffic, so that nothing else is to be done.
+    Return the version, and the result if it is the named one and has no traffic, so that nothing else is to be done.
     """
     queued = queue.find(connection, request.model)
     plan = traffic_plans.newest(connection, request.model)
     running = rollouts.under_way(connection, request.model)
     why = f"{request.actor} rolled back: {request.reason}"
-    start.drop(connection, request.model, why, actor=request.actor, now_us=now_us)
+    dropped = start.drop(connection, request.model, why, actor=request.actor, now_us=now_us)
     serving = {None if plan is None else plan.champion, None if running is None else running.challenger}
     if queued is None or queued.version != request.version or queued.version in serving:
-        return None
+        return dropped, None
     champion = "nothing" if plan is None else plan.champion
     step = Step(Part.MODEL, queued.version, champion, "it was queued", False)
-    return RolledBack(
-        (step,), None, 0 if plan is None else plan.plan_id, None if plan is None else plan.intended
-    )
+    number, intended = (0, None) if plan is None else (plan.plan_id, plan.intended)
+    return dropped, RolledBack((step,), None, number, intended, dropped)
 
 
 def _rollouts(connection: Transaction, request: Request) -> Rollouts:

@@ -166,6 +166,19 @@ def drop(connection: Transaction, model: str, why: str, *, actor: str, now_us: i
     return queued.version
 
 
+def last_dropped(connection: Transaction, model: str) -> str:
+    """Return which queued version was dropped last, and why; empty if none was, or a rollout was requested since."""
+    found = events.newest(connection, subject=model, kind="rollout.dropped", limit=1)
+    since = events.newest(connection, subject=model, kind="rollout.queued", limit=1)
+    newest = rollouts.find_newest(connection, model)
+    if newest is not None:
+        subject = rollouts.subject_of(newest.rollout_id)
+        since += events.newest(connection, subject=subject, kind="rollout.pending", limit=1)
+    if not found or any(each.event_id > found[0].event_id for each in since):
+        return ""
+    return found[0].explanation
+
+
 def _queue(
     connection: Transaction,
     model: str,

@@ -104,7 +104,8 @@ def test_everything_that_is_open_is_requested_at_once(project: Project) -> None:
     ):
         assert part in error["what"]
     assert (
-        error["next_command"] == "holdfast init 'my data.csv' --label kind --key COLUMN --event-time when_at"
+        error["next_command"]
+        == "holdfast init 'my data.csv' --label COLUMN --key COLUMN --event-time when_at"
     )
     number = run(
         project, "init", "my data.csv", "--label", "Price", "--key", "id", "--dates", "d/m/yyyy", "--json"
@@ -112,6 +113,46 @@ def test_everything_that_is_open_is_requested_at_once(project: Project) -> None:
     what = json.loads(number.stdout)["error"]["what"]
     assert "regression, not yet" in what
     assert "does not identify rows: 6 rows, 1 values" in what
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "next_options"),
+    [
+        # A column that identifies rows; else two of them. What was named and cannot work is in no next command.
+        ("airport", "--key airport", "--key no"),
+        ("sky", "--event-time sky", "--event-time at"),
+        ("label", "--label airport", "--label late"),
+    ],
+)
+def test_a_next_command_names_no_column_that_cannot_work(
+    project: Project, given: str, options: str, next_options: str
+) -> None:
+    rows = [
+        f"{n},{'abc'[n % 3]},2026-01-{n:02}T00:00:00Z,{'xyz'[n % 3]},{'yes' if n % 2 else 'no'}"
+        for n in range(1, 29)
+    ]
+    (project.directory / "d.csv").write_text("\n".join(["no,airport,at,sky,late", *rows]) + "\n")
+    words = {"key": "no", "event-time": "at", "label": "late"}
+    for option, value in [options.removeprefix("--").split()]:
+        words[option] = value
+    refused = run(
+        project, "init", "d.csv", *(part for k, v in words.items() for part in (f"--{k}", v)), "--json"
+    )
+    command = json.loads(refused.stdout)["error"]["next_command"]
+    assert next_options in command
+    assert options not in command
+    project.run(*shlex.split(command)[1:])
+
+
+def test_two_columns_are_named_as_key_where_none_identifies_rows(project: Project) -> None:
+    rows = [f"{n % 5},{'abcdefg'[n % 7]},2026-01-01T00:00:00Z,{'yes' if n % 2 else 'no'}" for n in range(35)]
+    (project.directory / "d.csv").write_text("\n".join(["gate,airport,at,late", *rows]) + "\n")
+    refused = run(
+        project, "init", "d.csv", "--key", "airport", "--label", "late", "--event-time", "at", "--json"
+    )
+    command = json.loads(refused.stdout)["error"]["next_command"]
+    assert "--key gate,airport" in command
+    project.run(*shlex.split(command)[1:])
 
 
 def test_the_next_commands_can_be_pasted(project: Project) -> None:

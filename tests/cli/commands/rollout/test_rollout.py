@@ -72,7 +72,7 @@ def shell(tmp_path, history):
 
 
 def test_a_rollout_is_shown_held_and_resumed(history, shell):
-    assert shell.json("rollout", "status") == {"progress": None, "queued": None}
+    assert shell.json("rollout", "status") == {"progress": None, "queued": None, "dropped": ""}
     with pytest.raises(NotFoundError, match="no rollout"):
         shell("rollout", "pause")
     history.minutes(1)
@@ -108,6 +108,7 @@ def test_a_rollout_is_queued_and_a_repeated_command_ends_as_the_first_did(histor
         assert (queued["state"], queued["waits_for"]) == ("queued", history.world.row().rollout_id)
     assert shell.json("rollout", "status")["queued"] == newer
     assert f"queued: {newer}, requested by" in shell("rollout", "status")
+    assert f"queued: {newer}, until" in shell("status")
     assert "was rolled back" not in shell("rollout", "undo", "--version", newer, "--no-wait")
     assert shell.json("rollout", "status")["queued"] is None
 
@@ -204,3 +205,20 @@ def test_a_tainted_newest_version_is_named_in_no_next_command(history, shell, is
     with pytest.raises(RefusedError, match=r"HF406.*holdfast train") as refused:
         shell("rollout", "start")
     assert newest not in refused.value.next_command
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_rollback_states_which_queued_version_it_dropped(history, shell, as_json):
+    history.world.begin(history.version())
+    history.minutes(1)
+    history.step()
+    newer = history.version()
+    shell("rollout", "start", newer)
+    if as_json:
+        assert shell.json("rollback", "--no-wait")["dropped"] == newer
+        assert newer in shell.json("rollout", "status")["dropped"]
+        assert newer in shell.json("status")["dropped"]
+    else:
+        assert f"dropped {newer} was queued, and is not rolled out" in shell("rollback", "--no-wait")
+        for words in (("rollout", "status"), ("status",)):
+            assert f"dropped from the queue: {newer}, queued by" in shell(*words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from itertools import combinations
 
 import polars as pl
 
@@ -57,13 +58,18 @@ def find_columns(
     words = None if label is None else read_label_words(frame[label], form.is_typed, faults)
     if event_time is not None and (problem := _no_event_time(frame[event_time])):
         faults.append(problem)
-    keys = _key_of(form, key, [name for name in frame.columns if name not in (label, event_time)], faults)
+        event_time = next((name for name in times if not _no_event_time(frame[name])), None)
+    others = [name for name in frame.columns if name not in (label, event_time)]
+    keys = _key_of(form, key, others, faults)
     if faults or label is None or event_time is None or words is None:
         listed = (
             faults[0]
             if len(faults) == 1
             else "; ".join(f"({n}) {fault}" for n, fault in enumerate(faults, 1))
         )
+        keys = keys or (() if key is None else _identifying(frame, others))
+        if words is None and labels is None:
+            label = two_valued[0] if len(two_valued) == 1 else None
         given = {"label": label, "key": ",".join(keys) or None, "event-time": event_time}
         options = " ".join(f"--{role} {shlex.quote(name or 'COLUMN')}" for role, name in given.items())
         more = "" if labels is None else f" --labels {shlex.quote(labels)}"
@@ -97,6 +103,17 @@ def _no_event_time(values: pl.Series) -> str:
     return ""
 
 
+def _identifying(frame: pl.DataFrame, columns: list[str]) -> tuple[str, ...]:
+    """Return the column, else the two columns, that identify rows; empty if none do. Measured values and times do not."""
+    fit = [
+        name
+        for name in columns
+        if not frame[name].null_count() and (frame[name].dtype.is_integer() or frame[name].dtype == pl.String)
+    ]
+    parts = [*combinations(fit, 1), *combinations(fit, 2)]
+    return next((each for each in parts if frame.select(each).n_unique() == frame.height), ())
+
+
 def _key_of(form: FileForm, given: str | None, others: list[str], faults: list[str]) -> tuple[str, ...]:
     frame = form.frame
     if given is None:
@@ -115,6 +132,7 @@ def _key_of(form: FileForm, given: str | None, others: list[str], faults: list[s
             f"the key {given!r} does not identify rows: {counted(frame.height, 'row')}, "
             f"{distinct:,} values, {missing:,} missing"
         )
+        return ()
     return keys
 
 

@@ -64,6 +64,10 @@ def _print_status(out: Output, document: dict[str, Any]) -> None:
         out.print(
             f"rollout {run['rollout_id']} of {run['challenger']}, {run['state']}: {escape(run['next'])}"
         )
+    if document["queued"] is not None:
+        out.print(f"queued: {document['queued']}, until the rollout under way ends")
+    if document["dropped"]:
+        out.print(f"[yellow]dropped from the queue[/]: {escape(document['dropped'])}")
     for hook in document["waiting_webhooks"]:
         out.print(f"[yellow]the rollout waits for a webhook[/]: {escape(hook)}")
     _print_traffic(out, document["traffic_comparison"])

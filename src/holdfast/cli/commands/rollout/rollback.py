@@ -176,6 +176,11 @@ def _print_committed(out: Output, committed: _Committed, *, no_wait: bool) -> No
     config, runtime = result.returns_to(Part.SERVING_CONFIG), result.returns_to(Part.RUNTIME)
     for step in result.steps:
         out.print(f"[green]decided[/] {escape(step.describe())}; plan {result.plan}")
+    if result.dropped is not None:
+        out.print(
+            f"[yellow]dropped[/] {result.dropped} was queued, and is not rolled out after a rollback; "
+            f"next: [cyan]holdfast rollout start {result.dropped}[/], if it should be"
+        )
     converged = None
     if not no_wait and result.intended is not None:
         wanted = convergence.on_plan(result.plan, result.intended, serving_config=config, runtime=runtime)
@@ -193,6 +198,7 @@ def _print_committed(out: Output, committed: _Committed, *, no_wait: bool) -> No
             "serving_config": config,
             "runtime": runtime,
             "plan": result.plan,
+            "dropped": result.dropped,
             **_as_document(converged),
         }
     )

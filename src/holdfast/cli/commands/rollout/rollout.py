@@ -110,16 +110,19 @@ def status(run: Run) -> None:
     with run.store.ledger.read() as connection:
         found = progress(connection, run.model.name, now)
         queued = queue.find(connection, run.model.name)
+        dropped = starting.last_dropped(connection, run.model.name)
     if queued is not None:
         out.print(
             f"queued: {queued.version}, requested by {escape(queued.actor)} {ago(queued.queued_at_us, now)}"
         )
-    document = None if queued is None else queued.version
+    if dropped:
+        out.print(f"[yellow]dropped from the queue[/]: {escape(dropped)}")
+    waiting = {"queued": None if queued is None else queued.version, "dropped": dropped}
     if found is None:
         out.print(
             "no rollout is running or baking; next: holdfast rollout start, or holdfast rollout history"
         )
-        out.result({"progress": None, "queued": document})
+        out.result({"progress": None} | waiting)
         return
     out.print(
         f"rollout {found.rollout_id} of [bold]{found.challenger}[/] against {found.champion or 'nothing'}"
@@ -141,7 +144,7 @@ def status(run: Run) -> None:
             enough, harm = _forecast(found.enough_us), _forecast(found.harm_us)
             out.print(f"enough evidence {enough}; at this rate harm is shown {harm}")
     _print_metrics(out, found)
-    out.result({"progress": found, "queued": document})
+    out.result({"progress": found} | waiting)
 
 
 @group.command()
@@ -224,7 +227,11 @@ def _newest(run: Run) -> str:
             "HF403",
             f"the newest version, {newest.version}, is {newest.state} and not qualified",
             state="nothing was changed",
-            next_command=f"holdfast qualify {newest.version}, or holdfast rollout start with the name of an older version",
+            next_command=(
+                f"holdfast qualify {newest.version}, or holdfast rollout start with the name of an older version"
+                if newest.state == "registered"
+                else "holdfast train, with newer rows, or holdfast rollout start with the name of an older version"
+            ),
         )
     for row in known:
         if row.challenger == newest.version and row.state in (State.ROLLING_BACK, State.ROLLED_BACK):

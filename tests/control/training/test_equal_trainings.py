@@ -10,15 +10,17 @@ import pytest
 
 from holdfast.control.backout.backout import execute_backout
 from holdfast.control.evaluation import qualify
+from holdfast.control.evaluation.equal_versions import find_equal_champion
 from holdfast.control.training import environment
 from holdfast.control.training.train import Trained, train
 from holdfast.features import Weekday
-from holdfast.records import BatchId
+from holdfast.records import BatchId, TrafficPlan
 from holdfast.store import Store
 from holdfast.store.backout import taints
 from holdfast.store.catalog import snapshots
 from holdfast.store.db import events
 from holdfast.store.models import versions
+from holdfast.store.rollout import traffic_plans
 from holdfast.train import LogisticRegression
 from tests.control.training.test_label_delay import DAYS, MODEL, START, load, micros
 from tests.support.queries import write
@@ -83,6 +85,23 @@ def test_rows_that_are_held_out_besides_make_a_version(world: World) -> None:
     assert first.rows_trained == second.rows_trained, "the same training rows"
     assert first.rows_held_out < second.rows_held_out
     assert second.is_new
+    assert find_equal_champion(world.store, MODEL.name, second.version) == ("", ""), "no version serves"
+    write(world.store, traffic_plans.append, TrafficPlan(MODEL.name, 0, first.version), now_us=1)
+    champion, why = find_equal_champion(world.store, MODEL.name, second.version)
+    assert champion == first.version
+    rows = f"{first.rows_trained} rows"
+    assert why.startswith(
+        f"{second.version} has the same training rows as the champion {first.version}, {rows}: "
+    )
+    others = [
+        first,
+        world.train(DAYS - 0.1, seed=1),
+        world.train(DAYS - 0.1, replace(MODEL, learner=LogisticRegression(c=0.5))),
+        world.train(DAYS + 1),
+    ]
+    for other in others:
+        assert find_equal_champion(world.store, MODEL.name, other.version) == ("", "")
+    assert find_equal_champion(world.store, MODEL.name, first.heuristic) == ("", "")
 
 
 def test_another_declaration_seed_or_environment_makes_a_version(

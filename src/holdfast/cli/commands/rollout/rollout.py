@@ -11,6 +11,7 @@ from holdfast.cli.commands.rollout.policy import forecast_now, print_change, pri
 from holdfast.cli.commands.runtimes.compatibility_check import ensure_compatible
 from holdfast.cli.output import COLOURS, Output, escape
 from holdfast.cli.project import Reason, Run, VersionName, now_us, with_project
+from holdfast.control.evaluation.equal_versions import find_equal_champion
 from holdfast.control.rollout import pause as pausing
 from holdfast.control.rollout import start as starting
 from holdfast.control.rollout.progress import RolloutProgress, progress
@@ -55,6 +56,9 @@ def start(run: Run, version: VersionName = None) -> None:
         replay_if_due(run, version)
     found = starting.request(store, model, version, actor=run.actor, now_us=now_us())
     _print_requested(run.out, version, found)
+    champion, why = find_equal_champion(store, model.name, version)
+    if why:
+        run.out.print(f"[yellow]same as the champion[/]: {why}")
     change = None
     if before and found.state in (Started.STARTED, Started.QUEUED):
         change = print_change(run.out, store, model, Canary.from_json(before[0].policy_json))
@@ -67,6 +71,7 @@ def start(run: Run, version: VersionName = None) -> None:
             "ended": None if found.ended is None else found.ended.rollout_id,
             "waits_for": None if found.waits_for is None else found.waits_for.rollout_id,
             "dropped": found.dropped,
+            "equal_champion": champion or None,
             "policy": change,
             "tested_with": None if tested is None else tested.runtime,
         }

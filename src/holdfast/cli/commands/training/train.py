@@ -13,6 +13,7 @@ from holdfast.cli.commands.rollout.policy import forecast_now, print_forecast
 from holdfast.cli.output import COLOURS, JUDGED, escape
 from holdfast.cli.project import Run, VersionName, now_us, with_project
 from holdfast.control.evaluation import qualify as qualifying
+from holdfast.control.evaluation.equal_versions import find_equal_champion
 from holdfast.control.runtimes import runtime
 from holdfast.control.training import train as training
 from holdfast.formatting import counted
@@ -108,8 +109,11 @@ def qualify(run: Run, version: VersionName = None) -> None:
         is_candidate = versions.get(connection, version).role == "candidate"
     standing = _STANDING[state] if is_candidate or state != "qualified" else _HEURISTIC
     run.out.print(standing.format(version=version))
+    champion, why = find_equal_champion(run.store, run.model.name, version)
+    if why:
+        run.out.print(f"[yellow]same as the champion[/]: {why}")
     if state == "qualified" and is_candidate:
         print_forecast(run.out, run.model, forecast_now(run))
-    run.out.result({"version": version, "state": state, "gates": results})
+    run.out.result({"version": version, "state": state, "gates": results, "equal_champion": champion or None})
     if state != "qualified":
         raise typer.Exit(JUDGED)

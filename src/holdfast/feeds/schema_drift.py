@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, assert_never
 
 from holdfast.contract import Boolean, Category, Column, Contract, Integer, Label, Number, Text, Timestamp
+from holdfast.contract.batch.csv_format import SEPARATORS
 from holdfast.contract.batch.input_columns import MOST_UNKNOWN, list_names
 from holdfast.records import Level, Violation
 
@@ -21,15 +22,19 @@ _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _LIKE: Final = 0.5
 """Names this similar (ratio of Ratcliff and Obershelp) are taken for one name that was changed."""
 
+_LIKE_IN_PLACE: Final = 0.3
+"""Names this similar are taken for one name that was changed if they stand at the same place of a text."""
+
 
 def changed_columns(
     contract: Contract, delivered: Mapping[str, Kind], headers: Mapping[str, str] = _NO_HEADERS
 ) -> tuple[Violation, ...]:
     """Return what is wrong with the columns of a delivery: violations of "schema" at level "critical".
 
-    A new column is the likely new name of a missing one if its values are of the same type, and its place or its name is
-    like that of the missing one. `headers` has the contract's names of columns that are delivered under others. More than
-    `MOST_UNKNOWN` new columns are one violation, and are compared with nothing.
+    A new column is the likely new name of a missing one if its values are of the same type, and its name is like that of
+    the missing one. At the place of the missing one less likeness is needed, and none if the type of its values is known.
+    `headers` has the contract's names of columns that are delivered under others. More than `MOST_UNKNOWN` new columns are
+    one violation, and are compared with nothing.
 
     >>> trips = Contract(Text("id"), Number("distance", unit="mi"), Timestamp("at", tz="UTC"), key="id", event_time="at")
     >>> found, = changed_columns(trips, {"id": "text", "dist": "number", "at": "time"})
@@ -98,10 +103,14 @@ def likely_renames(
     places, found = list(delivered), dict[str, str]()
     scored = sorted(
         (
-            (_likeness(contract, places, column, names_of[column.name], name), column.name, name)
+            (
+                _likeness(contract, places, column, names_of[column.name], name, delivered[name]),
+                column.name,
+                name,
+            )
             for column in missing
             for name in new
-            if _fits(column, delivered[name])
+            if _fits(column, delivered[name]) and not _is_whole_line(name)
         ),
         key=lambda each: (-each[0], each[1], each[2]),
     )
@@ -112,11 +121,17 @@ def likely_renames(
 
 
 def _likeness(
-    contract: Contract, places: Sequence[str], column: Column, names: Sequence[str], name: str
+    contract: Contract, places: Sequence[str], column: Column, names: Sequence[str], name: str, kind: Kind
 ) -> float:
     same_place = places.index(name) == contract.names.index(column.name)
     ratio = max(SequenceMatcher(None, each, name.lower()).ratio() for each in names)
-    return ratio + (_LIKE if same_place else 0.0)
+    is_supported = kind != "any" or ratio >= _LIKE_IN_PLACE
+    return ratio + (_LIKE if same_place and is_supported else 0.0)
+
+
+def _is_whole_line(name: str) -> bool:
+    """Return True if a header is many, joined by a separator that the file was not split at."""
+    return any(name.count(separator) > 1 for separator in SEPARATORS)
 
 
 def _fits(column: Column, kind: Kind) -> bool:

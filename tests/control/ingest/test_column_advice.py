@@ -12,12 +12,14 @@ import pytest
 from holdfast.contract import Category, Contract, Integer, Number, Timestamp
 from holdfast.contract.batch.csv_format import SEPARATORS, Csv
 from holdfast.control.ingest import dry_run
+from holdfast.control.ingest.column_advice import ForeignColumnsError, find_feed
 from holdfast.control.ingest.ingest import ingest
 from holdfast.control.ingest.validate import DeliverySpec
 from holdfast.errors import HoldfastError, RefusedError
 from holdfast.feeds import Feed
 from holdfast.records import Violation
 from holdfast.store import Store
+from holdfast.store.sources import open_source
 
 NOW = 1_800_000_000_000_000
 HEADERS = {"Record ID": "id", "Flight Date": "at", "Speed (IAS, mph)": "speed", "Airport, name": "airport"}
@@ -112,6 +114,32 @@ def test_a_missing_column_is_named_by_its_header_and_a_new_one_by_what_to_declar
     gone = error_of(store, feed(), "Record ID;Flight Date;Speed (IAS, mph)\n1;1.11.2026;2,5\n", tmp_path)
     assert "column 'airport' (header 'Airport, name') is missing" in gone.what
     assert gone.next_command == "correct the source, or headers= of feed 'rows' if the source is right"
+
+
+FLIGHTS = "Record;Flight day;Speed (IAS, mph), at most;Airport\n1;1.11.2026;2,5;LA GUARDIA\n"
+
+
+@pytest.mark.parametrize("content", [FLIGHTS, FLIGHTS.replace(";", ","), FLIGHTS.replace(";", "|")])
+def test_a_file_of_another_feed_is_no_file_with_renamed_columns(
+    store: Store, tmp_path: Path, content: str
+) -> None:
+    """Names that are not alike are not taken for each other because they stand at the same place."""
+    loans = Contract(
+        Integer("id"), Number("car_value", unit="USD"), Category("salary"), Timestamp("timestamp", tz="UTC"),
+        key="id", event_time="timestamp",
+    )  # fmt: skip
+    error = error_of(store, Feed("loans", loans), content, tmp_path)
+    assert isinstance(error, ForeignColumnsError)
+    assert error.what == (
+        "night.csv has none of the columns of feed 'loans': is it of another feed, or without a header?"
+    )
+    assert "headers=" not in error.next_command
+    found = find_feed([Feed("loans", loans), feed()], open_source(tmp_path / "night.csv"))
+    assert found is None
+    (tmp_path / "night.csv").write_text(text())
+    found = find_feed([Feed("loans", loans), feed()], open_source(tmp_path / "night.csv"))
+    assert found is not None
+    assert found.name == "rows"
 
 
 def form_of(store: Store, content: str, tmp_path: Path, declared: Feed | None = None) -> list[Violation]:

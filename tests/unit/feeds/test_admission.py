@@ -23,7 +23,7 @@ from holdfast.feeds import (
 )
 from holdfast.feeds.admission import NOTHING, History, Past, judge, worst
 from holdfast.feeds.measurements import DAY_US, HOUR_US, DeliveryFacts, digest_of, measure
-from holdfast.feeds.schema_drift import changed_columns
+from holdfast.feeds.schema_drift import changed_columns, likely_renames
 from holdfast.records import Level, Violation
 
 CONTRACT = Contract(
@@ -275,6 +275,25 @@ def test_what_happened_to_the_columns_is_named(delivered: dict[str, str], report
     assert {each.subject for each in found} == set(reported)
     assert all(reported[each.subject] in each.explanation for each in found)
     assert {each.level for each in found} <= {Level.CRITICAL}
+
+
+@pytest.mark.parametrize(
+    ("kind", "new", "is_renamed"),
+    [
+        ("any", "delays", True),
+        ("any", "d_arr", True),
+        ("any", "Cost", False),
+        ("number", "Cost", True),
+        ("any", "delay;gate;origin", False),
+        ("any", "delay, minutes", True),
+    ],
+)
+def test_a_new_name_is_like_the_old_one_or_its_values_fit(kind: str, new: str, *, is_renamed: bool) -> None:
+    names = list(CONTRACT.names)
+    columns = {name: kind if name == new else "any" for name in (*names[:2], new, *names[3:])}
+    assert names[2] == "delay"
+    found = likely_renames(CONTRACT, columns)  # type: ignore[arg-type]  # a dictionary of literals
+    assert found == ({"delay": new} if is_renamed else {})
 
 
 def test_facts_of_no_row_are_facts_too() -> None:

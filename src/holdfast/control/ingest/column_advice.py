@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from holdfast.contract import Integer, Number
@@ -16,6 +16,11 @@ from holdfast.records import BatchId, Level, Violation
 from holdfast.store.sources import Source, parser
 
 _MOST_NAMED: Final = 10
+_LEAST_SHARE: Final = 0.5
+
+
+class ForeignColumnsError(InputError):
+    """A delivery has none of the columns of its feed."""
 
 
 def refusal(error: InputError, feed: Feed, batch: BatchId, source: Source) -> RefusalError | None:
@@ -30,7 +35,37 @@ def refusal(error: InputError, feed: Feed, batch: BatchId, source: Source) -> Re
         Violation("schema", "", Level.CRITICAL, error.what),
     )
     renamed = likely_renames(feed.contract, columns, feed.headers)
+    if columns and columns.keys().isdisjoint(feed.contract.names) and not _are_renamed(feed, renamed):
+        foreign = _foreign(feed, source)
+        broken = Violation("schema", "", Level.CRITICAL, foreign.what)
+        return RefusalError(batch, feed.contract.hash, (broken,), foreign)
     return RefusalError(batch, feed.contract.hash, found, _with_advice(error, feed, renamed))
+
+
+def find_feed(feeds: Sequence[Feed], source: Source) -> Feed | None:
+    """Return the feed of `feeds` that most columns of a delivery are of; None if it has less than half of those of any."""
+    best, most = None, _LEAST_SHARE
+    for feed in feeds:
+        columns = parser.columns(source, feed.contract, csv=feed.csv, headers=feed.headers)
+        names = feed.contract.delivered_names(tuple(columns))
+        share = len(columns.keys() & set(names)) / len(names)
+        if share >= most and (best is None or share > most):
+            best, most = feed, share
+    return best
+
+
+def _are_renamed(feed: Feed, renamed: Mapping[str, str]) -> bool:
+    return len(renamed) >= _LEAST_SHARE * len(feed.contract.delivered_names(()))
+
+
+def _foreign(feed: Feed, source: Source) -> ForeignColumnsError:
+    name = source.name
+    return ForeignColumnsError(
+        "HF202",
+        f"{name} has none of the columns of feed {feed.name!r}: is it of another feed, or without a header?",
+        state="no row was read",
+        next_command=f"holdfast ingest FEED {name} for the feed that it is of; see holdfast feeds",
+    )
 
 
 def _other_separator(feed: Feed, source: Source) -> InputError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from holdfast.cli import app
 from holdfast.cli.commands.ingest import feeds
 from holdfast.cli.project import now_us
 from holdfast.records import DAY_US, MINUTE_US
+from tests.support.project import Project, run_here
 
 MODEL = """
 from holdfast import (
@@ -67,3 +69,28 @@ def test_the_table_of_feeds_is_read_in_eighty_columns(
     assert "(loaded) invalid_rows" in of_one, "its violations"
     assert "next: holdfast feeds" not in of_one, "a command that suggests itself"
     assert "next: holdfast backout departures d, or holdfast accept departures d --reason WHY" in of_one
+
+
+def test_a_file_of_another_feed_is_given_to_that_feed(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    other = """other = Feed(
+    "arrivals",
+    Contract(Integer("flight"), Timestamp("landed", tz="UTC"), key="flight", event_time="landed"),
+    csv=Csv(";"),
+)
+"""
+    lines = MODEL.splitlines(keepends=True)
+    text = "".join(other if line.startswith("other = ") else line for line in lines)
+    (tmp_path / "model.py").write_text(text.replace("import (", "import (\n    Csv,", 1))
+    (tmp_path / "a day.csv").write_text("flight;landed\n1;2026-01-02T00:30:00Z\n")
+    for command in ("check", "ingest"):
+        found = run_here([command, "departures", "a day.csv", "--json"], tmp_path, project.environment)
+        error = json.loads(found.stdout)["error"]
+        assert error["what"] == (
+            "a day.csv has none of the columns of feed 'departures': is it of another feed, or without a header? "
+            "Feed 'arrivals' has its columns"
+        )
+        assert error["next_command"] == "holdfast ingest arrivals 'a day.csv'"
+    (tmp_path / "other.csv").write_text("Tree;Height\n1;2\n")
+    found = run_here(["ingest", "departures", "other.csv", "--json"], tmp_path, project.environment)
+    assert json.loads(found.stdout)["error"]["next_command"].startswith("holdfast ingest FEED other.csv")

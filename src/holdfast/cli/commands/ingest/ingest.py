@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
+import shlex
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from holdfast.cli.project import Project, Run, misused, now_us, with_project
 from holdfast.contract.batch.aliases import AliasCounts
 from holdfast.control.executors.executor import open_executor
 from holdfast.control.ingest import dry_run as checking
+from holdfast.control.ingest.column_advice import ForeignColumnsError, find_feed
 from holdfast.control.ingest.ingest import ingest_many
 from holdfast.control.ingest.outcome import LoadResult
 from holdfast.control.ingest.validate import DeliverySpec
@@ -34,7 +36,7 @@ from holdfast.records import Level, Violation
 from holdfast.settings import Settings
 from holdfast.store import Store
 from holdfast.store.feeds import violations
-from holdfast.store.sources import Bounded, Spec, deliveries
+from holdfast.store.sources import Bounded, Spec, deliveries, open_source
 from holdfast.store.sources.delivery import transcode_command
 
 Files = Annotated[
@@ -152,6 +154,7 @@ def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | Non
             _add_hints(error, delivery, is_named=True)
             raise
     if found.refusal is not None and not found.rows:
+        _name_feed(found.refusal, run.model.feeds, delivery)
         out.print(f"[red]{escape(str(data))}[/] would be refused")
         _print_violations(out, found.violations)
         raise found.refusal
@@ -268,6 +271,7 @@ def ingest(
                 step(len(results), len(deliveries))
         except HoldfastError as error:
             _add_hints(error, deliveries[len(results)], is_named=batch is not None)
+            _name_feed(error, run.model.feeds, deliveries[len(results)])
             if len(deliveries) > 1:
                 _add_file(error, deliveries, len(results))
             _print_loads(run.out, store, target, results)
@@ -285,6 +289,16 @@ def _add_hints(error: HoldfastError, failed: DeliveryArg, *, is_named: bool) -> 
         error.next_command = transcode_command(failed.shown, error.next_command.split()[2])
     if error.code == "HF203" and "other content" in error.what and not is_named:
         error.what += f"; without --batch its id is made of the name {name}"
+
+
+def _name_feed(error: HoldfastError, feeds: Sequence[Feed], failed: DeliveryArg) -> None:
+    """Add to the `error` of a file of another feed which one of `feeds` has its columns."""
+    if not isinstance(error, ForeignColumnsError):
+        return
+    feed = find_feed(feeds, open_source(failed.source))
+    if feed is not None:
+        error.what += f" Feed {feed.name!r} has its columns"
+        error.next_command = f"holdfast ingest {feed.name} {shlex.quote(failed.shown)}"
 
 
 def _add_file(error: HoldfastError, deliveries: Sequence[DeliveryArg], done: int) -> None:

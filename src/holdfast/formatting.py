@@ -43,12 +43,16 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural of English nouns that end as it does.
+def counted(number: int, noun: str, one: str = "", several: str = "") -> str:
+    """Return a number with its noun, in the plural of English nouns that end as it does, and with the verb if there is one.
 
     >>> counted(1, "feed"), counted(12_000, "label"), counted(2, "batch"), counted(0, "query")
     ('1 feed', '12,000 labels', '2 batches', '0 queries')
+    >>> counted(1, "label", "waits", "wait"), counted(2, "label", "waits", "wait")
+    ('1 label waits', '2 labels wait')
     """
+    if one:
+        return f"{counted(number, noun)} {one if number == 1 else several}"
     if number == 1:
         return f"1 {noun}"
     if noun.endswith(("s", "x", "ch", "sh")):

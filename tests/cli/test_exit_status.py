@@ -67,6 +67,9 @@ def test_check_ends_as_ingest_would(project: Project) -> None:
     (project.directory / "columns.csv").write_text("parcel\np1\n")
     checked = [status(project, "check", "rows", name) for name in ("none.csv", "columns.csv", "good.csv")]
     assert checked == [1, 2, 0]
+    unread = run_here(("check", "rows", "columns.csv"), project.directory, project.environment).stdout
+    assert "columns.csv cannot be read as rows of rows" in " ".join(unread.split())
+    assert "would be refused" not in unread
     assert checked == [
         status(project, "ingest", "rows", name) for name in ("none.csv", "columns.csv", "good.csv")
     ]

@@ -188,7 +188,7 @@ def test_what_callers_ask_and_training_did_not_show_is_on_the_page_and_escaped(e
     assert "origin = EWR" not in text
 
 
-def test_a_canary_with_all_traffic_is_not_said_to_be_verified(store, history):
+def test_a_canary_with_all_traffic_is_not_being_verified(store, history):
     known = StatusReader(store, "flight-delay").read(now_us=history.now_us)
     plan = dataclasses.replace(known.plan, share_ppm=1_000_000)
     section = rollout_section.read(store, "flight-delay", now_us=history.now_us)

@@ -42,6 +42,9 @@ from holdfast.records import Level, Violation
 if TYPE_CHECKING:
     from holdfast.feeds.feed import Feed
 
+_NAMED_REASONS: Final = 3
+"""So many reasons of dropped rows are named, the commonest ones."""
+
 LEAST_SLICE: Final = 30
 """A slice with fewer rows is not judged by its share of dropped rows: two of ten may be chance."""
 
@@ -163,11 +166,13 @@ def _drop(feed: Feed, facts: DeliveryFacts) -> Iterator[Violation]:
     dropped_rows = facts.rows_dropped - facts.rows_known
     if budget is None or not dropped_rows:
         return
-    why = ", ".join(
+    reasons = [
         f"{count:,} {reason}"
-        for reason, count in sorted(facts.reasons.items(), key=lambda each: (-each[1], each[0]))[:3]
+        for reason, count in sorted(facts.reasons.items(), key=lambda each: (-each[1], each[0]))
         if not reason.endswith((f"|{KNOWN}", f"|{REPEATED}"))
-    )
+    ]
+    more = f" and {len(reasons) - _NAMED_REASONS} more" if len(reasons) > _NAMED_REASONS else ""
+    why = ", ".join(reasons[:_NAMED_REASONS]) + more
     parts = {"": (facts.rows_received, dropped_rows)} | {
         part: counts for part, counts in facts.dropped.items() if counts[0] >= LEAST_SLICE
     }

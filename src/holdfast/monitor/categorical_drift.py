@@ -63,7 +63,10 @@ def check_booleans(name: str, now: BooleanProfile, past: Sequence[BooleanProfile
         share = 1.0 - usual if now.true else usual
         if min(others) > 0 and not is_absence_chance(share, rows):
             value, other = ("true", "false") if now.true else ("false", "true")
-            message = f"{name}: all {rows:,} values are {value}; {share:.1%} were {other} {known}: a default for values?"
+            message = (
+                f"{name}: all {rows:,} values are {value}; {percent(share, 1)} were {other} {known}: "
+                "a default for values?"
+            )
             yield Violation("constant", name, Level.ERROR, message, now.share, usual)
             return
     distance = _odds_distance(now, usual)
@@ -74,8 +77,9 @@ def check_booleans(name: str, now: BooleanProfile, past: Sequence[BooleanProfile
     for level, (times, spreads, rarity) in _SHARE_LIMITS.items():
         if distance > max(math.log(times), spreads * farthest) and _surprise(now, usual) > rarity:
             message = (
-                f"{name}: {now.share:.1%} of {rows:,} values are true, and {usual:.1%} were {known} "
-                f"({min(shape.share for shape in past):.1%} to {max(shape.share for shape in past):.1%} of a batch)"
+                f"{name}: {percent(now.share, 1)} of {rows:,} values are true, and {percent(usual, 1)} were {known} "
+                f"({percent(min(shape.share for shape in past), 1)} to "
+                f"{percent(max(shape.share for shape in past), 1)} of a batch)"
             )
             yield Violation("mix", name, level, message, now.share, usual)
             return
@@ -155,11 +159,11 @@ def _find_new_words(
     )
     were = "were" if len(new) > 1 else "was"
     never = (
-        f"in no batch of {len(past)} more than {most:.1%} of the rows"
+        f"in no batch of {len(past)} more than {percent(most, 1)} of the rows"
         if uncounted
         else (f"never seen in {len(past)} batches before")
     )
-    message = f"{name}: {named} {were} {never}, with {share:.1%} of the rows"
+    message = f"{name}: {named} {were} {never}, with {percent(share, 1)} of the rows"
     if respelt and sum(new[word] for word in respelt) >= 0.01 * now.named:
         message = f"{message}: known words in another spelling?"
         yield Violation("new_slice", name, Level.ERROR, message, share, 0.01)
@@ -218,7 +222,10 @@ def _find_missing_words(name: str, now: WordProfile, past: Sequence[WordProfile]
         is_fewer = uncounted < least / 2 * rows and surprise(uncounted, rows, least / 2) > -math.log(SURE)
         if least > 0.0 and (is_fewer if uncounted else not is_absence_chance(least / 2, rows)):
             no_row = f"at most {uncounted:,} rows of {rows:,} are" if uncounted else f"no row of {rows:,} is"
-            message = f"{name}: {no_row} {word!r}, which made at least {least:.1%} of each of {len(past)} batches before"
+            message = (
+                f"{name}: {no_row} {word!r}, which made at least {percent(least, 1)} of each of {len(past)} "
+                "batches before"
+            )
             subject = f"{name}={word if word.isprintable() else repr(word)[1:-1]}"
             yield Violation("missing_slice", subject, Level.ERROR, message, uncounted / rows, least)
 
@@ -236,7 +243,9 @@ def _check_mixture(name: str, now: WordProfile, past: Sequence[WordProfile]) -> 
     moved = sorted(
         found.keys() | usual.keys(), key=lambda word: -abs(found.get(word, 0) - usual.get(word, 0))
     )
-    shares = ", ".join(f"{word!r} {usual.get(word, 0):.1%} -> {found.get(word, 0):.1%}" for word in moved[:3])
+    shares = ", ".join(
+        f"{word!r} {percent(usual.get(word, 0), 1)} -> {percent(found.get(word, 0), 1)}" for word in moved[:3]
+    )
     message = (
         f"{name}: the mixture differs by {difference:.2f} from the usual one (total variation), at most {farthest:.2f} in "
         f"{len(past)} batches before: {shares}"

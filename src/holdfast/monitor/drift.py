@@ -26,6 +26,7 @@ from holdfast.contract.profile.column_profile import (
 from holdfast.contract.profile.profile import Profile
 from holdfast.contract.schema.columns import Category, Integer, Number, Timestamp
 from holdfast.contract.schema.contract import Contract
+from holdfast.formatting import percent
 from holdfast.monitor.categorical_drift import (
     check_booleans,
     check_first_labels,
@@ -207,7 +208,10 @@ def _check_missing(name: str, now: ColumnProfile, past: Sequence[ColumnProfile])
     if share <= max(0.2, min(3 * most, (1 + most) / 2), most + 0.2):
         return
     never = most == 0.0 and share >= 0.3
-    message = f"{name}: {share:.1%} of {now.rows:,} rows have no value, at most {most:.1%} in {len(past)} batches before"
+    message = (
+        f"{name}: {percent(share, 1)} of {now.rows:,} rows have no value, at most {percent(most, 1)} in {len(past)} "
+        "batches before"
+    )
     level = Level.ERROR if never or (share >= 0.95 and most < 0.8) else Level.WARNING
     yield Violation("missing", name, level, message, share, most)
 

@@ -14,6 +14,8 @@ from holdfast.records import PROBLEMS, Severity, Verdict
 
 PROBE_STALE_US: Final = 30_000_000
 """A probe of this age, microseconds, is of no control loop that runs."""
+_NAMED_REASONS: Final = 3
+"""So many reasons of refused requests are named, the commonest ones."""
 REFUSED_SHARE: Final = 0.05
 """From this share of refused requests on, their callers and the contract disagree; fewer are single mistakes."""
 LEAST_REFUSED: Final = 10
@@ -202,8 +204,14 @@ def format_reasons(reasons: Sequence[tuple[str, int]]) -> str:
 
     >>> format_reasons([("carrier|unseen", 280), ("*|extra", 20)])
     ': carrier|unseen (280), *|extra (20)'
+    >>> format_reasons([("a|range", 3), ("b|range", 2), ("c|range", 1), ("d|range", 1), ("e|range", 1)])
+    ': a|range (3), b|range (2), c|range (1) and 2 more'
     """
-    return ": " + ", ".join(f"{reason} ({count:,})" for reason, count in reasons) if reasons else ""
+    if not reasons:
+        return ""
+    listed = ", ".join(f"{reason} ({count:,})" for reason, count in reasons[:_NAMED_REASONS])
+    more = len(reasons) - _NAMED_REASONS
+    return f": {listed}{f' and {more} more' if more > 0 else ''}"
 
 
 def _problems(facts: HealthFacts) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from statistics import median
 from typing import Final
 
 from holdfast.contract.profile.column_profile import MOST_DECIMALS, QUANTILES, NumberProfile, add
+from holdfast.formatting import percent
 from holdfast.monitor.chance import FEWEST_BATCHES, is_absence_chance
 from holdfast.records import Level, Violation
 
@@ -201,8 +202,8 @@ def _check_other_value(
     if share < _CHANGED:
         return
     message = (
-        f"{name}: {share:.0%} of its values are not {usual:,.6g}{_suffix(unit)}, as all were in {len(past)} batches before; "
-        f"they lie in {now.low:,.6g} to {now.high:,.6g}"
+        f"{name}: {percent(share)} of its values are not {usual:,.6g}{_suffix(unit)}, as all were in {len(past)} batches "
+        f"before; they lie in {now.low:,.6g} to {now.high:,.6g}"
     )
     level = Level.ERROR if share == 1.0 else Level.WARNING
     yield Violation("shift", name, level, message, share, _CHANGED)
@@ -218,7 +219,7 @@ def _check_rounded(name: str, now: NumberProfile, past: Sequence[NumberProfile])
         before = max(getattr(shape, fact) / shape.count for shape in past)
         if share > 0.99 and before < 0.6:
             message = (
-                f"{name}: {share:.0%} of its values are {words}, at most {before:.0%} in {len(past)} batches before: "
+                f"{name}: {percent(share)} of its values are {words}, at most {percent(before)} in {len(past)} batches before: "
                 f"rounded on the way?"
             )
             return [Violation("rounded", name, Level.ERROR, message, share, before)]
@@ -227,8 +228,8 @@ def _check_rounded(name: str, now: NumberProfile, past: Sequence[NumberProfile])
         if shares is not None and shares[0] > 0.99 and max(shares[1]) < 0.6:
             found, most = shares[0], max(shares[1])
             message = (
-                f"{name}: {found:.0%} of its values have at most {decimals} decimals, at most {most:.0%} in {len(past)} "
-                f"batches before: converted or rounded on the way?"
+                f"{name}: {percent(found)} of its values have at most {decimals} decimals, at most {percent(most)} in "
+                f"{len(past)} batches before: converted or rounded on the way?"
             )
             coarse = 10.0**-decimals >= _COARSE * median(shape.deviation for shape in past)
             return [
@@ -254,8 +255,8 @@ def _check_fractions(
     before = min(shape.whole / shape.count for shape in past)
     if before >= 0.99 and share <= 0.6:
         message = (
-            f"{name}: {share:.0%} of its values are whole numbers, at least {before:.0%} in {len(past)} batches before: "
-            f"no more in {unit}, but in a larger unit, or averaged?"
+            f"{name}: {percent(share)} of its values are whole numbers, at least {percent(before)} in {len(past)} batches "
+            f"before: no more in {unit}, but in a larger unit, or averaged?"
         )
         return [Violation("shift", name, Level.ERROR, message, share, before)]
     for decimals in range(1, MOST_DECIMALS + 1):
@@ -263,8 +264,9 @@ def _check_fractions(
         if shares is not None and min(shares[1]) >= 0.99 and shares[0] <= 0.6:
             share, before = shares[0], min(shares[1])
             message = (
-                f"{name}: {1.0 - share:.0%} of its values have more than {decimals} decimals, at most {1.0 - before:.0%} in "
-                f"{len(past)} batches before: no more in {unit}, but converted from another unit, or averaged?"
+                f"{name}: {percent(1.0 - share)} of its values have more than {decimals} decimals, at most "
+                f"{percent(1.0 - before)} in {len(past)} batches "
+                f"before: no more in {unit}, but converted from another unit, or averaged?"
             )
             return [Violation("shift", name, Level.ERROR, message, share, before)]
     return []
@@ -296,8 +298,8 @@ def _check_zeros(name: str, now: NumberProfile, past: Sequence[NumberProfile]) -
     replaced = now.missing == 0 and gone * now.rows >= 10 and share > 2 * before + 0.02
     if replaced or (share > before + 0.15 and share > 3 * before):
         message = (
-            f"{name}: {share:.1%} of its values are 0, at most {before:.1%} in {len(past)} batches before, while "
-            f"{now.missing:,} of {now.rows:,} rows have no value: zeros in place of missing values?"
+            f"{name}: {percent(share, 1)} of its values are 0, at most {percent(before, 1)} in {len(past)} batches before, "
+            f"while {now.missing:,} of {now.rows:,} rows have no value: zeros in place of missing values?"
         )
         yield Violation("zeros", name, Level.ERROR, message, share, before)
 
@@ -397,8 +399,8 @@ def _check_unseen(name: str, unit: str, now: NumberProfile, past: Sequence[Numbe
         return []
     shown = _shown(found, is_whole=_are_whole(now, past))
     message = (
-        f"{name}: {share:.0%} of its values are {end} about {shown}{_suffix(unit)}, and the {word} of {whole.count:,} values "
-        f"in {len(past)} batches before was {most:,.4g}"
+        f"{name}: {percent(share)} of its values are {end} about {shown}{_suffix(unit)}, and the {word} of "
+        f"{whole.count:,} values in {len(past)} batches before was {most:,.4g}"
     )
     return [Violation("shift", name, Level.WARNING, message, found, most)]
 

@@ -19,8 +19,8 @@ CALLERS_FAULT: Final = frozenset({"malformed", "contract"})
 """Error kinds of requests that were refused because of what their callers sent."""
 SILENT_AFTER_US: Final = 300_000_000
 """After this long without a request a model with steady traffic counts as not used, microseconds: five minutes."""
-MOST_REASONS: Final = 3
-"""So many reasons of refused requests are named."""
+MOST_REASONS: Final = 20
+"""So many reasons of refused requests are counted, as many as a minute of the ledger has."""
 PAUSES: Final = 10
 """With rare requests, silence begins after so many times the usual pause between two of them."""
 FEWEST_PAUSES: Final = 20

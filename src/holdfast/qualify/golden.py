@@ -9,6 +9,7 @@ from typing import Final
 
 from holdfast.errors import InputError
 from holdfast.field_types import checked
+from holdfast.formatting import counted
 from holdfast.qualify.load_test import LoadReport
 from holdfast.qualify.result import GateResult
 from holdfast.records import Verdict, sha256_hex
@@ -80,7 +81,7 @@ def check_golden(report: LoadReport, queries: Sequence[GoldenQuery]) -> GateResu
     if not report.loaded:
         return GateResult(GATE, Verdict.INCONCLUSIVE, "not evaluated: the file gave no prediction")
     if len(report.golden) != len(queries):
-        why = f"{len(report.golden)} predictions were given for {len(queries)} golden queries"
+        why = f"{counted(len(report.golden), 'prediction', 'was', 'were')} given for {len(queries)} golden queries"
         return GateResult(GATE, Verdict.ERROR, why)
     wrong = wrong_predictions(queries, report.golden)
     return GateResult(

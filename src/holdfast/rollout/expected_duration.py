@@ -11,6 +11,9 @@ from typing import Final
 from holdfast.errors import InputError
 from holdfast.rollout.model.policy import Canary, microseconds
 
+_ROUNDED_FROM: Final = 1_000
+"""From so many requests a day two digits are printed."""
+
 _DAY: Final = timedelta(days=1)
 _PATIENCE: Final = 3.0
 """The timeout of a suggested policy, as a multiple of its longest step: traffic varies by day and week."""
@@ -69,7 +72,11 @@ class Forecast:
         """
         unlabelled = "" if self.days < math.inf else " and without labels"
         basis = f" ({self.basis})" if self.basis else ""
-        begin = f"at {self.units_per_day:,.0f} requests a day{basis}{unlabelled} a rollout takes {span(self.days)}"
+        rate = self.units_per_day
+        if rate >= _ROUNDED_FROM:
+            # Measured over minutes: a second measurement, some seconds later, differs in the third digit.
+            rate = float(f"{rate:.2g}")
+        begin = f"at {rate:,.0f} requests a day{basis}{unlabelled} a rollout takes {span(self.days)}"
         step = f"its {self.slowest.share_percent:g} % step takes {span(self.slowest.days)}"
         if self.ends:
             return f"{begin}; {step}, its timeout is {span(self.timeout_days)}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.errors import InputError
+from holdfast.formatting import percent
 from holdfast.rollout.evidence.windows import window_units
 from holdfast.rollout.model.metric import ERRORS, LATENCY, QUALITY
 from holdfast.rollout.model.policy import Canary
@@ -95,9 +96,9 @@ class PowerRow:
         )
         return (
             f"{self.metric}, {self.effect}, at {self.share_percent:g} %: found by the end of the step "
-            f"({self.step_minutes:.0f} minutes) in {self.within_step:.0%} of rollouts, within an hour in "
-            f"{self.within_hour:.0%}, in half of them {self.soon}; false alarms in at most "
-            f"{self.false_alarm:.2%}{looked}"
+            f"({self.step_minutes:.0f} minutes) in {percent(self.within_step)} of rollouts, within an hour in "
+            f"{percent(self.within_hour)}, in half of them {self.soon}; false alarms in at most "
+            f"{percent(self.false_alarm, 2)}{looked}"
         )
 
 

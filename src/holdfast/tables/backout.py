@@ -429,7 +429,7 @@ def _explain_step(step: Step) -> Iterator[str]:
             yield from _explain_predictions(step)
         case ListFeedback():
             for each in step.labels:
-                yield f"{each.labels:,} labels were received for predictions of {each.version}"
+                yield f"{counted(each.labels, 'label', 'was', 'were')} received for predictions of {each.version}"
         case Retrain():
             trained = ", ".join(each for each in step.replaces if each not in step.evaluated)
             # Not "trained on": of versions of earlier releases and of aggregates that is not known.

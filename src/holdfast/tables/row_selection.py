@@ -20,6 +20,7 @@ from holdfast.contract.batch.rules import compile_rule_for_frame
 from holdfast.contract.schema.columns import Category, Column
 from holdfast.contract.schema.expressions import Rule
 from holdfast.errors import InputError, RefusedError
+from holdfast.formatting import percent
 from holdfast.records import METADATA_COLUMNS, SOURCE_COLUMN
 from holdfast.tables.selection import Cap, DiscardBudget, Forbidden, Quota, Selection, Weights
 
@@ -163,7 +164,10 @@ def _check_budget(
         where = f" of {budget.by}={value}" if budget.by is not None else ""
         share = 1.0 - left / found if found else 0.0
         if share > budget.at_most:
-            what = f"{found - left:,} of {found:,} rows{where} ({share:.1%}) were discarded; the limit is {budget.at_most:.1%}"
+            what = (
+                f"{found - left:,} of {found:,} rows{where} ({percent(share, 1)}) were discarded; "
+                f"the limit is {percent(budget.at_most, 1)}"
+            )
         elif left < budget.at_least_rows:
             what = f"{left:,} rows{where} are left; the minimum is {budget.at_least_rows:,}"
         else:
@@ -221,7 +225,7 @@ def _most_of_share(cap: Cap, rows: pl.DataFrame) -> int:
         raise InputError(
             "HF401",
             f"Cap({names!r}, {cap.at_most}): the rows have {len(counts)} values of {names}, so one of them has at least "
-            f"{1 / len(counts):.1%} of any choice",
+            f"{percent(1 / len(counts), 1)} of any choice",
             state="nothing was trained",
             next_command=f"raise the share to {math.ceil(100 / len(counts)) / 100} or more, or cap by a number of rows",
         )

@@ -89,7 +89,8 @@ def check_examples(x: Matrix, y: Labels, names: Sequence[str], weights: Weights 
     if len(y) < MINIMUM_ROWS:
         raise _training_error(f"{len(y)} labelled rows are fewer than {MINIMUM_ROWS}")
     if not np.isin(y, (0.0, 1.0)).all():
-        raise _training_error(f"{int((~np.isin(y, (0.0, 1.0))).sum())} labels are neither 0 nor 1")
+        wrong = int((~np.isin(y, (0.0, 1.0))).sum())
+        raise _training_error(f"{counted(wrong, 'label', 'is', 'are')} neither 0 nor 1")
     if np.all(y == y[0]):
         raise _training_error(f"all {len(y)} labels are {int(y[0])}: one class is not enough")
     for index, name in enumerate(names):

@@ -213,7 +213,9 @@ def _label_tile(status: Status) -> Tile:
     labels, coverage = status.labels, status.coverage
     if not labels.taken and not coverage.predictions:
         return Tile("Labelled predictions", "–", "no prediction yet")
-    waiting = f"; {labels.waiting:,} labels wait for their predictions" if labels.waiting else ""
+    waiting = (
+        f"; {counted(labels.waiting, 'label', 'waits', 'wait')} for a prediction" if labels.waiting else ""
+    )
     refused = f"; {counted(labels.rejected_labels, 'label')} rejected" if labels.rejected_labels else ""
     held = f"; {labels.quarantined:,} quarantined" if labels.quarantined else ""
     return Tile(

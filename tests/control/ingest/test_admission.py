@@ -449,6 +449,9 @@ def test_rows_that_are_loaded_already_do_not_count_twice(
         RefusedError, match=r"HF207.*its 298 rows are those of batches run-1, run-1-retry, by their id"
     ):
         load(rows.tail(299), "run-1-again", plain)
+    changed = rows.tail(299).with_columns(origin=pl.lit("LGA"))
+    with pytest.raises(RefusedError, match=r"by their id; 298 of them have other values"):
+        load(changed, "run-1-other", plain)
     execute_backout(store, [plain], BatchId("flights", "run-1"), reason="wrong", actor="ann", now_us=7)
     assert load(rows.head(280), "run-1-anew", plain).rows_loaded == 279
     assert verify(store).clean

@@ -66,7 +66,7 @@ def test_traffic_of_less_than_a_day_is_named_as_what_the_forecast_assumes(store:
     assert found is not None
     assert basis_of(found) == "assumed from 30 requests in 1 minute"
     words = forecast(Canary(), units_per_day=43_200, basis=basis_of(found)).describe()
-    assert words.startswith("at 43,200 requests a day (assumed from 30 requests in 1 minute) a rollout takes")
+    assert words.startswith("at 43,000 requests a day (assumed from 30 requests in 1 minute) a rollout takes")
     predict(store, 31, NOW_US - 2 * DAY_US, NOW_US - 2 * DAY_US, labelled=False)
     longer = measured(store, "m", label_delay=TEN_DAYS, now_us=NOW_US)
     assert longer is not None

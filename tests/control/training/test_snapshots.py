@@ -197,7 +197,7 @@ def test_the_discard_budget_counts_what_the_contract_quarantined_at_load(store, 
         return cutting.preview(store, model(Selection(discard=budgets)), taken).found
 
     assert found(DiscardBudget(0.03), DiscardBudget(0.11, by="site")) == valid_rows
-    with pytest.raises(RefusedError, match=r"24 of 239 rows of site=south \(10\.0%\)") as refused:
+    with pytest.raises(RefusedError, match=r"24 of 239 rows of site=south \(10\.0 %\)") as refused:
         found(DiscardBudget(0.09, by="site"))
     assert refused.value.code == "HF405"
     with pytest.raises(

@@ -253,7 +253,7 @@ def test_rows_that_were_discarded_count_for_their_source(world: World) -> None:
 
     made = train_with(DiscardBudget(0.2))
     assert Counter(made.rejected["_source"] if "_source" in made.rejected.columns else []) == Counter()
-    with pytest.raises(RefusedError, match=r"30 of 60 rows of _source=bolt \(50\.0%\)"):
+    with pytest.raises(RefusedError, match=r"30 of 60 rows of _source=bolt \(50\.0 %\)"):
         train_with(DiscardBudget(0.2, by="_source"))
     with pytest.raises(RefusedError, match="12 of 120 rows of _batch=acme-1"):
         train_with(DiscardBudget(0.09, by="_batch"))

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+from holdfast.monitor.health import format_reasons
 from holdfast.monitor.latency import bucket_of
 from holdfast.monitor.usage import UsageRow, silent_after_us, summarise_usage
 from holdfast.records import Verdict
@@ -108,7 +109,8 @@ def test_the_time_to_the_response_is_apart_from_the_processor_time():
 def test_the_commonest_reasons_of_refused_requests_are_named():
     reasons = {"carrier|unseen": 30, "at|zone": 30, "*|extra": 2, "km|range": 1}
     found = seen([replace(row(minute=minute, result="contract"), reasons=reasons) for minute in (7, 8)])
-    assert found.reasons == (("at|zone", 60), ("carrier|unseen", 60), ("*|extra", 4))
+    assert found.reasons == (("at|zone", 60), ("carrier|unseen", 60), ("*|extra", 4), ("km|range", 2))
+    assert format_reasons(found.reasons) == ": at|zone (60), carrier|unseen (60), *|extra (4) and 1 more"
 
 
 def test_minutes_outside_the_window_are_left_out():

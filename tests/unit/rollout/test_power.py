@@ -157,7 +157,7 @@ def test_words() -> None:
     assert words.startswith(
         "errors, 2 times as many (1% to 2%), at 10 %: found by the end of the step (5 minutes)"
     )
-    assert words.endswith("in half of them within 13 minutes; false alarms in at most 0.80%")
+    assert words.endswith("in half of them within 13 minutes; false alarms in at most 0.80 %")
 
 
 def test_what_cannot_be_meant_is_refused() -> None:

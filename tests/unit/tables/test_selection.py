@@ -190,14 +190,14 @@ def test_the_discard_budget_holds_overall_and_in_each_slice():
     robots = Filter("no_robots", ~col("robot"))
     assert chosen(Selection(filters=(robots,), discard=(DiscardBudget(0.1),))).frame.height == 900
     with pytest.raises(
-        RefusedError, match=r"100 of 400 rows of site=south \(25.0%\) were discarded"
+        RefusedError, match=r"100 of 400 rows of site=south \(25.0 %\) were discarded"
     ) as refused:
         chosen(Selection(filters=(robots,), discard=(DiscardBudget(0.1), DiscardBudget(0.2, by="site"))))
     assert refused.value.code == "HF405"
     with pytest.raises(RefusedError, match="900 rows are left; the minimum is 950"):
         chosen(Selection(filters=(robots,), discard=(DiscardBudget(1.0, at_least_rows=950),)))
     rejected = rows(200).with_columns(id=pl.col("id") + 5000)
-    with pytest.raises(RefusedError, match=r"200 of 1,200 rows \(16.7%\)"):
+    with pytest.raises(RefusedError, match=r"200 of 1,200 rows \(16.7 %\)"):
         chosen(Selection(discard=(DiscardBudget(0.1),)), rejected=rejected)
 
 

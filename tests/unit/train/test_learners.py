@@ -108,7 +108,7 @@ def broken(what: str) -> tuple[np.ndarray, np.ndarray]:
     [
         ("few", "20 labelled rows are fewer"),
         ("one class", "all 400 labels are 1"),
-        ("label", "1 labels are neither 0 nor 1"),
+        ("label", "1 label is neither 0 nor 1"),
         ("empty feature", "'distance' has no value"),
         ("infinite", "'distance' is infinite in 1 row"),
         ("shape", "do not fit"),

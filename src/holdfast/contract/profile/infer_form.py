@@ -18,6 +18,7 @@ import polars as pl
 from holdfast.contract.batch.csv_format import DATES, SEPARATORS, THOUSANDS, Csv, is_ambiguous
 from holdfast.contract.batch.text_input import read_column
 from holdfast.contract.schema.columns import Boolean, Column, Integer, Number, Timestamp
+from holdfast.formatting import percent
 
 MISSING_WORDS: Final = ("NA", "N/A", "n/a", "null", "NULL", "None", "NaN", "nan", "-")
 """Texts that may mean a missing value where all other values of a column are numbers, timestamps or booleans."""
@@ -463,5 +464,5 @@ def _follows_label(values: pl.Series, label: pl.Series) -> str:
         usual = float((label == wanted).mean() or 0.0)  # type: ignore[arg-type]
         if share >= _PURE and usual < _PURE - 0.1:
             shown = "it has a value" if mode is None else f"it is not {mode!r}"
-            return f"where {shown}, the label is {str(wanted).lower()} in {share:.0%} of {rows:,} rows"
+            return f"where {shown}, the label is {str(wanted).lower()} in {percent(share)} of {rows:,} rows"
     return ""

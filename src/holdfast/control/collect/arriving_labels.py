@@ -28,6 +28,7 @@ from holdfast.feedback import (
     is_ahead,
     parse_id,
 )
+from holdfast.formatting import counted
 from holdfast.records import Corrections
 from holdfast.store import Store
 from holdfast.store.db import events
@@ -307,7 +308,7 @@ def drop_quarantined(
             kind="labels.dropped",
             subject=model,
             actor=actor,
-            explanation=f"{dropped} labels were dropped from the quarantine ({which}).",
+            explanation=f"{counted(dropped, 'label', 'was', 'were')} dropped from the quarantine ({which}).",
         )
     return dropped
 

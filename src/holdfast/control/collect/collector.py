@@ -43,6 +43,7 @@ from holdfast.feedback import (
     names_row,
     settle_labels,
 )
+from holdfast.formatting import counted
 from holdfast.records import Corrections
 from holdfast.store import Store
 from holdfast.store.db import events
@@ -415,7 +416,7 @@ def _emit_unmatched(connection: Transaction, impossible: Sequence[Impossible], n
             at_us=now_us,
             kind="labels.unmatched",
             subject="labels",
-            explanation=f"{len(ids)} labels were deleted, because {reason} ({some_of(ids)}).",
+            explanation=f"{counted(len(ids), 'label', 'was', 'were')} deleted, because {reason} ({some_of(ids)}).",
         )
 
 

@@ -38,11 +38,13 @@ class Known:
     """Which of the rows are loaded already, by their key, and the ids of the batches that have them.
 
     `repeated` flags those of a label feed that are loaded already with the same values: a label that is sent again is no fault.
+    `changed` counts the rows that are loaded with other values, if all rows are known by their key; else it is 0.
     """
 
     flags: pl.Series
     batches: tuple[str, ...]
     repeated: pl.Series
+    changed: int = 0
 
     @property
     def rows(self) -> int:
@@ -85,11 +87,14 @@ def known_rows(
         return None
     flags, paths = again
     repeated = pl.repeat(value=False, n=valid.height, dtype=pl.Boolean(), eager=True)
-    if feed.labels_for is not None:
+    changed = 0
+    if feed.labels_for is not None or flags.all():
         same = loaded_rows.known(store.root, valid.select(feed.contract.names), found)
-        repeated = repeated if same is None else same[0]
+        unchanged = repeated if same is None else same[0]
+        repeated = repeated if feed.labels_for is None else unchanged
+        changed = int((flags & ~unchanged).sum()) if flags.all() else 0
     with store.ledger.read() as connection:
-        return Known(flags, tuple(loaded_rows.batches_in(connection, paths)), repeated)
+        return Known(flags, tuple(loaded_rows.batches_in(connection, paths)), repeated, changed)
 
 
 def quarantine(feed: Feed, resolved: Resolved, valid: pl.DataFrame, known: Known) -> Resolved:

@@ -156,6 +156,8 @@ def _repetition(batch: BatchId, feed: Feed, known: Known) -> RefusalError:
     """Return the refusal of a delivery of which every valid row is loaded already."""
     key = "+".join(feed.contract.key)
     words = f"its {known.rows:,} rows are those of {known.whose}, by their {key}"
+    if known.changed:
+        words += f"; {known.changed:,} of them have other values"
     whose = known.batches[0] if len(known.batches) == 1 else ""
     broken = Violation("duplicates", whose, Level.CRITICAL, words, known.rows)
     error = RefusedError(

@@ -222,7 +222,7 @@ def _check_keys(store: Store, files: list[duplicate_keys.KeyFile]) -> list[Findi
         Finding(
             _REPEATED,
             f"feed {repeated.feed}",
-            f"{repeated.rows} rows have a key that another batch has too, such as {repeated.example} "
+            f"{counted(repeated.rows, 'row', 'has', 'have')} a key that another batch has too, such as {repeated.example} "
             f"in {_some(repeated.batches)}: they count twice",
             "back out the batch that repeats them: holdfast backout FEED BATCH",
         )

@@ -138,7 +138,7 @@ def test_an_edit_of_the_policy_is_shown_with_both_error_rates(history, shell):
     assert doubled["after"]["false_alarm"] == pytest.approx(5 * doubled["before"]["false_alarm"])
     assert doubled["after"]["within_hour"] >= doubled["before"]["within_hour"]
     words = shell("policy")
-    assert "at most 2.00% before, 10.00% declared in all stages" in words
+    assert "at most 2.00 % before, 10.00 % declared in all stages" in words
     assert "half found" in words
 
 
@@ -150,7 +150,7 @@ def test_a_policy_before_any_rollout_is_shown_alone(tmp_path):
     (tmp_path / "model.py").write_text(DECLARED)
     words = Shell(tmp_path)("policy")
     assert "there is no earlier rollout" in words
-    assert "at most 10.00% declared" in words
+    assert "at most 10.00 % declared" in words
     assert "labels_per_step" in words
     assert Shell(tmp_path).json("policy")["policy"]["steps"] == "[10.0, 50.0, 100.0]"
 

@@ -117,7 +117,8 @@ def check(
 ) -> None:
     """Check the declaration; with FEED and DATA also what loading would accept, report or refuse. Writes nothing.
 
-    Exit status 1 if the delivery would be refused, or loaded as suspect.
+    Exit status as of `holdfast ingest`: 1 if the delivery would be refused, or loaded as suspect; 2 if it cannot be read as
+    rows of the feed.
 
     Example: holdfast check flights day-9.csv
     """
@@ -155,7 +156,9 @@ def _checked(run: Run, feed: Feed, delivery: DeliveryArg, expect_rows: int | Non
             raise
     if found.refusal is not None and not found.rows:
         _name_feed(found.refusal, run.model.feeds, delivery)
-        out.print(f"[red]{escape(str(data))}[/] would be refused")
+        unread = isinstance(found.refusal, InputError)
+        judged = f"cannot be read as rows of {feed.name}" if unread else "would be refused"
+        out.print(f"[red]{escape(str(data))}[/] {judged}")
         _print_violations(out, found.violations)
         raise found.refusal
     bad = found.rows - found.valid

@@ -14,7 +14,7 @@ from holdfast.cli.output import Output, escape
 from holdfast.cli.project import Run, now_us, with_project
 from holdfast.control.reports import policy_power
 from holdfast.declaration import Model
-from holdfast.formatting import counted
+from holdfast.formatting import counted, percent
 from holdfast.records import DAY_US, MINUTE_US
 from holdfast.rollout import Canary
 from holdfast.rollout.expected_duration import Forecast, forecast, span, suggest, to_python
@@ -144,7 +144,9 @@ def print_change(out: Output, store: Store, model: Model, before: Canary) -> pol
     for change in found.changes:
         was, now = (policy_power.in_words(change.field, each) for each in (change.before, change.after))
         out.print(f"  policy: {change.field} was {escape(was)}, is {escape(now)}")
-    out.print(f"  false rollbacks: at most {found.alpha_before:.2%} before, {found.alpha_after:.2%} now")
+    out.print(
+        f"  false rollbacks: at most {percent(found.alpha_before, 2)} before, {percent(found.alpha_after, 2)} now"
+    )
     for each in found.power[:1]:
         out.print(
             f"  {each.metric}, {escape(each.effect)}, at {each.share_percent:g} %: half are found "
@@ -162,9 +164,9 @@ def _print_comparison(out: Output, found: policy_power.Comparison, number: int |
     for change in found.changes:
         was, now = (policy_power.in_words(change.field, each) for each in (change.before, change.after))
         out.print(f"{change.field}: {escape(was)} in {old}, [bold]{escape(now)}[/] declared")
-    before = f"{found.alpha_before:.2%} before, " if found.changes else ""
+    before = f"{percent(found.alpha_before, 2)} before, " if found.changes else ""
     out.print(
-        f"false rollbacks of a good version: at most {before}{found.alpha_after:.2%} declared "
+        f"false rollbacks of a good version: at most {before}{percent(found.alpha_after, 2)} declared "
         "in all stages together (replay, shadow, canary, bake time)"
     )
     if found.traffic is None:
@@ -177,7 +179,7 @@ def _print_comparison(out: Output, found: policy_power.Comparison, number: int |
     )
     out.print(
         f"measured: {_counted(found.traffic)}, {found.traffic.units_per_minute:,.1f} a minute; {labelled}; "
-        f"{found.traffic.error_rate:.3%} failed"
+        f"{percent(found.traffic.error_rate, 3)} failed"
     )
     out.print(
         "assumed below: that traffic, errors and scores go on as measured, and that each request is a unit"
@@ -212,8 +214,8 @@ def _minutes(row: PowerRow | None) -> str:
 
 
 _MEASURES: Final[Mapping[str, Callable[[PowerRow], str]]] = {
-    "in its step": lambda row: f"{row.within_step:.0%}",
-    "within an hour": lambda row: f"{row.within_hour:.0%}",
+    "in its step": lambda row: percent(row.within_step),
+    "within an hour": lambda row: percent(row.within_hour),
     "half found": _minutes,
 }
 """The columns of the table of what is found."""

@@ -64,7 +64,7 @@ def _foreign(feed: Feed, source: Source) -> ForeignColumnsError:
         "HF202",
         f"{name} has none of the columns of feed {feed.name!r}: is it of another feed, or without a header?",
         state="no row was read",
-        next_command=f"holdfast ingest FEED {name} for the feed that it is of; see holdfast feeds",
+        next_command="load it for the feed that it is of; see holdfast feeds",
     )
 
 

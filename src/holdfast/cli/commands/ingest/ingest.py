@@ -299,9 +299,12 @@ def _name_feed(error: HoldfastError, feeds: Sequence[Feed], failed: DeliveryArg)
     if not isinstance(error, ForeignColumnsError):
         return
     feed = find_feed(feeds, open_source(failed.source))
-    if feed is not None:
+    shown = shlex.quote(failed.shown)
+    if feed is None:
+        error.next_command = f"holdfast ingest FEED {shown} for the feed that it is of; see holdfast feeds"
+    else:
         error.what += f" Feed {feed.name!r} has its columns"
-        error.next_command = f"holdfast ingest {feed.name} {shlex.quote(failed.shown)}"
+        error.next_command = f"holdfast ingest {feed.name} {shown}"
 
 
 def _add_file(error: HoldfastError, deliveries: Sequence[DeliveryArg], done: int) -> None:

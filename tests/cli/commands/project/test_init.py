@@ -92,6 +92,17 @@ def test_parquet_is_read_alike(project: Project, kind: pl.DataType) -> None:
     assert (checked["rows"], checked["quarantined"]) == (600, 0)
 
 
+def test_a_column_of_an_earlier_outcome_is_not_proposed_as_the_label(project: Project) -> None:
+    """`repaid_prev_car`, known before the event, was taken for the label of a file that has none."""
+    rows = [f"n{n},2026-01-{n:02}T00:00:00Z,{n}.5,{'true' if n % 2 else 'false'}" for n in range(1, 29)]
+    for name, proposed in (("repaid_prev_car", "COLUMN"), ("repaid", "repaid")):
+        (project.directory / "loans.csv").write_text("\n".join([f"id,at,amount,{name}", *rows]) + "\n")
+        refused = run(project, "init", "loans.csv", "--key", "nothing", "--json")
+        error = json.loads(refused.stdout)["error"]
+        assert f"--label {proposed} " in error["next_command"]
+        assert ("which column is the label?" in error["what"]) == (proposed == "COLUMN")
+
+
 def test_everything_that_is_open_is_requested_at_once(project: Project) -> None:
     rows = ["id,When At,Price,kind,size", *(f"1,0{n}/02/2026,{n}.5,{'abc'[n % 3]},1" for n in range(1, 7))]
     (project.directory / "my data.csv").write_text("\n".join(rows) + "\n")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Final
 
 import polars as pl
 
@@ -22,6 +24,10 @@ class Columns:
     event_time: str
     words: tuple[str, str]
     """The label's words of true and false."""
+
+
+_EARLIER: Final = re.compile(r"(?:^|_)(?:prev|previous|previously|prior|former|earlier|last)(?:_|$)")
+"""In the name of what was known before the event."""
 
 
 def find_columns(
@@ -52,7 +58,15 @@ def find_columns(
     two_valued = [name for name in frame.columns if label_words(frame[name]) is not None]
     booleans = [name for name in two_valued if frame[name].dtype == pl.Boolean]
     if labels is None:
-        label = choose(form, label, "label", booleans or two_valued, faults)
+        candidates = booleans or two_valued
+        if label is None and len(candidates) == 1 and _EARLIER.search(candidates[0]):
+            # A file of labels, or another column of two values, is more likely than what was known before the event.
+            faults.append(
+                f"which column is the label? of two values: {', '.join(two_valued)}, and {candidates[0]!r} is named as "
+                "what was known before; labels in a file of their own: --labels FILE"
+            )
+        else:
+            label = choose(form, label, "label", candidates, faults)
     times = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime) and name != label]
     event_time = choose(form, event_time, "event-time", times, faults)
     words = None if label is None else read_label_words(frame[label], form.is_typed, faults)
@@ -69,7 +83,8 @@ def find_columns(
         )
         keys = keys or (() if key is None else _identifying(frame, others))
         if words is None and labels is None:
-            label = two_valued[0] if len(two_valued) == 1 else None
+            fitting = [name for name in two_valued if not _EARLIER.search(name)]
+            label = fitting[0] if len(fitting) == 1 else None
         given = {"label": label, "key": ",".join(keys) or None, "event-time": event_time}
         options = " ".join(f"--{role} {shlex.quote(name or 'COLUMN')}" for role, name in given.items())
         more = "" if labels is None else f" --labels {shlex.quote(labels)}"

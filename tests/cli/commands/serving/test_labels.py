@@ -114,7 +114,7 @@ def test_labels_are_dropped_by_number_or_source_and_never_half(
     assert "4 labels dropped" in holdfast(monkeypatch, capsys, "labels", "drop", "--source", "crm")[1]
     assert [each.source for each in read(store, quarantined_labels.newest, NAME, limit=9)] == ["partner"]
     found = read(store, events.newest, kind="labels.dropped")
-    assert [each.explanation[:8] for each in found] == ["4 labels", "1 labels"]
+    assert [each.explanation[:8] for each in found] == ["4 labels", "1 label "]
     for wrong in ([], ["1", "--source", "crm"]):
         assert holdfast(monkeypatch, capsys, "labels", "drop", *wrong)[0] == 2
     assert (

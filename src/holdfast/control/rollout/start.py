@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from holdfast.control.collect.log_summary import refuse_unguarded
 from holdfast.control.rollout import drill_traffic, reconcile
 from holdfast.control.rollout.reconcile import Transition
 from holdfast.errors import HoldfastError
@@ -89,6 +88,9 @@ def request(store: Store, model: Model, version: str, *, actor: str, now_us: int
     ConflictError
         HF404 while another version is under way and the policy's `newer_version` is "refuse".
     """
+    # The page decides what a rollback would return to, and never starts a rollout: this loads Polars and ONNX.
+    from holdfast.control.collect.log_summary import refuse_unguarded
+
     policy = model.rollout
     with store.ledger.read() as connection:
         reconcile.refuse_unqualified(connection, model.name, version)

@@ -1,7 +1,7 @@
 """Walk every order of aborts, restarts, refusals, plans, rollbacks and rollouts until no new state is found.
 
 The search and the machine are those of `tests/support/abort_orders.py`; the suite walks short orders only. With three versions
-(two models and a heuristic) a search ends within minutes. With four there are millions of states: hours, or `--four-depth`.
+(two models and a heuristic) a search ends within minutes. With four there are millions of states: hours with `--four-depth 0`.
 `is_closed` is true if every search ended because no state was new.
 
     python -m tests.soak.abort_orders
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Search, and print what was seen."""
     command = Command("tests.soak.abort_orders", __doc__)
     command.size("--three-depth", 0, 3, help="most operations in an order of three versions, 0 for no bound")
-    command.size("--four-depth", 0, 3, help="most operations in an order of four versions, 0 for no bound")
+    command.size("--four-depth", 9, 3, help="most operations in an order of four versions, 0 for no bound")
     given = command.parse(arguments)
     searches = dict[str, Found]()
     for count, models, depth in (("three", THREE, given.three_depth), ("four", MODELS, given.four_depth)):
